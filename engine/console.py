@@ -1,0 +1,59 @@
+"""What the three command lines share: two consoles, and one place where an error becomes one line and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from engine.errors import EngineError
+
+if TYPE_CHECKING:
+    import typer
+    from rich.console import Console
+
+
+def stdout() -> Console:
+    """Return the console for results."""
+    from rich.console import Console
+
+    return Console(soft_wrap=False, highlight=False)
+
+
+def stderr() -> Console:
+    """Return the console for progress, warnings and errors."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """Print one line about the run on stderr, as it is: no markup, no wrapping."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(app: typer.Typer) -> None:
+    """Run a typer application; turn each :class:`EngineError` into one line on stderr and exit code 2."""
+    exit_code(lambda: app(standalone_mode=True))
+
+
+def exit_code(action: Callable[[], object]) -> None:
+    """Call ``action``; leave the process with 2 on an :class:`EngineError` and with 130 on Ctrl-C."""
+    try:
+        action()
+    except EngineError as error:
+        say("error: " + one_line(str(error)))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say("interrupted: nothing was written")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our stdout went away (`| head`): not an error of ours. Keep the exit flush from complaining.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` with line breaks and other control characters made harmless."""
+    return "".join(character if character.isprintable() else " " for character in text.strip())

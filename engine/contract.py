@@ -1,0 +1,217 @@
+"""What a model file promises: classes, layouts, scaling, kind, ignored class.
+
+The promise travels as one JSON object under the key ``maskfuse.contract`` in the ONNX metadata (and, on the way there,
+as the member ``maskfuse.json`` of a ``.keras`` archive). Reading it never trusts it: every field is checked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, cast
+
+from engine.errors import ContractError
+
+METADATA_KEY = "maskfuse.contract"
+KERAS_MEMBER = "maskfuse.json"
+SCHEMA = 1
+MAX_CLASSES = 256
+
+Layout = Literal["NCHW", "NHWC"]
+Kind = Literal["multiclass", "specialist"]
+Activation = Literal["logits", "probabilities"]
+Note = str | float | int | bool
+
+LAYOUTS = ("NCHW", "NHWC")
+KINDS = ("multiclass", "specialist")
+ACTIVATIONS = ("logits", "probabilities")
+
+
+@dataclass(frozen=True)
+class ModelContract:
+    """The promise of one model file.
+
+    Attributes:
+        classes: names of the classes, in label order; 2 to 256 of them.
+        kind: ``multiclass`` (one map a class) or ``specialist`` (one map: the log-odds of one class against the rest).
+        class_id: the class a specialist knows; None for a multi-class net.
+        group: the name that ties the specialists of one set together; empty for a multi-class net.
+        input_layout: order of the input's axes.
+        output_layout: order of the output's axes.
+        activation: what the output holds: ``logits`` (log-odds for a specialist) or ``probabilities``.
+        size: (height, width) in pixels the net takes, or None when it takes any.
+        channels: channels of an input image.
+        scale: factor on the raw pixel values, applied first.
+        mean: subtracted after scaling, one value a channel or a single one for all.
+        std: divided by after subtracting, one value a channel or a single one for all.
+        ignored_class: class left out of the score and suppressed by default; None when there is none.
+        bias: calibration of a specialist: added to its log-odds.
+        temperature: calibration of a specialist: divides the biased log-odds.
+        architecture: name of the architecture, for people to read.
+        version: version of the project that wrote the file.
+        notes: further scalars for people to read (validation score, parity, hash of the training run).
+    """
+
+    classes: tuple[str, ...]
+    kind: Kind = "multiclass"
+    class_id: int | None = None
+    group: str = ""
+    input_layout: Layout = "NHWC"
+    output_layout: Layout = "NCHW"
+    activation: Activation = "logits"
+    size: tuple[int, int] | None = None
+    channels: int = 1
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    ignored_class: int | None = None
+    bias: float = 0.0
+    temperature: float = 1.0
+    architecture: str = ""
+    version: str = ""
+    notes: dict[str, Note] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a promise that contradicts itself.
+
+        Raises:
+            ContractError: naming the field, what it holds and what is allowed.
+        """
+        count = len(self.classes)
+        _require(2 <= count <= MAX_CLASSES, f"classes: {count} of them; allowed are 2 to {MAX_CLASSES}")
+        for name in (*self.classes, self.architecture, self.version, self.group):
+            _require_text(name)
+        _require(self.kind in KINDS, f"kind: {self.kind!r}; allowed are {_listed(KINDS)}")
+        _require(self.input_layout in LAYOUTS, f"input_layout: {self.input_layout!r}; allowed are {_listed(LAYOUTS)}")
+        _require(self.output_layout in LAYOUTS, f"output_layout: {self.output_layout!r}; allowed: {_listed(LAYOUTS)}")
+        _require(self.activation in ACTIVATIONS, f"activation: {self.activation!r}; allowed: {_listed(ACTIVATIONS)}")
+        specialist = self.kind == "specialist"
+        _require(specialist == (self.class_id is not None), "class_id: given for a specialist and for nothing else")
+        for label, value in (("class_id", self.class_id), ("ignored_class", self.ignored_class)):
+            _require(value is None or 0 <= value < count, f"{label}: {value}; allowed are 0 to {count - 1}")
+        _require(self.size is None or min(self.size) > 0, f"size: {self.size}; both sides must be above 0")
+        _require(1 <= self.channels <= 64, f"channels: {self.channels}; allowed are 1 to 64")
+        _require(math.isfinite(self.scale) and self.scale != 0, f"scale: {self.scale}; it must be finite and not 0")
+        _require(math.isfinite(self.bias), f"bias: {self.bias}; it must be finite")
+        _require(math.isfinite(self.temperature) and self.temperature > 0, f"temperature: {self.temperature}; above 0")
+        for label, values in (("mean", self.mean), ("std", self.std)):
+            _require(len(values) in (1, self.channels), f"{label}: {len(values)} values for {self.channels} channels")
+            _require(all(map(math.isfinite, values)), f"{label}: {values}; all must be finite")
+        _require(all(value != 0 for value in self.std), f"std: {self.std}; none may be 0")
+
+    @property
+    def outputs(self) -> int:
+        """Number of maps the file puts out: one a class, or one alone for a specialist."""
+        return 1 if self.kind == "specialist" else len(self.classes)
+
+    def noted(self, **notes: Note) -> ModelContract:
+        """Return a copy with further notes."""
+        return replace(self, notes={**self.notes, **notes})
+
+    def to_json(self) -> str:
+        """Return the contract as one line of JSON with sorted keys, as it stands in a file's metadata."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelContract:
+        """Read a contract that :meth:`to_json` or another program wrote.
+
+        Raises:
+            ContractError: the text is not JSON, of a newer schema, or a field is unknown, of a wrong type or range.
+        """
+        try:
+            raw = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ContractError(f"the contract in the metadata is not JSON ({error}); export the model again") from None
+        if not isinstance(raw, dict):
+            raise ContractError(f"the contract is a JSON {type(raw).__name__}; an object is needed: export it again")
+        schema = raw.pop("schema", None)
+        if schema != SCHEMA:
+            raise ContractError(f"the contract has schema {schema!r}; this version reads {SCHEMA}: upgrade maskfuse")
+        return cls(**checked_fields(raw))
+
+
+def checked_fields(raw: dict[str, Any]) -> dict[str, Any]:
+    """Check names and types of contract fields that came from JSON or TOML and return them as the dataclass wants them.
+
+    Raises:
+        ContractError: a field is unknown, missing or of a wrong type.
+    """
+    known = {item.name for item in fields(ModelContract)}
+    unknown = sorted(set(raw) - known)
+    _require(not unknown, f"unknown field {', '.join(map(repr, unknown))}; known are {', '.join(sorted(known))}")
+    checked: dict[str, Any] = {}
+    for name, value in raw.items():
+        check, wanted = _TYPES[name]
+        _require(check(value), f"{name}: {value!r} is not {wanted}")
+        checked[name] = tuple(value) if isinstance(value, list | tuple) else value
+    if "scale" in checked:
+        checked["scale"] = float(checked["scale"])
+    return checked
+
+
+def _require(condition: bool, complaint: str) -> None:
+    if not condition:
+        raise ContractError(f"contract field {complaint}")
+
+
+def _require_text(value: str) -> None:
+    _require(len(value) <= 200 and value.isprintable(), f"text {value[:40]!r}: at most 200 printable characters")
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return " or ".join(names)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) or _is_int(value)
+
+
+def _is_list(value: object, item: Any, length: int | None = None) -> bool:
+    if not isinstance(value, list | tuple):
+        return False
+    items = cast(list[object], value)
+    return (length is None or len(items) == length) and all(map(item, items))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_notes(value: object) -> bool:
+    if not isinstance(value, dict) or len(value) > 100:
+        return False
+    return all(
+        _is_text(key) and key.isprintable() and isinstance(item, str | float | int) for key, item in value.items()
+    )
+
+
+_TEXT = (_is_text, "a text")
+_NUMBER = (_is_number, "a number")
+_NUMBERS = (lambda value: _is_list(value, _is_number), "a list of numbers")
+_MAYBE_INT = (lambda value: value is None or _is_int(value), "a whole number or null")
+_TYPES: dict[str, tuple[Any, str]] = {
+    "classes": (lambda value: _is_list(value, _is_text), "a list of texts"),
+    "kind": _TEXT,
+    "class_id": _MAYBE_INT,
+    "group": _TEXT,
+    "input_layout": _TEXT,
+    "output_layout": _TEXT,
+    "activation": _TEXT,
+    "size": (lambda value: value is None or _is_list(value, _is_int, 2), "[height, width] or null"),
+    "channels": (_is_int, "a whole number"),
+    "scale": _NUMBER,
+    "mean": _NUMBERS,
+    "std": _NUMBERS,
+    "ignored_class": _MAYBE_INT,
+    "bias": _NUMBER,
+    "temperature": _NUMBER,
+    "architecture": _TEXT,
+    "version": _TEXT,
+    "notes": (_is_notes, "a table of scalars"),
+}

@@ -1,0 +1,1 @@
+"""The embedded default: a seeded generator of labelled sample scenes, and small sample nets beside it."""

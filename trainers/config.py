@@ -1,0 +1,185 @@
+"""What one training run is: a frozen, validated, hashed description that can be written down and read back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.errors import InputError, PlanError
+
+Monitor = Literal["suppressed", "raw"]
+MONITORS = ("suppressed", "raw")
+#: Fields that say where files lie and leave the weights as they are; the data enter the hash by their content.
+PLACES = frozenset({"data", "groups", "out"})
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Everything that decides the weights of one network.
+
+    Attributes:
+        arch: name of the architecture, as in :mod:`trainers.models`.
+        data: path of the training file (npz).
+        out: path of the ``.keras`` file to write.
+        preset: size of the architecture.
+        groups: path of the npz with one group per tile, or empty.
+        epochs: most epochs to train.
+        batch_size: tiles a step.
+        learning_rate: peak of the schedule.
+        weight_decay: decoupled weight decay of AdamW.
+        warmup_epochs: epochs of linear warm-up before the cosine; a fraction is allowed.
+        patience: epochs without a better score before training stops; 0 means never.
+        seed: seed of weights, order, folds and augmentation.
+        loss: name of the loss, as in :mod:`trainers.losses`.
+        ignore_background: leave pixels of the ignored class out of the loss.
+        augment: name of the augmentation policy, as in :mod:`trainers.augment`.
+        dropout: share of channels dropped inside each block.
+        class_names: names of the classes in label order; empty: the names of the data.
+        ignored_class: class left out of the score and suppressed by default; None when there is none.
+        class_id: the class of a specialist; None for a multi-class network.
+        group: name tying the specialists of one set together.
+        folds: number of folds the data are cut into.
+        fold: the fold held out for validation.
+        train_all: train on every tile, hold none out.
+        max_tiles: use this many tiles at most; 0 means all.
+        monitor: which validation score chooses the best epoch.
+        data_sha256: hash of the training file.
+        groups_sha256: hash of the groups file, or empty.
+    """
+
+    arch: str
+    data: str
+    out: str
+    preset: str = "base"
+    groups: str = ""
+    epochs: int = 40
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-3
+    warmup_epochs: float = 1.0
+    patience: int = 10
+    seed: int = 0
+    loss: str = "cross-entropy"
+    ignore_background: bool = True
+    augment: str = "flips-jitter"
+    dropout: float = 0.0
+    class_names: tuple[str, ...] = ()
+    ignored_class: int | None = 0
+    class_id: int | None = None
+    group: str = ""
+    folds: int = 5
+    fold: int = 0
+    train_all: bool = False
+    max_tiles: int = 0
+    monitor: Monitor = "suppressed"
+    data_sha256: str = ""
+    groups_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a run that cannot be.
+
+        Raises:
+            PlanError: naming the option, what it holds and what is allowed.
+        """
+        at_least = {"epochs": 1, "batch_size": 1, "patience": 0, "seed": 0, "folds": 2, "fold": 0, "max_tiles": 0}
+        for name, least in at_least.items():
+            value = getattr(self, name)
+            _require(_is_int(value) and value >= least, name, value, f"a whole number from {least} on is needed")
+        for name, allowed, above_zero in (
+            ("learning_rate", 10.0, True),
+            ("weight_decay", 1.0, False),
+            ("warmup_epochs", float(self.epochs), False),
+            ("dropout", 0.9, False),
+        ):
+            value = getattr(self, name)
+            good = math.isfinite(value) and 0 <= value <= allowed and (value > 0 or not above_zero)
+            _require(good, name, value, f"allowed are {'numbers above 0' if above_zero else '0'} to {allowed:g}")
+        _require(self.seed < 2**32, "seed", self.seed, "allowed are 0 to 4294967295")
+        _require(self.fold < self.folds, "fold", self.fold, f"allowed are 0 to {self.folds - 1} with {self.folds} folds")
+        _require(self.monitor in MONITORS, "monitor", self.monitor, f"allowed are {' and '.join(MONITORS)}")
+        _require(Path(self.out).suffix == ".keras", "out", self.out, "the name must end in .keras")
+        for name in ("class_id", "ignored_class"):
+            value = getattr(self, name)
+            good = value is None or (_is_int(value) and value >= 0)
+            _require(good, name, value, "a class number from 0 on is needed")
+        unique = len(set(self.class_names)) == len(self.class_names)
+        _require(unique, "class_names", ",".join(self.class_names), "every class needs a name of its own")
+
+    @property
+    def hash(self) -> str:
+        """Sixteen hexadecimal digits that two runs share only when they would train the same network on the same data."""
+        decisive = {key: value for key, value in asdict(self).items() if key not in PLACES}
+        text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def stem(self) -> Path:
+        """Path of the network without its ending; the other results of the run are named after it."""
+        return Path(self.out).with_suffix("")
+
+    def beside(self, ending: str) -> Path:
+        """Return the path of another result of the run, for instance ``unet.history.csv``."""
+        return self.stem.with_name(f"{self.stem.name}.{ending}")
+
+    def to_toml(self, **tables: dict[str, Any]) -> str:
+        """Return the run as TOML: one table ``config`` and further tables of scalars (``None`` values are left out)."""
+        lines: list[str] = []
+        for title, table in {"config": asdict(self), **tables}.items():
+            lines.append(f"[{title}]")
+            lines += [f"{_toml_key(key)} = {_toml(value)}" for key, value in table.items() if value is not None]
+            if title == "config" and self.ignored_class is None:
+                lines.append("# ignored_class: none")
+            lines.append("")
+        return "\n".join(lines)
+
+    @classmethod
+    def from_toml(cls, text: str) -> FitConfig:
+        """Read the table ``config`` of a ``run.toml``.
+
+        Raises:
+            InputError: the text is not TOML, lacks the table, or holds an unknown field.
+            PlanError: a value is out of range.
+        """
+        try:
+            table = tomllib.loads(text)["config"]
+            known = {item.name for item in fields(cls)}
+            unknown = sorted(set(table) - known)
+            if unknown:
+                raise InputError(f"run.toml: unknown option {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+            table["class_names"] = tuple(table.get("class_names", ()))
+            # TOML has no null: an absent ignored class means that there is none.
+            table.setdefault("ignored_class", None)
+            return cls(**table)
+        except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+            raise InputError(f"run.toml: not the record of a run ({error}); give a file that fit wrote") from None
+
+
+def _require(condition: bool, name: str, value: object, allowed: str) -> None:
+    if not condition:
+        raise PlanError(f"{name.replace('_', '-')}: {value!r} was given; {allowed}")
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _toml_key(key: str) -> str:
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else _toml(key)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    # A JSON string without surrogate escapes is a TOML basic string once DEL is escaped as well.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,68 @@
+"""The promise of a trained network, and the archive that carries it."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import keras
+
+from engine.contract import KERAS_MEMBER, ModelContract
+from engine.errors import ContractError, InputError
+from engine.version import VERSION
+from trainers.config import FitConfig
+from trainers.data import Dataset
+from trainers.files import replacing
+
+#: Networks see grey values in 0..1; whoever runs them multiplies by this first, as the contract says.
+SCALE = 1.0 / 255.0
+
+
+def contract_of(config: FitConfig, data: Dataset, notes: dict[str, str | float | int | bool]) -> ModelContract:
+    """Return the promise of the network that a run trained on these data."""
+    _, height, width, channels = data.images.shape
+    return ModelContract(
+        classes=data.class_names,
+        kind="multiclass" if config.class_id is None else "specialist",
+        class_id=config.class_id,
+        group=config.group if config.class_id is not None else "",
+        input_layout="NHWC",
+        output_layout="NHWC",
+        activation="logits",
+        size=(height, width),
+        channels=channels,
+        scale=SCALE,
+        ignored_class=config.ignored_class,
+        architecture=config.arch,
+        version=VERSION,
+        notes=notes,
+    )
+
+
+def save_network(path: Path, model: keras.Model, contract: ModelContract) -> None:
+    """Write a ``.keras`` archive that holds the contract as a further member, in one step.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with replacing(path, suffix=".keras") as partial:
+        model.save(partial)
+        with zipfile.ZipFile(partial, "a", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(KERAS_MEMBER, contract.to_json())
+
+
+def read_contract(path: Path) -> ModelContract:
+    """Return the promise inside a ``.keras`` archive.
+
+    Raises:
+        InputError: the file is missing or not an archive.
+        ContractError: it carries no contract, or a bad one.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            text = archive.read(KERAS_MEMBER).decode("utf-8", errors="replace")
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a .keras archive ({error}); train it again") from None
+    except KeyError:
+        raise ContractError(f"{path}: carries no {KERAS_MEMBER}; train it with this package") from None
+    return ModelContract.from_json(text)

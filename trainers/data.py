@@ -1,0 +1,196 @@
+"""Reading training data: the task's own npz, or any npz of images and labels, checked before anything is trained.
+
+Two layouts are read, told apart by their keys:
+
+* ``training_set`` (N, 2, H, W): an image of 0 to 255 and a mask of class numbers in each row (the task's own file);
+* ``images`` (N, H, W) or (N, H, W, C) and ``labels`` (N, H, W), with ``groups`` (N,) when tiles overlap.
+
+Nothing is unpickled: arrays of Python objects are refused.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import InputError
+
+TASK_KEY = "training_set"
+TASK_CLASSES = ("background", "soil", "bedrock", "sand", "big rock")
+MAX_CLASSES = 256
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Tiles and their labels.
+
+    Attributes:
+        images: uint8 (N, H, W, C).
+        labels: uint8 (N, H, W), class numbers.
+        groups: int64 (N,), equal for tiles that overlap; None when unknown.
+        class_names: names in label order.
+        index: int64 (N,), the place of each tile in the file it was read from.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    groups: NDArray[np.int64] | None
+    class_names: tuple[str, ...]
+    index: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return the number of tiles."""
+        return len(self.images)
+
+    def take(self, chosen: NDArray[np.int64]) -> Dataset:
+        """Return the tiles at these places."""
+        groups = None if self.groups is None else self.groups[chosen]
+        return Dataset(self.images[chosen], self.labels[chosen], groups, self.class_names, self.index[chosen])
+
+
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """Return all arrays of an npz file.
+
+    Raises:
+        InputError: the file is missing, not an npz, damaged, or holds Python objects.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the path of an .npz file")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path}: not an .npz archive, or cut off; write it with numpy.savez or fetch it again")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        if "pickle" in str(error) or "Object arrays" in str(error):
+            raise InputError(f"{path}: holds Python objects, which are not read; save plain numeric arrays") from None
+        raise InputError(f"{path}: damaged ({error}); fetch or write it again") from None
+    stray = [key for key, value in arrays.items() if not isinstance(value, np.ndarray)]
+    if stray:
+        raise InputError(f"{path}: {', '.join(stray)} are not NumPy arrays; save plain numeric arrays")
+    return arrays
+
+
+def load(path: Path, groups: Path | None = None, class_names: tuple[str, ...] = ()) -> Dataset:
+    """Read a training file and check all of it.
+
+    Args:
+        path: the npz file.
+        groups: an npz with one array: the group of each tile of the file, or of the file it was cleaned from.
+        class_names: names in label order; empty: the task's own for its file, else ``class 0``, ``class 1`` and so on.
+
+    Raises:
+        InputError: keys, shapes, types or values do not fit; the message says which and what is allowed.
+    """
+    arrays = read_npz(path)
+    images, labels = split_arrays(arrays, path)
+    count = len(images)
+    if count == 0:
+        raise InputError(f"{path}: holds no tile; at least one is needed")
+    images, labels = _pixels(images, path), _class_numbers(labels, path)
+    names = _names(class_names, labels, TASK_KEY in arrays, path)
+    grouping = group_of_tiles(arrays, count, path, groups)
+    return Dataset(images, labels, grouping, names, np.arange(count))
+
+
+def split_arrays(arrays: dict[str, NDArray[Any]], path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return images (N, H, W, C) and labels (N, H, W) as they stand in the arrays of a training file, checked by shape.
+
+    Raises:
+        InputError: the keys or the shapes are of neither layout.
+    """
+    if TASK_KEY in arrays:
+        pairs = _numeric(arrays[TASK_KEY], TASK_KEY, path)
+        if pairs.ndim != 4 or pairs.shape[1] != 2:
+            raise InputError(f"{path}: {TASK_KEY} has shape {pairs.shape}; (N, 2, H, W) with image and mask is needed")
+        return pairs[:, 0, :, :, None], pairs[:, 1]
+    if "images" not in arrays or "labels" not in arrays:
+        have = ", ".join(arrays) or "nothing"
+        raise InputError(f"{path}: holds {have}; training needs {TASK_KEY}, or images and labels")
+    images, labels = (_numeric(arrays[key], key, path) for key in ("images", "labels"))
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or labels.ndim != 3 or images.shape[:3] != labels.shape:
+        raise InputError(
+            f"{path}: images {images.shape} and labels {labels.shape} do not fit; "
+            "(N, H, W) or (N, H, W, C) and (N, H, W) are needed"
+        )
+    return images, labels
+
+
+def group_of_tiles(
+    arrays: dict[str, NDArray[Any]], count: int, path: Path, groups: Path | None
+) -> NDArray[np.int64] | None:
+    """Return the group of each tile as int64 (N,), or None when neither the data nor a groups file tell.
+
+    A groups file made for the file that the data were cleaned from fits as well: ``kept`` says which of its rows are left.
+
+    Raises:
+        InputError: the groups are of another length or cannot be read.
+    """
+    if groups is None:
+        if "groups" not in arrays:
+            return None
+        found, source = arrays["groups"], path
+    else:
+        tables = read_npz(groups)
+        if len(tables) != 1:
+            raise InputError(f"{groups}: holds {', '.join(tables) or 'nothing'}; exactly one array of groups is needed")
+        found, source = next(iter(tables.values())), groups
+    if found.ndim != 1 or found.dtype.kind not in "iuUS":
+        raise InputError(f"{source}: groups of shape {found.shape}, type {found.dtype}; one number or name a tile")
+    kept = arrays.get("kept")
+    if len(found) != count and kept is not None and kept.size and kept.dtype.kind in "iu":
+        if len(kept) == count and int(kept.min()) >= 0 and int(kept.max()) < len(found):
+            found = found[kept]
+    if len(found) != count:
+        raise InputError(f"{source}: {len(found)} groups for {count} tiles; give the groups of this very file")
+    return np.unique(found, return_inverse=True)[1].astype(np.int64) if found.dtype.kind in "US" else found.astype(np.int64)
+
+
+def _numeric(array: NDArray[Any], key: str, path: Path) -> NDArray[Any]:
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{path}: {key} has type {array.dtype}; whole numbers or floats are needed")
+    return array
+
+
+def _pixels(images: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+    """Return the images as uint8; floats must lie in 0..255 and are rounded to the nearest grey level."""
+    if images.dtype == np.uint8:
+        return np.ascontiguousarray(images)
+    low, high = float(images.min()), float(images.max())
+    if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > 255:
+        raise InputError(f"{path}: image values from {low:g} to {high:g}; allowed are 0 to 255")
+    rounded = np.rint(images).astype(np.uint8)
+    if images.dtype.kind == "f" and high <= 1 and not np.array_equal(rounded, images):
+        raise InputError(f"{path}: image values are fractions of 1; allowed are 0 to 255: multiply them by 255")
+    return np.ascontiguousarray(rounded)
+
+
+def _class_numbers(labels: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+    low, high = float(labels.min()), float(labels.max())
+    if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high >= MAX_CLASSES:
+        raise InputError(f"{path}: labels from {low:g} to {high:g}; allowed are whole numbers 0 to {MAX_CLASSES - 1}")
+    whole = labels.astype(np.uint8)
+    if labels.dtype.kind == "f" and not np.array_equal(whole, labels):
+        raise InputError(f"{path}: labels hold fractions; they must be whole class numbers")
+    return np.ascontiguousarray(whole)
+
+
+def _names(given: tuple[str, ...], labels: NDArray[np.uint8], task: bool, path: Path) -> tuple[str, ...]:
+    highest = int(labels.max())
+    names = given or (TASK_CLASSES if task else tuple(f"class {k}" for k in range(max(highest + 1, 2))))
+    if not 2 <= len(names) <= MAX_CLASSES:
+        raise InputError(f"{path}: {len(names)} class names; allowed are 2 to {MAX_CLASSES}")
+    if highest >= len(names):
+        raise InputError(
+            f"{path}: labels up to {highest}, but {len(names)} class names ({', '.join(names)}); "
+            "name every class with --class-names, or relabel"
+        )
+    return names

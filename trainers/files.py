@@ -1,0 +1,59 @@
+"""Writing results: never a half-written file, never a silent overwrite."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from engine.errors import InputError, OutputError
+
+
+@contextmanager
+def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
+    """Yield a temporary path in the folder of ``path``; on success it takes the place of ``path``, else it is removed.
+
+    Args:
+        path: the file to write in the end.
+        suffix: ending of the temporary name, for writers that insist on one.
+
+    Raises:
+        OutputError: the file cannot be written there.
+    """
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}{suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
+    """Refuse to go on when one of the results is already there.
+
+    Raises:
+        OutputError: a path exists and ``overwrite`` is False, or it is a folder.
+    """
+    for path in paths:
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder; give the name of a file")
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path}: exists already; give --overwrite to replace it or another --out")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None

@@ -1,0 +1,54 @@
+"""U-Net: an encoder, a decoder, and a skip at every level.
+
+O. Ronneberger, P. Fischer, T. Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015.
+Batch normalisation and `same` padding are added, so that the logits have the size of the image.
+"""
+
+from __future__ import annotations
+
+import keras
+
+from trainers.blocks import double_conv, down, logits_head, require_divisible, up
+
+PRESETS: dict[str, dict[str, int]] = {
+    "tiny": {"filters": 6, "depth": 3},
+    "small": {"filters": 8, "depth": 3},
+    "base": {"filters": 16, "depth": 4},
+    "large": {"filters": 32, "depth": 4},
+}
+
+
+def unet(
+    input_shape: tuple[int, int, int],
+    classes: int,
+    filters: int = 16,
+    depth: int = 4,
+    dropout: float = 0.0,
+    name: str = "unet",
+) -> keras.Model:
+    """Build a U-Net.
+
+    Args:
+        input_shape: (height, width, channels) of an image; both sides multiples of ``2**depth``.
+        classes: maps of logits to put out.
+        filters: maps of the first level; each level below has twice as many.
+        depth: how often the image is halved.
+        dropout: share of maps dropped inside each block.
+        name: name of the model.
+
+    Returns:
+        An uncompiled model: float32 (B, H, W, channels) to logits float32 (B, H, W, classes).
+
+    Raises:
+        ModelError: the sides cannot be halved ``depth`` times.
+    """
+    require_divisible(input_shape[0], input_shape[1], depth)
+    image = keras.Input(input_shape, name="image")
+    x = double_conv(image, filters, "down0", dropout)
+    skips = []
+    for level in range(1, depth + 1):
+        skips.append(x)
+        x = down(x, filters * 2**level, f"down{level}", dropout)
+    for level in reversed(range(depth)):
+        x = up(x, [skips[level]], filters * 2**level, f"up{level}", dropout)
+    return keras.Model(image, logits_head(x, classes), name=name)

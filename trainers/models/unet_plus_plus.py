@@ -1,0 +1,56 @@
+"""U-Net++: every skip of a U-Net becomes a dense row of convolutions.
+
+Z. Zhou, M. M. R. Siddiquee, N. Tajbakhsh, J. Liang: UNet++: A Nested U-Net Architecture for Medical Image Segmentation,
+DLMIA 2018.
+"""
+
+from __future__ import annotations
+
+import keras
+
+from trainers.blocks import double_conv, down, logits_head, require_divisible, up
+
+PRESETS: dict[str, dict[str, int]] = {
+    "tiny": {"filters": 4, "depth": 3},
+    "small": {"filters": 8, "depth": 3},
+    "base": {"filters": 16, "depth": 4},
+    "large": {"filters": 32, "depth": 4},
+}
+
+
+def unet_plus_plus(
+    input_shape: tuple[int, int, int],
+    classes: int,
+    filters: int = 16,
+    depth: int = 4,
+    dropout: float = 0.0,
+) -> keras.Model:
+    """Build a U-Net++ without deep supervision.
+
+    Node (level, step) joins all earlier nodes of its level with the up-sampled node (level + 1, step - 1); the head
+    reads the last node of level 0.
+
+    Args:
+        input_shape: (height, width, channels) of an image; both sides multiples of ``2**depth``.
+        classes: maps of logits to put out.
+        filters: maps of the first level; each level below has twice as many.
+        depth: how often the image is halved.
+        dropout: share of maps dropped inside each block.
+
+    Returns:
+        An uncompiled model: float32 (B, H, W, channels) to logits float32 (B, H, W, classes).
+
+    Raises:
+        ModelError: the sides cannot be halved ``depth`` times.
+    """
+    require_divisible(input_shape[0], input_shape[1], depth)
+    image = keras.Input(input_shape, name="image")
+    rows = [[double_conv(image, filters, "node0_0", dropout)]]
+    for level in range(1, depth + 1):
+        rows.append([down(rows[-1][0], filters * 2**level, f"node{level}_0", dropout)])
+        # Walk up the diagonal that this new level makes possible.
+        for above in reversed(range(level)):
+            step = level - above
+            node = up(rows[above + 1][step - 1], rows[above], filters * 2**above, f"node{above}_{step}", dropout)
+            rows[above].append(node)
+    return keras.Model(image, logits_head(rows[0][-1], classes), name="unet_plus_plus")

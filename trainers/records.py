@@ -1,0 +1,115 @@
+"""What a run leaves beside the network: its record, its history as table and picture, and the tiles it was scored on."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainers.config import FitConfig
+from trainers.data import Dataset
+from trainers.files import replacing
+
+ENDINGS = ("run.toml", "history.csv", "history.png")
+VALIDATION = "validation.npz"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Figures of one epoch; ``raw`` and ``suppressed`` are NaN when no tile was held out.
+
+    Attributes:
+        epoch: number, from 1.
+        loss: mean training loss of the epoch.
+        raw: validation score of the labels as they come.
+        suppressed: validation score with the ignored class suppressed (or its pixels left out, for a specialist).
+        learning_rate: rate at the end of the epoch.
+        images_per_s: training tiles a second.
+        seconds: seconds of training and scoring.
+    """
+
+    epoch: int
+    loss: float
+    raw: float
+    suppressed: float
+    learning_rate: float
+    images_per_s: float
+    seconds: float
+
+
+def paths_of(config: FitConfig) -> list[Path]:
+    """Return every file that a run writes."""
+    beside = [config.beside(ending) for ending in ENDINGS]
+    return [Path(config.out), *beside, *([] if config.train_all else [config.beside(VALIDATION)])]
+
+
+def write_records(
+    config: FitConfig, history: Sequence[Epoch], held_out: Dataset | None, result: dict[str, Any], title: str
+) -> None:
+    """Write the files beside the network, each in one step.
+
+    Args:
+        config: the run.
+        history: its epochs.
+        held_out: the validation tiles, or None when all were trained on.
+        result: scalars for the table ``result`` of ``run.toml``.
+        title: what the score is, for the picture.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    with replacing(config.beside("run.toml")) as partial:
+        partial.write_text(config.to_toml(result=result), encoding="utf-8")
+    with replacing(config.beside("history.csv")) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(asdict(history[0])))
+        writer.writeheader()
+        writer.writerows(asdict(epoch) for epoch in history)
+    with replacing(config.beside("history.png")) as partial:
+        draw_history(partial, history, int(result["best_epoch"]), f"{Path(config.out).name}: {title}")
+    if held_out is not None:
+        write_validation(config.beside(VALIDATION), held_out)
+
+
+def write_validation(path: Path, held_out: Dataset) -> None:
+    """Write the held-out tiles: ``images``, ``labels``, ``index`` into the data file, and ``groups`` when known."""
+    arrays: dict[str, Any] = {
+        "images": held_out.images[..., 0] if held_out.images.shape[-1] == 1 else held_out.images,
+        "labels": held_out.labels,
+        "index": held_out.index,
+    }
+    if held_out.groups is not None:
+        arrays["groups"] = held_out.groups
+    with replacing(path) as partial, partial.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def draw_history(path: Path, history: Sequence[Epoch], best: int, title: str) -> None:
+    """Draw loss and scores over the epochs as a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    scored = not np.isnan(history[0].suppressed)
+    figure = Figure(figsize=(10 if scored else 5.5, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=11)
+    panels = figure.subplots(1, 2 if scored else 1, squeeze=False)[0]
+    epochs = [epoch.epoch for epoch in history]
+    panels[0].plot(epochs, [epoch.loss for epoch in history], marker=".", color="#444444")
+    panels[0].set_ylabel("training loss (nats a pixel)")
+    if scored:
+        for name, colour in (("raw", "#c0562f"), ("suppressed", "#1f6f8b")):
+            panels[1].plot(epochs, [getattr(epoch, name) for epoch in history], marker=".", color=colour, label=name)
+        panels[1].axvline(best, color="#999999", linestyle="--", linewidth=1, label=f"best epoch ({best})")
+        panels[1].set_ylabel("validation score")
+        panels[1].legend(frameon=False)
+    for panel in panels:
+        panel.set_xlabel("epoch")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, format="png", dpi=110)

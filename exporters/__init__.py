@@ -1,0 +1,43 @@
+"""From a trained ``.keras`` archive to a self-describing ONNX file, with proven parity.
+
+The names below load on first use: importing the package costs nothing, and TensorFlow comes in only when a model is
+converted.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "ContractOptions": "exporters.promise",
+    "Export": "exporters.keras_to_onnx",
+    "GraphStep": "exporters.graph",
+    "Parity": "exporters.parity",
+    "Tolerance": "exporters.parity",
+    "export_onnx": "exporters.keras_to_onnx",
+    "load_tiles": "exporters.parity",
+    "measure": "exporters.parity",
+}
+
+__all__ = [
+    "ContractOptions",
+    "Export",
+    "GraphStep",
+    "Parity",
+    "Tolerance",
+    "export_onnx",
+    "load_tiles",
+    "measure",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module behind a public name on its first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'exporters' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

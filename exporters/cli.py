@@ -1,0 +1,221 @@
+"""The command line of the exporters."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine import console
+from engine.errors import OutputError, PlanError
+
+if TYPE_CHECKING:
+    from engine.contract import Activation
+    from exporters.keras_to_onnx import Export
+    from exporters.promise import ContractOptions
+
+app = typer.Typer(
+    name="exporters",
+    help="Turn trained Keras nets into self-describing ONNX files.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_CONTRACT = "Contract (wins over the archive's own)"
+_PROOF = "Parity"
+
+
+@app.callback()
+def _root() -> None:
+    """Turn trained Keras nets into self-describing ONNX files."""
+
+
+@app.command()
+def onnx(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL.keras...", help="Keras archives to export.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="An .onnx file for one model, or a folder (made if missing) for any.")
+    ],
+    tiles: Annotated[
+        Path | None,
+        typer.Option(
+            help="An .npz file with real tiles to compare on (key test_set, images or training_set).",
+            rich_help_panel=_PROOF,
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option(min=0.0, help="Largest difference of an output, for outputs up to 1.", rich_help_panel=_PROOF),
+    ] = 1e-4,
+    agreement: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Smallest share of pixels with equal labels.", rich_help_panel=_PROOF),
+    ] = 0.9999,
+    opset: Annotated[int, typer.Option(min=13, max=18, help="Version of the ONNX operator set.")] = 17,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    class_names: Annotated[
+        str | None,
+        typer.Option(help="Names of the classes in label order, split by commas.", rich_help_panel=_CONTRACT),
+    ] = None,
+    ignored_class: Annotated[
+        int | None, typer.Option(help="Label of the class left out of the score.", rich_help_panel=_CONTRACT)
+    ] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(help="Factor on the raw pixel values, applied first.", rich_help_panel=_CONTRACT),
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            help="Subtracted after scaling: one number, or one a channel split by commas.", rich_help_panel=_CONTRACT
+        ),
+    ] = None,
+    std: Annotated[
+        str | None,
+        typer.Option(
+            help="Divided by at last: one number, or one a channel split by commas.", rich_help_panel=_CONTRACT
+        ),
+    ] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="What the net puts out: logits or probabilities.", rich_help_panel=_CONTRACT)
+    ] = None,
+    class_id: Annotated[
+        int | None, typer.Option(help="The class a one-map net (a specialist) knows.", rich_help_panel=_CONTRACT)
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Name that ties the specialists of one set together.", rich_help_panel=_CONTRACT)
+    ] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="Name of the architecture, for people to read.", rich_help_panel=_CONTRACT)
+    ] = None,
+) -> None:
+    """Export Keras nets to planar ONNX files and prove that they compute the same.
+
+    Each file carries its contract (classes, scaling, layout) in its metadata. The graph is compared with the Keras net
+    on real and random tiles; a file that misses the tolerance is not written.
+    """
+    from exporters.promise import ContractOptions
+
+    options = ContractOptions(
+        classes=None if class_names is None else tuple(name.strip() for name in class_names.split(",")),
+        ignored_class=ignored_class,
+        scale=scale,
+        mean=_numbers("--mean", mean),
+        std=_numbers("--std", std),
+        activation=_activation(activation),
+        class_id=class_id,
+        group=group,
+        architecture=architecture,
+    )
+    targets = _targets(models, out, overwrite)
+    _table(_export_all(targets, tiles, options, opset, (tolerance, agreement), overwrite))
+
+
+def main() -> None:
+    """Run the command line; an error of ours becomes one line and exit code 2."""
+    console.run(app)
+
+
+def _export_all(
+    targets: dict[Path, Path],
+    tiles: Path | None,
+    options: ContractOptions,
+    opset: int,
+    limits: tuple[float, float],
+    overwrite: bool,
+) -> list[Export]:
+    from exporters.archive import read_contract
+    from exporters.backend import load_keras, quiet
+    from exporters.parity import Tolerance, load_tiles
+
+    # Cheap complaints first: TensorFlow takes seconds to load.
+    for source in targets:
+        read_contract(source)
+    real = None if tiles is None else load_tiles(tiles)
+    with quiet():
+        load_keras()
+    from exporters.keras_to_onnx import export_onnx
+
+    done = []
+    for source, target in targets.items():
+        lines: list[str] = []
+        with quiet():
+            written = export_onnx(
+                source,
+                target,
+                options=options,
+                tiles=real,
+                opset=opset,
+                tolerance=Tolerance(*limits),
+                overwrite=overwrite,
+                report=lines.append,
+            )
+        for line in lines:
+            console.say(f"{source}: {line}")
+        console.say(f"wrote {written.path}")
+        done.append(written)
+    return done
+
+
+def _targets(models: list[Path], out: Path, overwrite: bool) -> dict[Path, Path]:
+    from exporters.keras_to_onnx import check_free
+
+    as_file = out.suffix == ".onnx" and not out.is_dir()
+    if as_file and len(models) > 1:
+        raise PlanError(f"{len(models)} models and one file {out}; give a folder as --out")
+    if as_file:
+        check_free(out, overwrite)
+        return {models[0]: out}
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out}: a file that is not named .onnx; give a folder or a name that ends in .onnx")
+    targets = {model: out / f"{model.stem}.onnx" for model in models}
+    names = sorted(model.stem for model in models)
+    twins = [name for name, after in pairwise(names) if name == after]
+    if twins:
+        raise PlanError(f"several models would be written to {twins[0]}.onnx; export them to different folders")
+    for target in targets.values():
+        check_free(target, overwrite)
+    return targets
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise PlanError(f"{option} {text!r}; numbers split by commas are needed, such as 0.485,0.456") from None
+
+
+def _activation(text: str | None) -> Activation | None:
+    if text is None or text == "logits" or text == "probabilities":
+        return text  # type: ignore[return-value]
+    raise PlanError(f"--activation {text!r}; allowed are logits and probabilities")
+
+
+def _table(exports: list[Export]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("file", overflow="fold", min_width=16)
+    for name in ("size", "nodes", "transposes", "difference", "agreement", "tiles"):
+        table.add_column(name, justify="right")
+    for item in exports:
+        row: tuple[Any, ...] = (
+            item.path.name,
+            f"{item.size / 1e6:.2f} MB",
+            item.nodes,
+            item.transposes,
+            f"{item.parity.max_difference:.1e}",
+            f"{item.parity.agreement:.6f}",
+            item.parity.tiles,
+        )
+        table.add_row(*map(str, row))
+    console.stdout().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""Keras against ONNX on the same tiles: the largest difference of the outputs and the agreement of the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.contract import ModelContract
+from engine.errors import InputError, ModelError
+from exporters.archive import Shape
+
+Array = npt.NDArray[np.float32]
+
+REAL_TILES = 64
+RANDOM_TILES = 11
+DEFAULT_SIZE = (64, 128)
+# Runs of changing length prove on the way that the batch axis is open.
+BATCHES = (1, 3, 7)
+_KEYS = ("test_set", "images", "training_set")
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an ONNX file may stray from its Keras net.
+
+    Attributes:
+        difference: largest absolute difference allowed between two outputs, for outputs up to 1 in size; larger
+            outputs allow proportionally more, as float32 resolves them proportionally less.
+        agreement: smallest share of pixels that must get the same label.
+    """
+
+    difference: float = 1e-4
+    agreement: float = 0.9999
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What a comparison found.
+
+    Attributes:
+        max_difference: largest absolute difference of an output value.
+        agreement: share of pixels with the same label, 0 to 1.
+        tiles: tiles compared, real and random ones.
+        peak: largest absolute output of the Keras net.
+    """
+
+    max_difference: float
+    agreement: float
+    tiles: int
+    peak: float
+
+    def within(self, tolerance: Tolerance) -> bool:
+        """Tell whether the figures stay within a tolerance; NaN never does."""
+        return (
+            self.max_difference <= tolerance.difference * max(1.0, self.peak) and self.agreement >= tolerance.agreement
+        )
+
+    def __str__(self) -> str:
+        return f"difference {self.max_difference:.2e}, agreement {self.agreement:.6f}, {self.tiles} tiles"
+
+
+def load_tiles(path: Path, limit: int = REAL_TILES) -> npt.NDArray[Any]:
+    """Read up to ``limit`` tiles, evenly spread over the set, from an ``.npz`` file.
+
+    Args:
+        path: file with one of the keys ``test_set``, ``images`` (tiles alone) or ``training_set`` (tiles and masks,
+            of which ``[:, 0]`` are the tiles).
+        limit: how many tiles to take at most.
+
+    Returns:
+        Raw tiles (tile, height, width, channel), of the file's own dtype.
+
+    Raises:
+        InputError: no such file, not an ``.npz`` file, none of the keys, or an array of another rank.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give an .npz file with one of the keys {', '.join(_KEYS)}")
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            key = next((key for key in _KEYS if key in data.files), None)
+            tiles = None if key is None else data[key]
+    except (OSError, ValueError, EOFError, AttributeError) as error:
+        raise InputError(f"{path}: not a readable .npz file ({str(error).splitlines()[0][:120]})") from None
+    if tiles is None:
+        raise InputError(f"{path}: none of the keys {', '.join(_KEYS)}; save the tiles under one of them")
+    if key == "training_set" and tiles.ndim >= 4:
+        tiles = tiles[:, 0]
+    if tiles.ndim == 3:
+        tiles = tiles[..., None]
+    if tiles.ndim != 4 or 0 in tiles.shape or tiles.dtype.kind not in "uif":
+        raise InputError(
+            f"{path}: {key} has shape {tiles.shape} of {tiles.dtype}; numbers (tile, height, width) needed"
+        )
+    chosen = np.linspace(0, len(tiles) - 1, min(limit, len(tiles))).round().astype(int)
+    return np.asarray(tiles[chosen])
+
+
+def random_tiles(size: tuple[int, int], channels: int, tiles: int = RANDOM_TILES, seed: int = 0) -> npt.NDArray[Any]:
+    """Draw raw tiles 0..255 (tile, height, width, channel): white noise and coarse blocks in turn."""
+    draw = np.random.default_rng(seed)
+    noise = draw.integers(0, 256, (tiles, *size, channels), dtype=np.uint8)
+    coarse = noise[:, ::8, ::8].repeat(8, axis=1).repeat(8, axis=2)[:, : size[0], : size[1]]
+    noise[1::2] = coarse[1::2]
+    return noise
+
+
+def trial_images(contract: ModelContract, shape: Shape, real: npt.NDArray[Any] | None) -> Array:
+    """Return the images both sides are run on, scaled as the contract says: real tiles first, random ones after.
+
+    Raises:
+        InputError: the real tiles do not fit the net.
+    """
+    size = contract.size or shape.size or (DEFAULT_SIZE if real is None else real.shape[1:3])
+    if real is not None and real.shape[1:] != (*size, contract.channels):
+        raise InputError(f"the tiles are {real.shape[1:]}, the net takes {(*size, contract.channels)}: give such tiles")
+    raw = random_tiles((size[0], size[1]), contract.channels)
+    parts = [raw.astype(np.float32)] if real is None else [real.astype(np.float32), raw.astype(np.float32)]
+    scaled = np.concatenate(parts) * np.float32(contract.scale)
+    mean, std = (np.asarray(values, dtype=np.float32) for values in (contract.mean, contract.std))
+    return np.ascontiguousarray((scaled - mean) / std, dtype=np.float32)
+
+
+def run_keras(net: Any, images: Array) -> Array:
+    """Run a Keras net on the CPU over images (tile, height, width, channel) and return planar outputs.
+
+    Raises:
+        ModelError: the net computes NaN or infinity, or cannot run on these images.
+    """
+    import tensorflow as tf
+
+    try:
+        with tf.device("/CPU:0"):
+            parts = [np.asarray(net(batch, training=False), dtype=np.float32) for batch in _batches(images)]
+    except Exception as error:  # whatever a layer raises, for instance on sides that a pooling cannot halve
+        raise ModelError(f"the net cannot run on images {images.shape[1:]} ({_first_line(error)})") from None
+    outputs = np.concatenate(parts).transpose(0, 3, 1, 2)
+    if outputs.shape[2:] != images.shape[1:3]:
+        raise ModelError(f"maps of {outputs.shape[2:]} for images of {images.shape[1:3]}; both must be equal")
+    if not np.isfinite(outputs).all():
+        raise ModelError("the Keras net computes NaN or infinity on the test images; check the training run")
+    return np.ascontiguousarray(outputs)
+
+
+def run_onnx(model: bytes, images: Array) -> Array:
+    """Run a planar ONNX model with one thread on the CPU over images (tile, height, width, channel).
+
+    Raises:
+        ModelError: ONNX Runtime refuses the model or fails on the images.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+        planar = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        parts = [session.run(None, {name: batch})[0] for batch in _batches(planar)]
+    except Exception as error:  # the runtime's errors share no public base class
+        raise ModelError(f"ONNX Runtime refuses the graph ({_first_line(error)})") from None
+    return np.concatenate(parts)
+
+
+def measure(reference: Array, outputs: npt.NDArray[Any], contract: ModelContract) -> Parity:
+    """Compare planar outputs (tile, map, height, width) with those of the Keras net.
+
+    A one-map net gives the label 1 where its output is above 0 (log-odds) or 0.5 (probability).
+
+    Raises:
+        ModelError: another shape or another type than float32.
+    """
+    if outputs.shape != reference.shape or outputs.dtype != np.float32:
+        raise ModelError(
+            f"the graph puts out {outputs.shape} of {outputs.dtype}, the Keras net {reference.shape} of float32"
+        )
+    difference = np.abs(reference - outputs).max()
+    if reference.shape[1] == 1:
+        limit = 0.5 if contract.activation == "probabilities" else 0.0
+        same = (reference > limit) == (outputs > limit)
+    else:
+        same = reference.argmax(axis=1) == outputs.argmax(axis=1)
+    return Parity(float(difference), float(same.mean()), len(reference), float(np.abs(reference).max()))
+
+
+def check_activation(reference: Array, contract: ModelContract) -> None:
+    """Refuse a contract that promises probabilities for outputs outside 0..1.
+
+    Raises:
+        ModelError: the outputs leave that range.
+    """
+    low, high = float(reference.min()), float(reference.max())
+    if contract.activation == "probabilities" and (low < -1e-5 or high > 1 + 1e-5):
+        raise ModelError(f"the contract says probabilities, the outputs reach from {low:.3g} to {high:.3g}: say logits")
+
+
+def _batches(images: Array) -> Iterator[Array]:
+    start = 0
+    lengths = cycle(BATCHES)
+    while start < len(images):
+        length = next(lengths)
+        yield images[start : start + length]
+        start += length
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0][:200] if text else 'no message'}"

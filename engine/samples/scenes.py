@@ -121,7 +121,7 @@ def _scene(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Float, Byt
     image = _soil(rng, fields, view)
     image = _mix(image, _sand(rng, fields, view), sand + 0.12 * fields["grain"])
     image = _mix(image, _bedrock(rng, fields, view), bedrock - np.maximum(sand, 0) + 0.10 * fields["pebbles"])
-    labels = _outline(rng, sand, bedrock, fields, view)
+    labels = _outline(rng, sand, bedrock, fields["unlabelled"])
     _scatter_stones(rng, image, labels, fields["grain"], view)
     _leave_unlabelled(rng, labels, fields, view)
     image = _haze_and_sky(rng, image, labels, fields["swell"], view)
@@ -226,7 +226,7 @@ def _soil(rng: np.random.Generator, fields: dict[str, Float], view: _View) -> Fl
     grain, rough = fields["grain"], rng.uniform(3.0, 8.0)
     stony = rng.uniform(0.7, 2.0) - 0.4 * fields["swell"]
     pebbles = np.clip(fields["pebbles"] - stony, 0, 1.2)
-    shadow = np.roll(pebbles, (1, round(view.light)), axis=(0, 1))
+    shadow = np.roll(pebbles, (1, round(view.light)), axis=(0, 1))  # what wraps around is one row and one column
     image = rough * grain + 5 * _lit(fields["swell"], view) + rng.uniform(1, 3) * fields["swell"]
     return image + rng.uniform(10, 22) * _lit(pebbles, view) - rng.uniform(16, 34) * (pebbles + 0.8 * shadow)
 
@@ -254,11 +254,12 @@ def _bedrock(rng: np.random.Generator, fields: dict[str, Float], view: _View) ->
     return image + hardness * 4 * _lit(fields["joints"], view) + rng.uniform(1.5, 3) * fields["grain"]
 
 
-def _outline(rng: np.random.Generator, sand: Float, bedrock: Float, fields: dict[str, Float], view: _View) -> Bytes:
-    """Label terrains as a person outlines them: a pixel or so off, and cutting small corners."""
-    slip = rng.integers(-1, 2, 2)
-    wobble = np.float32(0.10) * np.roll(fields["unlabelled"], 7, axis=1)
-    sand, bedrock = (np.roll(score, slip, axis=(0, 1)) + wobble for score in (sand, bedrock))
+def _outline(rng: np.random.Generator, sand: Float, bedrock: Float, drift: Float) -> Bytes:
+    """Label terrains as a person outlines them: a pixel or so off, and drifting with an unrelated field."""
+    down, right = rng.integers(0, 3, 2).tolist()
+    moved = np.s_[down : down + sand.shape[0], right : right + sand.shape[1]]
+    wobble = np.float32(0.10) * np.roll(drift, 7, axis=1)
+    sand, bedrock = (np.pad(score, 1, mode="edge")[moved] + wobble for score in (sand, bedrock))
     labels = np.where(sand > 0, np.uint8(SAND), np.uint8(SOIL))
     labels[bedrock > np.maximum(sand, 0)] = BEDROCK
     return labels

@@ -1,0 +1,1 @@
+"""Measurements and the scripts that make what the project ships; nothing here is installed."""

@@ -1,0 +1,32 @@
+"""The one place that holds the options of every compiled kernel.
+
+Kernels are serial and release the GIL: parallelism is one thread pool over batches (numba's own threading layers abort
+the process when two threads enter them). ``contract`` lets LLVM fuse multiply and add; nothing that would change the
+meaning of NaN, infinity or the order of a sum is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+# Pixels worked on at a time: a row of float32 is then 4 KB, and the rows of one block stay in the first caches.
+BLOCK = 1024
+
+
+def kernel(function: Function) -> Function:
+    """Compile ``function`` in nopython mode on first call and keep the machine code on disk.
+
+    A folder that cannot be written (a read-only install without a home) must not keep the engine from starting: there
+    the kernels are compiled anew in each process.
+    """
+    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+    try:
+        compiled = numba.njit(cache=True, **options)(function)
+    except RuntimeError:
+        compiled = numba.njit(**options)(function)
+    return cast(Function, compiled)

@@ -1,0 +1,205 @@
+"""Confusion matrix and every MIoU convention in use, by name (never just "MIoU").
+
+| convention | pixels counted | classes averaged |
+| --- | --- | --- |
+| ``keras-ignore`` | truth is not the ignored class | every class with TP+FP+FN above 0, the ignored one among them |
+| ``labelled`` | truth is not the ignored class | all but the ignored one |
+| ``all`` | all | all |
+| ``foreground`` | all | all but the ignored one |
+| ``per-image`` | truth is not the ignored class | as ``labelled`` in each image, then the mean over images |
+
+``keras-ignore`` is what ``keras.metrics.MeanIoU(ignore_class=0)`` computes. Under it one single pixel predicted as the
+ignored class gives that class a denominator and an IoU of 0: the *class-0 trap*. Classes without a denominator (absent
+from truth and prediction) are left out of every mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import InputError, PlanError
+
+CONVENTIONS = ("keras-ignore", "labelled", "all", "foreground", "per-image")
+
+
+@dataclass
+class Score:
+    """Scores of a set of predictions, gathered batch by batch.
+
+    Attributes:
+        classes: number of classes.
+        ignored_class: the class whose true pixels are not counted; None counts all pixels in every convention.
+        confusion: int64 (classes, classes); rows are the truth, columns the prediction; all pixels.
+        per_image: the ``labelled`` MIoU of each image that has a labelled pixel.
+    """
+
+    classes: int
+    ignored_class: int | None = 0
+    confusion: NDArray[np.int64] = field(init=False)
+    per_image: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Start from an empty matrix."""
+        self.confusion = np.zeros((self.classes, self.classes), np.int64)
+
+    def update(self, truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> None:
+        """Count a batch.
+
+        Args:
+            truth: uint8 (batch, ...) true labels.
+            predicted: uint8, the same shape.
+
+        Raises:
+            InputError: shapes differ, or a label lies outside the classes.
+        """
+        matrices = confusion_matrices(truth, predicted, self.classes)
+        self.confusion += matrices.sum(axis=0)
+        for matrix in matrices:
+            value = mean_iou(matrix, "labelled", self.ignored_class)
+            if not np.isnan(value):
+                self.per_image.append(value)
+
+    def mean_iou(self, convention: str = "keras-ignore") -> float:
+        """Return the score under a convention; NaN when no class can be scored.
+
+        Raises:
+            PlanError: unknown convention.
+        """
+        if convention == "per-image":
+            return float(np.mean(self.per_image)) if self.per_image else float("nan")
+        return mean_iou(self.confusion, convention, self.ignored_class)
+
+    def all_conventions(self) -> dict[str, float]:
+        """Return the score under each convention."""
+        return {name: self.mean_iou(name) for name in CONVENTIONS}
+
+
+def confusion_matrices(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """Count the pixels of each image by true and predicted class.
+
+    Args:
+        truth: uint8 (batch, ...) true labels.
+        predicted: uint8, the same shape.
+        classes: number of classes, 2 to 256.
+
+    Returns:
+        int64 (batch, classes, classes); rows are the truth.
+
+    Raises:
+        InputError: shapes differ, or a label lies outside 0..classes-1.
+    """
+    from engine.kernels.counting import count_confusion
+
+    if truth.shape != predicted.shape:
+        raise InputError(f"labels of shape {truth.shape} against predictions of shape {predicted.shape}: give one each")
+    for name, array in (("labels", truth), ("predictions", predicted)):
+        if array.dtype != np.uint8:
+            raise InputError(f"{name} are {array.dtype}; uint8 is needed")
+        if array.size and int(array.max()) >= classes:
+            raise InputError(f"{name} hold class {int(array.max())}; allowed are 0 to {classes - 1}")
+    matrices = np.zeros((len(truth), classes, classes), np.int64)
+    flat = (len(truth), -1) if truth.size else (len(truth), 0)
+    count_confusion(np.ascontiguousarray(truth).reshape(flat), np.ascontiguousarray(predicted).reshape(flat), matrices)
+    return matrices
+
+
+def counted(confusion: NDArray[np.int64], convention: str, ignored_class: int | None) -> NDArray[np.int64]:
+    """Return the matrix with the pixels a convention does not count taken out.
+
+    Raises:
+        PlanError: unknown convention.
+    """
+    if convention not in CONVENTIONS:
+        raise PlanError(f"unknown metric convention {convention!r}; allowed are {', '.join(CONVENTIONS)}")
+    matrix = confusion.copy()
+    if ignored_class is not None and convention in ("keras-ignore", "labelled", "per-image"):
+        matrix[ignored_class] = 0
+    return matrix
+
+
+def class_iou(
+    confusion: NDArray[np.int64], convention: str = "keras-ignore", ignored_class: int | None = 0
+) -> NDArray[np.float64]:
+    """Return float64 (classes,): IoU = TP / (TP + FP + FN) of each class; NaN where the denominator is 0.
+
+    Raises:
+        PlanError: unknown convention.
+    """
+    matrix = counted(confusion, convention, ignored_class)
+    hits = np.diag(matrix).astype(np.float64)
+    union = matrix.sum(axis=0) + matrix.sum(axis=1) - np.diag(matrix)
+    return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
+
+
+def precision_recall(
+    confusion: NDArray[np.int64], convention: str = "labelled", ignored_class: int | None = 0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (precision, recall), each float64 (classes,); NaN where a class was never predicted or never true."""
+    matrix = counted(confusion, convention, ignored_class)
+    hits = np.diag(matrix).astype(np.float64)
+    empty = np.full(len(hits), np.nan)
+    predicted, true = matrix.sum(axis=0), matrix.sum(axis=1)
+    precision = np.divide(hits, predicted, out=empty.copy(), where=predicted > 0)
+    return precision, np.divide(hits, true, out=empty, where=true > 0)
+
+
+def mean_iou(confusion: NDArray[np.int64], convention: str = "keras-ignore", ignored_class: int | None = 0) -> float:
+    """Return the mean IoU of one confusion matrix under a convention; NaN when no class can be scored.
+
+    Args:
+        confusion: int64 (classes, classes); rows are the truth.
+        convention: a name out of :data:`CONVENTIONS`; ``per-image`` treats the matrix as that of one image.
+        ignored_class: None counts every pixel and averages every class.
+
+    Raises:
+        PlanError: unknown convention.
+    """
+    values = class_iou(confusion, convention, ignored_class)
+    if ignored_class is not None and convention in ("labelled", "foreground", "per-image"):
+        values = np.delete(values, ignored_class)
+    scored = values[~np.isnan(values)]
+    return float(scored.mean()) if scored.size else float("nan")
+
+
+@dataclass(frozen=True)
+class Trap:
+    """The class-0 trap, sprung: what predicting the ignored class on counted pixels costs under ``keras-ignore``.
+
+    Attributes:
+        pixels: labelled pixels predicted as the ignored class.
+        labelled: labelled pixels in all.
+        score: the ``keras-ignore`` score as it is.
+        without: the mean over the other classes alone, with the same predictions.
+    """
+
+    pixels: int
+    labelled: int
+    score: float
+    without: float
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return (
+            f"class-0 trap: {self.pixels:,} of {self.labelled:,} labelled pixels are predicted as the ignored class, "
+            f"so it enters the keras-ignore mean with an IoU of 0: {self.score:.4f} instead of {self.without:.4f}. "
+            "Suppress the class to get it back."
+        )
+
+
+def find_trap(confusion: NDArray[np.int64], ignored_class: int | None) -> Trap | None:
+    """Return what the class-0 trap costs, or None when no labelled pixel is predicted as the ignored class."""
+    if ignored_class is None:
+        return None
+    matrix = counted(confusion, "keras-ignore", ignored_class)
+    pixels = int(matrix[:, ignored_class].sum())
+    if not pixels:
+        return None
+    return Trap(
+        pixels,
+        int(matrix.sum()),
+        mean_iou(confusion, "keras-ignore", ignored_class),
+        mean_iou(confusion, "labelled", ignored_class),
+    )

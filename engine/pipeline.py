@@ -1,0 +1,283 @@
+"""The main job on one page: images -> sessions -> fuse -> decode -> masks."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from engine.decode import Decoding
+from engine.errors import PlanError
+from engine.fuse import check_finite, fuse, named_strategy, normalised_weights
+from engine.images import Batch, Source, from_array
+from engine.labels import as_labels, check_match
+from engine.members import FLOOR, Prepared, Voter, class_names, find_models, gather, ignored_class
+from engine.metrics import confusion_matrices
+from engine.sessions import check_sample, open_member
+
+BATCH_SIZE = 4
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to turn the members' logits into labels.
+
+    Attributes:
+        strategy: fusion strategy.
+        decoding: bias and suppression.
+        member: index of the one member it looks at; None for all.
+    """
+
+    strategy: str
+    decoding: Decoding = Decoding()
+    member: int | None = None
+
+
+@dataclass
+class Predicted:
+    """What one batch gave.
+
+    Attributes:
+        start: index of the first image.
+        ids: (batch,) names of the images.
+        labels: uint8 (batch, pixels), of the ensemble's own variant.
+        ties: pixels whose vote was tied.
+        confusion: int64 (batch, classes, classes) a variant, when true labels were given.
+        member_seconds: time in each member's nets.
+        variant_seconds: time in each variant's fusion and decoding.
+    """
+
+    start: int
+    ids: list[str]
+    labels: NDArray[np.uint8]
+    ties: int = 0
+    confusion: dict[Variant, NDArray[np.int64]] = field(default_factory=dict)
+    member_seconds: list[float] = field(default_factory=list)
+    variant_seconds: dict[Variant, float] = field(default_factory=dict)
+
+
+class Ensemble:
+    """A set of segmentation nets, a fusion strategy and a decoding.
+
+    Attributes:
+        members: multi-class nets and specialist sets, in the order given.
+        classes: names of the classes.
+        ignored_class: the class the members leave out of the score, or None.
+        variant: the ensemble's own strategy and decoding.
+        weights: float64 (members, classes), columns summing to 1.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Voter],
+        strategy: str = "mean-logit",
+        weights: ArrayLike | None = None,
+        suppress: Collection[int] | None = None,
+        bias: Sequence[float] = (),
+        vote_stage: str = "members",
+    ) -> None:
+        """Put an ensemble together.
+
+        Args:
+            members: what :func:`engine.members.gather` returned.
+            strategy: ``mean-logit``, ``mean-prob`` or ``vote``.
+            weights: one weight a member, or a row of one a class; None for equal ones.
+            suppress: classes never predicted; None for the ignored class the contracts declare.
+            bias: class bias added to the fused scores; empty for none.
+            vote_stage: ``members`` or ``fused``, see :class:`engine.decode.Decoding`.
+
+        Raises:
+            PlanError: unknown strategy, impossible weights, bias or suppression.
+        """
+        self.members = list(members)
+        self.classes = class_names(self.members)
+        self.ignored_class = ignored_class(self.members)
+        if suppress is None:
+            suppress = () if self.ignored_class is None else (self.ignored_class,)
+        decoding = Decoding(frozenset(suppress), tuple(bias), vote_stage)
+        named_strategy(strategy)
+        decoding.allowed(len(self.classes))
+        decoding.bias_row(len(self.classes))
+        self.variant = Variant(strategy, decoding)
+        self.weights = normalised_weights(weights, len(self.members), len(self.classes))
+        # Members are summed in the order of their checksums: the order of the command line never shows in a result.
+        ranked = sorted(range(len(self.members)), key=lambda index: self.members[index].checksum)
+        self._slot = {index: slot for slot, index in enumerate(ranked)}
+        self._slot_weights = self.weights[ranked]
+        self._scratch = threading.local()
+
+    @classmethod
+    def open(
+        cls,
+        models: str | Path | Sequence[str | Path],
+        *,
+        sample: NDArray[Any] | None = None,
+        stated: Mapping[str, Any] | None = None,
+        suppress: Collection[int] | None = None,
+        grey_as_rgb: bool = False,
+        **options: Any,
+    ) -> Ensemble:
+        """Open files, folders or globs of ONNX models as one ensemble.
+
+        Args:
+            models: what to open.
+            sample: one raw image (height, width, channels); needed for foreign files, checked against all members.
+            stated: contract fields for files that carry no contract.
+            suppress: classes never predicted; None for the ignored class the contracts declare.
+            grey_as_rgb: let nets of three channels take grey images.
+            **options: ``strategy``, ``weights``, ``bias``, ``vote_stage`` of the constructor.
+
+        Raises:
+            EngineError: a file cannot be opened or trusted, members disagree, an option is impossible.
+        """
+        specs = [models] if isinstance(models, str | Path) else list(models)
+        opened = [open_member(path, stated, sample, grey_as_rgb=grey_as_rgb) for path in find_models(specs)]
+        optional = suppress
+        if optional is None:
+            optional = {m.contract.ignored_class for m in opened if m.contract.ignored_class is not None}
+        return cls(gather(opened, optional), suppress=suppress, **options)
+
+    def predict(self, images: NDArray[Any], batch_size: int = BATCH_SIZE, workers: int = 0) -> NDArray[np.uint8]:
+        """Return the masks of images in memory.
+
+        Args:
+            images: raw pixels (n, height, width) or (n, height, width, channels).
+            batch_size: images a worker takes at a time.
+            workers: threads; 0 for one a core.
+
+        Returns:
+            uint8 (n, height, width).
+
+        Raises:
+            EngineError: images the members cannot take, or a member that fails.
+        """
+        source = from_array(images, "images", "images")
+        masks = np.empty((len(source), *source.size), np.uint8)
+        for part in self.stream(source, batch_size=batch_size, workers=workers):
+            masks[part.start : part.start + len(part.ids)] = part.labels.reshape(-1, *source.size)
+        return masks
+
+    def stream(
+        self,
+        images: Source,
+        labels: Source | None = None,
+        variants: Sequence[Variant] = (),
+        batch_size: int = BATCH_SIZE,
+        workers: int = 0,
+    ) -> Iterator[Predicted]:
+        """Yield the batches' predictions in the images' order; memory does not grow with the number of images.
+
+        Args:
+            images: where the images come from.
+            labels: true label maps of the same images; None for no scores.
+            variants: further ways to decode, scored beside the ensemble's own when labels are given.
+            batch_size: images a worker takes at a time.
+            workers: threads; 0 for one a core.
+
+        Raises:
+            EngineError: images or labels that do not fit, or a member that fails.
+        """
+        if batch_size < 1 or workers < 0:
+            raise PlanError(f"batch size {batch_size}, workers {workers}: at least 1 image, and 0 or more workers")
+        for voter in self.members:
+            for net in voter.nets:
+                check_sample(net, (*images.size, images.channels))
+        if labels is not None:
+            check_match(images, labels)
+        workers = workers or available_cores()
+        truths = labels.batches(batch_size) if labels is not None else None
+        pending: deque[Future[Predicted]] = deque()
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="maskfuse")
+        try:
+            for batch in images.batches(batch_size):
+                truth = None
+                if labels is not None and truths is not None:
+                    truth = as_labels(next(truths), len(self.classes), labels.name)
+                pending.append(pool.submit(self._work, batch, truth, variants))
+                # Two batches a worker in flight: nobody waits, and memory stays bounded.
+                if len(pending) > 2 * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def logits(self, batch: Batch, skip: Collection[int] = ()) -> tuple[NDArray[np.float32], list[float]]:
+        """Run every member on a batch.
+
+        Args:
+            batch: the images.
+            skip: classes whose specialists need not run.
+
+        Returns:
+            float32 (members, batch, classes, pixels), valid until this thread's next call, in the internal order of
+            members; and the seconds of each member.
+
+        Raises:
+            ModelError: a member fails or computes NaN or infinity.
+        """
+        count, height, width = batch.pixels.shape[:3]
+        shape = (len(self.members), count, len(self.classes), height * width)
+        out = self._buffer(shape)
+        prepared: Prepared = {}
+        seconds = []
+        for index, voter in enumerate(self.members):
+            began = perf_counter()
+            slot = out[self._slot[index]]
+            voter.run(batch.pixels, prepared, slot, skip)
+            check_finite(slot, voter.name, batch.ids)
+            seconds.append(perf_counter() - began)
+        return out, seconds
+
+    def decode(self, logits: NDArray[np.float32], variant: Variant) -> tuple[NDArray[np.uint8], int]:
+        """Return uint8 (batch, pixels) labels of a variant, and the number of tied votes.
+
+        Where the variant suppresses a class, specialist sets count as if that class's net had not run.
+        """
+        if variant.decoding.suppress:
+            for index, voter in enumerate(self.members):
+                if voter.is_set:
+                    logits[self._slot[index]][:, sorted(variant.decoding.suppress)] = FLOOR
+        if variant.member is None:
+            fused = fuse(logits, variant.strategy, self._slot_weights, variant.decoding)
+        else:
+            slot = self._slot[variant.member]
+            fused = fuse(logits[slot : slot + 1], variant.strategy, None, variant.decoding)
+        return fused.labels, int(fused.ties.sum())
+
+    def _work(self, batch: Batch, truth: NDArray[np.uint8] | None, variants: Sequence[Variant]) -> Predicted:
+        # Without suppression first: decoding a suppressed variant overwrites what the specialists said.
+        asked = sorted({self.variant, *variants}, key=lambda variant: bool(variant.decoding.suppress))
+        skip = frozenset.intersection(*(variant.decoding.suppress for variant in asked))
+        logits, seconds = self.logits(batch, skip)
+        done = Predicted(batch.start, batch.ids, np.empty((0, 0), np.uint8), member_seconds=seconds)
+        for variant in asked:
+            began = perf_counter()
+            labels, ties = self.decode(logits, variant)
+            if variant == self.variant:
+                done.labels, done.ties = labels, ties
+            done.variant_seconds[variant] = perf_counter() - began
+            if truth is not None:
+                done.confusion[variant] = confusion_matrices(truth, labels, len(self.classes))
+        return done
+
+    def _buffer(self, shape: tuple[int, int, int, int]) -> NDArray[np.float32]:
+        size = int(np.prod(shape))
+        held: NDArray[np.float32] | None = getattr(self._scratch, "logits", None)
+        if held is None or held.size < size:
+            held = self._scratch.logits = np.empty(size, np.float32)
+        return held[:size].reshape(shape)
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ def read_contract(path: Path) -> ModelContract | None:
             return None
         if archive.getinfo(KERAS_MEMBER).file_size > _MAX_CONTRACT_BYTES:
             raise ContractError(f"{path}: its member {KERAS_MEMBER} is above 1 MiB; a contract is a few lines of JSON")
-        raw = archive.read(KERAS_MEMBER)
+        raw = _member(path, archive, KERAS_MEMBER)
     try:
         return ModelContract.from_json(raw.decode())
     except (ContractError, UnicodeDecodeError) as error:
@@ -62,7 +63,7 @@ def load_net(path: Path) -> Any:
     """
     keras = load_keras()
     with _opened(path) as archive:
-        config = archive.read(_CONFIG)
+        config = _member(path, archive, _CONFIG)
     try:
         net = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever the foreign config makes it raise: one line says which.
@@ -121,6 +122,13 @@ def _opened(path: Path) -> zipfile.ZipFile:
         archive.close()
         raise ModelError(f"{path}: a zip file without {_CONFIG}; save the net with model.save('NAME.keras')")
     return archive
+
+
+def _member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ModelError(f"{path}: its member {name} is damaged ({error}); copy or save the file again") from None
 
 
 def _only(path: Path, side: str, tensors: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle
@@ -82,10 +84,8 @@ def load_tiles(path: Path, limit: int = REAL_TILES) -> npt.NDArray[Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; give an .npz file with one of the keys {', '.join(_KEYS)}")
     try:
-        with np.load(path, allow_pickle=False) as data:
-            key = next((key for key in _KEYS if key in data.files), None)
-            tiles = None if key is None else data[key]
-    except (OSError, ValueError, EOFError, AttributeError) as error:
+        key, tiles = _first_key(path)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not a readable .npz file ({str(error).splitlines()[0][:120]})") from None
     if tiles is None:
         raise InputError(f"{path}: none of the keys {', '.join(_KEYS)}; save the tiles under one of them")
@@ -99,6 +99,17 @@ def load_tiles(path: Path, limit: int = REAL_TILES) -> npt.NDArray[Any]:
         )
     chosen = np.linspace(0, len(tiles) - 1, min(limit, len(tiles))).round().astype(int)
     return np.asarray(tiles[chosen])
+
+
+def _first_key(path: Path) -> tuple[str, npt.NDArray[Any] | None]:
+    data = np.load(path, allow_pickle=False)
+    if isinstance(data, np.ndarray):
+        raise ValueError("it holds one bare array")
+    with data:
+        for key in _KEYS:
+            if key in data.files:
+                return key, data[key]
+    return "", None
 
 
 def random_tiles(size: tuple[int, int], channels: int, tiles: int = RANDOM_TILES, seed: int = 0) -> npt.NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Masks -> submission CSV, .npz, .npy or a folder of palette PNGs; written beside the goal and renamed when complete."""
+"""Masks -> submission CSV, .npz, .npy or a folder of palette PNGs; renamed to their goal when complete."""
 
 from __future__ import annotations
 

@@ -55,7 +55,14 @@ class Score:
         Raises:
             InputError: shapes differ, or a label lies outside the classes.
         """
-        matrices = confusion_matrices(truth, predicted, self.classes)
+        self.add(confusion_matrices(truth, predicted, self.classes))
+
+    def add(self, matrices: NDArray[np.int64]) -> None:
+        """Count a batch whose confusion matrices are known.
+
+        Args:
+            matrices: int64 (batch, classes, classes), one an image.
+        """
         self.confusion += matrices.sum(axis=0)
         for matrix in matrices:
             value = mean_iou(matrix, "labelled", self.ignored_class)

@@ -22,7 +22,7 @@ from engine.images import Batch, Source, from_array
 from engine.labels import as_labels, check_match
 from engine.members import FLOOR, Prepared, Voter, class_names, find_models, gather, ignored_class
 from engine.metrics import confusion_matrices
-from engine.sessions import check_sample, open_member
+from engine.sessions import Member, check_range, check_sample, open_member
 
 BATCH_SIZE = 4
 
@@ -38,7 +38,7 @@ class Variant:
     """
 
     strategy: str
-    decoding: Decoding = Decoding()
+    decoding: Decoding = field(default_factory=Decoding)
     member: int | None = None
 
 
@@ -122,7 +122,7 @@ class Ensemble:
         *,
         sample: NDArray[Any] | None = None,
         stated: Mapping[str, Any] | None = None,
-        suppress: Collection[int] | None = None,
+        suppress: Collection[int | str] | None = None,
         grey_as_rgb: bool = False,
         **options: Any,
     ) -> Ensemble:
@@ -132,7 +132,7 @@ class Ensemble:
             models: what to open.
             sample: one raw image (height, width, channels); needed for foreign files, checked against all members.
             stated: contract fields for files that carry no contract.
-            suppress: classes never predicted; None for the ignored class the contracts declare.
+            suppress: classes never predicted, by id or name; None for the ignored class the contracts declare.
             grey_as_rgb: let nets of three channels take grey images.
             **options: ``strategy``, ``weights``, ``bias``, ``vote_stage`` of the constructor.
 
@@ -141,10 +141,20 @@ class Ensemble:
         """
         specs = [models] if isinstance(models, str | Path) else list(models)
         opened = [open_member(path, stated, sample, grey_as_rgb=grey_as_rgb) for path in find_models(specs)]
-        optional = suppress
-        if optional is None:
-            optional = {m.contract.ignored_class for m in opened if m.contract.ignored_class is not None}
-        return cls(gather(opened, optional), suppress=suppress, **options)
+        return cls.of(opened, suppress=suppress, **options)
+
+    @classmethod
+    def of(cls, opened: Sequence[Member], suppress: Collection[int | str] | None = None, **options: Any) -> Ensemble:
+        """Make an ensemble of opened files; arguments as in :meth:`open`."""
+        if not opened:
+            raise PlanError("no models: name at least one")
+        names = opened[0].contract.classes
+        if suppress is None:
+            ids = {member.contract.ignored_class for member in opened} - {None}
+        else:
+            ids = {class_number(item, names) for item in suppress}
+        chosen = [item for item in sorted(ids, key=str) if item is not None]
+        return cls(gather(opened, chosen), suppress=None if suppress is None else chosen, **options)
 
     def predict(self, images: NDArray[Any], batch_size: int = BATCH_SIZE, workers: int = 0) -> NDArray[np.uint8]:
         """Return the masks of images in memory.
@@ -199,6 +209,8 @@ class Ensemble:
         pool = ThreadPoolExecutor(workers, thread_name_prefix="maskfuse")
         try:
             for batch in images.batches(batch_size):
+                if batch.start == 0:
+                    check_range(batch.pixels, (net for voter in self.members for net in voter.nets))
                 truth = None
                 if labels is not None and truths is not None:
                     truth = as_labels(next(truths), len(self.classes), labels.name)
@@ -276,6 +288,21 @@ class Ensemble:
         if held is None or held.size < size:
             held = self._scratch.logits = np.empty(size, np.float32)
         return held[:size].reshape(shape)
+
+
+def class_number(item: int | str, names: Sequence[str]) -> int:
+    """Return the id of a class given by id or by name.
+
+    Raises:
+        PlanError: no class of that name.
+    """
+    if isinstance(item, int):
+        return item
+    if item.strip().lstrip("-").isdecimal():
+        return int(item)
+    if item not in names:
+        raise PlanError(f"no class {item!r}; there are {', '.join(names)}, or ids 0 to {len(names) - 1}")
+    return names.index(item)
 
 
 def available_cores() -> int:

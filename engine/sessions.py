@@ -7,7 +7,7 @@ a session. All workers share the sessions.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,6 +169,26 @@ def check_sample(member: Member, shape: tuple[int, ...]) -> None:
             f"images have {channels} channel{'s' if channels > 1 else ''}; {member.path.name} takes "
             f"{held.channels}: {advice}"
         )
+
+
+def check_range(pixels: NDArray[Any], members: Iterable[Member]) -> None:
+    """Refuse images that were scaled to 0..1 already where the members scale raw 0..255 values themselves.
+
+    Args:
+        pixels: the first raw images.
+        members: who would scale them.
+
+    Raises:
+        InputError: naming the member whose scale does not fit.
+    """
+    if pixels.dtype.kind != "f" or not pixels.size or not 0 < float(np.nanmax(pixels)) <= 1:
+        return
+    for member in members:
+        if member.contract.scale <= 1 / 128:
+            raise InputError(
+                f"the images hold floats up to {float(np.nanmax(pixels)):.3g}; {member.path.name} expects raw values "
+                "0..255 and scales them itself: store the images unscaled"
+            )
 
 
 def _open_session(path: Path) -> Any:

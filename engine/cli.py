@@ -1,0 +1,317 @@
+"""The command line ``engine``: options in, one call out. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine import console
+
+if TYPE_CHECKING:
+    from engine.job import Job, Options
+    from engine.run import Outcome
+
+app = typer.Typer(
+    name="engine",
+    help="Fuse the masks of several segmentation nets (ONNX), fast and exactly.\n\n"
+    "Without arguments, [bold]engine ensemble[/bold] shows the whole job on generated Mars scenes with the sample nets "
+    "that come along. Results go to stdout, everything about the run to stderr. Exit code 2 means that the input or an "
+    "option was refused and that nothing was written.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+FOREIGN = "Models without a contract (made by other tools)"
+RUN = "How to run"
+FUSION = "How to fuse and decode"
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--models", "-m", help="An .onnx file, a folder or a glob; repeatable. Specialists are gathered."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout instead of tables.")]
+Classes = Annotated[str, typer.Option(help="Class names in label order, separated by commas.", rich_help_panel=FOREIGN)]
+InputLayout = Annotated[str, typer.Option(help="Axes of the input: NCHW or NHWC.", rich_help_panel=FOREIGN)]
+OutputLayout = Annotated[str, typer.Option(help="Axes of the output: NCHW or NHWC.", rich_help_panel=FOREIGN)]
+Activation = Annotated[str, typer.Option(help="What comes out: logits or probabilities.", rich_help_panel=FOREIGN)]
+Scale = Annotated[
+    float | None, typer.Option(help="Factor on raw pixels: 1, or 0.00392157 for 0..1.", rich_help_panel=FOREIGN)
+]
+Mean = Annotated[
+    str, typer.Option(help="Subtracted after scaling, one a channel: 0.5,0.4,0.3.", rich_help_panel=FOREIGN)
+]
+Std = Annotated[str, typer.Option(help="Divided by after that, one a channel.", rich_help_panel=FOREIGN)]
+Ignored = Annotated[
+    int | None, typer.Option("--ignored-class", help="Class the score leaves out.", rich_help_panel=FOREIGN)
+]
+OutputName = Annotated[str, typer.Option(help="Which output to read, if there are several.", rich_help_panel=FOREIGN)]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    """Show the version when asked."""
+    if version:
+        from engine.version import VERSION
+
+        typer.echo(f"maskfuse {VERSION}")
+        raise typer.Exit
+
+
+@app.command()
+def ensemble(
+    models: Models = None,
+    input: Annotated[
+        str, typer.Option("--input", "-i", help="Images: .npz, .npz:KEY, .npy or a folder of pictures.")
+    ] = "",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Masks: submission .csv (default submission.csv), .npz, .npy or a folder."),
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="An ensemble.toml with members, weights, strategy and decoding.")
+    ] = None,
+    labels: Annotated[str, typer.Option(help="True masks of the same images, to score in the same run.")] = "",
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="mean-logit (default), mean-prob or vote.", rich_help_panel=FUSION),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="One weight a member, in the order of --models: 2,1,0.5.", rich_help_panel=FUSION)
+    ] = "",
+    suppress: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLASS",
+            help="Never predict this class (id or name; repeatable): the next best takes its place. Default: the "
+            "ignored class that the models declare.",
+            rich_help_panel=FUSION,
+        ),
+    ] = None,
+    no_suppress: Annotated[
+        bool, typer.Option("--no-suppress", help="Let every class be predicted.", rich_help_panel=FUSION)
+    ] = False,
+    vote_stage: Annotated[
+        str | None,
+        typer.Option(
+            help="For vote: members (each votes among the allowed classes) or fused (vote first, then replace).",
+            rich_help_panel=FUSION,
+        ),
+    ] = None,
+    bias: Annotated[
+        str, typer.Option(help="Added to the fused score of each class: 0,0,0.1,0,0.3.", rich_help_panel=FUSION)
+    ] = "",
+    batch_size: Annotated[int, typer.Option(help="Images a worker takes at a time.", rich_help_panel=RUN)] = 4,
+    workers: Annotated[int, typer.Option(help="Threads; 0 means one a core.", rich_help_panel=RUN)] = 0,
+    limit: Annotated[int, typer.Option(help="Only the first so many images; 0 means all.", rich_help_panel=RUN)] = 0,
+    preview: Annotated[
+        Path | None,
+        typer.Option(help="Also draw image, truth, fused mask and disagreement (.png).", rich_help_panel=RUN),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs.", rich_help_panel=RUN)] = False,
+    as_json: AsJson = False,
+    classes: Classes = "",
+    input_layout: InputLayout = "",
+    output_layout: OutputLayout = "",
+    activation: Activation = "",
+    scale: Scale = None,
+    mean: Mean = "",
+    std: Std = "",
+    ignored_class: Ignored = None,
+    output_name: OutputName = "",
+    grey_as_rgb: Annotated[
+        bool,
+        typer.Option("--grey-as-rgb", help="Repeat grey images over a net's three channels.", rich_help_panel=FOREIGN),
+    ] = False,
+) -> None:
+    """Predict masks with several nets at once and write them.
+
+    Examples:
+      engine ensemble
+
+      engine ensemble -m models/ -i mars_for_students.npz -o submission.csv
+
+      engine ensemble -m a.onnx -m b.onnx -i tiles/ -o masks/ --strategy vote --suppress 0
+    """
+    from engine.job import Options, prepare
+
+    options = Options(
+        models=models or (),
+        input=input,
+        output=output,
+        plan=plan,
+        labels=labels,
+        strategy=strategy,
+        weights=weights,
+        suppress=suppress or (),
+        no_suppress=no_suppress,
+        vote_stage=vote_stage,
+        bias=bias,
+        limit=limit,
+        preview=preview,
+        overwrite=overwrite,
+        grey_as_rgb=grey_as_rgb,
+        stated=_stated(classes, input_layout, output_layout, activation, scale, mean, std, ignored_class, output_name),
+    )
+    job = prepare(options)
+    outcome = _run(job, options, batch_size, workers)
+    _report(job, outcome, as_json)
+
+
+@app.command()
+def evaluate(
+    predicted: Annotated[str, typer.Argument(metavar="PRED", help="Masks: submission .csv, .npz, .npy or a folder.")],
+    labels: Annotated[str, typer.Option(help="True masks, in any of those forms.")],
+    classes: Annotated[
+        str, typer.Option(help="Class names, or how many there are. Default: what the masks hold.")
+    ] = "",
+    ignored_class: Annotated[str, typer.Option(help="Class left out of the score, or none.")] = "0",
+    as_json: AsJson = False,
+) -> None:
+    """Score masks under every MIoU convention, and say what class 0 costs."""
+    from engine.evaluate import evaluate as score_masks
+    from engine.evaluate import print_evaluation
+
+    print_evaluation(score_masks(predicted, labels, classes, ignored_class), as_json)
+
+
+@app.command()
+def inspect(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="ONNX files, folders or globs.")],
+    as_json: AsJson = False,
+    classes: Classes = "",
+    input_layout: InputLayout = "",
+    output_layout: OutputLayout = "",
+    activation: Activation = "",
+    scale: Scale = None,
+    mean: Mean = "",
+    std: Std = "",
+    ignored_class: Ignored = None,
+    output_name: OutputName = "",
+) -> None:
+    """Show what models promise: classes, layout, scaling, kind, ignored class."""
+    import json
+
+    from engine.members import find_models
+    from engine.sessions import open_member
+    from engine.tables import contracts_table
+
+    stated = _stated(classes, input_layout, output_layout, activation, scale, mean, std, ignored_class, output_name)
+    members = [open_member(path, stated) for path in find_models(models)]
+    if as_json:
+        rows = [{"model": str(m.path), "sha256": m.checksum, **json.loads(m.contract.to_json())} for m in members]
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        console.stdout().print(contracts_table(members))
+
+
+def _stated(
+    classes: str,
+    input_layout: str,
+    output_layout: str,
+    activation: str,
+    scale: float | None,
+    mean: str,
+    std: str,
+    ignored_class: int | None,
+    output_name: str,
+) -> dict[str, Any]:
+    """Return the contract fields the user stated."""
+    from engine.job import numbers
+
+    names = [name.strip() for name in classes.split(",")] if classes else None
+    fields: dict[str, Any] = {
+        "classes": names,
+        "input_layout": input_layout or None,
+        "output_layout": output_layout or None,
+        "activation": activation or None,
+        "scale": scale,
+        "mean": numbers(mean, "mean") if mean else None,
+        "std": numbers(std, "std") if std else None,
+        "ignored_class": ignored_class,
+        "output_name": output_name or None,
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _run(job: Job, options: Options, batch_size: int, workers: int) -> Outcome:
+    """Predict, score, write the masks and the picture."""
+    from engine.masks import open_writer
+    from engine.preview import draw
+    from engine.run import every_variant, preview_tiles, run
+
+    assert job.output is not None
+    variants = every_variant(job.ensemble) if job.labels is not None else []
+    writer = open_writer(
+        job.output, job.images.ids, job.images.size, len(job.ensemble.classes), overwrite=options.overwrite
+    )
+    with writer, _progress(len(job.images)) as advance:
+        outcome = run(job.ensemble, job.images, writer, job.labels, variants, batch_size, workers, advance)
+    rate = outcome.images / outcome.seconds
+    console.say(f"wrote {job.output}: {outcome.images:,} masks in {outcome.seconds:.1f} s, {rate:,.0f} images/s")
+    if job.preview is not None:
+        draw(preview_tiles(job.ensemble, job.images, job.labels), job.ensemble.classes, job.preview)
+        console.say(f"wrote {job.preview}")
+    return outcome
+
+
+def _report(job: Job, outcome: Outcome, as_json: bool) -> None:
+    """Print the results on stdout and the class-0 trap on stderr."""
+    import json
+
+    from engine.metrics import find_trap
+    from engine.run import as_dict
+    from engine.tables import scores_table
+
+    if as_json:
+        typer.echo(json.dumps(as_dict(outcome, job.ensemble), indent=2))
+    elif outcome.scores:
+        console.stdout().print(scores_table(outcome, job.ensemble))
+    if outcome.ties:
+        console.say(f"tied votes: {outcome.ties / outcome.pixels:.3%} of the pixels, decided by the mean probability")
+    own = outcome.scores.get(job.ensemble.variant)
+    trap = find_trap(own.confusion, own.ignored_class) if own is not None else None
+    if trap is not None:
+        console.say(f"warning: {trap}")
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], object]]:
+    """Show a bar with images/s and the time left on a terminal; nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("predicting"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} images/s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console.stderr(), transient=True) as bar:
+        task = bar.add_task("predicting", total=total, rate="-")
+
+        def advance(count: int) -> None:
+            bar.update(task, advance=count)
+            speed = bar.tasks[0].speed
+            bar.update(task, rate=f"{speed:,.0f}" if speed else "-")
+
+        yield advance
+
+
+def main() -> None:
+    """Run the command line."""
+    console.run(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""From the options of ``engine ensemble`` to a checked job: what can be refused is refused before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.errors import InputError, PlanError
+from engine.fuse import named_strategy
+from engine.images import Source, open_source
+from engine.labels import open_labels
+from engine.masks import check_goal, check_replaceable
+from engine.members import find_models
+from engine.pipeline import Ensemble
+from engine.plan import Plan, PlannedMember, read_plan
+from engine.sessions import Member, open_member
+
+SAMPLES = Path(__file__).parent / "samples"
+SAMPLE_SCENES = 512
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for; empty or None means: not stated."""
+
+    models: Sequence[str] = ()
+    input: str = ""
+    output: Path | None = None
+    plan: Path | None = None
+    labels: str = ""
+    strategy: str | None = None
+    weights: str = ""
+    suppress: Sequence[str] = ()
+    no_suppress: bool = False
+    vote_stage: str | None = None
+    bias: str = ""
+    limit: int = 0
+    preview: Path | None = None
+    overwrite: bool = False
+    grey_as_rgb: bool = False
+    stated: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checked job.
+
+    Attributes:
+        ensemble: the members, opened.
+        images: what to predict.
+        labels: true label maps, or None.
+        output: where the masks go, or None.
+        preview: where the picture goes, or None.
+    """
+
+    ensemble: Ensemble
+    images: Source
+    labels: Source | None
+    output: Path | None
+    preview: Path | None
+
+
+def prepare(options: Options) -> Job:
+    """Open and check everything a run needs.
+
+    Raises:
+        EngineError: the first thing that does not fit, in one line.
+    """
+    plan = _planned(options)
+    if plan is None and not options.input:
+        return _sample_job(options)
+    if plan is None:
+        raise PlanError("no models: name them with --models or --plan")
+    if not options.input:
+        raise PlanError("no images: name them with --input")
+    output = options.output or Path("submission.csv")
+    _check_outputs(options, output)
+    images = limited(open_source(options.input), options.limit)
+    labels = limited(open_labels(options.labels), options.limit) if options.labels else None
+    ensemble = open_ensemble(plan, options, images)
+    return Job(ensemble, images, labels, output, options.preview)
+
+
+def _sample_job(options: Options) -> Job:
+    from engine.images import from_array
+    from engine.samples.scenes import generate
+
+    if options.labels:
+        raise PlanError("--labels without --input: the sample scenes bring their own labels")
+    output = options.output or Path("submission.csv")
+    preview = options.preview or Path("preview.png")
+    options = replace(options, preview=preview)
+    _check_outputs(options, output)
+    scenes = generate(min(options.limit, SAMPLE_SCENES) if options.limit else SAMPLE_SCENES)
+    images = from_array(scenes.images, "images", "sample scenes")
+    labels = from_array(scenes.labels, "labels", "sample labels")
+    plan = Plan((PlannedMember(str(SAMPLES)),))
+    return Job(open_ensemble(plan, options, images), images, labels, output, preview)
+
+
+def _planned(options: Options) -> Plan | None:
+    if options.plan is not None:
+        if options.models:
+            raise PlanError("--plan and --models: give one of them")
+        return read_plan(options.plan)
+    return Plan(tuple(PlannedMember(spec) for spec in options.models)) if options.models else None
+
+
+def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemble:
+    """Open the members of a plan, with the options of the command line over those of the plan.
+
+    Raises:
+        EngineError: the first thing that does not fit.
+    """
+    strategy = options.strategy or plan.strategy or "mean-logit"
+    named_strategy(strategy)
+    sample = next(images.batches(1)).pixels[0] if images is not None and len(images) else None
+    if images is not None and sample is None:
+        raise InputError(f"{images.name} holds no images")
+    opened: list[Member] = []
+    planned: list[float] = []
+    for item in plan.members:
+        for path in find_models([item.model]):
+            if any(path.resolve() == member.path.resolve() for member in opened):
+                continue
+            opened.append(
+                open_member(path, {**options.stated, **item.contract}, sample, grey_as_rgb=options.grey_as_rgb)
+            )
+            planned.append(item.weight)
+    suppress: Sequence[int | str] | None = plan.suppress
+    if options.suppress:
+        suppress = [name for item in options.suppress for name in item.split(",")]
+    if options.no_suppress:
+        suppress = []
+    return Ensemble.of(
+        opened,
+        suppress=suppress,
+        strategy=strategy,
+        weights=numbers(options.weights, "weights") if options.weights else _plan_weights(opened, planned),
+        bias=numbers(options.bias, "bias") if options.bias else plan.bias,
+        vote_stage=options.vote_stage or plan.vote_stage or "members",
+    )
+
+
+def _plan_weights(opened: Sequence[Member], planned: Sequence[float]) -> list[float] | None:
+    """Return one weight a member of the ensemble; the specialists of a set share one weight, that of the first."""
+    if len(set(planned)) <= 1:
+        return None
+    weights: dict[object, float] = {}
+    for member, weight in zip(opened, planned, strict=True):
+        specialist = member.contract.kind == "specialist"
+        key: object = (member.contract.group or str(member.path.parent)) if specialist else member.path
+        weights.setdefault(key, weight)
+    return list(weights.values())
+
+
+def _check_outputs(options: Options, output: Path) -> None:
+    check_goal(output, options.overwrite)
+    if options.preview is not None:
+        if options.preview.suffix.lower() != ".png":
+            raise PlanError(f"--preview {options.preview}: the picture is a .png")
+        check_replaceable(options.preview, options.overwrite)
+
+
+def limited(source: Source, limit: int) -> Source:
+    """Return the first ``limit`` images of a source; all of them for 0.
+
+    Raises:
+        PlanError: the limit is negative.
+    """
+    if limit < 0:
+        raise PlanError(f"--limit {limit}: give a number above 0")
+    if limit == 0 or limit >= len(source):
+        return source
+
+    def read(size: int) -> Iterator[np.ndarray[Any, Any]]:
+        left = limit
+        for pixels in source.read(min(size, limit)):
+            yield pixels[:left]
+            left -= len(pixels[:left])
+            if not left:
+                return
+
+    return replace(source, ids=list(source.ids[:limit]), read=read)
+
+
+def numbers(text: str, option: str) -> list[float]:
+    """Return the numbers of ``1,2,0.5``.
+
+    Raises:
+        PlanError: something else stands there.
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise PlanError(f"--{option} {text}: give numbers separated by commas, as in 1,2,0.5") from None

@@ -1,0 +1,113 @@
+"""What the command line prints: the scores of a run, of an evaluation, and the contracts of models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isnan
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from engine.metrics import CONVENTIONS, Score, class_iou, precision_recall
+from engine.pipeline import Ensemble, Variant
+from engine.run import Outcome, variant_name
+from engine.sessions import Member
+
+SHOWN = ("keras-ignore", "labelled")
+
+
+def scores_table(outcome: Outcome, ensemble: Ensemble) -> Table:
+    """Return a row for each member and strategy, raw and suppressed: images/s and MIoU; the best in bold."""
+    suppress = ensemble.variant.decoding.suppress
+    table = Table(title=_title(outcome, ensemble), title_justify="left", header_style="bold")
+    table.add_column("member or strategy", overflow="fold")
+    table.add_column("images/s", justify="right")
+    states = ["raw", "suppressed"] if suppress else ["raw"]
+    columns = [(convention, state) for convention in SHOWN for state in states]
+    for convention, state in columns:
+        table.add_column(f"{convention}\n{state}", justify="right")
+    cells: dict[str, dict[tuple[str, str], float]] = {}
+    rates: dict[str, float] = {}
+    order: list[Variant] = sorted(outcome.scores, key=lambda v: (v.member is None, v.member or 0))
+    for variant in order:
+        if variant.decoding.bias:
+            continue
+        name = variant_name(variant, ensemble)
+        state = "suppressed" if variant.decoding.suppress else "raw"
+        rates[name] = max(outcome.rate(variant), rates.get(name, 0.0))
+        for convention in SHOWN:
+            score = outcome.scores[variant].mean_iou(convention)
+            cells.setdefault(name, {})[convention, state] = score
+    best = {column: max((row.get(column, -1.0) for row in cells.values()), default=-1.0) for column in columns}
+    members = len(ensemble.members)
+    for index, (name, row) in enumerate(cells.items()):
+        shown = [_cell(row.get(column), best[column]) for column in columns]
+        table.add_row(name, f"{rates[name]:,.0f}", *shown, end_section=index == members - 1)
+    return table
+
+
+def _title(outcome: Outcome, ensemble: Ensemble) -> str:
+    held = sorted(ensemble.variant.decoding.suppress)
+    told = f"; suppressed: {', '.join(ensemble.classes[i] for i in held)}" if held else ""
+    return f"MIoU on {outcome.images:,} images by convention{told}"
+
+
+def _cell(value: float | None, best: float) -> Text:
+    if value is None or isnan(value):
+        return Text("-")
+    return Text(f"{value:.4f}", style="bold" if value == best else "")
+
+
+def classes_table(score: Score, names: Sequence[str], convention: str = "labelled") -> Table:
+    """Return a row for each class: share of the counted pixels, IoU, precision, recall."""
+    table = Table(title=f"Classes ({convention})", title_justify="left", header_style="bold")
+    for title in ("class", "pixels", "IoU", "precision", "recall"):
+        table.add_column(title, justify="left" if title == "class" else "right")
+    iou = class_iou(score.confusion, convention, score.ignored_class)
+    precision, recall = precision_recall(score.confusion, convention, score.ignored_class)
+    pixels = score.confusion.sum(axis=1)
+    for index, name in enumerate(names):
+        values = [iou[index], precision[index], recall[index]]
+        table.add_row(f"{index} {name}", f"{pixels[index]:,}", *(_cell(float(v), np.inf) for v in values))
+    return table
+
+
+def conventions_table(score: Score) -> Table:
+    """Return the MIoU under every convention."""
+    table = Table(title="MIoU by convention", title_justify="left", header_style="bold")
+    table.add_column("convention")
+    table.add_column("MIoU", justify="right")
+    for name in CONVENTIONS:
+        table.add_row(name, _cell(score.mean_iou(name), np.inf))
+    return table
+
+
+def contracts_table(members: Sequence[Member]) -> Table:
+    """Return a row for each model: what its contract promises; the classes stand below, once where all agree."""
+    table = Table(header_style="bold")
+    for title in ("model", "kind", "input", "output", "ignored", "size"):
+        table.add_column(title, overflow="fold")
+    listed: dict[tuple[str, ...], list[str]] = {}
+    for member in members:
+        held = member.contract
+        size = "x".join(map(str, held.size)) if held.size else "any size"
+        kind = held.architecture or held.kind
+        if held.class_id is not None:
+            kind += f"\nspecialist of {held.class_id} ({held.classes[held.class_id]})"
+        table.add_row(
+            Text(member.name),
+            Text(kind),
+            f"{held.input_layout} {size}\n{held.channels} ch, x{held.scale:.4g}",
+            f"{held.output_layout}\n{held.activation}",
+            "none" if held.ignored_class is None else str(held.ignored_class),
+            f"{member.path.stat().st_size / 1e6:.2f} MB",
+        )
+        listed.setdefault(held.classes, []).append(member.name)
+    for classes, names in listed.items():
+        told = ", ".join(f"{index} {name}" for index, name in enumerate(classes))
+        table.caption = (f"{table.caption}\n" if table.caption else "") + (
+            f"classes: {told}" if len(listed) == 1 else f"classes of {', '.join(names)}: {told}"
+        )
+    table.caption_justify = "left"
+    return table

@@ -98,7 +98,7 @@ def voting_units(weights: Sequence[float] | NDArray[np.float64]) -> NDArray[np.i
     whole = [value // shared for value in whole]
     total = sum(whole)
     if total > MOST_UNITS:
-        whole = [round(value * MOST_UNITS / total) for value in whole]
+        whole = [value * MOST_UNITS // total for value in whole]
     return np.asarray(whole, np.int64)
 
 
@@ -147,8 +147,10 @@ def _vote(
 
     classes = logits.shape[2]
     units = np.stack([voting_units(column) for column in weights.T], axis=1)
+    # Spread to the full range, so that a bias finer than one vote is not rounded away; the ratios stay exact.
+    units *= MOST_UNITS // units.sum(axis=0)
     bias = np.rint(decoding.bias_row(classes).astype(np.float64) * units.sum(axis=0))
-    bias = np.clip(bias, -MOST_UNITS, MOST_UNITS - 1).astype(np.int32)
+    bias = np.clip(bias, 1 - MOST_UNITS, MOST_UNITS - 1).astype(np.int32)
     allowed = decoding.allowed(classes)
     voted = allowed if decoding.vote_stage == "members" else np.ones(classes, np.bool_)
     vote(logits, units.astype(np.int32), bias, voted, allowed, labels, ties)

@@ -76,7 +76,7 @@ def invert(row):  # type: ignore[no-untyped-def]
 
 @kernel
 def exp_below(row, bits, power, source, peak):  # type: ignore[no-untyped-def]
-    """Set ``row = exp(source - peak)`` for float32 ``source <= peak``; relative error below 4e-7.
+    """Set ``row = exp(source - peak)`` for float32 ``source <= peak``; absolute error below 4e-7.
 
     ``power`` is the float32 view of the int32 scratch row ``bits``. Writing the exponent through the one and reading it
     through the other in two passes keeps each loop to buffers that LLVM can tell apart.

@@ -1,0 +1,256 @@
+"""Fusion and decoding against their NumPy twins, and the properties every strategy must have."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from engine.decode import Decoding
+from engine.errors import InputError, ModelError, PlanError
+from engine.fuse import STRATEGIES, check_finite, fuse, normalised_weights, voting_units
+from tests import reference
+
+PROPERTY = settings(max_examples=60, deadline=None)
+NAMES = tuple(STRATEGIES)
+
+
+@st.composite
+def problems(draw, max_members=5, max_classes=6):
+    """Logits with many exact ties among them, weights and a set of allowed classes."""
+    members = draw(st.integers(1, max_members))
+    batch = draw(st.integers(1, 3))
+    classes = draw(st.integers(2, max_classes))
+    pixels = draw(st.sampled_from([1, 7, 64, 1025]))
+    seed = draw(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(seed)
+    spread = draw(st.sampled_from([0.5, 4.0, 40.0]))
+    logits = rng.normal(0, spread, (members, batch, classes, pixels)).astype(np.float32)
+    if draw(st.booleans()):
+        logits = np.round(logits).astype(np.float32)
+    weights = draw(st.none() | arrays(np.float64, members, elements=st.sampled_from([0.1, 0.2, 0.3, 1.0, 2.0, 5.0])))
+    suppressed = frozenset(np.flatnonzero(rng.random(classes) < 0.3).tolist())
+    if len(suppressed) == classes:
+        suppressed = frozenset({0})
+    return logits, weights, suppressed
+
+
+def allowed_of(suppressed, classes):
+    return np.array([c not in suppressed for c in range(classes)])
+
+
+def assert_same_labels(got, scores, allowed, tolerance):
+    """Equal to the reference, except where its two best scores are closer than the arithmetic can tell."""
+    want = reference.argmax_allowed(scores, allowed)
+    clear = reference.margin(scores, allowed) > tolerance
+    np.testing.assert_array_equal(got[clear], want[clear])
+    chosen = np.take_along_axis(scores, got[:, None].astype(int), axis=1)[:, 0]
+    best = np.where(allowed[:, None], scores, -np.inf).max(axis=1)
+    assert (best - chosen <= tolerance).all()
+    assert allowed[got].all()
+
+
+@PROPERTY
+@given(problems())
+def test_mean_logit_equals_its_twin(problem):
+    logits, weights, suppressed = problem
+    got = fuse(logits, "mean-logit", weights, Decoding(suppressed)).labels
+    tolerance = 1e-6 * np.abs(logits).max() + 1e-12
+    scores = reference.mean_logit_scores(logits, weights)
+    assert_same_labels(got, scores, allowed_of(suppressed, logits.shape[2]), tolerance)
+
+
+@PROPERTY
+@given(problems())
+def test_mean_prob_equals_its_twin(problem):
+    logits, weights, suppressed = problem
+    got = fuse(logits, "mean-prob", weights, Decoding(suppressed)).labels
+    scores = reference.mean_prob_scores(logits, weights)
+    assert_same_labels(got, scores, allowed_of(suppressed, logits.shape[2]), 1e-5)
+
+
+@PROPERTY
+@given(problems(), st.sampled_from(["members", "fused"]))
+def test_vote_equals_its_twin(problem, stage):
+    logits, weights, suppressed = problem
+    logits = logits[:, :, :, :64].copy()
+    allowed = allowed_of(suppressed, logits.shape[2])
+    got = fuse(logits, "vote", weights, Decoding(suppressed, vote_stage=stage))
+    want, tied = reference.vote_labels(logits, weights, allowed, stage)
+    np.testing.assert_array_equal(got.ties, tied.sum(axis=1))
+    assert allowed[got.labels].all()
+    np.testing.assert_array_equal(got.labels[~tied], want[~tied])
+    # A tie goes to the higher mean probability; where the two are closer than 1e-5 either may win.
+    means = reference.mean_prob_scores(logits, weights)
+    chosen = np.take_along_axis(means, got.labels[:, None].astype(int), axis=1)[:, 0]
+    best = np.take_along_axis(means, want[:, None].astype(int), axis=1)[:, 0]
+    assert (best - chosen <= 1e-5).all()
+    votes = reference.vote_scores(logits, weights, allowed if stage == "members" else None)
+    assert (
+        np.take_along_axis(votes, got.labels[:, None].astype(int), axis=1)
+        == np.take_along_axis(votes, want[:, None].astype(int), axis=1)
+    ).all()
+
+
+@PROPERTY
+@given(problems(), st.integers(0, 2**32 - 1))
+def test_vote_never_depends_on_the_members_order(problem, seed):
+    logits, weights, suppressed = problem
+    order = np.random.default_rng(seed).permutation(len(logits))
+    shuffled = None if weights is None else weights[order]
+    one = fuse(logits, "vote", weights, Decoding(suppressed))
+    other = fuse(np.ascontiguousarray(logits[order]), "vote", shuffled, Decoding(suppressed))
+    np.testing.assert_array_equal(one.labels, other.labels)
+    np.testing.assert_array_equal(one.ties, other.ties)
+
+
+@PROPERTY
+@given(problems(), st.sampled_from(NAMES), st.sampled_from([0.25, 3.0, 1000.0]))
+def test_weights_are_scale_free(problem, name, factor):
+    logits, weights, suppressed = problem
+    weights = np.ones(len(logits)) if weights is None else weights
+    one = fuse(logits, name, weights, Decoding(suppressed)).labels
+    other = fuse(logits, name, np.round(weights * factor, 9), Decoding(suppressed)).labels
+    agree = one == other
+    if name == "vote":
+        assert agree.all()
+    assert agree.mean() > 0.9
+
+
+@PROPERTY
+@given(problems(max_members=1), st.sampled_from(NAMES))
+def test_one_member_is_that_member(problem, name):
+    logits, _, suppressed = problem
+    allowed = allowed_of(suppressed, logits.shape[2])
+    got = fuse(logits, name, None, Decoding(suppressed)).labels
+    if name == "mean-prob":
+        assert_same_labels(got, reference.softmax(logits)[0], allowed, 1e-5)
+    else:
+        np.testing.assert_array_equal(got, reference.argmax_allowed(logits[0].astype(np.float64), allowed))
+
+
+@PROPERTY
+@given(problems(max_members=3), st.sampled_from(NAMES))
+def test_duplicating_a_member_doubles_its_weight(problem, name):
+    logits, _, suppressed = problem
+    doubled = np.ascontiguousarray(np.concatenate([logits, logits[:1]]))
+    weights = np.ones(len(logits))
+    weights[0] = 2.0
+    one = fuse(doubled, name, None, Decoding(suppressed)).labels
+    other = fuse(logits, name, weights, Decoding(suppressed)).labels
+    if name == "vote":
+        np.testing.assert_array_equal(one, other)
+    else:
+        scores = getattr(reference, name.replace("-", "_") + "_scores")(logits, weights)
+        clear = reference.margin(scores, allowed_of(suppressed, logits.shape[2])) > 1e-6 * np.abs(logits).max() + 1e-5
+        np.testing.assert_array_equal(one[clear], other[clear])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unanimity_is_kept(name):
+    rng = np.random.default_rng(5)
+    winner = rng.integers(0, 4, (2, 300))
+    logits = rng.normal(0, 1, (5, 2, 4, 300)).astype(np.float32)
+    for c in range(4):
+        logits[:, :, c][:, winner == c] += 20
+    np.testing.assert_array_equal(fuse(logits, name).labels, winner)
+
+
+def test_a_class_bias_moves_the_border():
+    logits = np.zeros((1, 1, 3, 4), np.float32)
+    logits[0, 0, 1] = [0.0, 0.4, 0.6, 2.0]
+    assert fuse(logits, "mean-logit", None, Decoding(bias=(0.5, 0, 0))).labels.tolist() == [[0, 0, 1, 1]]
+    votes = np.zeros((3, 1, 2, 1), np.float32)
+    votes[:2, 0, 0], votes[2, 0, 1] = 1, 1
+    assert fuse(votes, "vote").labels.tolist() == [[0]]
+    assert fuse(votes, "vote", None, Decoding(bias=(0, 0.4))).labels.tolist() == [[1]]
+
+
+def test_the_two_vote_stages_differ():
+    # Two members see background, then sand; one sees rock. Vote among the allowed: sand has two votes.
+    # Vote first, then replace: background wins, and of what is left rock has the only vote.
+    logits = np.full((3, 1, 3, 1), -5.0, np.float32)
+    logits[:2, 0, 0], logits[:2, 0, 1], logits[2, 0, 2] = 5, 4, 5
+    assert fuse(logits, "vote", None, Decoding(frozenset({0}))).labels.tolist() == [[1]]
+    assert fuse(logits, "vote", None, Decoding(frozenset({0}), vote_stage="fused")).labels.tolist() == [[2]]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_256_classes(name):
+    logits = np.random.default_rng(0).normal(0, 3, (2, 1, 256, 50)).astype(np.float32)
+    labels = fuse(logits, name, None, Decoding(frozenset(range(1, 255)))).labels
+    assert set(np.unique(labels)) <= {0, 255}
+
+
+def test_caller_arrays_are_left_alone():
+    logits = np.random.default_rng(1).normal(size=(3, 2, 5, 100)).astype(np.float32)
+    before = logits.copy()
+    for name in NAMES:
+        fuse(logits, name, [1, 2, 3], Decoding(frozenset({0}), bias=(1, 2, 3, 4, 5)))
+    np.testing.assert_array_equal(logits, before)
+
+
+def test_voting_units_are_exact():
+    assert voting_units([0.1, 0.2, 0.3]).tolist() == [1, 2, 3]
+    assert voting_units([1, 1, 2, 2]).tolist() == [1, 1, 2, 2]
+    fine = voting_units([np.pi, np.e, 1e-3])
+    assert 2**29 < fine.sum() <= 2**30
+    np.testing.assert_allclose(fine / fine.sum(), np.array([np.pi, np.e, 1e-3]) / (np.pi + np.e + 1e-3), atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [
+        ([1, 2], "2 weights for 3 members"),
+        ([1, -1, 1], "finite number, 0 or above"),
+        ([1, np.nan, 1], "finite number, 0 or above"),
+        ([0, 0, 0], "all 0"),
+        ([[1, 1], [1, 1], [1, 1]], "for 3 members"),
+    ],
+)
+def test_impossible_weights(weights, told):
+    with pytest.raises(PlanError, match=told):
+        normalised_weights(weights, 3, 5)
+
+
+def test_weights_a_class():
+    table = normalised_weights([[1, 0], [1, 2]], 2, 2)
+    np.testing.assert_allclose(table, [[0.5, 0], [0.5, 1]])
+
+
+@pytest.mark.parametrize(
+    ("decoding", "told"),
+    [
+        (Decoding(frozenset({9})), "cannot suppress class 9"),
+        (Decoding(frozenset({0, 1, 2})), "all 3 classes are suppressed"),
+        (Decoding(bias=(1.0,)), "1 class biases for 3 classes"),
+        (Decoding(bias=(1.0, np.inf, 0.0)), "must be finite"),
+    ],
+)
+def test_impossible_decoding(decoding, told):
+    with pytest.raises(PlanError, match=told):
+        fuse(np.zeros((1, 1, 3, 4), np.float32), "mean-logit", None, decoding)
+    with pytest.raises(PlanError, match="vote stage"):
+        Decoding(vote_stage="sometimes")
+
+
+@pytest.mark.parametrize(
+    "logits",
+    [np.zeros((1, 1, 3, 4)), np.zeros((1, 3, 4), np.float32), np.zeros((1, 1, 4, 3), np.float32).swapaxes(2, 3)],
+)
+def test_unusable_logits(logits):
+    with pytest.raises(InputError, match="C-contiguous float32"):
+        fuse(logits)
+    with pytest.raises(InputError, match="2 to 256 classes"):
+        fuse(np.zeros((1, 1, 1, 4), np.float32))
+    with pytest.raises(PlanError, match="unknown strategy"):
+        fuse(np.zeros((1, 1, 3, 4), np.float32), "mean")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_named(value):
+    logits = np.zeros((4, 3, 10), np.float32)
+    check_finite(logits, "net", list("abcd"))
+    logits[2, 1, 7] = value
+    with pytest.raises(ModelError, match="member net computes NaN or infinity for image c"):
+        check_finite(logits, "net", list("abcd"))

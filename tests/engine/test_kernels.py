@@ -1,0 +1,59 @@
+"""The loops under the fusion: exp, counting, finiteness, text."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from engine.kernels import rows
+from engine.kernels.counting import count_confusion, first_not_finite
+from engine.kernels.text import write_digits
+from tests import reference
+
+PROPERTY = settings(max_examples=60, deadline=None)
+
+
+@PROPERTY
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1.0, 20.0, 80.0]))
+def test_exp_is_exact_to_float32(seed, spread):
+    rng = np.random.default_rng(seed)
+    peak = rng.normal(0, 10, 500).astype(np.float32)
+    source = (peak - np.abs(rng.normal(0, spread, 500))).astype(np.float32)
+    bits, result = np.empty(500, np.int32), np.empty(500, np.float32)
+    rows.exp_below(result, bits, bits.view(np.float32), source, peak)
+    want = np.exp(source.astype(np.float64) - peak)
+    near = want > 1e-30
+    # The difference, log2(e) and their product are each rounded to float32; that comes on top of the polynomial's own.
+    allowed = 4e-7 + 3 * 2.0**-24 * np.abs(source.astype(np.float64) - peak)
+    assert (np.abs(result[near] / want[near] - 1) < allowed[near]).all()
+    assert (result[~near] < 2e-30).all()
+    assert (result >= 0).all()
+
+
+@PROPERTY
+@given(st.integers(2, 256), st.integers(1, 3), st.integers(0, 200), st.integers(0, 2**32 - 1))
+def test_confusion_equals_its_twin(classes, batch, pixels, seed):
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, classes, (batch, pixels), dtype=np.uint8)
+    predicted = rng.integers(0, classes, (batch, pixels), dtype=np.uint8)
+    got = np.zeros((batch, classes, classes), np.int64)
+    count_confusion(truth, predicted, got)
+    for b in range(batch):
+        np.testing.assert_array_equal(got[b], reference.confusion(truth[b], predicted[b], classes))
+
+
+@PROPERTY
+@given(
+    arrays(np.float32, (3, 17), elements=st.floats(width=32, allow_nan=True, allow_infinity=True, allow_subnormal=True))
+)
+def test_finiteness_equals_numpy(values):
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    assert first_not_finite(values.view(np.int32)) == (bad[0] if len(bad) else -1)
+
+
+@PROPERTY
+@given(arrays(np.uint8, st.integers(1, 300)))
+def test_digits_equal_pythons(labels):
+    text = np.empty(4 * labels.size, np.uint8)
+    length = write_digits(text, labels)
+    assert bytes(text[:length]).decode() == "".join(f",{value}" for value in labels.tolist())

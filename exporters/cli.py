@@ -26,6 +26,7 @@ app = typer.Typer(
 
 _CONTRACT = "Contract (wins over the archive's own)"
 _PROOF = "Parity"
+_UNCUT = 1000
 
 
 @app.callback()
@@ -35,7 +36,7 @@ def _root() -> None:
 
 @app.command()
 def onnx(
-    models: Annotated[list[Path], typer.Argument(metavar="MODEL.keras...", help="Keras archives to export.")],
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL.keras", help="Keras archives to export.")],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="An .onnx file for one model, or a folder (made if missing) for any.")
     ],
@@ -200,7 +201,7 @@ def _table(exports: list[Export]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    table.add_column("file", overflow="fold", min_width=16)
+    table.add_column("file", overflow="fold")
     for name in ("size", "nodes", "transposes", "difference", "agreement", "tiles"):
         table.add_column(name, justify="right")
     for item in exports:
@@ -214,7 +215,10 @@ def _table(exports: list[Export]) -> None:
             item.parity.tiles,
         )
         table.add_row(*map(str, row))
-    console.stdout().print(table)
+    out = console.stdout()
+    if not out.is_terminal:
+        out.width = _UNCUT  # a program reads it: one line a file
+    out.print(table)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def test_two_models_into_a_folder(archive, tmp_path, read_stamp):
     done = run(
         *("-m", "exporters.cli", "onnx", *sources, "--out", out, "--tiles", tmp_path / "tiles.npz"),
         KERAS_BACKEND="torch",
-        COLUMNS="120",
+        COLUMNS="40",
     )
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in out.iterdir()) == ["first.onnx", "second.onnx"]

@@ -1,5 +1,6 @@
 """Fusion and decoding against their NumPy twins, and the properties every strategy must have."""
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,8 @@ from engine.errors import InputError, ModelError, PlanError
 from engine.fuse import STRATEGIES, check_finite, fuse, normalised_weights, voting_units
 from tests import reference
 
-PROPERTY = settings(max_examples=60, deadline=None)
+# With the JIT off (for coverage) the loops are plain Python, a thousand times slower.
+PROPERTY = settings(max_examples=4 if numba.config.DISABLE_JIT else 60, deadline=None)
 NAMES = tuple(STRATEGIES)
 
 

@@ -1,5 +1,6 @@
 """The loops under the fusion: exp, counting, finiteness, text."""
 
+import numba
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +11,8 @@ from engine.kernels.counting import count_confusion, first_not_finite
 from engine.kernels.text import write_digits
 from tests import reference
 
-PROPERTY = settings(max_examples=60, deadline=None)
+# With the JIT off (for coverage) the loops are plain Python, a thousand times slower.
+PROPERTY = settings(max_examples=4 if numba.config.DISABLE_JIT else 60, deadline=None)
 
 
 @PROPERTY

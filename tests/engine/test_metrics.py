@@ -1,5 +1,6 @@
 """Every convention against its definition, Keras and scikit-learn; the class-0 trap against arithmetic by hand."""
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +10,8 @@ from engine.errors import InputError, PlanError
 from engine.metrics import CONVENTIONS, Score, class_iou, confusion_matrices, find_trap, mean_iou, precision_recall
 from tests import reference
 
-PROPERTY = settings(max_examples=60, deadline=None)
+# With the JIT off (for coverage) the loops are plain Python, a thousand times slower.
+PROPERTY = settings(max_examples=4 if numba.config.DISABLE_JIT else 60, deadline=None)
 
 
 @st.composite

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from math import isnan
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from engine.fuse import STRATEGIES
 from engine.metrics import CONVENTIONS, Score, class_iou, precision_recall
 from engine.pipeline import Ensemble, Variant
 from engine.run import Outcome, variant_name
@@ -20,16 +22,19 @@ SHOWN = ("keras-ignore", "labelled")
 def scores_table(outcome: Outcome, ensemble: Ensemble) -> Table:
     """Return a row for each member and strategy, raw and suppressed: images/s and MIoU; the best in bold."""
     suppress = ensemble.variant.decoding.suppress
-    table = Table(title=_title(outcome, ensemble), title_justify="left", header_style="bold")
-    table.add_column("member or strategy", overflow="fold")
-    table.add_column("images/s", justify="right")
+    table = _table(_title(outcome, ensemble))
+    table.add_column("member\nor strategy", overflow="fold")
+    table.add_column("\nimages/s", justify="right")
     states = ["raw", "suppressed"] if suppress else ["raw"]
     columns = [(convention, state) for convention in SHOWN for state in states]
     for convention, state in columns:
-        table.add_column(f"{convention}\n{state}", justify="right")
+        table.add_column(f"{convention if state == 'raw' else ''}\n{state}", justify="right")
     cells: dict[str, dict[tuple[str, str], float]] = {}
     rates: dict[str, float] = {}
-    order: list[Variant] = sorted(outcome.scores, key=lambda v: (v.member is None, v.member or 0))
+    names = list(STRATEGIES)
+    order: list[Variant] = sorted(
+        outcome.scores, key=lambda v: (v.member is None, v.member or 0, names.index(v.strategy))
+    )
     for variant in order:
         if variant.decoding.bias:
             continue
@@ -47,6 +52,10 @@ def scores_table(outcome: Outcome, ensemble: Ensemble) -> Table:
     return table
 
 
+def _table(title: str | None = None) -> Table:
+    return Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+
+
 def _title(outcome: Outcome, ensemble: Ensemble) -> str:
     held = sorted(ensemble.variant.decoding.suppress)
     told = f"; suppressed: {', '.join(ensemble.classes[i] for i in held)}" if held else ""
@@ -61,7 +70,7 @@ def _cell(value: float | None, best: float) -> Text:
 
 def classes_table(score: Score, names: Sequence[str], convention: str = "labelled") -> Table:
     """Return a row for each class: share of the counted pixels, IoU, precision, recall."""
-    table = Table(title=f"Classes ({convention})", title_justify="left", header_style="bold")
+    table = _table(f"Classes ({convention})")
     for title in ("class", "pixels", "IoU", "precision", "recall"):
         table.add_column(title, justify="left" if title == "class" else "right")
     iou = class_iou(score.confusion, convention, score.ignored_class)
@@ -75,7 +84,7 @@ def classes_table(score: Score, names: Sequence[str], convention: str = "labelle
 
 def conventions_table(score: Score) -> Table:
     """Return the MIoU under every convention."""
-    table = Table(title="MIoU by convention", title_justify="left", header_style="bold")
+    table = _table("MIoU by convention")
     table.add_column("convention")
     table.add_column("MIoU", justify="right")
     for name in CONVENTIONS:
@@ -85,7 +94,7 @@ def conventions_table(score: Score) -> Table:
 
 def contracts_table(members: Sequence[Member]) -> Table:
     """Return a row for each model: what its contract promises; the classes stand below, once where all agree."""
-    table = Table(header_style="bold")
+    table = _table()
     for title in ("model", "kind", "input", "output", "ignored", "size"):
         table.add_column(title, overflow="fold")
     listed: dict[tuple[str, ...], list[str]] = {}

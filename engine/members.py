@@ -74,16 +74,16 @@ class Voter:
             pixels: raw images (batch, height, width, channels).
             prepared: inputs made so far, by :attr:`Member.input_key`; added to.
             out: float32 (batch, classes, pixels), the result.
-            skip: classes whose specialist need not run; their logits become :data:`FLOOR`.
+            skip: classes whose specialist need not run; where one does not run, its logits are :data:`FLOOR`.
 
         Raises:
             ModelError: a net fails.
         """
-        for net in self.nets:
+        running = [net for net in self.nets if net.contract.class_id is None or net.contract.class_id not in skip]
+        if self.is_set and len(running) < len(self.contract.classes):
+            out[:] = FLOOR
+        for net in running:
             class_id = net.contract.class_id
-            if class_id is not None and class_id in skip:
-                out[:, class_id] = FLOOR
-                continue
             if net.input_key not in prepared:
                 prepared[net.input_key] = net.prepare(pixels)
             if class_id is None:

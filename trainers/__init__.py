@@ -1,1 +1,1 @@
-"""Training: data, networks, losses and the loop that turns them into self-describing ``.keras`` files (Keras 3 alone)."""
+"""Training with Keras 3 alone: data, networks, losses, and the loop that makes self-describing ``.keras`` files."""

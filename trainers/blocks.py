@@ -1,4 +1,4 @@
-"""The blocks every architecture is made of: stock Keras layers alone, so that a saved network loads without this package."""
+"""The blocks every architecture is made of: stock Keras layers alone, so a saved network loads anywhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from keras import KerasTensor, layers
 
 from engine.errors import ModelError
 
-# The default of 0.99 lags hundreds of steps behind the weights; a short run on few tiles would be scored with stale means.
+# The default of 0.99 lags hundreds of steps behind the weights: a short run on few tiles would be scored with stale
+# means.
 _MOMENTUM = 0.9
 
 

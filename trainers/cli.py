@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from dataclasses import replace
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -119,7 +120,7 @@ def fit(
     """Train one network and write it with its record, history and held-out tiles."""
     options = dict(locals())
     config = _config(options, out, class_id)
-    _quiet_backend()
+    _import_backend()
     from trainers.fit import fit as fit_network
 
     typer.echo(_summary(fit_network(config, overwrite=overwrite)))
@@ -158,7 +159,7 @@ def fit_specialists(
     """
     options = dict(locals())
     config = _config({**options, "arch": "one_class"}, out / "k0.keras", 0)
-    _quiet_backend()
+    _import_backend()
     from trainers.specialists import fit_specialists as fit_all
 
     for result in fit_all(config, out, overwrite=overwrite):
@@ -170,9 +171,24 @@ def main() -> None:
     console.run(app)
 
 
-def _quiet_backend() -> None:
-    """Keep TensorFlow's start-up notes off the terminal, unless the user asked for them."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+def _import_backend() -> None:
+    """Import Keras with TensorFlow's start-up notes kept off the terminal, unless the user asked for them.
+
+    Some of them are written to the file descriptor before any log level is read, so that is turned away meanwhile; an
+    import that fails still raises.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 (a device, not a path of the user's)
+            os.dup2(nowhere.fileno(), 2)
+        importlib.import_module("keras")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _config(options: dict[str, object], out: Path, class_id: int | None) -> FitConfig:
@@ -201,9 +217,9 @@ def _config(options: dict[str, object], out: Path, class_id: int | None) -> FitC
 
 #: Options whose names and values are those of the configuration.
 _SAME = (
-    "arch preset epochs batch_size learning_rate weight_decay warmup_epochs patience seed loss dropout folds fold "
-    "train_all max_tiles"
-).split()
+    *("arch", "preset", "epochs", "batch_size", "learning_rate", "weight_decay", "warmup_epochs", "patience", "seed"),
+    *("loss", "dropout", "folds", "fold", "train_all", "max_tiles"),
+)
 
 
 def _ignored(text: str) -> int | None:

@@ -100,7 +100,9 @@ class FitConfig:
             good = math.isfinite(value) and 0 <= value <= allowed and (value > 0 or not above_zero)
             _require(good, name, value, f"allowed are {'numbers above 0' if above_zero else '0'} to {allowed:g}")
         _require(self.seed < 2**32, "seed", self.seed, "allowed are 0 to 4294967295")
-        _require(self.fold < self.folds, "fold", self.fold, f"allowed are 0 to {self.folds - 1} with {self.folds} folds")
+        _require(
+            self.fold < self.folds, "fold", self.fold, f"allowed are 0 to {self.folds - 1} with {self.folds} folds"
+        )
         _require(self.monitor in MONITORS, "monitor", self.monitor, f"allowed are {' and '.join(MONITORS)}")
         _require(Path(self.out).suffix == ".keras", "out", self.out, "the name must end in .keras")
         for name in ("class_id", "ignored_class"):
@@ -112,7 +114,7 @@ class FitConfig:
 
     @property
     def hash(self) -> str:
-        """Sixteen hexadecimal digits that two runs share only when they would train the same network on the same data."""
+        """Sixteen hexadecimal digits that two runs share only when they train the same network on the same data."""
         decisive = {key: value for key, value in asdict(self).items() if key not in PLACES}
         text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -129,7 +129,7 @@ def group_of_tiles(
 ) -> NDArray[np.int64] | None:
     """Return the group of each tile as int64 (N,), or None when neither the data nor a groups file tell.
 
-    A groups file made for the file that the data were cleaned from fits as well: ``kept`` says which of its rows are left.
+    A groups file made for the file that the data were cleaned from fits too: ``kept`` says which of its rows are left.
 
     Raises:
         InputError: the groups are of another length or cannot be read.
@@ -146,12 +146,22 @@ def group_of_tiles(
     if found.ndim != 1 or found.dtype.kind not in "iuUS":
         raise InputError(f"{source}: groups of shape {found.shape}, type {found.dtype}; one number or name a tile")
     kept = arrays.get("kept")
-    if len(found) != count and kept is not None and kept.size and kept.dtype.kind in "iu":
-        if len(kept) == count and int(kept.min()) >= 0 and int(kept.max()) < len(found):
-            found = found[kept]
+    if len(found) != count and kept is not None and _selects(kept, count, len(found)):
+        found = found[kept]
     if len(found) != count:
         raise InputError(f"{source}: {len(found)} groups for {count} tiles; give the groups of this very file")
-    return np.unique(found, return_inverse=True)[1].astype(np.int64) if found.dtype.kind in "US" else found.astype(np.int64)
+    return (
+        np.unique(found, return_inverse=True)[1].astype(np.int64)
+        if found.dtype.kind in "US"
+        else found.astype(np.int64)
+    )
+
+
+def _selects(kept: NDArray[Any], count: int, length: int) -> bool:
+    """Say whether ``kept`` holds ``count`` valid places in an array of ``length``."""
+    if kept.ndim != 1 or len(kept) != count or kept.dtype.kind not in "iu":
+        return False
+    return count > 0 and int(kept.min()) >= 0 and int(kept.max()) < length
 
 
 def _numeric(array: NDArray[Any], key: str, path: Path) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""One training run: data -> folds -> network -> epochs scored on held-out tiles -> the best weights, with their contract."""
+"""One training run: data -> folds -> network -> epochs scored on held-out tiles -> the best weights, under contract."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from numpy.typing import NDArray
 from engine.console import say
 from engine.errors import ModelError, PlanError
 from engine.version import VERSION
-from trainers import scores
-from trainers.augment import augment, policy, policy_rng
+from trainers.augment import policy
+from trainers.batches import Batches
 from trainers.config import FitConfig
-from trainers.contract import SCALE, contract_of, save_network
+from trainers.contract import contract_of, save_network
 from trainers.data import Dataset, load
 from trainers.files import refuse_existing, sha256_of
 from trainers.folds import assign_folds
 from trainers.losses import capped_pos_weight, make_loss
 from trainers.losses.base import Target
 from trainers.models import architecture, build_model
+from trainers.optimizer import make_optimizer
 from trainers.progress import Progress
 from trainers.records import Epoch, paths_of, write_records
+from trainers.validate import evaluate, predict, score_name
 
 
 @dataclass(frozen=True)
@@ -48,32 +50,6 @@ class FitResult:
     suppressed: float
     images_per_s: float
     seconds: float
-
-
-class Batches(keras.utils.PyDataset):
-    """The training tiles of one epoch: shuffled and augmented by seed and epoch, scaled as the contract says.
-
-    Args:
-        data: the training tiles.
-        config: the run.
-        epoch: number of the epoch, from 0.
-    """
-
-    def __init__(self, data: Dataset, config: FitConfig, epoch: int) -> None:
-        super().__init__()
-        self.data, self.config, self.epoch = data, config, epoch
-        self.order = np.random.default_rng((config.seed, epoch)).permutation(len(data))
-
-    def __len__(self) -> int:
-        """Return the steps of the epoch."""
-        return math.ceil(len(self.data) / self.config.batch_size)
-
-    def __getitem__(self, step: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Return images float32 (B, H, W, C) and labels int32 (B, H, W)."""
-        chosen = self.order[step * self.config.batch_size :][: self.config.batch_size]
-        rng = policy_rng(self.config.seed, self.epoch, step)
-        images, labels = augment(self.data.images[chosen], self.data.labels[chosen], self.config.augment, rng)
-        return scaled(images), labels.astype(np.int32)
 
 
 def fit(config: FitConfig, overwrite: bool = False) -> FitResult:
@@ -99,7 +75,9 @@ def prepared(config: FitConfig) -> FitConfig:
     """
     specialist = architecture(config.arch).specialist
     if specialist != (config.class_id is not None):
-        wanted = "needs --class-id, the class it is to know" if specialist else "knows all classes: leave --class-id out"
+        wanted = (
+            "needs --class-id, the class it is to know" if specialist else "knows all classes: leave --class-id out"
+        )
         raise PlanError(f"{config.arch} {wanted}")
     policy(config.augment)
     make_loss(config.loss, Target(classes=2, class_id=config.class_id))
@@ -137,11 +115,10 @@ def fit_dataset(config: FitConfig, data: Dataset) -> FitResult:
     )
     history, best = _train(config, model, training, held_out)
     speed = float(np.median([epoch.images_per_s for epoch in history]))
-    title = _score_name(config)
+    title = score_name(config)
     notes: dict[str, str | float | int | bool] = {"run": config.hash, "best_epoch": best.epoch}
     if held_out is not None:
         notes |= {"validation_score": title, "validation_raw": best.raw, "validation_suppressed": best.suppressed}
-    save_network(Path(config.out), model, contract_of(config, data, notes))
     seconds = time.perf_counter() - started
     result = {
         **notes,
@@ -156,6 +133,8 @@ def fit_dataset(config: FitConfig, data: Dataset) -> FitResult:
         "python": platform.python_version(),
     }
     write_records(config, history, held_out, result, title)
+    # Last of all: where the network is, the run is complete.
+    save_network(Path(config.out), model, contract_of(config, data, notes))
     return FitResult(Path(config.out), best.epoch, best.raw, best.suppressed, speed, seconds)
 
 
@@ -169,15 +148,10 @@ def split(config: FitConfig, data: Dataset) -> tuple[Dataset, Dataset | None]:
     return data.take(np.flatnonzero(fold != config.fold)), data.take(np.flatnonzero(fold == config.fold))
 
 
-def scaled(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the images as the network takes them: float32, multiplied by the contract's scale."""
-    return images.astype(np.float32) * np.float32(SCALE)
-
-
 def target_of(config: FitConfig, training: Dataset) -> Target:
     """Return what the loss is asked for.
 
-    The specialist of the ignored class learns from that class's pixels whatever the option says: they are what it knows.
+    The specialist of the ignored class learns from that class's pixels whatever the option says: it knows no others.
     """
     ignored = config.ignored_class if config.ignore_background and config.class_id != config.ignored_class else None
     weight = 1.0
@@ -232,58 +206,8 @@ def _one_epoch(
     return Epoch(number + 1, loss, raw, suppressed, rate, speed, time.perf_counter() - started)
 
 
-def predict(model: keras.Model, data: Dataset, batch_size: int = 32) -> NDArray[np.float32]:
-    """Return the logits float32 (N, H, W, maps) of a dataset."""
-    parts = [
-        keras.ops.convert_to_numpy(model.predict_on_batch(scaled(data.images[start : start + batch_size])))
-        for start in range(0, len(data), batch_size)
-    ]
-    return np.concatenate(parts)
-
-
-def evaluate(config: FitConfig, logits: NDArray[np.float32], truth: Dataset) -> tuple[float, float]:
-    """Return the raw and the suppressed score of logits.
-
-    Multi-class: MIoU under ``keras-ignore`` without and with the ignored class suppressed. Specialist: IoU of its class
-    over all pixels, and over those of the other classes than the ignored one (all pixels when it is its own).
-    """
-    ignored = config.ignored_class
-    if config.class_id is not None:
-        left_out = None if ignored == config.class_id else ignored
-        raw = scores.specialist_iou(truth.labels, logits, config.class_id, None)
-        return raw, scores.specialist_iou(truth.labels, logits, config.class_id, left_out)
-    classes = len(truth.class_names)
-    raw, suppressed = (
-        scores.keras_ignore(scores.confusion(truth.labels, scores.decode(logits, chosen), classes), ignored)
-        for chosen in (None, ignored)
-    )
-    return raw, suppressed
-
-
-def make_optimizer(config: FitConfig, steps: int) -> keras.optimizers.Optimizer:
-    """Return AdamW on a cosine schedule with linear warm-up; biases and normalisation are not decayed."""
-    warmup = round(config.warmup_epochs * steps)
-    total = config.epochs * steps
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else config.learning_rate,
-        decay_steps=max(total - warmup, 1),
-        alpha=0.01,
-        warmup_target=config.learning_rate if warmup else None,
-        warmup_steps=warmup,
-    )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
-
-
 def _monitored(config: FitConfig, epoch: Epoch) -> float:
     return epoch.raw if config.monitor == "raw" else epoch.suppressed
-
-
-def _score_name(config: FitConfig) -> str:
-    if config.class_id is not None:
-        return f"IoU of class {config.class_id} at log-odds above 0"
-    return "MIoU (keras-ignore)" if config.ignored_class is not None else "MIoU (all classes)"
 
 
 def _line(epoch: Epoch, config: FitConfig) -> str:

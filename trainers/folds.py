@@ -45,9 +45,7 @@ def assign_folds(
     return fold_of[members]
 
 
-def _shares(
-    labels: NDArray[np.uint8], members: NDArray[np.int64], dealt: int, classes: int
-) -> NDArray[np.float64]:
+def _shares(labels: NDArray[np.uint8], members: NDArray[np.int64], dealt: int, classes: int) -> NDArray[np.float64]:
     """Return (dealt, 1 + classes): the share of all tiles, and of all pixels of each class, that each group brings."""
     pixels = np.stack([np.bincount(tile.ravel(), minlength=classes) for tile in labels]).astype(np.float64)
     totals = np.zeros((dealt, 1 + classes))

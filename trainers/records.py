@@ -1,4 +1,4 @@
-"""What a run leaves beside the network: its record, its history as table and picture, and the tiles it was scored on."""
+"""What a run leaves beside the network: its record, its history as table and picture, and its held-out tiles."""
 
 from __future__ import annotations
 
@@ -102,9 +102,11 @@ def draw_history(path: Path, history: Sequence[Epoch], best: int, title: str) ->
     panels[0].plot(epochs, [epoch.loss for epoch in history], marker=".", color="#444444")
     panels[0].set_ylabel("training loss (nats a pixel)")
     if scored:
-        for name, colour in (("raw", "#c0562f"), ("suppressed", "#1f6f8b")):
-            panels[1].plot(epochs, [getattr(epoch, name) for epoch in history], marker=".", color=colour, label=name)
-        panels[1].axvline(best, color="#999999", linestyle="--", linewidth=1, label=f"best epoch ({best})")
+        # Dashed over solid: both stay visible where they agree.
+        for name, colour, style in (("raw", "#c0562f", "-"), ("suppressed", "#1f6f8b", "--")):
+            values = [getattr(epoch, name) for epoch in history]
+            panels[1].plot(epochs, values, marker=".", color=colour, linestyle=style, label=name)
+        panels[1].axvline(best, color="#999999", linestyle=":", linewidth=1, label=f"best epoch ({best})")
         panels[1].set_ylabel("validation score")
         panels[1].legend(frameon=False)
     for panel in panels:

@@ -1,0 +1,88 @@
+"""One specialist for every class, in one folder and one group, resumable after an interruption."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from engine.console import say
+from engine.errors import EngineError, InputError
+from trainers.config import FitConfig
+from trainers.contract import read_contract
+from trainers.data import Dataset
+from trainers.files import refuse_existing
+from trainers.fit import FitResult, fit_dataset, load_for, prepared, split
+
+
+def fit_specialists(config: FitConfig, folder: Path, overwrite: bool = False) -> Iterator[FitResult]:
+    """Train ``k0.keras``, ``k1.keras`` and so on, and yield each result as it is done.
+
+    A finished network of the same run and data is skipped. One of another run is never lost: it is an error, unless
+    ``overwrite`` is given.
+
+    Args:
+        config: the run of any one class; ``out``, ``class_id`` and ``group`` are filled in for each.
+        folder: where the networks go.
+        overwrite: replace networks of other runs.
+
+    Raises:
+        EngineError: options, data or outputs do not fit; it is raised before anything is trained.
+    """
+    config = prepared(config)
+    data = load_for(config)
+    runs = specialist_runs(config, folder, data)
+    waiting = [run for run in runs if not _finished(run)]
+    for run in waiting:
+        # Records without a network are those of an interrupted run: only a network can be lost.
+        refuse_existing([Path(run.out)], overwrite)
+    _require_every_class(config, data, [run.class_id or 0 for run in waiting])
+    for run in runs:
+        if run not in waiting:
+            say(f"{run.out}: finished already (run {run.hash}), skipped")
+            continue
+        yield fit_dataset(run, data)
+        # Five graphs in one process would add up.
+        keras.utils.clear_session()
+
+
+def specialist_runs(config: FitConfig, folder: Path, data: Dataset) -> list[FitConfig]:
+    """Return the run of every class; all share one group, named after the folder and what the runs have in common."""
+    common = replace(config, class_id=0, group="")
+    digest = hashlib.sha256(common.hash.encode()).hexdigest()[:8]
+    group = f"{folder.resolve().name[:150]}-{digest}"
+    return [
+        replace(
+            config,
+            class_id=k,
+            group=group,
+            out=str(folder / f"k{k}.keras"),
+            # The specialist of the ignored class knows nothing but those pixels.
+            ignore_background=config.ignore_background and k != config.ignored_class,
+        )
+        for k in range(len(data.class_names))
+    ]
+
+
+def _finished(run: FitConfig) -> bool:
+    """Say whether the network of this very run is there; it is written last, so its records are there as well."""
+    path = Path(run.out)
+    try:
+        return path.is_file() and read_contract(path).notes.get("run") == run.hash
+    except EngineError:
+        return False
+
+
+def _require_every_class(config: FitConfig, data: Dataset, classes: list[int]) -> None:
+    """Refuse before the first network is trained what the last one would fail on."""
+    training, _ = split(config, data)
+    counts = np.bincount(training.labels.ravel(), minlength=len(data.class_names))
+    missing = [data.class_names[k] for k in classes if counts[k] == 0]
+    if missing:
+        raise InputError(
+            f"no pixel of {', '.join(missing)} among the training tiles; a specialist needs some: add tiles"
+        )

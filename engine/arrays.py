@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,6 +20,8 @@ from engine.errors import InputError
 
 # What a row-by-row reader may hold at once, far above any batch of tiles.
 MOST_ROW_BYTES = 2**31
+# Beside ValueError, OSError and RuntimeError (an archive with a password).
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError, EOFError)
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class ArrayFile:
         path: the file.
         key: name of the array inside an .npz; empty for .npy.
         shape: (rows, ...).
-        dtype: type of the elements; bool, whole numbers or floats.
+        dtype: type of the elements; only bool, whole numbers and floats can be read.
         fortran_order: whether the elements lie column-major.
     """
 
@@ -37,6 +41,11 @@ class ArrayFile:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     fortran_order: bool
+
+    @property
+    def holds_numbers(self) -> bool:
+        """Return whether the elements are bool, whole numbers or floats."""
+        return self.dtype.kind in "buif"
 
     @property
     def label(self) -> str:
@@ -77,7 +86,7 @@ def _reading(label: str) -> Iterator[None]:
     """Turn what NumPy, zipfile and zlib raise on damaged files into one InputError."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, NotImplementedError) as error:
+    except (*_DAMAGE, RuntimeError, ValueError, OSError) as error:
         raise InputError(f"cannot read {label} ({error}): it is damaged or incomplete, copy it again") from None
 
 
@@ -85,7 +94,7 @@ def array_files(path: Path) -> dict[str, ArrayFile]:
     """List the arrays of a .npy (key ``""``) or .npz file from their headers alone.
 
     Raises:
-        InputError: no such file, damaged, object arrays, or a header that does not match the stored bytes.
+        InputError: no such file, damaged, or a header that does not match the stored bytes.
     """
     if not path.is_file():
         raise InputError(f"no such file: {path}")
@@ -113,16 +122,26 @@ def _read_header(stream: IO[bytes], label: str) -> tuple[tuple[int, ...], bool, 
     if version not in readers:
         raise InputError(f"{label} has NumPy format version {version}; versions 1.0 and 2.0 are read: save it again")
     shape, fortran, dtype = readers[version](stream)
-    if dtype.hasobject:
-        raise InputError(f"{label} holds pickled Python objects, which can run code: save it as a plain number array")
-    if dtype.kind not in "buif":
-        raise InputError(f"{label} holds {dtype}; bool, whole numbers or floats are needed")
     return shape, fortran, dtype
+
+
+def require_numbers(array: ArrayFile) -> None:
+    """Refuse an array that holds anything but numbers. Its neighbours in an archive may hold what they like.
+
+    Raises:
+        InputError: saying what it holds.
+    """
+    if array.dtype.hasobject:
+        raise InputError(
+            f"{array.label} holds pickled Python objects, which can run code: save it as a plain number array"
+        )
+    if not array.holds_numbers:
+        raise InputError(f"{array.label} holds {array.dtype}; bool, whole numbers or floats are needed")
 
 
 def _checked(array: ArrayFile, stored: int) -> ArrayFile:
     declared = math.prod(array.shape) * array.dtype.itemsize
-    if declared != stored:
+    if declared != stored and not array.dtype.hasobject:
         raise InputError(
             f"{array.label} declares {declared} bytes and holds {stored}: it is damaged or incomplete, copy it again"
         )

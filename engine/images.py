@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.arrays import ArrayFile, array_files
+from engine.arrays import ArrayFile, array_files, require_numbers
 from engine.errors import InputError
 
 Role = Literal["images", "labels"]
@@ -54,6 +54,7 @@ class Source:
         size: (height, width) in pixels.
         channels: channels of an image.
         read: maps a batch size to the batches' pixels, in order.
+        named: whether the ids are names of their own, and not the row numbers of an array.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Source:
     size: tuple[int, int]
     channels: int
     read: Callable[[int], Iterator[NDArray[Any]]]
+    named: bool = False
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -88,7 +90,7 @@ def open_source(spec: str | Path, role: Role = "images") -> Source:
     Raises:
         InputError: nothing there, wrong key (the message lists the keys), unusable shape or type.
     """
-    path, key = _split_key(str(spec))
+    path, key = split_key(str(spec))
     if path.is_dir():
         return _folder_source(path, role)
     suffix = path.suffix.lower()
@@ -97,7 +99,9 @@ def open_source(spec: str | Path, role: Role = "images") -> Source:
     if suffix not in (".npz", ".npy"):
         raise InputError(f"{path}: cannot read {suffix or 'a file without suffix'}; give .npz, .npy or a folder")
     found = array_files(path)
-    return _array_source(_pick(path, found, key, role) if suffix == ".npz" else found[""], role)
+    array = _pick(path, found, key, role) if suffix == ".npz" else found[""]
+    require_numbers(array)
+    return _array_source(array, role)
 
 
 def from_array(array: NDArray[Any], role: Role = "images", name: str = "array") -> Source:
@@ -117,7 +121,8 @@ def from_array(array: NDArray[Any], role: Role = "images", name: str = "array") 
     return Source(name, _numbered(len(array)), size, channels, read)
 
 
-def _split_key(spec: str) -> tuple[Path, str]:
+def split_key(spec: str) -> tuple[Path, str]:
+    """Return the path and the key of ``file.npz:key``; the key is empty where none is given."""
     # The whole text first: a folder or file may have a colon in its name, and Windows drives do.
     if Path(spec).exists() or ".npz:" not in spec:
         return Path(spec), ""
@@ -134,8 +139,9 @@ def _pick(path: Path, found: dict[str, ArrayFile], key: str, role: Role) -> Arra
     for name in KEYS[role]:
         if name in found:
             return found[name]
-    if len(found) == 1:
-        return next(iter(found.values()))
+    usable = [array for array in found.values() if array.holds_numbers] or list(found.values())
+    if len(usable) == 1:
+        return usable[0]
     raise InputError(f"{path}: which array holds the {role}? Say {path}:KEY; there are: {listed}")
 
 
@@ -179,6 +185,9 @@ def _folder_source(folder: Path, role: Role) -> Source:
     if len(set(stems)) < len(stems):
         twin = next(stem for stem in stems if stems.count(stem) > 1)
         raise InputError(f"{folder} holds two images named {twin}: every id must be one image, rename one of them")
+    broken = next((stem for stem in stems if "\n" in stem or "\r" in stem), None)
+    if broken is not None:
+        raise InputError(f"{folder} holds an image with a line break in its name, {broken!r}: rename it")
     if all(stem.isdecimal() for stem in stems):
         files.sort(key=lambda path: int(path.stem))
     first = _decode(files[0], role)
@@ -194,7 +203,7 @@ def _folder_source(folder: Path, role: Role) -> Source:
                     )
             yield np.stack(images)
 
-    return Source(str(folder), [path.stem for path in files], size, channels, read)
+    return Source(str(folder), [path.stem for path in files], size, channels, read, named=True)
 
 
 def _told(shape: tuple[int, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from engine.errors import InputError
 from engine.images import Batch, Source, open_source
 
 DIGIT_ZERO, DIGIT_NINE, COMMA = ord("0"), ord("9"), ord(",")
+QUOTED_ID = re.compile(rb'"((?:[^"]|"")*)",')
 
 
 def open_labels(spec: str | Path) -> Source:
@@ -49,7 +51,8 @@ def check_match(images: Source, labels: Source) -> None:
     """Refuse labels that do not belong to the images.
 
     Raises:
-        InputError: another number of maps, another size or, where both are named, other names.
+        InputError: another number of maps, another size, other names where both have names, or the same ones in another
+            order.
     """
     if len(images) != len(labels):
         raise InputError(
@@ -62,7 +65,9 @@ def check_match(images: Source, labels: Source) -> None:
             f"{labels.name} holds maps of {labels.size[0]}x{labels.size[1]}, "
             f"{images.name} holds {images.size[0]}x{images.size[1]}: they must be of one size"
         )
-    if list(images.ids) != list(labels.ids):
+    # Row numbers of an array match any names one by one, but never numbers that are merely in another order.
+    comparable = (images.named and labels.named) or set(images.ids) == set(labels.ids)
+    if comparable and list(images.ids) != list(labels.ids):
         differing = next((a, b) for a, b in zip(images.ids, labels.ids, strict=True) if a != b)
         raise InputError(f"{labels.name} has id {differing[1]} where {images.name} has {differing[0]}: sort them alike")
 
@@ -75,7 +80,7 @@ def _csv_source(path: Path) -> Source:
         pixels = len(header) - 1
         if pixels < 1 or header[0] != b"id" or header[1:] != [str(i).encode() for i in range(pixels)]:
             raise InputError(f"{path} is no submission: its first line must read id,0,1,2,...")
-        ids = [line.split(b",", 1)[0].decode("utf-8", "replace") for line in stream if line.strip()]
+        ids = [_split_row(line)[0] for line in stream if line.strip()]
     if not ids:
         raise InputError(f"{path} has a header and no rows")
 
@@ -83,20 +88,29 @@ def _csv_source(path: Path) -> Source:
         with path.open("rb") as stream:
             stream.readline()
             maps: list[NDArray[np.uint8]] = []
-            for number, line in enumerate((line for line in stream if line.strip()), start=2):
-                maps.append(_parse_row(line, pixels, f"{path} line {number}"))
+            for number, line in enumerate(stream, start=2):
+                if not line.strip():
+                    continue
+                maps.append(_parse_row(_split_row(line)[1], pixels, f"{path} line {number}"))
                 if len(maps) == count:
                     yield np.stack(maps)[:, None, :, None]
                     maps = []
             if maps:
                 yield np.stack(maps)[:, None, :, None]
 
-    return Source(str(path), ids, (1, pixels), 1, read)
+    return Source(str(path), ids, (1, pixels), 1, read, named=True)
 
 
-def _parse_row(line: bytes, pixels: int, where: str) -> NDArray[np.uint8]:
+def _split_row(line: bytes) -> tuple[str, bytes]:
+    """Return the id and the labels of one CSV row; a quoted id may hold commas."""
+    line = line.rstrip(b"\r\n")
+    quoted = QUOTED_ID.match(line)
+    name, body = (quoted[1].replace(b'""', b'"'), line[quoted.end() :]) if quoted else line.partition(b",")[::2]
+    return name.decode("utf-8", "surrogateescape"), body
+
+
+def _parse_row(body: bytes, pixels: int, where: str) -> NDArray[np.uint8]:
     """Return uint8 (pixels,): the labels of one CSV row."""
-    body = line.rstrip(b"\r\n").split(b",", 1)[-1]
     if len(body) == 2 * pixels - 1:
         text = np.frombuffer(body, np.uint8)
         digits = text[::2]

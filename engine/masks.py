@@ -134,7 +134,8 @@ class CsvWriter(_StreamWriter):
         assert self.stream is not None
         for name, row in zip(ids, labels, strict=True):
             length = write_digits(self._text, row)
-            self.stream.write(_quoted(name).encode())
+            # File names need not be UTF-8; their bytes come out as they are.
+            self.stream.write(_quoted(name).encode("utf-8", "surrogateescape"))
             self.stream.write(self._text[:length].data)
             self.stream.write(b"\n")
 
@@ -228,6 +229,8 @@ def check_goal(goal: Path, overwrite: bool) -> None:
     Raises:
         OutputError: unknown suffix, no such folder, or something is there and ``overwrite`` is not set.
     """
+    if goal.name in ("", ".."):
+        raise OutputError(f"cannot write {goal}: name a file or a folder of its own")
     if goal.suffix.lower() not in WRITERS:
         raise OutputError(f"cannot write {goal.suffix} ({goal}); allowed are {FORMATS}")
     check_replaceable(goal, overwrite)

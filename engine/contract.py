@@ -80,6 +80,8 @@ class ModelContract:
         """
         count = len(self.classes)
         _require(2 <= count <= MAX_CLASSES, f"classes: {count} of them; allowed are 2 to {MAX_CLASSES}")
+        twin = next((name for index, name in enumerate(self.classes) if name in self.classes[:index]), None)
+        _require(twin is None, f"classes: {twin!r} stands there twice; every class needs a name of its own")
         for name in (*self.classes, self.architecture, self.version, self.group):
             _require_text(name)
         _require(self.kind in KINDS, f"kind: {self.kind!r}; allowed are {_listed(KINDS)}")
@@ -92,13 +94,14 @@ class ModelContract:
             _require(value is None or 0 <= value < count, f"{label}: {value}; allowed are 0 to {count - 1}")
         _require(self.size is None or min(self.size) > 0, f"size: {self.size}; both sides must be above 0")
         _require(1 <= self.channels <= 64, f"channels: {self.channels}; allowed are 1 to 64")
-        _require(math.isfinite(self.scale) and self.scale != 0, f"scale: {self.scale}; it must be finite and not 0")
+        _require(_fits(self.scale), f"scale: {self.scale}; its size must lie within 1e-30 and 1e30")
         _require(math.isfinite(self.bias), f"bias: {self.bias}; it must be finite")
-        _require(math.isfinite(self.temperature) and self.temperature > 0, f"temperature: {self.temperature}; above 0")
+        fits = _fits(self.temperature) and self.temperature > 0
+        _require(fits, f"temperature: {self.temperature}; it must lie within 1e-30 and 1e30")
         for label, values in (("mean", self.mean), ("std", self.std)):
             _require(len(values) in (1, self.channels), f"{label}: {len(values)} values for {self.channels} channels")
             _require(all(map(math.isfinite, values)), f"{label}: {values}; all must be finite")
-        _require(all(value != 0 for value in self.std), f"std: {self.std}; none may be 0")
+        _require(all(map(_fits, self.std)), f"std: {self.std}; their sizes must lie within 1e-30 and 1e30")
 
     @property
     def outputs(self) -> int:
@@ -121,7 +124,7 @@ class ModelContract:
             ContractError: the text is not JSON, of a newer schema, or a field is unknown, of a wrong type or range.
         """
         try:
-            raw = json.loads(text)
+            raw = json.loads(text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise ContractError(f"the contract in the metadata is not JSON ({error}); export the model again") from None
         if not isinstance(raw, dict):
@@ -129,14 +132,24 @@ class ModelContract:
         schema = raw.pop("schema", None)
         if schema != SCHEMA:
             raise ContractError(f"the contract has schema {schema!r}; this version reads {SCHEMA}: upgrade maskfuse")
+        _require("classes" in raw, "classes is missing; it is the one field every contract needs")
         return cls(**checked_fields(raw))
+
+
+def _fits(factor: float) -> bool:
+    """Return whether a factor is neither 0 nor infinite in float32, with room for what it is multiplied with."""
+    return 1e-30 <= abs(factor) <= 1e30
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def checked_fields(raw: dict[str, Any]) -> dict[str, Any]:
     """Check names and types of contract fields that came from JSON or TOML and return them as the dataclass wants them.
 
     Raises:
-        ContractError: a field is unknown, missing or of a wrong type.
+        ContractError: a field is unknown or of a wrong type.
     """
     known = {item.name for item in fields(ModelContract)}
     unknown = sorted(set(raw) - known)
@@ -186,9 +199,12 @@ def _is_text(value: object) -> bool:
 def _is_notes(value: object) -> bool:
     if not isinstance(value, dict) or len(value) > 100:
         return False
-    return all(
-        _is_text(key) and key.isprintable() and isinstance(item, str | float | int) for key, item in value.items()
-    )
+    return all(_is_text(key) and key.isprintable() and _is_scalar(item) for key, item in value.items())
+
+
+def _is_scalar(value: object) -> bool:
+    # An infinite number could be read (1e999) and never be written again.
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, str | int)
 
 
 _TEXT = (_is_text, "a text")
@@ -213,5 +229,5 @@ _TYPES: dict[str, tuple[Any, str]] = {
     "temperature": _NUMBER,
     "architecture": _TEXT,
     "version": _TEXT,
-    "notes": (_is_notes, "a table of scalars"),
+    "notes": (_is_notes, "a table of texts and finite numbers"),
 }

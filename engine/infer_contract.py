@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.contract import Layout, ModelContract, checked_fields
+from engine.contract import MAX_CLASSES, Layout, ModelContract, checked_fields
 from engine.errors import ContractError
 
 Dimension = int | str | None
@@ -98,6 +98,8 @@ def complete_contract(
         channels = sample.shape[2] if sample is not None else 1
     size = given.get("size") or ((height, width) if isinstance(height, int) and isinstance(width, int) else None)
     given.update(input_layout=layout, channels=channels, size=size)
+    # What is stated is checked before the net runs on it; the names of the classes may follow from the output.
+    ModelContract(**{"classes": tuple(map(str, range(MAX_CLASSES))), **given})
     output = _probed(given, sample, probe)
     image_size = (sample.shape[0], sample.shape[1]) if sample is not None else size
     maps, given["output_layout"] = _output_layout(ports, output, image_size, given)
@@ -128,11 +130,17 @@ def _probed(
 ) -> NDArray[np.float32] | None:
     if sample is None:
         return None
+    size = given["size"]
+    if size is not None and tuple(size) != sample.shape[:2]:
+        raise ContractError(
+            f"it takes images of {size[0]}x{size[1]}, these are {sample.shape[0]}x{sample.shape[1]}: "
+            "resize them or export the model for their size"
+        )
     image = sample.astype(np.float32)[None]
     if image.shape[3] == 1 and given["channels"] == 3:
         image = np.repeat(image, 3, axis=3)
     if image.shape[3] != given["channels"]:
-        raise ContractError(f"it takes {given['channels']} channels, the images have {image.shape[3]}")
+        raise ContractError(f"it takes images of {given['channels']} channels, the images have {image.shape[3]}")
     scaled = (image * given.get("scale", 1.0) - np.asarray(given.get("mean", (0.0,)), np.float32)) / np.asarray(
         given.get("std", (1.0,)), np.float32
     )

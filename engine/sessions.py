@@ -56,7 +56,8 @@ class Member:
         held = self.contract
         if self.grey_as_rgb and pixels.shape[3] == 1:
             pixels = np.repeat(pixels, held.channels, axis=3)
-        scaled = pixels.astype(np.float32)
+        with np.errstate(over="ignore"):  # infinity shows in the logits and is refused there, by name
+            scaled = pixels.astype(np.float32)
         if held.scale != 1.0:
             scaled *= np.float32(held.scale)
         if any(held.mean):
@@ -128,9 +129,9 @@ def open_member(
     stated = dict(stated or {})
     output_name = stated.pop("output_name", "")
     session = _open_session(path)
-    carried = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    ports = _ports(session, path, output_name)
     try:
+        carried = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        ports = _ports(session, output_name)
         if carried is not None:
             contract = ModelContract.from_json(carried)
             ports.check(contract)
@@ -138,6 +139,8 @@ def open_member(
             contract = complete_contract(ports, stated, sample, lambda image: _probe(session, ports, image))
     except ContractError as error:
         raise ContractError(f"{path}: {error}") from None
+    except UnicodeDecodeError:
+        raise ModelError(f"{path} holds names that are not UTF-8: it is damaged, export or copy it again") from None
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()
     member = Member(name or path.stem, path, contract, session, ports.output_name, checksum, grey_as_rgb)
     if sample is not None:
@@ -181,12 +184,15 @@ def check_range(pixels: NDArray[Any], members: Iterable[Member]) -> None:
     Raises:
         InputError: naming the member whose scale does not fit.
     """
-    if pixels.dtype.kind != "f" or not pixels.size or not 0 < float(np.nanmax(pixels)) <= 1:
+    if pixels.dtype.kind != "f" or not pixels.size:
+        return
+    top = float(pixels.max())  # NaN passes here: it is refused where it shows, with the image's name
+    if not 0 < top <= 1:
         return
     for member in members:
         if member.contract.scale <= 1 / 128:
             raise InputError(
-                f"the images hold floats up to {float(np.nanmax(pixels)):.3g}; {member.path.name} expects raw values "
+                f"the images hold floats up to {top:.3g}; {member.path.name} expects raw values "
                 "0..255 and scales them itself: store the images unscaled"
             )
 
@@ -200,7 +206,8 @@ def _open_session(path: Path) -> Any:
     options.log_severity_level = 4
     onnxruntime.set_default_logger_severity(4)
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        # Its fallback would print on stdout before it fails a second time.
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except _runtime_errors() as error:
         raise ModelError(
             f"cannot open {path} as an ONNX model ({_first_line(error)}): export or copy it again"
@@ -219,21 +226,22 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or ["no reason given"])[0][:200]
 
 
-def _ports(session: Any, path: Path, output_name: str) -> Ports:
+def _ports(session: Any, output_name: str) -> Ports:
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1:
-        raise ContractError(f"{path} takes {len(inputs)} inputs; a member takes one batch of images: export it so")
+        raise ContractError(f"it takes {len(inputs)} inputs; a member takes one batch of images: export it so")
     named = {output.name: output for output in outputs}
     if output_name and output_name not in named:
-        raise ContractError(f"{path} has no output {output_name!r}; there are: {', '.join(named)}")
+        raise ContractError(f"it has no output {output_name!r}; there are: {', '.join(named)}")
     if not output_name and len(outputs) > 1:
-        raise ContractError(f"{path} has several outputs, {', '.join(named)}: pick one with --output-name")
+        raise ContractError(f"it has several outputs, {', '.join(named)}: pick one with --output-name")
     output = named[output_name] if output_name else outputs[0]
     if inputs[0].type != "tensor(float)":
-        raise ContractError(f"{path} takes {inputs[0].type}; tensor(float) is needed: export it with a float32 input")
-    if isinstance(inputs[0].shape[0], int):
-        raise ContractError(f"{path} takes batches of {inputs[0].shape[0]} alone: export it with a dynamic batch")
-    return Ports(tuple(inputs[0].shape), tuple(output.shape), output.name)
+        raise ContractError(f"it takes {inputs[0].type}; tensor(float) is needed: export it with a float32 input")
+    ports = Ports(tuple(inputs[0].shape), tuple(output.shape), output.name)
+    if isinstance(ports.input_shape[0], int):
+        raise ContractError(f"it takes batches of {ports.input_shape[0]} alone: export it with a dynamic batch")
+    return ports
 
 
 def _probe(session: Any, ports: Ports, image: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -48,6 +48,8 @@ def evaluate(predicted: str, labels: str, classes: str = "", ignored_class: str 
     """
     ignored = _ignored(ignored_class)
     names = _names(classes)
+    if names and ignored is not None and ignored >= len(names):
+        raise PlanError(f"--ignored-class {ignored}: there are {len(names)} classes, 0 to {len(names) - 1}")
     count = len(names) or MOST_CLASSES
     guesses, truths = open_labels(predicted), open_labels(labels)
     check_match(truths, guesses)
@@ -62,8 +64,6 @@ def evaluate(predicted: str, labels: str, classes: str = "", ignored_class: str 
         score.confusion = np.ascontiguousarray(score.confusion[:used, :used])
         score.classes = used
         names = tuple(f"class {index}" for index in range(used))
-    if ignored is not None and ignored >= len(names):
-        raise PlanError(f"--ignored-class {ignored}: there are {len(names)} classes, 0 to {len(names) - 1}")
     return Evaluation(score, names, find_trap(score.confusion, ignored))
 
 
@@ -103,15 +103,22 @@ def _as_dict(result: Evaluation) -> dict[str, object]:
 def _ignored(text: str) -> int | None:
     if text == "none":
         return None
-    if not (text.isascii() and text.isdecimal() and int(text) < MOST_CLASSES):
-        raise PlanError(f"--ignored-class {text}: give a class id from 0 to 255, or none")
-    return int(text)
+    number = _whole(text)
+    if number is None or number >= MOST_CLASSES:
+        raise PlanError(f"--ignored-class {text[:40]}: give a class id from 0 to {MOST_CLASSES - 1}, or none")
+    return number
+
+
+def _whole(text: str) -> int | None:
+    """Return the whole number a text of at most four digits stands for, or None."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 4 else None
 
 
 def _names(classes: str) -> tuple[str, ...]:
     if not classes:
         return ()
-    names = tuple(f"class {i}" for i in range(int(classes))) if classes.isdecimal() else tuple(classes.split(","))
+    count = _whole(classes)
+    names = tuple(classes.split(",")) if count is None else tuple(f"class {index}" for index in range(count))
     if not 2 <= len(names) <= MOST_CLASSES:
-        raise PlanError(f"--classes {classes}: there must be 2 to {MOST_CLASSES} classes")
+        raise PlanError(f"--classes {classes[:40]}: give their names or their number, 2 to {MOST_CLASSES} of them")
     return names

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import InputError, PlanError
+from engine.errors import InputError, OutputError, PlanError
 from engine.fuse import named_strategy
-from engine.images import Source, open_source
+from engine.images import Source, open_source, split_key
 from engine.labels import open_labels
 from engine.masks import check_goal, check_replaceable
 from engine.members import find_models
@@ -134,6 +134,8 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
     suppress: Sequence[int | str] | None = plan.suppress
     if options.suppress:
         suppress = [name for item in options.suppress for name in item.split(",")]
+    if options.no_suppress and options.suppress:
+        raise PlanError("--suppress and --no-suppress: give one of them")
     if options.no_suppress:
         suppress = []
     return Ensemble.of(
@@ -148,7 +150,7 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
 
 def _plan_weights(opened: Sequence[Member], planned: Sequence[float]) -> list[float] | None:
     """Return one weight a member of the ensemble; the specialists of a set share one weight, that of the first."""
-    if len(set(planned)) <= 1:
+    if set(planned) == {1.0}:
         return None
     weights: dict[object, float] = {}
     for member, weight in zip(opened, planned, strict=True):
@@ -160,7 +162,12 @@ def _plan_weights(opened: Sequence[Member], planned: Sequence[float]) -> list[fl
 
 def _check_outputs(options: Options, output: Path) -> None:
     check_goal(output, options.overwrite)
+    for option, source in (("--input", options.input), ("--labels", options.labels)):
+        if source and output.resolve() == split_key(source)[0].resolve():
+            raise OutputError(f"{output} is what {option} reads: choose another name for the masks")
     if options.preview is not None:
+        if options.preview.is_dir():
+            raise OutputError(f"--preview {options.preview} is a folder: name a .png file")
         if options.preview.suffix.lower() != ".png":
             raise PlanError(f"--preview {options.preview}: the picture is a .png")
         check_replaceable(options.preview, options.overwrite)

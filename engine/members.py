@@ -146,7 +146,7 @@ def check_agreement(voters: Sequence[Voter]) -> None:
         raise ContractError(f"members disagree on the ignored class ({told}): export them alike")
 
 
-def class_names(voters: Sequence[Voter]) -> tuple[str, ...]:
+def class_names(voters: Sequence[Voter] | Sequence[Member]) -> tuple[str, ...]:
     """Return the classes' names, from the first member that was given real ones."""
     for voter in voters:
         if _named(voter.contract):

@@ -148,7 +148,7 @@ class Ensemble:
         """Make an ensemble of opened files; arguments as in :meth:`open`."""
         if not opened:
             raise PlanError("no models: name at least one")
-        names = opened[0].contract.classes
+        names = class_names(opened)
         if suppress is None:
             ids = {member.contract.ignored_class for member in opened} - {None}
         else:
@@ -291,18 +291,21 @@ class Ensemble:
 
 
 def class_number(item: int | str, names: Sequence[str]) -> int:
-    """Return the id of a class given by id or by name.
+    """Return the id of a class given by id or by name; a name wins over an id that reads like it.
 
     Raises:
         PlanError: no class of that name.
     """
     if isinstance(item, int):
         return item
-    if item.strip().lstrip("-").isdecimal():
-        return int(item)
-    if item not in names:
-        raise PlanError(f"no class {item!r}; there are {', '.join(names)}, or ids 0 to {len(names) - 1}")
-    return names.index(item)
+    name = item.strip()
+    if name in names:
+        return names.index(name)
+    try:
+        return int(name)
+    except ValueError:
+        listed = ", ".join(names)
+        raise PlanError(f"no class {name[:40]!r}; there are {listed}, or ids 0 to {len(names) - 1}") from None
 
 
 def available_cores() -> int:

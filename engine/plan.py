@@ -122,5 +122,8 @@ def _text(table: dict[str, Any], key: str) -> str | None:
 
 def _numbers(value: object, key: str, kinds: type | tuple[type, ...]) -> tuple[Any, ...]:
     if not isinstance(value, list) or not all(isinstance(v, kinds) and not isinstance(v, bool) for v in value):
-        raise PlanError(f"{key}: {value!r} is not a list of numbers of the right kind")
+        wanted = "whole numbers" if kinds is int else "numbers"
+        raise PlanError(f"{key}: {str(value)[:80]} does not fit; {wanted} are needed")
+    if any(isinstance(v, int) and abs(v) >= 2**63 for v in value):
+        raise PlanError(f"{key}: a whole number of more than 64 bits stands there")
     return tuple(value)

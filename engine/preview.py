@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ def draw(tiles: Sequence[Tile], classes: Sequence[str], path: Path) -> None:
         at = total[1] + down
         pen.rectangle((left, at, left + 14, at + 14), fill=tuple(colour), outline=INK)
         pen.text((left + 20, at), name, INK, font)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         sheet.save(partial, "PNG")
         partial.replace(path)

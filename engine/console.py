@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 def stdout() -> Console:
-    """Return the console for results."""
+    """Return the console for results; names of classes and files are printed as they are, never read as markup."""
     from rich.console import Console
 
-    return Console(soft_wrap=False, highlight=False)
+    return Console(soft_wrap=False, highlight=False, markup=False, emoji=False)
 
 
 def stderr() -> Console:
     """Return the console for progress, warnings and errors."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def say(text: str) -> None:
@@ -39,7 +39,7 @@ def run(app: typer.Typer) -> None:
 
 
 def exit_code(action: Callable[[], object]) -> None:
-    """Call ``action``; leave the process with 2 on an :class:`EngineError` and with 130 on Ctrl-C."""
+    """Call ``action``; leave the process with 2 on an :class:`EngineError` or OSError and with 130 on Ctrl-C."""
     try:
         action()
     except EngineError as error:
@@ -52,6 +52,11 @@ def exit_code(action: Callable[[], object]) -> None:
         # The reader of our stdout went away (`| head`): not an error of ours. Keep the exit flush from complaining.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        # What the operating system refuses outside any place that expects it: a name too long, a folder without rights.
+        place = f"{error.filename}: " if error.filename else ""
+        say("error: " + one_line(f"{place}{error.strerror or error}"))
+        sys.exit(2)
 
 
 def one_line(text: str) -> str:

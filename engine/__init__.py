@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from engine.contract import ModelContract as ModelContract
     from engine.decode import Decoding as Decoding
     from engine.fuse import STRATEGIES as STRATEGIES
-    from engine.fuse import fuse as fuse
     from engine.metrics import CONVENTIONS as CONVENTIONS
     from engine.metrics import Score as Score
     from engine.pipeline import Ensemble as Ensemble
 
-# The rest is imported when it is asked for: `engine --help` must not wait for numba.
+# The rest is imported when it is asked for: `engine --help` must not wait for numba. The function of engine.fuse is no
+# public name here: the module of that name, once imported, would take its place.
 _LAZY = {
     "CONVENTIONS": "engine.metrics",
     "Decoding": "engine.decode",
@@ -29,7 +29,6 @@ _LAZY = {
     "ModelContract": "engine.contract",
     "STRATEGIES": "engine.fuse",
     "Score": "engine.metrics",
-    "fuse": "engine.fuse",
 }
 
 __all__ = [
@@ -46,7 +45,6 @@ __all__ = [
     "PlanError",
     "Score",
     "__version__",
-    "fuse",
 ]
 
 
@@ -57,3 +55,8 @@ def __getattr__(name: str) -> Any:
 
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'engine' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the public names, the same before and after any of them was used."""
+    return sorted(__all__)

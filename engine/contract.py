@@ -17,14 +17,16 @@ METADATA_KEY = "maskfuse.contract"
 KERAS_MEMBER = "maskfuse.json"
 SCHEMA = 1
 MAX_CLASSES = 256
+# The output of a packed file that holds its label maps.
+LABELS = "labels"
 
 Layout = Literal["NCHW", "NHWC"]
-Kind = Literal["multiclass", "specialist"]
+Kind = Literal["multiclass", "specialist", "specialists", "packed"]
 Activation = Literal["logits", "probabilities"]
 Note = str | float | int | bool
 
 LAYOUTS = ("NCHW", "NHWC")
-KINDS = ("multiclass", "specialist")
+KINDS = ("multiclass", "specialist", "specialists", "packed")
 ACTIVATIONS = ("logits", "probabilities")
 
 
@@ -34,20 +36,22 @@ class ModelContract:
 
     Attributes:
         classes: names of the classes, in label order; 2 to 256 of them.
-        kind: ``multiclass`` (one map a class) or ``specialist`` (one map: the log-odds of one class against the rest).
-        class_id: the class a specialist knows; None for a multi-class net.
+        kind: ``multiclass`` (one map a class), ``specialist`` (one map: the log-odds of one class against the rest),
+            ``specialists`` (the log-odds of every class, as a whole set of specialists gives them) or ``packed`` (a
+            whole ensemble: raw pixels in, label maps uint8 (batch, height, width) out).
+        class_id: the class a specialist knows; None for every other kind.
         group: the name that ties the specialists of one set together; empty for a multi-class net.
         input_layout: order of the input's axes.
         output_layout: order of the output's axes.
-        activation: what the output holds: ``logits`` (log-odds for a specialist) or ``probabilities``.
+        activation: what the output holds: ``logits`` (log-odds for specialists) or ``probabilities``.
         size: (height, width) in pixels the net takes, or None when it takes any.
         channels: channels of an input image.
         scale: factor on the raw pixel values, applied first.
         mean: subtracted after scaling, one value a channel or a single one for all.
         std: divided by after subtracting, one value a channel or a single one for all.
         ignored_class: class left out of the score and suppressed by default; None when there is none.
-        bias: calibration of a specialist: added to its log-odds.
-        temperature: calibration of a specialist: divides the biased log-odds.
+        bias: calibration of specialists: added to the log-odds; the kind ``specialists`` may have one value a class.
+        temperature: calibration of specialists: divides the biased log-odds; as many values as for ``bias``.
         architecture: name of the architecture, for people to read.
         version: version of the project that wrote the file.
         notes: further scalars for people to read (validation score, parity, hash of the training run).
@@ -66,8 +70,8 @@ class ModelContract:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     ignored_class: int | None = None
-    bias: float = 0.0
-    temperature: float = 1.0
+    bias: float | tuple[float, ...] = 0.0
+    temperature: float | tuple[float, ...] = 1.0
     architecture: str = ""
     version: str = ""
     notes: dict[str, Note] = field(default_factory=dict)
@@ -95,18 +99,36 @@ class ModelContract:
         _require(self.size is None or min(self.size) > 0, f"size: {self.size}; both sides must be above 0")
         _require(1 <= self.channels <= 64, f"channels: {self.channels}; allowed are 1 to 64")
         _require(_fits(self.scale), f"scale: {self.scale}; its size must lie within 1e-30 and 1e30")
-        _require(math.isfinite(self.bias), f"bias: {self.bias}; it must be finite")
-        fits = _fits(self.temperature) and self.temperature > 0
-        _require(fits, f"temperature: {self.temperature}; it must lie within 1e-30 and 1e30")
+        self._check_calibration()
         for label, values in (("mean", self.mean), ("std", self.std)):
             _require(len(values) in (1, self.channels), f"{label}: {len(values)} values for {self.channels} channels")
             _require(all(map(math.isfinite, values)), f"{label}: {values}; all must be finite")
         _require(all(map(_fits, self.std)), f"std: {self.std}; their sizes must lie within 1e-30 and 1e30")
 
+    def _check_calibration(self) -> None:
+        for label, given in (("bias", self.bias), ("temperature", self.temperature)):
+            several = isinstance(given, tuple)
+            _require(not several or self.kind == "specialists", f"{label}: a list; the kind {self.kind} takes a number")
+            values = given if isinstance(given, tuple) else (given,)
+            fits = not several or len(values) == len(self.classes)
+            _require(fits, f"{label}: {len(values)} values for {len(self.classes)} classes")
+            _require(all(map(math.isfinite, values)), f"{label}: {given}; it must be finite")
+            fits = label == "bias" or all(_fits(value) and value > 0 for value in values)
+            _require(fits, f"temperature: {given}; it must lie within 1e-30 and 1e30")
+
     @property
     def outputs(self) -> int:
-        """Number of maps the file puts out: one a class, or one alone for a specialist."""
-        return 1 if self.kind == "specialist" else len(self.classes)
+        """Number of maps the file puts out: one a class, or one alone for a specialist and for a packed file."""
+        return 1 if self.kind in ("specialist", "packed") else len(self.classes)
+
+    @property
+    def calibration(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """(biases, temperatures) of specialists, one value a map each, or None where they change nothing."""
+        biases, temperatures = (
+            given if isinstance(given, tuple) else (given,) * self.outputs for given in (self.bias, self.temperature)
+        )
+        plain = not any(biases) and all(value == 1 for value in temperatures)
+        return None if plain or self.kind not in ("specialist", "specialists") else (biases, temperatures)
 
     def noted(self, **notes: Note) -> ModelContract:
         """Return a copy with further notes."""
@@ -210,6 +232,7 @@ def _is_scalar(value: object) -> bool:
 _TEXT = (_is_text, "a text")
 _NUMBER = (_is_number, "a number")
 _NUMBERS = (lambda value: _is_list(value, _is_number), "a list of numbers")
+_CALIBRATION = (lambda value: _is_number(value) or _is_list(value, _is_number), "a number or a list of numbers")
 _MAYBE_INT = (lambda value: value is None or _is_int(value), "a whole number or null")
 _TYPES: dict[str, tuple[Any, str]] = {
     "classes": (lambda value: _is_list(value, _is_text), "a list of texts"),
@@ -225,8 +248,8 @@ _TYPES: dict[str, tuple[Any, str]] = {
     "mean": _NUMBERS,
     "std": _NUMBERS,
     "ignored_class": _MAYBE_INT,
-    "bias": _NUMBER,
-    "temperature": _NUMBER,
+    "bias": _CALIBRATION,
+    "temperature": _CALIBRATION,
     "architecture": _TEXT,
     "version": _TEXT,
     "notes": (_is_notes, "a table of texts and finite numbers"),

@@ -63,7 +63,7 @@ class Voter:
     @property
     def is_set(self) -> bool:
         """Return whether this is a set of specialists."""
-        return self.contract.kind == "specialist"
+        return self.contract.kind in ("specialist", "specialists")
 
     def run(
         self, pixels: NDArray[Any], prepared: Prepared, out: NDArray[np.float32], skip: Collection[int] = ()
@@ -80,7 +80,7 @@ class Voter:
             ModelError: a net fails.
         """
         running = [net for net in self.nets if net.contract.class_id is None or net.contract.class_id not in skip]
-        if self.is_set and len(running) < len(self.contract.classes):
+        if self.contract.kind == "specialist" and len(running) < len(self.contract.classes):
             out[:] = FLOOR
         for net in running:
             class_id = net.contract.class_id
@@ -102,11 +102,18 @@ def gather(members: Sequence[Member], optional: Collection[int] = ()) -> list[Vo
         optional: classes whose specialist may be missing (they are suppressed).
 
     Raises:
-        ContractError: a set lacks a class or has one twice, or two members disagree on classes, size or ignored class.
+        ContractError: a set lacks a class or has one twice, two members disagree on classes, size or ignored class, or
+            a packed file is not alone.
         InputError: no member at all.
     """
     if not members:
         raise InputError("no models: name at least one with --models")
+    packed = next((member for member in members if member.contract.kind == "packed"), None)
+    if packed is not None and len(members) > 1:
+        raise ContractError(
+            f"{packed.path} is a packed ensemble, {len(members)} models are named; "
+            "it goes alone: name its members instead to combine them with others"
+        )
     sets: dict[str, list[Member]] = {}
     voters: list[Voter | str] = []
     for member in members:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.contract import METADATA_KEY, ModelContract
+from engine.contract import LABELS, METADATA_KEY, ModelContract
 from engine.errors import ContractError, InputError, ModelError
 from engine.infer_contract import Ports, complete_contract
 
@@ -71,12 +71,16 @@ class Member:
 
         Args:
             prepared: float32, what :meth:`prepare` returned.
-            out: float32 (batch, maps, pixels), the result: logits, or log-odds of a specialist, calibrated.
+            out: float32 (batch, maps, pixels), the result: logits, or log-odds of specialists, calibrated; of a packed
+                file, (batch, classes, pixels): 1 for the class of its label, 0 for all others.
 
         Raises:
             ModelError: the runtime fails, or the output has another shape than promised.
         """
         maps = self._infer(prepared)
+        if self.contract.kind == "packed":
+            np.equal(_flat_labels(maps, out.shape, self.path), np.arange(out.shape[1])[:, None], out=out)
+            return
         if self.contract.output_layout == "NHWC":
             maps = maps.transpose(0, 3, 1, 2)
         batch, count, pixels = out.shape
@@ -88,17 +92,18 @@ class Member:
         np.copyto(out.reshape(maps.shape), maps)
         held = self.contract
         if held.activation == "probabilities":
-            _to_logits(out, specialist=held.kind == "specialist")
-        if held.kind == "specialist" and (held.bias, held.temperature) != (0.0, 1.0):
-            out += np.float32(held.bias)
-            out /= np.float32(held.temperature)
+            _to_logits(out, specialist=held.kind in ("specialist", "specialists"))
+        if held.calibration is not None:
+            biases, temperatures = (np.asarray(values, np.float32)[:, None] for values in held.calibration)
+            out += biases
+            out /= temperatures
 
-    def _infer(self, prepared: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _infer(self, prepared: NDArray[np.float32]) -> NDArray[Any]:
         try:
             maps = self.session.run([self.output_name], {self.session.get_inputs()[0].name: prepared})[0]
         except _runtime_errors() as error:
             raise ModelError(f"{self.path} fails on a batch of shape {prepared.shape}: {_first_line(error)}") from None
-        if maps.ndim != 4 or maps.dtype.kind != "f":
+        if self.contract.kind != "packed" and (maps.ndim != 4 or maps.dtype.kind != "f"):
             raise ModelError(f"{self.path} puts out {maps.dtype} of shape {maps.shape}; float of rank 4 is needed")
         return np.asarray(maps)
 
@@ -131,9 +136,9 @@ def open_member(
     session = _open_session(path)
     try:
         carried = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        ports = _ports(session, output_name)
-        if carried is not None:
-            contract = ModelContract.from_json(carried)
+        contract = None if carried is None else ModelContract.from_json(carried)
+        ports = _ports(session, output_name, packed=contract is not None and contract.kind == "packed")
+        if contract is not None:
             ports.check(contract)
         else:
             contract = complete_contract(ports, stated, sample, lambda image: _probe(session, ports, image))
@@ -226,8 +231,9 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or ["no reason given"])[0][:200]
 
 
-def _ports(session: Any, output_name: str) -> Ports:
+def _ports(session: Any, output_name: str, packed: bool) -> Ports:
     inputs, outputs = session.get_inputs(), session.get_outputs()
+    output_name = LABELS if packed else output_name
     if len(inputs) != 1:
         raise ContractError(f"it takes {len(inputs)} inputs; a member takes one batch of images: export it so")
     named = {output.name: output for output in outputs}
@@ -238,7 +244,11 @@ def _ports(session: Any, output_name: str) -> Ports:
     output = named[output_name] if output_name else outputs[0]
     if inputs[0].type != "tensor(float)":
         raise ContractError(f"it takes {inputs[0].type}; tensor(float) is needed: export it with a float32 input")
-    ports = Ports(tuple(inputs[0].shape), tuple(output.shape), output.name)
+    shape = tuple(output.shape)
+    if packed and (output.type != "tensor(uint8)" or len(shape) != 3):
+        raise ContractError(f"its labels are {output.type} of rank {len(shape)}; uint8 of rank 3: pack it again")
+    # Label maps are one map an image: with that axis put in, a packed file is checked like any other.
+    ports = Ports(tuple(inputs[0].shape), (shape[0], 1, *shape[1:]) if packed else shape, output.name)
     if isinstance(ports.input_shape[0], int):
         raise ContractError(f"it takes batches of {ports.input_shape[0]} alone: export it with a dynamic batch")
     return ports
@@ -252,6 +262,13 @@ def _probe(session: Any, ports: Ports, image: NDArray[np.float32]) -> NDArray[np
             f"it fails on one image of shape {image.shape} ({_first_line(error)}): "
             "check --input-layout and the images' size"
         ) from None
+
+
+def _flat_labels(labels: NDArray[Any], shape: tuple[int, ...], path: Path) -> NDArray[Any]:
+    batch, classes, pixels = shape
+    if labels.dtype != np.uint8 or labels.size != batch * pixels or int(labels.max(initial=0)) >= classes:
+        raise ModelError(f"{path} puts out {labels.dtype} {labels.shape}; labels of {classes} classes: pack it again")
+    return labels.reshape(batch, 1, pixels)
 
 
 def _to_logits(out: NDArray[np.float32], specialist: bool) -> None:

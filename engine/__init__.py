@@ -15,10 +15,10 @@ from engine.version import VERSION as __version__
 if TYPE_CHECKING:
     from engine.contract import ModelContract as ModelContract
     from engine.decode import Decoding as Decoding
-    from engine.fuse import STRATEGIES as STRATEGIES
     from engine.metrics import CONVENTIONS as CONVENTIONS
     from engine.metrics import Score as Score
     from engine.pipeline import Ensemble as Ensemble
+    from engine.strategies import STRATEGIES as STRATEGIES
 
 # The rest is imported when it is asked for: `engine --help` must not wait for numba. The function of engine.fuse is no
 # public name here: the module of that name, once imported, would take its place.
@@ -27,7 +27,7 @@ _LAZY = {
     "Decoding": "engine.decode",
     "Ensemble": "engine.pipeline",
     "ModelContract": "engine.contract",
-    "STRATEGIES": "engine.fuse",
+    "STRATEGIES": "engine.strategies",
     "Score": "engine.metrics",
 }
 

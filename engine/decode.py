@@ -1,10 +1,11 @@
-"""What may happen between scores and labels: class bias and class suppression."""
+"""What happens between scores and labels: bias, prior correction, suppression, clean-up of small regions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,58 +13,85 @@ from numpy.typing import NDArray
 from engine.errors import PlanError
 
 VOTE_STAGES = ("members", "fused")
+# No probability reaches it: suppression without condition.
+ALWAYS = 2.0
+
+
+class Rule(NamedTuple):
+    """A decoding as the kernels take it.
+
+    Attributes:
+        bias: float32 (classes,), added to the scores.
+        gain: float32 (classes,), the scores are multiplied by it before the bias is added.
+        allowed: bool (classes,), the classes that are not suppressed; at least one.
+        threshold: a suppressed class may stay where its probability reaches this; 2 for never.
+    """
+
+    bias: NDArray[np.float32]
+    gain: NDArray[np.float32]
+    allowed: NDArray[np.bool_]
+    threshold: np.float32
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How scores become labels, in this order: class bias, suppression, argmax (the lowest id wins an exact tie).
+    """How scores become labels: prior and bias, suppression, argmax (lowest id on an exact tie), clean-up.
 
     Attributes:
-        suppress: classes that never appear in the result; the best remaining class takes their place.
+        suppress: classes that do not appear in the result; the best remaining class takes their place.
+        threshold: None suppresses without condition; otherwise a suppressed class stays where its fused probability is
+            at least this.
         bias: added to the fused score of each class; empty for none.
+        prior: ratio of target to training frequency of each class; multiplies probabilities and shares, enters logits
+            as its logarithm (Saerens et al. 2002); empty for none.
         vote_stage: for the strategy ``vote``: ``members`` (each member votes among the allowed classes) or ``fused``
-            (vote among all classes first, then replace what is suppressed).
+            (vote among all classes first, then replace what is suppressed; always so under a threshold).
+        min_region: regions of fewer pixels are given to the class that surrounds them; 0 for no clean-up.
     """
 
     suppress: frozenset[int] = frozenset()
+    threshold: float | None = None
     bias: tuple[float, ...] = ()
+    prior: tuple[float, ...] = ()
     vote_stage: str = "members"
+    min_region: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse an unknown stage.
+        """Refuse what no set of classes could make possible.
 
         Raises:
-            PlanError: the stage is neither ``members`` nor ``fused``.
+            PlanError: unknown stage, threshold outside 0..1, a negative region.
         """
         if self.vote_stage not in VOTE_STAGES:
             raise PlanError(f"vote stage {self.vote_stage!r}; allowed are {' and '.join(VOTE_STAGES)}")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise PlanError(f"suppression threshold {self.threshold}; a probability from 0 to 1 is needed")
+        if self.min_region < 0:
+            raise PlanError(f"min region {self.min_region}; a number of pixels, 0 or above, is needed")
 
-    def allowed(self, classes: int) -> NDArray[np.bool_]:
-        """Return bool (classes,): which classes the result may hold.
+    def rule(self, classes: int, log_domain: bool) -> Rule:
+        """Return the decoding for a number of classes.
+
+        Args:
+            classes: how many there are.
+            log_domain: whether the scores are logits, so that a prior is added as its logarithm.
 
         Raises:
-            PlanError: a suppressed class does not exist, or none would be left.
+            PlanError: a class that does not exist, nothing left to predict, a bias or prior of another length or value.
         """
         check_classes(self.suppress, classes)
         if len(self.suppress) >= classes:
             raise PlanError(f"all {classes} classes are suppressed: leave at least one to predict")
-        mask = np.ones(classes, np.bool_)
-        mask[list(self.suppress)] = False
-        return mask
-
-    def bias_row(self, classes: int) -> NDArray[np.float32]:
-        """Return float32 (classes,): the class bias.
-
-        Raises:
-            PlanError: a bias is not finite, or there is not one a class.
-        """
-        if not self.bias:
-            return np.zeros(classes, np.float32)
-        if len(self.bias) != classes:
-            raise PlanError(f"{len(self.bias)} class biases for {classes} classes: give one a class")
-        if not all(map(math.isfinite, self.bias)):
-            raise PlanError(f"class bias {list(self.bias)}: every value must be finite")
-        return np.asarray(self.bias, np.float32)
+        allowed = np.ones(classes, np.bool_)
+        allowed[list(self.suppress)] = False
+        bias = _one_a_class(self.bias, classes, "bias", 0.0)
+        gain = _one_a_class(self.prior, classes, "prior", 1.0)
+        if (gain <= 0).any():
+            raise PlanError(f"prior {list(self.prior)}: every ratio must be above 0")
+        if log_domain:
+            bias, gain = bias + np.log(gain), np.ones(classes)
+        threshold = ALWAYS if self.threshold is None else self.threshold
+        return Rule(bias.astype(np.float32), gain.astype(np.float32), allowed, np.float32(threshold))
 
 
 def check_classes(wanted: Iterable[int], classes: int) -> None:
@@ -75,3 +103,13 @@ def check_classes(wanted: Iterable[int], classes: int) -> None:
     for class_id in wanted:
         if not 0 <= class_id < classes:
             raise PlanError(f"cannot suppress class {class_id}: there are {classes} classes, 0 to {classes - 1}")
+
+
+def _one_a_class(values: tuple[float, ...], classes: int, name: str, default: float) -> NDArray[np.float64]:
+    if not values:
+        return np.full(classes, default)
+    if len(values) != classes:
+        raise PlanError(f"{len(values)} values of class {name} for {classes} classes: give one a class")
+    if not all(map(math.isfinite, values)):
+        raise PlanError(f"class {name} {list(values)}: every value must be finite")
+    return np.asarray(values, np.float64)

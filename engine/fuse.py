@@ -1,21 +1,18 @@
-"""Fusion of the members' logits into labels: validates, allocates, dispatches to a kernel."""
+"""Fusion of the members' logits into labels: validates, allocates, dispatches to a strategy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from math import gcd, lcm
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from engine.decode import Decoding
 from engine.errors import InputError, ModelError, PlanError
-
-# The sum of one column of voting units: leaves room in int32 for a class bias, in int64 for the tie-break.
-MOST_UNITS = 2**30
+from engine.kernels.counting import first_not_finite
+from engine.strategies import named_strategy
+from engine.strategies.task import Task
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ def fuse(
 
     Args:
         logits: float32 (members, batch, classes, pixels), C-contiguous and finite.
-        strategy: a name out of :data:`STRATEGIES`.
+        strategy: a name out of :data:`engine.strategies.STRATEGIES`.
         weights: (members,) or (members, classes), not negative, of any scale; None for equal weights.
         decoding: bias and suppression; None for neither.
 
@@ -60,7 +57,7 @@ def fuse(
     labels = np.empty((batch, pixels), np.uint8)
     ties = np.zeros(batch, np.int64)
     checked = normalised_weights(weights, members, classes)
-    named_strategy(strategy)(logits, checked, decoding or Decoding(), labels, ties)
+    named_strategy(strategy)(Task(logits, checked, decoding or Decoding(), labels, ties))
     return Fused(labels, ties)
 
 
@@ -85,23 +82,6 @@ def normalised_weights(weights: ArrayLike | None, members: int, classes: int) ->
     return np.asarray(table / total)
 
 
-def voting_units(weights: Sequence[float] | NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return whole numbers in the ratio of the weights, so that sums of votes are exact and ties are true ties.
-
-    Decimal weights as people write them (0.1, 0.2, 0.3) give exact units; weights too fine for that are rounded to
-    multiples of their sum / 2**30.
-    """
-    fractions = [Fraction(repr(float(weight))) for weight in weights]
-    scale = lcm(*(fraction.denominator for fraction in fractions))
-    whole = [int(fraction * scale) for fraction in fractions]
-    shared = gcd(*whole)
-    whole = [value // shared for value in whole]
-    total = sum(whole)
-    if total > MOST_UNITS:
-        whole = [value * MOST_UNITS // total for value in whole]
-    return np.asarray(whole, np.int64)
-
-
 def check_finite(logits: NDArray[np.float32], member: str, ids: Sequence[str]) -> None:
     """Refuse logits that hold NaN or infinity.
 
@@ -113,59 +93,8 @@ def check_finite(logits: NDArray[np.float32], member: str, ids: Sequence[str]) -
     Raises:
         ModelError: naming the member and the first such image.
     """
-    from engine.kernels.counting import first_not_finite
-
     bad = first_not_finite(logits.reshape(len(logits), -1).view(np.int32))
     if bad >= 0:
         raise ModelError(
             f"member {member} computes NaN or infinity for image {ids[bad]}: leave the member out or mend the image"
         )
-
-
-def _mean_logit(
-    logits: NDArray[np.float32], weights: NDArray[np.float64], decoding: Decoding, labels: Any, ties: Any
-) -> None:
-    from engine.kernels.mean_logit import mean_logit
-
-    classes = logits.shape[2]
-    mean_logit(logits, weights.astype(np.float32), decoding.bias_row(classes), decoding.allowed(classes), labels)
-
-
-def _mean_prob(
-    logits: NDArray[np.float32], weights: NDArray[np.float64], decoding: Decoding, labels: Any, ties: Any
-) -> None:
-    from engine.kernels.mean_prob import mean_prob
-
-    classes = logits.shape[2]
-    mean_prob(logits, weights.astype(np.float32), decoding.bias_row(classes), decoding.allowed(classes), labels)
-
-
-def _vote(
-    logits: NDArray[np.float32], weights: NDArray[np.float64], decoding: Decoding, labels: Any, ties: Any
-) -> None:
-    from engine.kernels.vote import vote
-
-    classes = logits.shape[2]
-    units = np.stack([voting_units(column) for column in weights.T], axis=1)
-    # Spread to the full range, so that a bias finer than one vote is not rounded away; the ratios stay exact.
-    units *= MOST_UNITS // units.sum(axis=0)
-    bias = np.rint(decoding.bias_row(classes).astype(np.float64) * units.sum(axis=0))
-    bias = np.clip(bias, 1 - MOST_UNITS, MOST_UNITS - 1).astype(np.int32)
-    allowed = decoding.allowed(classes)
-    voted = allowed if decoding.vote_stage == "members" else np.ones(classes, np.bool_)
-    vote(logits, units.astype(np.int32), bias, voted, allowed, labels, ties)
-
-
-# Each value takes (logits, weights (members, classes), decoding, labels out, ties out).
-STRATEGIES: dict[str, Callable[..., None]] = {"mean-logit": _mean_logit, "mean-prob": _mean_prob, "vote": _vote}
-
-
-def named_strategy(name: str) -> Callable[..., None]:
-    """Return the strategy of that name.
-
-    Raises:
-        PlanError: there is none; the message lists the names.
-    """
-    if name not in STRATEGIES:
-        raise PlanError(f"unknown strategy {name!r}; allowed are {', '.join(STRATEGIES)}")
-    return STRATEGIES[name]

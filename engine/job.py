@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from engine.errors import InputError, OutputError, PlanError
-from engine.fuse import named_strategy
 from engine.images import Source, open_source, split_key
 from engine.labels import open_labels
 from engine.masks import check_goal, check_replaceable
@@ -18,6 +17,7 @@ from engine.members import find_models
 from engine.pipeline import Ensemble
 from engine.plan import Plan, PlannedMember, read_plan
 from engine.sessions import Member, open_member
+from engine.strategies import named_strategy
 
 SAMPLES = Path(__file__).parent / "samples"
 SAMPLE_SCENES = 512

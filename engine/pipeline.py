@@ -17,12 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from engine.decode import Decoding
 from engine.errors import PlanError
-from engine.fuse import check_finite, fuse, named_strategy, normalised_weights
+from engine.fuse import check_finite, fuse, normalised_weights
 from engine.images import Batch, Source, from_array
 from engine.labels import as_labels, check_match
 from engine.members import FLOOR, Prepared, Voter, class_names, find_models, gather, ignored_class
 from engine.metrics import confusion_matrices
 from engine.sessions import Member, check_range, check_sample, open_member
+from engine.strategies import named_strategy
 
 BATCH_SIZE = 4
 
@@ -103,10 +104,9 @@ class Ensemble:
         self.ignored_class = ignored_class(self.members)
         if suppress is None:
             suppress = () if self.ignored_class is None else (self.ignored_class,)
-        decoding = Decoding(frozenset(suppress), tuple(bias), vote_stage)
+        decoding = Decoding(frozenset(suppress), bias=tuple(bias), vote_stage=vote_stage)
         named_strategy(strategy)
-        decoding.allowed(len(self.classes))
-        decoding.bias_row(len(self.classes))
+        decoding.rule(len(self.classes), log_domain=True)
         self.variant = Variant(strategy, decoding)
         self.weights = normalised_weights(weights, len(self.members), len(self.classes))
         # Members are summed in the order of their checksums: the order of the command line never shows in a result.

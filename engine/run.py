@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.decode import Decoding
-from engine.fuse import STRATEGIES
 from engine.images import Batch, Source
 from engine.labels import as_labels
 from engine.masks import MaskWriter
 from engine.metrics import Score
 from engine.pipeline import Ensemble, Predicted, Variant, available_cores
 from engine.preview import Tile
+from engine.strategies import STRATEGIES
 
 PREVIEW_TILES = 6
 

@@ -10,11 +10,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from engine.fuse import STRATEGIES
 from engine.metrics import CONVENTIONS, Score, class_iou, precision_recall
 from engine.pipeline import Ensemble, Variant
 from engine.run import Outcome, variant_name
 from engine.sessions import Member
+from engine.strategies import STRATEGIES
 
 SHOWN = ("keras-ignore", "labelled")
 

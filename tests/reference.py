@@ -97,3 +97,83 @@ def mean_iou(truth, predicted, classes, convention, ignored=0):
         if union:
             values.append(((t == c) & (p == c)).sum() / union)
     return np.mean(values) if values else np.nan
+
+
+def borda_scores(logits, weights=None):
+    members, _, classes, _ = logits.shape
+    above = (logits[:, :, :, None] > logits[:, :, None]).sum(axis=3)
+    equal = (logits[:, :, :, None] == logits[:, :, None]).sum(axis=3) - 1
+    ranks = (above + equal / 2) / (classes - 1)
+    return np.einsum("mbcp,mc->bcp", ranks, weighted(weights, members, classes))
+
+
+def left_to_others(logits):
+    """Sum of exp(logit - greatest) over all classes but the (first) greatest: small where a member is sure."""
+    ordered = np.sort(logits.astype(np.float64), axis=2)[:, :, ::-1]
+    return np.exp(ordered[:, :, 1:] - ordered[:, :, :1]).sum(axis=2)
+
+
+def max_confidence_scores(logits, weights=None):
+    part = logits if weights is None else logits[np.asarray(weights) > 0]
+    rest = left_to_others(part)[:, :, None]
+    # Members closer than float32 can tell count as equally sure.
+    return np.where(rest <= rest.min(axis=0) * (1 + 1e-5) + 1e-37, softmax(part), -1.0).max(axis=0)
+
+
+def entropy_weighted_scores(logits, weights=None):
+    q = softmax(logits)
+    entropy = -(q * np.log(np.maximum(q, 1e-300))).sum(axis=2, keepdims=True)
+    table = weighted(weights, logits.shape[0], logits.shape[2])
+    return np.einsum("mbcp,mc->bcp", q * np.exp(-entropy), table)
+
+
+def spread_out(logits, weights):
+    """Repeat each member as often as its weight says, in whole numbers."""
+    shares = [Fraction(repr(float(w))) for w in (np.ones(len(logits)) if weights is None else weights)]
+    common = np.lcm.reduce([share.denominator for share in shares])
+    return np.repeat(logits, [int(share * int(common)) for share in shares], axis=0)
+
+
+def median_prob_scores(logits, weights=None):
+    return np.median(softmax(spread_out(logits, weights)), axis=0)
+
+
+def trimmed_mean_scores(logits, weights=None, trim=0.25):
+    """Each member four times over, so that a quarter of the weight is a whole number of entries."""
+    q = np.sort(softmax(np.repeat(spread_out(logits, weights), 4, axis=0)), axis=0)
+    drop = round(trim * len(q))
+    return q[drop : len(q) - drop].mean(axis=0)
+
+
+def staple_scores(logits, weights=None, voted=None):
+    """Warfield's EM, written with arrays over everything."""
+    members, batch, classes, _ = logits.shape
+    voted = np.ones(classes, bool) if voted is None else voted
+    weights = np.ones(members) if weights is None else np.asarray(weights, float)
+    kept = weights > 0
+    power = weights[kept] / weights[kept].min()
+    said = np.where(voted[:, None], logits[kept], -np.inf).argmax(axis=2)
+    result = []
+    for b in range(batch):
+        one_hot = np.eye(classes)[said[:, b]]  # (members, pixels, classes)
+        belief = np.einsum("mpc,m->cp", one_hot, power / power.sum())
+        prior = np.log(np.maximum(belief.mean(axis=1), 1e-7))
+        tables = np.zeros((len(power), classes, classes))
+        for _ in range(100):
+            sums = np.einsum("cp,mpl->mcl", belief, one_hot)
+            total = sums.sum(axis=2, keepdims=True)
+            new = np.where(total > 0, np.maximum(sums / np.where(total > 0, total, 1), 1e-7), 1 / classes)
+            moved = np.abs(new - tables).max()
+            tables = new
+            if moved < 1e-5:
+                break
+            logs = prior[:, None] + np.einsum("mcl,mpl,m->cp", np.log(tables), one_hot, power)
+            belief = np.exp(logs - logs.max(axis=0))
+            belief /= belief.sum(axis=0)
+        result.append(belief)
+    return np.stack(result)
+
+
+def scores(name, logits, weights=None):
+    """Scores of a strategy by its name."""
+    return globals()[name.replace("-", "_") + "_scores"](logits, weights)

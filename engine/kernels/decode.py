@@ -1,38 +1,67 @@
-"""Scores of a block of pixels -> labels: class bias, suppression, argmax."""
+"""Scores of a block of pixels -> labels: gain and bias, suppression, argmax."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
 from engine.kernels import rows
 from engine.kernels.jit import kernel
 
+ONE = np.float32(1.0)
+NEVER = np.float32(-np.inf)
+
 
 @kernel
-def argmax_block(labels, scores, bias, allowed, best, label):  # type: ignore[no-untyped-def]
-    """Write the best allowed class of each pixel; the lowest id wins an exact tie.
+def argmax_block(labels, scores, rule, log_domain, best, label):  # type: ignore[no-untyped-def]
+    """Write the best class of each pixel that the rule leaves; the lowest id wins an exact tie.
 
     Args:
         labels: uint8 (pixels,), the result.
-        scores: float32 (classes, pixels); left changed (the bias is added in place).
-        bias: float32 (classes,).
-        allowed: bool (classes,), at least one of them true.
+        scores: float32 (classes, >= pixels); left changed (gain, bias and threshold are applied in place).
+        rule: :class:`engine.decode.Rule`.
+        log_domain: whether scores are logits; a threshold then looks at their softmax.
         best: float32 (pixels,) scratch.
         label: int32 (pixels,) scratch.
     """
     size = labels.size
+    conditional = rule.threshold <= ONE
+    if conditional:
+        drop_unlikely(scores, size, rule, log_domain)
     first = 0
-    while not allowed[first]:
+    while not (rule.allowed[first] or conditional):
         first += 1
-    rows.fill(label, np.int32(first))
-    rows.copy(best, scores[first, :size])
-    rows.fill(labels, np.uint8(0))
-    for i in range(size):
-        best[i] += bias[first]
-    for c in range(first + 1, scores.shape[0]):
-        if allowed[c]:
+    for c in range(first, scores.shape[0]):
+        if rule.allowed[c] or conditional:
             row = scores[c, :size]
-            for i in range(size):
-                row[i] += bias[c]
-            rows.take_greater(best, label, row, np.int32(c))
+            bias, gain = rule.bias[c], rule.gain[c]
+            if gain != ONE or bias != np.float32(0.0):
+                for i in range(size):
+                    row[i] = row[i] * gain + bias
+            if c == first:
+                rows.fill(label, np.int32(c))
+                rows.copy(best, row)
+            else:
+                rows.take_greater(best, label, row, np.int32(c))
     rows.narrow(labels, label)
+
+
+@kernel
+def drop_unlikely(scores, size, rule, log_domain):  # type: ignore[no-untyped-def]
+    """Set the scores of suppressed classes to minus infinity where their probability misses the threshold."""
+    classes = scores.shape[0]
+    for i in range(size):
+        shift, total = 0.0, 1.0
+        if log_domain:
+            shift, total = np.float64(scores[0, i]), 0.0
+            for c in range(1, classes):
+                shift = max(shift, np.float64(scores[c, i]))
+            for c in range(classes):
+                total += math.exp(np.float64(scores[c, i]) - shift)
+        for c in range(classes):
+            if not rule.allowed[c]:
+                value = np.float64(scores[c, i])
+                probability = math.exp(value - shift) / total if log_domain else value
+                if probability < rule.threshold:
+                    scores[c, i] = NEVER

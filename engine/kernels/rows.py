@@ -47,6 +47,20 @@ def add(row, term):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def multiply(row, factor):  # type: ignore[no-untyped-def]
+    """Multiply element by element."""
+    for i in range(row.size):
+        row[i] *= factor[i]
+
+
+@kernel
+def set_scaled(row, term, factor):  # type: ignore[no-untyped-def]
+    """Set ``factor * term`` with one factor for the row."""
+    for i in range(row.size):
+        row[i] = factor * term[i]
+
+
+@kernel
 def add_scaled(row, term, factor):  # type: ignore[no-untyped-def]
     """Add ``factor * term`` with one factor for the row."""
     for i in range(row.size):
@@ -58,6 +72,56 @@ def add_product(row, term, other, factor):  # type: ignore[no-untyped-def]
     """Add ``factor * term * other`` element by element."""
     for i in range(row.size):
         row[i] += factor * term[i] * other[i]
+
+
+@kernel
+def add_surprise(row, term, other, value, peak):  # type: ignore[no-untyped-def]
+    """Add ``term * other * (value - peak)`` element by element."""
+    for i in range(row.size):
+        row[i] += term[i] * other[i] * (value[i] - peak[i])
+
+
+@kernel
+def add_beaten(row, own, other, amount):  # type: ignore[no-untyped-def]
+    """Add ``amount`` where ``own`` is above ``other``, half of it where they are equal."""
+    half = HALF * amount
+    for i in range(row.size):
+        a, b, old = own[i], other[i], row[i]
+        equal = half if a == b else np.float32(0.0)
+        row[i] = old + (amount if a > b else equal)
+
+
+@kernel
+def count_equal(row, value, peak):  # type: ignore[no-untyped-def]
+    """Add 1 where ``value`` is the peak."""
+    for i in range(row.size):
+        row[i] += ONE if value[i] == peak[i] else np.float32(0.0)
+
+
+@kernel
+def add_odds(row, term, other, value, peak):  # type: ignore[no-untyped-def]
+    """Add ``term / other`` where ``value`` is below the peak."""
+    for i in range(row.size):
+        odds = term[i] / other[i]
+        row[i] += odds if value[i] < peak[i] else np.float32(0.0)
+
+
+@kernel
+def take_surer(row, term, rest, least):  # type: ignore[no-untyped-def]
+    """Where ``rest`` is below ``least`` take ``term``; where it equals it, the greater of the two."""
+    for i in range(row.size):
+        new, old, a, b = term[i], row[i], rest[i], least[i]
+        greater = new if new > old else old
+        kept = greater if a == b else old
+        row[i] = new if a < b else kept
+
+
+@kernel
+def lower_to(row, other):  # type: ignore[no-untyped-def]
+    """Keep the smaller of the two."""
+    for i in range(row.size):
+        new, old = other[i], row[i]
+        row[i] = new if new < old else old
 
 
 @kernel

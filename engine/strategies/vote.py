@@ -5,11 +5,69 @@ Votes and the tie-break are summed in whole numbers, so the result cannot depend
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
+from math import gcd, lcm
+
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.kernels import rows
 from engine.kernels.jit import BLOCK, kernel
-from engine.kernels.mean_prob import softmax_terms
+from engine.kernels.softmax import softmax_terms
+from engine.strategies.task import Task
+
+# The sum of one column of voting units: leaves room in int32 for a class bias, in int64 for the tie-break.
+MOST_UNITS = 2**30
+# Below any count of votes: a class that a threshold has struck out.
+STRUCK = np.int32(-(2**31))
+
+
+def vote(task: Task) -> None:
+    """Score of a class = share of the votes; a member votes for its best class with its weight.
+
+    With the stage ``members`` (and no threshold) a member votes among the classes that are not suppressed, otherwise
+    among all, and what is suppressed is replaced afterwards. ``task.ties`` counts the pixels a tie-break decided.
+    """
+    classes = task.logits.shape[2]
+    units = np.stack([voting_units(column) for column in task.weights.T], axis=1)
+    # Spread to the full range, so that a bias finer than one vote is not rounded away; the ratios stay exact.
+    units *= MOST_UNITS // units.sum(axis=0)
+    total = units.sum(axis=0)
+    rule = task.rule()
+    bias = np.clip(np.rint(rule.bias.astype(np.float64) * total), 1 - MOST_UNITS, MOST_UNITS - 1).astype(np.int32)
+    least = np.ceil(np.minimum(task.decoding.threshold or 0.0, 1.0) * total).astype(np.int32)
+    unconditional = task.decoding.threshold is None
+    voted = rule.allowed
+    if task.decoding.vote_stage == "fused" or not unconditional:
+        voted = np.ones(classes, np.bool_)
+    allowed = rule.allowed if unconditional else np.ones(classes, np.bool_)
+    least[rule.allowed] = 0
+    gain = rule.gain.astype(np.float64)
+    _vote(task.logits, units.astype(np.int32), gain, bias, least, voted, allowed, task.labels, task.ties)
+
+
+def voting_units(weights: Sequence[float] | NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return whole numbers in the ratio of the weights, so that sums of votes are exact and ties are true ties.
+
+    Args:
+        weights: (members,), not negative, summing to 1. Ratios of whole numbers up to 100,000 in sum (1/6 and 2/6,
+            say, though neither is a float) are found again exactly; finer ones are rounded to their sum / 2**30.
+
+    Returns:
+        int64 (members,), summing to at most 2**30.
+    """
+    fractions = [Fraction(float(weight)).limit_denominator(100_000) for weight in weights]
+    if abs(sum(fractions) - 1) > 1e-9:
+        fractions = [Fraction(float(weight)) for weight in weights]
+    scale = lcm(*(fraction.denominator for fraction in fractions))
+    whole = [int(fraction * scale) for fraction in fractions]
+    shared = gcd(*whole)
+    whole = [value // shared for value in whole]
+    total = sum(whole)
+    if total > MOST_UNITS:
+        whole = [value * MOST_UNITS // total for value in whole]
+    return np.asarray(whole, np.int64)
 
 
 @kernel
@@ -77,18 +135,32 @@ def take_likelier(label, highest, mean, row, top, candidate):  # type: ignore[no
 
 
 @kernel
-def vote(logits, units, bias_units, voted, allowed, labels, ties):  # type: ignore[no-untyped-def]
-    """Fuse and decode a batch in one pass.
+def settle(votes, size, gain, bias, least):  # type: ignore[no-untyped-def]
+    """Strike out what misses its least count, then apply gain and bias, in place.
 
     Args:
-        logits: float32 (members, batch, classes, pixels), C-contiguous.
-        units: int32 (members, classes), the weights as whole numbers; a column sums to at most 2**30.
-        bias_units: int32 (classes,), the class bias in the same units.
-        voted: bool (classes,), the classes a member may vote for.
-        allowed: bool (classes,), the classes the result may hold.
-        labels: uint8 (batch, pixels), the result.
-        ties: int64 (batch,), the result: pixels that the tie-break decided.
+        votes: int32 (classes, >= size).
+        size: pixels of the block.
+        gain: float64 (classes,).
+        bias: int32 (classes,), in units.
+        least: int32 (classes,), in units.
     """
+    most = np.float64(2**30)
+    for c in range(votes.shape[0]):
+        row = votes[c, :size]
+        if least[c] > 0:
+            for i in range(size):
+                row[i] = STRUCK if row[i] < least[c] else row[i]
+        if gain[c] != 1.0:
+            for i in range(size):
+                row[i] = row[i] if row[i] == STRUCK else np.int32(min(row[i] * gain[c], most))
+        if bias[c] != 0:
+            for i in range(size):
+                row[i] = row[i] if row[i] == STRUCK else row[i] + bias[c]
+
+
+@kernel
+def _vote(logits, units, gain, bias, least, voted, allowed, labels, ties):  # type: ignore[no-untyped-def]
     members, batch, classes, pixels = logits.shape
     votes = np.empty((classes, BLOCK), np.int32)
     means = np.empty((classes, BLOCK), np.int64)
@@ -106,9 +178,10 @@ def vote(logits, units, bias_units, voted, allowed, labels, ties):  # type: igno
             stop = min(start + BLOCK, pixels)
             n = stop - start
             for c in range(classes):
-                rows.fill(votes[c, :n], bias_units[c])
+                rows.fill(votes[c, :n], np.int32(0))
             for m in range(members):
                 cast_votes(votes, logits[m, b], units[m], voted, best[:n], label[:n], start, stop)
+            settle(votes, n, gain, bias, least)
             count = count_top(votes, allowed, top[:n], label[:n], bits[:n])
             if count > 0:
                 ties[b] += count

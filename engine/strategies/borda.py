@@ -1,0 +1,37 @@
+"""borda: each member ranks the classes; the weighted mean of the ranks decides (Borda 1781)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.kernels import rows
+from engine.kernels.decode import argmax_block
+from engine.kernels.jit import BLOCK, kernel
+from engine.strategies.task import Task
+
+
+def borda(task: Task) -> None:
+    """Score of a class = sum over members of weight x (classes it beats + half of those it equals) / (classes - 1)."""
+    _borda(task.logits, task.single_weights, task.rule(), task.labels)
+
+
+@kernel
+def _borda(logits, weights, rule, labels):  # type: ignore[no-untyped-def]
+    members, batch, classes, pixels = logits.shape
+    scores = np.empty((classes, BLOCK), np.float32)
+    best = np.empty(BLOCK, np.float32)
+    label = np.empty(BLOCK, np.int32)
+    for b in range(batch):
+        for start in range(0, pixels, BLOCK):
+            stop = min(start + BLOCK, pixels)
+            n = stop - start
+            for c in range(classes):
+                rows.fill(scores[c, :n], np.float32(0.0))
+            for m in range(members):
+                for c in range(classes):
+                    own = logits[m, b, c, start:stop]
+                    unit = weights[m, c] / np.float32(classes - 1)
+                    for d in range(classes):
+                        if d != c:
+                            rows.add_beaten(scores[c, :n], own, logits[m, b, d, start:stop], unit)
+            argmax_block(labels[b, start:stop], scores, rule, False, best[:n], label[:n])

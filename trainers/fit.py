@@ -98,6 +98,8 @@ def load_for(config: FitConfig) -> Dataset:
     if 0 < config.max_tiles < len(data):
         chosen = np.random.default_rng((config.seed, 1)).permutation(len(data))[: config.max_tiles]
         data = data.take(np.sort(chosen))
+    if data.groups is None and not config.train_all:
+        say("note: no groups given: tiles are split at random, and where they overlap the score is optimistic")
     return data
 
 
@@ -142,8 +144,6 @@ def split(config: FitConfig, data: Dataset) -> tuple[Dataset, Dataset | None]:
     """Return training and held-out tiles; None for the latter when the run trains on all."""
     if config.train_all:
         return data, None
-    if data.groups is None:
-        say("note: no groups given: tiles are split at random, and where they overlap the score is optimistic")
     fold = assign_folds(data.labels, data.groups, config.folds, config.seed, len(data.class_names))
     return data.take(np.flatnonzero(fold != config.fold)), data.take(np.flatnonzero(fold == config.fold))
 

@@ -104,7 +104,8 @@ def borda_scores(logits, weights=None):
     above = (logits[:, :, :, None] > logits[:, :, None]).sum(axis=3)
     equal = (logits[:, :, :, None] == logits[:, :, None]).sum(axis=3) - 1
     ranks = (above + equal / 2) / (classes - 1)
-    return np.einsum("mbcp,mc->bcp", ranks, weighted(weights, members, classes))
+    # Rounded, so that equal sums of ranks are equal whatever the order of the additions.
+    return np.round(np.einsum("mbcp,mc->bcp", ranks, weighted(weights, members, classes)), 12)
 
 
 def left_to_others(logits):

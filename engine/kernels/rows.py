@@ -54,6 +54,13 @@ def multiply(row, factor):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def scale(row, factor):  # type: ignore[no-untyped-def]
+    """Multiply by one factor for the row."""
+    for i in range(row.size):
+        row[i] *= factor
+
+
+@kernel
 def set_scaled(row, term, factor):  # type: ignore[no-untyped-def]
     """Set ``factor * term`` with one factor for the row."""
     for i in range(row.size):
@@ -83,12 +90,12 @@ def add_surprise(row, term, other, value, peak):  # type: ignore[no-untyped-def]
 
 @kernel
 def add_beaten(row, own, other, amount):  # type: ignore[no-untyped-def]
-    """Add ``amount`` where ``own`` is above ``other``, half of it where they are equal."""
-    half = HALF * amount
+    """Add ``2 * amount`` where ``own`` is above ``other``, ``amount`` where they are equal."""
+    twice = amount + amount
     for i in range(row.size):
         a, b, old = own[i], other[i], row[i]
-        equal = half if a == b else np.float32(0.0)
-        row[i] = old + (amount if a > b else equal)
+        equal = amount if a == b else np.float32(0.0)
+        row[i] = old + (twice if a > b else equal)
 
 
 @kernel

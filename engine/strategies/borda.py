@@ -8,15 +8,23 @@ from engine.kernels import rows
 from engine.kernels.decode import argmax_block
 from engine.kernels.jit import BLOCK, kernel
 from engine.strategies.task import Task
+from engine.strategies.vote import voting_units
+
+# Whole numbers up to here are exact in float32, so that equal ranks are true ties whatever the members' order.
+MOST_EXACT = 2**24
 
 
 def borda(task: Task) -> None:
     """Score of a class = sum over members of weight x (classes it beats + half of those it equals) / (classes - 1)."""
-    _borda(task.logits, task.single_weights, task.rule(), task.labels)
+    classes = task.logits.shape[2]
+    most = MOST_EXACT // (2 * (classes - 1))
+    units = np.stack([voting_units(column, most) for column in task.weights.T], axis=1)
+    share = 1.0 / (2.0 * (classes - 1) * units.sum(axis=0))
+    _borda(task.logits, units.astype(np.float32), share.astype(np.float32), task.rule(), task.labels)
 
 
 @kernel
-def _borda(logits, weights, rule, labels):  # type: ignore[no-untyped-def]
+def _borda(logits, units, share, rule, labels):  # type: ignore[no-untyped-def]
     members, batch, classes, pixels = logits.shape
     scores = np.empty((classes, BLOCK), np.float32)
     best = np.empty(BLOCK, np.float32)
@@ -27,11 +35,10 @@ def _borda(logits, weights, rule, labels):  # type: ignore[no-untyped-def]
             n = stop - start
             for c in range(classes):
                 rows.fill(scores[c, :n], np.float32(0.0))
-            for m in range(members):
-                for c in range(classes):
+                for m in range(members):
                     own = logits[m, b, c, start:stop]
-                    unit = weights[m, c] / np.float32(classes - 1)
                     for d in range(classes):
                         if d != c:
-                            rows.add_beaten(scores[c, :n], own, logits[m, b, d, start:stop], unit)
+                            rows.add_beaten(scores[c, :n], own, logits[m, b, d, start:stop], units[m, c])
+                rows.scale(scores[c, :n], share[c])
             argmax_block(labels[b, start:stop], scores, rule, False, best[:n], label[:n])

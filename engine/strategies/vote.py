@@ -47,26 +47,27 @@ def vote(task: Task) -> None:
     _vote(task.logits, units.astype(np.int32), gain, bias, least, voted, allowed, task.labels, task.ties)
 
 
-def voting_units(weights: Sequence[float] | NDArray[np.float64]) -> NDArray[np.int64]:
+def voting_units(weights: Sequence[float] | NDArray[np.float64], most: int = MOST_UNITS) -> NDArray[np.int64]:
     """Return whole numbers in the ratio of the weights, so that sums of votes are exact and ties are true ties.
 
     Args:
         weights: (members,), not negative, summing to 1. Ratios of whole numbers up to 100,000 in sum (1/6 and 2/6,
-            say, though neither is a float) are found again exactly; finer ones are rounded to their sum / 2**30.
+            say, though neither is a float) are found again exactly; finer ones are rounded to their sum / most.
+        most: what they may sum to.
 
     Returns:
-        int64 (members,), summing to at most 2**30.
+        int64 (members,), summing to at most ``most``.
     """
     fractions = [Fraction(float(weight)).limit_denominator(100_000) for weight in weights]
-    if abs(sum(fractions) - 1) > 1e-9:
+    if abs(float(sum(fractions)) - 1) > 1e-9:
         fractions = [Fraction(float(weight)) for weight in weights]
     scale = lcm(*(fraction.denominator for fraction in fractions))
     whole = [int(fraction * scale) for fraction in fractions]
     shared = gcd(*whole)
     whole = [value // shared for value in whole]
     total = sum(whole)
-    if total > MOST_UNITS:
-        whole = [value * MOST_UNITS // total for value in whole]
+    if total > most:
+        whole = [value * most // total for value in whole]
     return np.asarray(whole, np.int64)
 
 

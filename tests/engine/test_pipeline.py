@@ -12,6 +12,7 @@ from engine.errors import ContractError, PlanError
 from engine.images import from_array
 from engine.pipeline import Variant
 from engine.run import every_variant, run
+from engine.strategies import STRATEGIES
 from tests import reference
 from tests.engine.nets import save_member, save_specialists
 
@@ -27,7 +28,9 @@ def labels_of(logits, strategy, weights=None, allowed=None):
     allowed = np.ones(logits.shape[2], bool) if allowed is None else allowed
     if strategy == "vote":
         return reference.vote_labels(logits, weights, allowed)[0]
-    scores = getattr(reference, strategy.replace("-", "_") + "_scores")(logits, weights)
+    if strategy == "staple":
+        return reference.argmax_allowed(reference.staple_scores(logits, weights, allowed), allowed)
+    scores = reference.scores(strategy, logits, weights)
     return reference.argmax_allowed(scores, allowed)
 
 
@@ -35,7 +38,7 @@ def masks(labels, images):
     return labels.reshape(images.shape)
 
 
-@pytest.mark.parametrize("strategy", ["mean-logit", "mean-prob", "vote"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("suppress", [(), (0,)])
 def test_a_prediction_equals_plain_onnxruntime_and_numpy(world, strategy, suppress):
     weights = [1, 2, 0.5]
@@ -54,7 +57,7 @@ def test_batches_and_workers_never_show(world):
         np.testing.assert_array_equal(ensemble.predict(world.images, batch_size, workers), want)
 
 
-@pytest.mark.parametrize("strategy", ["mean-logit", "mean-prob", "vote"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_members_order_never_shows(world, strategy):
     paths = sorted(world.models.glob("*.onnx"))
     one = Ensemble.open(paths, strategy=strategy, weights=[1, 2, 3]).predict(world.images)
@@ -95,7 +98,7 @@ def test_the_specialist_of_a_suppressed_class_need_not_be_there(world, tmp_path)
         Ensemble.open(tmp_path / "four", suppress=(1,))
 
 
-@pytest.mark.parametrize("strategy", ["mean-logit", "mean-prob", "vote"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_scoring_other_variants_changes_no_label(world, tmp_path, strategy):
     """What the specialist of class 0 says must not reach the suppressed result, whether it ran or not."""
     models = [world.models, save_specialists(tmp_path / "five")]
@@ -110,7 +113,7 @@ def test_every_variant_is_scored_as_if_alone(world):
     ensemble = Ensemble.open(world.models)
     images, labels = from_array(world.images), from_array(world.labels, "labels")
     outcome = run(ensemble, images, None, labels, every_variant(ensemble))
-    assert len(outcome.scores) == 2 * (3 + 3)
+    assert len(outcome.scores) == 2 * (3 + len(STRATEGIES))
     logits = plain_logits(sorted(world.models.glob("*.onnx")), world.images)
     for variant, score in outcome.scores.items():
         chosen = logits if variant.member is None else logits[[variant.member]]

@@ -42,6 +42,16 @@ def load_keras() -> Any:
     return keras
 
 
+def load_onnx() -> Any:
+    """Import and return ``onnx``; TensorFlow stays out.
+
+    Raises:
+        PlanError: the package is missing.
+    """
+    _import("onnx")
+    return sys.modules["onnx"]
+
+
 def _import(name: str) -> None:
     try:
         import_module(name)

@@ -162,7 +162,7 @@ def _export_all(
 
 
 def _targets(models: list[Path], out: Path, overwrite: bool) -> dict[Path, Path]:
-    from exporters.keras_to_onnx import check_free
+    from exporters.files import check_free
 
     as_file = out.suffix == ".onnx" and not out.is_dir()
     if as_file and len(models) > 1:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.contract import METADATA_KEY, ModelContract
-from engine.errors import ModelError, OutputError
+from engine.contract import ModelContract
+from engine.errors import ModelError
 from engine.version import VERSION
 from exporters import parity
 from exporters.archive import ending_activation, load_net, net_shape, read_contract
 from exporters.backend import load_keras
+from exporters.files import check_free, stamp, write_atomically
 from exporters.graph import OPSET, STEPS, GraphStep, check_opset, convert, count, name_axes
 from exporters.parity import Parity, Tolerance
 from exporters.promise import ContractOptions, promise
@@ -154,47 +153,3 @@ def _refine(
         dropped.append(step.name)
         report(f"step {step.name!r} was left out ({reason})")
     return model, figures, dropped
-
-
-def stamp(model: Any, contract: ModelContract) -> Any:
-    """Write a contract into the metadata of an ONNX model, replacing one that is there, and sign the model."""
-    kept = [(item.key, item.value) for item in model.metadata_props if item.key != METADATA_KEY]
-    del model.metadata_props[:]
-    for key, value in (*kept, (METADATA_KEY, contract.to_json())):
-        model.metadata_props.add(key=key, value=value)
-    model.producer_name, model.producer_version, model.doc_string = "maskfuse", VERSION, ""
-    model.graph.doc_string = ""
-    return model
-
-
-def check_free(out: Path, overwrite: bool) -> None:
-    """Refuse an output path that cannot be written.
-
-    Raises:
-        OutputError: it exists and ``overwrite`` is off, it is a folder, or a file stands where its folder should.
-    """
-    if out.is_dir():
-        raise OutputError(f"{out}: a folder; give the name of a file in it")
-    if out.exists() and not overwrite:
-        raise OutputError(f"{out}: already exists; choose another name or say --overwrite")
-    folder = next(parent for parent in out.absolute().parents if parent.exists())
-    if not folder.is_dir():
-        raise OutputError(f"{out}: {folder} is a file, not a folder; choose another name")
-
-
-def write_atomically(out: Path, data: bytes) -> None:
-    """Write a file as a whole or not at all; a missing folder is made.
-
-    Raises:
-        OutputError: the folder cannot be written to.
-    """
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.replace(out)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error.strerror}); check the folder and its space") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)

@@ -1,0 +1,207 @@
+"""Puts whole ONNX models into one graph: names kept apart, one operator set, nothing left that no output needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import ModelError
+from exporters.backend import load_onnx
+
+# Below 13, Softmax, ReduceSum and quantisation a channel read differently.
+LEAST_OPSET = 13
+
+
+def read_model(path: Path) -> Any:
+    """Load an ONNX file with its external data, if it has any.
+
+    Raises:
+        ModelError: not an ONNX file, or its data are missing.
+        PlanError: the ``export`` extra is missing.
+    """
+    onnx = load_onnx()
+    try:
+        model = onnx.load(path)
+    except Exception as error:  # protobuf, file system and the checker of external data share no base class
+        raise ModelError(f"{path}: not readable as ONNX ({first_line(error)}); export or copy it again") from None
+    if not model.graph.node:
+        raise ModelError(f"{path}: it holds no graph; export or copy it again")
+    return model
+
+
+def opset_of(model: Any) -> int:
+    """Return the version of the standard operator set a model uses."""
+    return max((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+
+
+def at_opset(model: Any, opset: int, path: Path) -> Any:
+    """Return the model written in another version of the standard operator set; itself where it has that one.
+
+    Raises:
+        ModelError: an operator of it cannot be rewritten.
+    """
+    if opset_of(model) == opset:
+        return model
+    onnx = load_onnx()
+    from onnx import version_converter
+
+    own = [(entry.domain, entry.version) for entry in model.opset_import if entry.domain not in ("", "ai.onnx")]
+    try:
+        converted = version_converter.convert_version(model, opset)
+    except Exception as error:  # the converter raises RuntimeError and its own kinds alike
+        raise ModelError(
+            f"{path}: cannot be brought from opset {opset_of(model)} to {opset} ({first_line(error)}); export it anew"
+        ) from None
+    present = {entry.domain for entry in converted.opset_import}
+    converted.opset_import.extend(onnx.helper.make_opsetid(*pair) for pair in own if pair[0] not in present)
+    return converted
+
+
+class Composer:
+    """Builds one graph out of whole models and single nodes.
+
+    Every method that adds something returns the name of the tensor it computes.
+    """
+
+    def __init__(self, opset: int) -> None:
+        """Start an empty graph in a version of the standard operator set."""
+        self._onnx = load_onnx()
+        self.opset = opset
+        self._ir_version = 0
+        self._nodes: list[Any] = []
+        self._initializers: list[Any] = []
+        self._sparse: list[Any] = []
+        self._functions: list[Any] = []
+        self._imports = {"": opset}
+
+    def constant(self, values: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> str:
+        """Add a constant tensor."""
+        name = f"constant_{len(self._initializers)}"
+        self._initializers.append(self._onnx.numpy_helper.from_array(np.asarray(values, dtype), name))
+        return name
+
+    def row(self, values: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> str:
+        """Add one value a class (or channel), shaped (1, classes, 1, 1) to meet planar maps."""
+        return self.constant(np.asarray(values, dtype).reshape(1, -1, 1, 1), dtype)
+
+    def add(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node of one output."""
+        return self.call(kind, inputs, f"{kind.lower()}_{len(self._nodes)}", **attributes)
+
+    def call(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """Add a node of one output with a name of its own."""
+        self._nodes.append(self._onnx.helper.make_node(kind, list(inputs), [output], name=output, **attributes))
+        return output
+
+    def cast(self, tensor: str, dtype: npt.DTypeLike) -> str:
+        """Add a conversion to another type."""
+        return self.add("Cast", tensor, to=self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+    def greatest(self, tensor: str) -> str:
+        """Add the greatest value over the classes, kept as an axis of length 1."""
+        if self.opset >= 18:
+            return self.add("ReduceMax", tensor, self.constant([1], np.int64))
+        return self.add("ReduceMax", tensor, axes=[1])
+
+    def absorb(self, model: Any, prefix: str, feed: str, outputs: Sequence[str]) -> list[str]:
+        """Put a whole model in, each of its names under a prefix.
+
+        Args:
+            model: of this composer's operator set; left as it is.
+            prefix: unique to this model, and no beginning of another name here.
+            feed: the tensor its one input reads.
+            outputs: tensors of it that are wanted.
+
+        Returns:
+            What those tensors are called here.
+        """
+        weights = {item.name for item in model.graph.initializer}
+        copy = type(model)()
+        copy.CopyFrom(model)
+        del copy.graph.value_info[:]
+        # Files of IR version 3 list their weights among the inputs; a second source of them would be ambiguous here.
+        real = [item for item in copy.graph.input if item.name not in weights]
+        del copy.graph.input[:]
+        copy.graph.input.extend(real)
+        self._onnx.compose.add_prefix(copy, prefix, inplace=True)
+        for node in copy.graph.node:
+            _reach_weights(node, weights, prefix)
+        self._nodes.append(self._onnx.helper.make_node("Identity", [feed], [copy.graph.input[0].name], name=prefix))
+        self._nodes.extend(copy.graph.node)
+        self._initializers.extend(copy.graph.initializer)
+        self._sparse.extend(copy.graph.sparse_initializer)
+        self._functions.extend(copy.functions)
+        self._ir_version = max(self._ir_version, int(copy.ir_version))
+        for entry in copy.opset_import:
+            if entry.domain not in ("", "ai.onnx"):
+                self._imports[entry.domain] = max(self._imports.get(entry.domain, 0), entry.version)
+        return [prefix + name for name in outputs]
+
+    def finish(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
+        """Return the model, without the nodes and weights that no output needs.
+
+        Args:
+            inputs: what the graph takes, as ``ValueInfoProto``.
+            outputs: what it gives.
+        """
+        make = self._onnx.helper
+        nodes = live_nodes(self._nodes, [item.name for item in outputs])
+        used = {name for node in nodes for name in _names_read(node)}
+        graph = make.make_graph(nodes, "maskfuse", list(inputs), list(outputs))
+        graph.initializer.extend(item for item in self._initializers if item.name in used)
+        graph.sparse_initializer.extend(item for item in self._sparse if item.values.name in used)
+        imports = [make.make_opsetid(*pair) for pair in self._imports.items()]
+        least = make.find_min_ir_version_for(imports, ignore_unknown=True)
+        model = make.make_model(graph, opset_imports=imports, ir_version=max(self._ir_version, least))
+        model.functions.extend(self._functions)
+        return model
+
+
+def live_nodes(nodes: Sequence[Any], outputs: Iterable[str]) -> list[Any]:
+    """Return the nodes that the outputs depend on, in their order, which must be topological."""
+    needed = set(outputs)
+    kept = []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            needed.update(_names_read(node))
+            kept.append(node)
+    return kept[::-1]
+
+
+def maps_of(model: Any, output: str, count: int) -> list[str] | None:
+    """Return the tensors that an output joins, one a map, or None where it is not such a join of ``count`` tensors."""
+    node = next((node for node in model.graph.node if output in node.output), None)
+    if node is None or node.op_type != "Concat" or len(node.input) != count:
+        return None
+    axis = next((int(item.i) for item in node.attribute if item.name == "axis"), 0)
+    return list(node.input) if axis in (1, -3) else None
+
+
+def first_line(error: BaseException) -> str:
+    """Return kind and first line of a foreign error, at most 200 characters."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0][:200] if text else 'no message'}"
+
+
+def _reach_weights(node: Any, weights: set[str], prefix: str) -> None:
+    """Prefix the outer weights that the inner graphs of a node read; ``add_prefix`` leaves those out."""
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                for index, name in enumerate(inner.input):
+                    inner.input[index] = prefix + name if name in weights else name
+                _reach_weights(inner, weights, prefix)
+
+
+def _names_read(node: Any) -> set[str]:
+    """Return the tensors a node reads, those that its inner graphs take from outside among them."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            names.update(name for inner in graph.node for name in _names_read(inner))
+            names.update(output.name for output in graph.output)
+    return names

@@ -1,0 +1,56 @@
+"""What every exporter does with its output: a free path, a stamped contract, a file written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+from engine.contract import METADATA_KEY, ModelContract
+from engine.errors import OutputError
+from engine.version import VERSION
+
+
+def stamp(model: Any, contract: ModelContract) -> Any:
+    """Write a contract into the metadata of an ONNX model, replacing one that is there, and sign the model."""
+    kept = [(item.key, item.value) for item in model.metadata_props if item.key != METADATA_KEY]
+    del model.metadata_props[:]
+    for key, value in (*kept, (METADATA_KEY, contract.to_json())):
+        model.metadata_props.add(key=key, value=value)
+    model.producer_name, model.producer_version, model.doc_string = "maskfuse", VERSION, ""
+    model.graph.doc_string = ""
+    return model
+
+
+def check_free(out: Path, overwrite: bool) -> None:
+    """Refuse an output path that cannot be written.
+
+    Raises:
+        OutputError: it exists and ``overwrite`` is off, it is a folder, or a file stands where its folder should.
+    """
+    if out.is_dir():
+        raise OutputError(f"{out}: a folder; give the name of a file in it")
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out}: already exists; choose another name or say --overwrite")
+    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise OutputError(f"{out}: {folder} is a file, not a folder; choose another name")
+
+
+def write_atomically(out: Path, data: bytes) -> None:
+    """Write a file as a whole or not at all; a missing folder is made.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        partial.replace(out)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error.strerror}); check the folder and its space") from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -81,7 +81,11 @@ def ensemble(
     labels: Annotated[str, typer.Option(help="True masks of the same images, to score in the same run.")] = "",
     strategy: Annotated[
         str | None,
-        typer.Option(help="mean-logit (default), mean-prob or vote.", rich_help_panel=FUSION),
+        typer.Option(
+            help="mean-logit (default), mean-prob, vote, borda, max-confidence, entropy-weighted, median-prob, "
+            "trimmed-mean or staple.",
+            rich_help_panel=FUSION,
+        ),
     ] = None,
     weights: Annotated[
         str, typer.Option(help="One weight a member, in the order of --models: 2,1,0.5.", rich_help_panel=FUSION)
@@ -108,6 +112,30 @@ def ensemble(
     bias: Annotated[
         str, typer.Option(help="Added to the fused score of each class: 0,0,0.1,0,0.3.", rich_help_panel=FUSION)
     ] = "",
+    prior: Annotated[
+        str,
+        typer.Option(
+            help="Target over training frequency of each class: 1,1,1,1,3. Multiplies probabilities.",
+            rich_help_panel=FUSION,
+        ),
+    ] = "",
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Suppress only where the class's probability is below this; without it, everywhere.",
+            rich_help_panel=FUSION,
+        ),
+    ] = None,
+    min_region: Annotated[
+        int | None,
+        typer.Option(help="Give regions of fewer pixels to the class around them.", rich_help_panel=FUSION),
+    ] = None,
+    flips: Annotated[
+        str | None,
+        typer.Option(
+            help="Let members see mirror images too: none, horizontal, vertical or both.", rich_help_panel=FUSION
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Images a worker takes at a time.", rich_help_panel=RUN)] = 4,
     workers: Annotated[int, typer.Option(help="Threads; 0 means one a core.", rich_help_panel=RUN)] = 0,
     limit: Annotated[int, typer.Option(help="Only the first so many images; 0 means all.", rich_help_panel=RUN)] = 0,
@@ -154,6 +182,10 @@ def ensemble(
         no_suppress=no_suppress,
         vote_stage=vote_stage,
         bias=bias,
+        prior=prior,
+        threshold=threshold,
+        min_region=min_region,
+        flips=flips,
         limit=limit,
         preview=preview,
         overwrite=overwrite,

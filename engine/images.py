@@ -43,6 +43,11 @@ class Batch:
     ids: list[str]
     pixels: NDArray[Any]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return (height, width)."""
+        return (self.pixels.shape[1], self.pixels.shape[2])
+
 
 @dataclass(frozen=True)
 class Source:

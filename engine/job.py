@@ -38,6 +38,10 @@ class Options:
     no_suppress: bool = False
     vote_stage: str | None = None
     bias: str = ""
+    prior: str = ""
+    threshold: float | None = None
+    min_region: int | None = None
+    flips: str | None = None
     limit: int = 0
     preview: Path | None = None
     overwrite: bool = False
@@ -143,8 +147,12 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
         suppress=suppress,
         strategy=strategy,
         weights=numbers(options.weights, "weights") if options.weights else _plan_weights(opened, planned),
-        bias=numbers(options.bias, "bias") if options.bias else plan.bias,
+        flips=options.flips or plan.flips or "none",
+        bias=tuple(numbers(options.bias, "bias")) if options.bias else plan.bias,
+        prior=tuple(numbers(options.prior, "prior")) if options.prior else plan.prior,
         vote_stage=options.vote_stage or plan.vote_stage or "members",
+        threshold=plan.threshold if options.threshold is None else options.threshold,
+        min_region=(plan.min_region if options.min_region is None else options.min_region) or 0,
     )
 
 

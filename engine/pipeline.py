@@ -17,11 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from engine.decode import Decoding
 from engine.errors import PlanError
+from engine.flips import flipped, named_flips
 from engine.fuse import check_finite, fuse, normalised_weights
 from engine.images import Batch, Source, from_array
 from engine.labels import as_labels, check_match
 from engine.members import FLOOR, Prepared, Voter, class_names, find_models, gather, ignored_class
 from engine.metrics import confusion_matrices
+from engine.regions import absorb_small_regions
 from engine.sessions import Member, check_range, check_sample, open_member
 from engine.strategies import named_strategy
 
@@ -83,31 +85,32 @@ class Ensemble:
         strategy: str = "mean-logit",
         weights: ArrayLike | None = None,
         suppress: Collection[int] | None = None,
-        bias: Sequence[float] = (),
-        vote_stage: str = "members",
+        flips: str = "none",
+        **decoding: Any,
     ) -> None:
         """Put an ensemble together.
 
         Args:
             members: what :func:`engine.members.gather` returned.
-            strategy: ``mean-logit``, ``mean-prob`` or ``vote``.
+            strategy: a name out of :data:`engine.strategies.STRATEGIES`.
             weights: one weight a member, or a row of one a class; None for equal ones.
             suppress: classes never predicted; None for the ignored class the contracts declare.
-            bias: class bias added to the fused scores; empty for none.
-            vote_stage: ``members`` or ``fused``, see :class:`engine.decode.Decoding`.
+            flips: ``none``, ``horizontal``, ``vertical`` or ``both``: mirror images a member sees too.
+            **decoding: further fields of :class:`engine.decode.Decoding`: ``threshold``, ``bias``, ``prior``,
+                ``vote_stage``, ``min_region``.
 
         Raises:
-            PlanError: unknown strategy, impossible weights, bias or suppression.
+            PlanError: unknown strategy or flips, impossible weights or decoding.
         """
         self.members = list(members)
         self.classes = class_names(self.members)
         self.ignored_class = ignored_class(self.members)
         if suppress is None:
             suppress = () if self.ignored_class is None else (self.ignored_class,)
-        decoding = Decoding(frozenset(suppress), bias=tuple(bias), vote_stage=vote_stage)
         named_strategy(strategy)
-        decoding.rule(len(self.classes), log_domain=True)
-        self.variant = Variant(strategy, decoding)
+        self.variant = Variant(strategy, Decoding(frozenset(suppress), **decoding))
+        self.variant.decoding.rule(len(self.classes), log_domain=True)
+        self.flips = named_flips(flips)
         self.weights = normalised_weights(weights, len(self.members), len(self.classes))
         # Members are summed in the order of their checksums: the order of the command line never shows in a result.
         ranked = sorted(range(len(self.members)), key=lambda index: self.members[index].checksum)
@@ -134,7 +137,7 @@ class Ensemble:
             stated: contract fields for files that carry no contract.
             suppress: classes never predicted, by id or name; None for the ignored class the contracts declare.
             grey_as_rgb: let nets of three channels take grey images.
-            **options: ``strategy``, ``weights``, ``bias``, ``vote_stage`` of the constructor.
+            **options: further arguments of the constructor: ``strategy``, ``weights``, ``flips``, ``bias`` and so on.
 
         Raises:
             EngineError: a file cannot be opened or trusted, members disagree, an option is impossible.
@@ -240,18 +243,37 @@ class Ensemble:
         count, height, width = batch.pixels.shape[:3]
         shape = (len(self.members), count, len(self.classes), height * width)
         out = self._buffer(shape)
-        prepared: Prepared = {}
+        prepared: list[Prepared] = [{} for _ in self.flips]
         seconds = []
         for index, voter in enumerate(self.members):
             began = perf_counter()
-            slot = out[self._slot[index]]
-            voter.run(batch.pixels, prepared, slot, skip)
-            check_finite(slot, voter.name, batch.ids)
+            self._run_member(voter, batch, prepared, out[self._slot[index]], skip)
             seconds.append(perf_counter() - began)
         return out, seconds
 
-    def decode(self, logits: NDArray[np.float32], variant: Variant) -> tuple[NDArray[np.uint8], int]:
-        """Return uint8 (batch, pixels) labels of a variant, and the number of tied votes.
+    def _run_member(
+        self,
+        voter: Voter,
+        batch: Batch,
+        prepared: list[Prepared],
+        out: NDArray[np.float32],
+        skip: Collection[int],
+    ) -> None:
+        """Run one member on a batch and on its mirror images; the mean of the logits, turned back, goes to ``out``."""
+        voter.run(batch.pixels, prepared[0], out, skip)
+        planes = out.reshape(*out.shape[:2], *batch.pixels.shape[1:3])
+        for flip, inputs in zip(self.flips[1:], prepared[1:], strict=True):
+            mirrored = np.empty_like(out)
+            voter.run(flipped(batch.pixels, flip, rows=1), inputs, mirrored, skip)
+            planes += flipped(mirrored.reshape(planes.shape), flip, rows=2)
+        if len(self.flips) > 1:
+            out *= np.float32(1 / len(self.flips))
+        check_finite(out, voter.name, batch.ids)
+
+    def decode(
+        self, logits: NDArray[np.float32], variant: Variant, size: tuple[int, int]
+    ) -> tuple[NDArray[np.uint8], int]:
+        """Return uint8 (batch, pixels) labels of a variant for images of a size, and the number of tied votes.
 
         Where the variant suppresses a class, specialist sets count as if that class's net had not run.
         """
@@ -264,7 +286,11 @@ class Ensemble:
         else:
             slot = self._slot[variant.member]
             fused = fuse(logits[slot : slot + 1], variant.strategy, None, variant.decoding)
-        return fused.labels, int(fused.ties.sum())
+        labels = fused.labels
+        if variant.decoding.min_region > 1:
+            cleaned = absorb_small_regions(labels.reshape(-1, *size), variant.decoding.min_region)
+            labels = cleaned.reshape(labels.shape)
+        return labels, int(fused.ties.sum())
 
     def _work(self, batch: Batch, truth: NDArray[np.uint8] | None, variants: Sequence[Variant]) -> Predicted:
         # Without suppression first: decoding a suppressed variant overwrites what the specialists said.
@@ -274,7 +300,7 @@ class Ensemble:
         done = Predicted(batch.start, batch.ids, np.empty((0, 0), np.uint8), member_seconds=seconds)
         for variant in asked:
             began = perf_counter()
-            labels, ties = self.decode(logits, variant)
+            labels, ties = self.decode(logits, variant, batch.size)
             if variant == self.variant:
                 done.labels, done.ties = labels, ties
             done.variant_seconds[variant] = perf_counter() - began

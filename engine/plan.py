@@ -4,6 +4,10 @@ strategy = "mean-prob"        # mean-logit, mean-prob or vote
 suppress = [0]                # omit for the ignored class that the contracts declare, [] for none
 bias = [0, 0, 0.1, 0, 0.3]    # one a class; omit for none
 vote_stage = "members"        # members or fused
+threshold = 0.6               # suppress only below this probability; omit for everywhere
+prior = [1, 1, 1, 1, 3]       # target over training frequency of each class; omit for none
+min_region = 20               # smaller regions go to the class around them; omit for none
+flips = "both"                # mirror images for the members: none, horizontal, vertical or both
 
 [[members]]
 model = "unet.onnx"           # relative to this file; a folder or glob gives one member a file
@@ -21,7 +25,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +59,10 @@ class Plan:
     suppress: tuple[int, ...] | None = None
     bias: tuple[float, ...] = ()
     vote_stage: str | None = None
+    threshold: float | None = None
+    prior: tuple[float, ...] = ()
+    min_region: int | None = None
+    flips: str | None = None
 
 
 def read_plan(path: Path) -> Plan:
@@ -78,7 +86,7 @@ def read_plan(path: Path) -> Plan:
 
 
 def _plan(raw: dict[str, Any], folder: Path) -> Plan:
-    _known(raw, {"strategy", "suppress", "bias", "vote_stage", "members"}, "plan")
+    _known(raw, {item.name for item in fields(Plan)}, "plan")
     tables = raw.get("members")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise PlanError("members: at least one [[members]] table is needed")
@@ -89,6 +97,10 @@ def _plan(raw: dict[str, Any], folder: Path) -> Plan:
         suppress=None if suppress is None else _numbers(suppress, "suppress", int),
         bias=tuple(float(value) for value in _numbers(raw.get("bias", []), "bias", (int, float))),
         vote_stage=_text(raw, "vote_stage"),
+        threshold=_number(raw, "threshold", (int, float)),
+        prior=tuple(float(value) for value in _numbers(raw.get("prior", []), "prior", (int, float))),
+        min_region=_number(raw, "min_region", int),
+        flips=_text(raw, "flips"),
     )
 
 
@@ -118,6 +130,10 @@ def _text(table: dict[str, Any], key: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise PlanError(f"{key}: {value!r} is not a text")
     return value
+
+
+def _number(table: dict[str, Any], key: str, kinds: type | tuple[type, ...]) -> Any:
+    return _numbers([table[key]], key, kinds)[0] if key in table else None
 
 
 def _numbers(value: object, key: str, kinds: type | tuple[type, ...]) -> tuple[Any, ...]:

@@ -136,10 +136,10 @@ def preview_tiles(
         logits, _ = ensemble.logits(batch)
         decoding = ensemble.variant.decoding
         alone = [
-            ensemble.decode(logits, Variant("mean-logit", Decoding(decoding.suppress), member))[0][0]
+            ensemble.decode(logits, Variant("mean-logit", Decoding(decoding.suppress), member), images.size)[0][0]
             for member in range(len(ensemble.members))
         ]
-        fused = ensemble.decode(logits, ensemble.variant)[0][0]
+        fused = ensemble.decode(logits, ensemble.variant, images.size)[0][0]
         disagreement = np.mean([own != fused for own in alone], axis=0)
         tiles.append(
             Tile(

@@ -35,7 +35,12 @@ def vote(task: Task) -> None:
     units *= MOST_UNITS // units.sum(axis=0)
     total = units.sum(axis=0)
     rule = task.rule()
-    bias = np.clip(np.rint(rule.bias.astype(np.float64) * total), 1 - MOST_UNITS, MOST_UNITS - 1).astype(np.int32)
+    # Gains above 1 could leave the range of int32: dividing all scores by the greatest changes no label.
+    shrink = max(1.0, float(rule.gain.max()))
+    gain = rule.gain.astype(np.float64) / shrink
+    bias = np.clip(np.rint(rule.bias.astype(np.float64) * total / shrink), 1 - MOST_UNITS, MOST_UNITS - 1).astype(
+        np.int32
+    )
     least = np.ceil(np.minimum(task.decoding.threshold or 0.0, 1.0) * total).astype(np.int32)
     unconditional = task.decoding.threshold is None
     voted = rule.allowed
@@ -43,7 +48,6 @@ def vote(task: Task) -> None:
         voted = np.ones(classes, np.bool_)
     allowed = rule.allowed if unconditional else np.ones(classes, np.bool_)
     least[rule.allowed] = 0
-    gain = rule.gain.astype(np.float64)
     _vote(task.logits, units.astype(np.int32), gain, bias, least, voted, allowed, task.labels, task.ties)
 
 
@@ -142,11 +146,10 @@ def settle(votes, size, gain, bias, least):  # type: ignore[no-untyped-def]
     Args:
         votes: int32 (classes, >= size).
         size: pixels of the block.
-        gain: float64 (classes,).
+        gain: float64 (classes,), at most 1.
         bias: int32 (classes,), in units.
         least: int32 (classes,), in units.
     """
-    most = np.float64(2**30)
     for c in range(votes.shape[0]):
         row = votes[c, :size]
         if least[c] > 0:
@@ -154,7 +157,7 @@ def settle(votes, size, gain, bias, least):  # type: ignore[no-untyped-def]
                 row[i] = STRUCK if row[i] < least[c] else row[i]
         if gain[c] != 1.0:
             for i in range(size):
-                row[i] = row[i] if row[i] == STRUCK else np.int32(min(row[i] * gain[c], most))
+                row[i] = row[i] if row[i] == STRUCK else np.int32(row[i] * gain[c])
         if bias[c] != 0:
             for i in range(size):
                 row[i] = row[i] if row[i] == STRUCK else row[i] + bias[c]

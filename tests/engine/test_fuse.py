@@ -303,3 +303,46 @@ def test_what_is_not_finite_is_named(value):
     logits[2, 1, 7] = value
     with pytest.raises(ModelError, match="member net computes NaN or infinity for image c"):
         check_finite(logits, "net", list("abcd"))
+
+
+@pytest.mark.parametrize("name", ["mean-logit", "mean-prob", "vote", "borda", "median-prob"])
+@PROPERTY
+@given(problem=problems(), threshold=st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0]))
+def test_a_threshold_keeps_a_suppressed_class_where_it_is_likely(name, problem, threshold):
+    logits, weights, _ = problem
+    got = fuse(logits, name, weights, Decoding(frozenset({0}), threshold=threshold)).labels
+    scores = np.asarray(reference.scores(name, logits, weights), np.float64)
+    if name == "vote":
+        scores = scores / (len(logits) if weights is None else weights.sum())
+    share = reference.softmax(scores)[:, 0] if name == "mean-logit" else scores[:, 0]
+    stays = share >= threshold
+    struck = scores.copy()
+    struck[:, 0][~stays] = -np.inf
+    everything = np.ones(logits.shape[2], bool)
+    clear = (reference.margin(struck, everything) > 10 * tolerance(name, logits)) & (np.abs(share - threshold) > 1e-4)
+    np.testing.assert_array_equal(got[clear], reference.argmax_allowed(struck, everything)[clear])
+
+
+@pytest.mark.parametrize("name", ["mean-logit", "mean-prob", "vote"])
+@PROPERTY
+@given(problem=problems(), seed=st.integers(0, 2**32 - 1))
+def test_a_prior_multiplies_what_is_a_probability(name, problem, seed):
+    logits, weights, suppressed = problem
+    prior = np.random.default_rng(seed).uniform(0.2, 5, logits.shape[2])
+    got = fuse(logits, name, weights, Decoding(suppressed, prior=tuple(prior))).labels
+    scores = np.asarray(reference.scores(name, logits, weights), np.float64)
+    if name == "vote":
+        allowed = allowed_of(suppressed, logits.shape[2])
+        scores = np.asarray(reference.vote_scores(logits, weights, allowed), np.float64)
+    scores = scores + np.log(prior)[:, None] if name == "mean-logit" else scores * prior[:, None]
+    allowed = allowed_of(suppressed, logits.shape[2])
+    clear = reference.margin(scores, allowed) > 20 * tolerance(name, logits)
+    np.testing.assert_array_equal(got[clear], reference.argmax_allowed(scores, allowed)[clear])
+
+
+@pytest.mark.parametrize("decoding", [{"threshold": 1.5}, {"min_region": -1}, {"vote_stage": "never"}])
+def test_what_no_classes_could_make_possible(decoding):
+    with pytest.raises(PlanError):
+        Decoding(**decoding)
+    with pytest.raises(PlanError, match="above 0"):
+        fuse(np.zeros((1, 1, 2, 3), np.float32), "vote", None, Decoding(prior=(1.0, 0.0)))

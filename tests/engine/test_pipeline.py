@@ -163,3 +163,35 @@ def test_the_sample_scenes_hold_what_the_sample_nets_take():
     raw = outcome.scores[Variant("mean-logit")].mean_iou("keras-ignore")
     own = outcome.scores[ensemble.variant].mean_iou("keras-ignore")
     assert own > max(raw + 0.05, 0.5)
+
+
+@pytest.mark.parametrize("flips", ["none", "horizontal", "vertical", "both"])
+def test_flips_average_the_logits_turned_back(world, flips):
+    turns = {"none": [()], "horizontal": [(), (2,)], "vertical": [(), (1,)], "both": [(), (2,), (1,), (1, 2)]}[flips]
+    paths = sorted(world.models.glob("*.onnx"))
+    shape = (len(paths), len(world.images), 5, *world.images.shape[1:])
+    summed = np.zeros(shape)
+    for axes in turns:
+        logits = plain_logits(paths, np.flip(world.images, axes)).reshape(shape)
+        summed += np.flip(logits, [axis + 2 for axis in axes])
+    want = reference.argmax_allowed(summed.mean(axis=0).reshape(len(world.images), 5, -1), np.ones(5, bool))
+    got = Ensemble.open(world.models, suppress=(), flips=flips).predict(world.images)
+    assert (got == masks(want, world.images)).mean() > 0.999
+    if flips != "none":
+        mirrored = Ensemble.open(world.models, suppress=(), flips=flips).predict(np.flip(world.images, turns[1]))
+        np.testing.assert_array_equal(np.flip(mirrored, turns[1]), got)
+
+
+def test_unknown_flips_are_listed(world):
+    with pytest.raises(PlanError, match="none, horizontal, vertical, both"):
+        Ensemble.open(world.models, flips="diagonal")
+
+
+def test_small_regions_are_absorbed_last(world):
+    pytest.importorskip("cc3d")
+    from engine.regions import absorb_small_regions
+
+    plain = Ensemble.open(world.models).predict(world.images)
+    cleaned = Ensemble.open(world.models, min_region=6).predict(world.images)
+    np.testing.assert_array_equal(cleaned, absorb_small_regions(plain, 6))
+    assert (cleaned != plain).any()

@@ -105,10 +105,13 @@ class Ensemble:
         self.members = list(members)
         self.classes = class_names(self.members)
         self.ignored_class = ignored_class(self.members)
+        named_strategy(strategy)
+        if self.is_packed:
+            _check_untouched(self.members[0].name, strategy, weights, suppress, flips, decoding)
+            suppress = ()
         if suppress is None:
             suppress = () if self.ignored_class is None else (self.ignored_class,)
-        named_strategy(strategy)
-        self.variant = Variant(strategy, Decoding(frozenset(suppress), **decoding))
+        self.variant = Variant(strategy, Decoding(frozenset(suppress), **decoding), 0 if self.is_packed else None)
         self.variant.decoding.rule(len(self.classes), log_domain=True)
         self.flips = named_flips(flips)
         self.weights = normalised_weights(weights, len(self.members), len(self.classes))
@@ -117,6 +120,11 @@ class Ensemble:
         self._slot = {index: slot for slot, index in enumerate(ranked)}
         self._slot_weights = self.weights[ranked]
         self._scratch = threading.local()
+
+    @property
+    def is_packed(self) -> bool:
+        """Return whether the one member is a packed ensemble, which puts out labels."""
+        return self.members[0].contract.kind == "packed"
 
     @classmethod
     def open(
@@ -314,6 +322,18 @@ class Ensemble:
         if held is None or held.size < size:
             held = self._scratch.logits = np.empty(size, np.float32)
         return held[:size].reshape(shape)
+
+
+def _check_untouched(
+    name: str, strategy: str, weights: object, suppress: object, flips: str, decoding: Mapping[str, Any]
+) -> None:
+    """Refuse to fuse what a packed file has fused already."""
+    left = {**decoding, "min_region": 0}
+    if (strategy, weights, suppress, flips) != ("mean-logit", None, None, "none") or Decoding(**left) != Decoding():
+        raise PlanError(
+            f"{name} is a packed ensemble: strategy, weights, suppression and biases are built in; "
+            "leave those options out, or name its members instead"
+        )
 
 
 def class_number(item: int | str, names: Sequence[str]) -> int:

@@ -111,7 +111,12 @@ def _account(outcome: Outcome, part: Predicted, ensemble: Ensemble) -> None:
 
 
 def every_variant(ensemble: Ensemble) -> list[Variant]:
-    """Return each member alone and each strategy, raw and (where a class is suppressed) suppressed."""
+    """Return each member alone and each strategy, raw and (where a class is suppressed) suppressed.
+
+    Of a packed ensemble there is its own variant alone.
+    """
+    if ensemble.is_packed:
+        return [ensemble.variant]
     decodings = [Decoding()]
     if ensemble.variant.decoding.suppress:
         decodings.append(Decoding(ensemble.variant.decoding.suppress, vote_stage=ensemble.variant.decoding.vote_stage))
@@ -189,7 +194,7 @@ def as_dict(outcome: Outcome, ensemble: Ensemble) -> dict[str, Any]:
         "images_per_second": clean(outcome.images / outcome.seconds) if outcome.seconds else None,
         "workers": outcome.workers,
         "members": [{"name": v.name, "sha256": v.checksum} for v in ensemble.members],
-        "strategy": ensemble.variant.strategy,
+        "strategy": "packed" if ensemble.is_packed else ensemble.variant.strategy,
         "suppress": sorted(ensemble.variant.decoding.suppress),
         "classes": list(ensemble.classes),
         "class_share": [clean(count / outcome.pixels) if outcome.pixels else None for count in outcome.class_pixels],

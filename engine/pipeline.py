@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from engine.decode import Decoding
+from engine.early_exit import EarlyExit, cheapest_first, run_early
 from engine.errors import PlanError
 from engine.flips import flipped, named_flips
 from engine.fuse import check_finite, fuse, normalised_weights
@@ -28,6 +29,8 @@ from engine.sessions import Member, check_range, check_sample, open_member
 from engine.strategies import named_strategy
 
 BATCH_SIZE = 4
+# With an approximate early exit, one batch in so many is predicted by all members too, to see how well the two agree.
+CHECK_EVERY = 16
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,9 @@ class Predicted:
         ties: pixels whose vote was tied.
         confusion: int64 (batch, classes, classes) a variant, when true labels were given.
         member_seconds: time in each member's nets.
+        member_runs: on how many of the images each member ran.
+        compared: pixels that were predicted a second time by all members, to check an approximate early exit.
+        agreed: how many of those got the same label.
         variant_seconds: time in each variant's fusion and decoding.
     """
 
@@ -65,6 +71,9 @@ class Predicted:
     ties: int = 0
     confusion: dict[Variant, NDArray[np.int64]] = field(default_factory=dict)
     member_seconds: list[float] = field(default_factory=list)
+    member_runs: list[int] = field(default_factory=list)
+    compared: int = 0
+    agreed: int = 0
     variant_seconds: dict[Variant, float] = field(default_factory=dict)
 
 
@@ -77,6 +86,7 @@ class Ensemble:
         ignored_class: the class the members leave out of the score, or None.
         variant: the ensemble's own strategy and decoding.
         weights: float64 (members, classes), columns summing to 1.
+        fusion_order: indices of the members in the order in which they are summed.
     """
 
     def __init__(
@@ -86,6 +96,7 @@ class Ensemble:
         weights: ArrayLike | None = None,
         suppress: Collection[int] | None = None,
         flips: str = "none",
+        early_exit: EarlyExit | None = None,
         **decoding: Any,
     ) -> None:
         """Put an ensemble together.
@@ -96,6 +107,7 @@ class Ensemble:
             weights: one weight a member, or a row of one a class; None for equal ones.
             suppress: classes never predicted; None for the ignored class the contracts declare.
             flips: ``none``, ``horizontal``, ``vertical`` or ``both``: mirror images a member sees too.
+            early_exit: let images leave before all members ran on them, see :mod:`engine.early_exit`; None for never.
             **decoding: further fields of :class:`engine.decode.Decoding`: ``threshold``, ``bias``, ``prior``,
                 ``vote_stage``, ``min_region``.
 
@@ -114,11 +126,14 @@ class Ensemble:
         self.variant = Variant(strategy, Decoding(frozenset(suppress), **decoding), 0 if self.is_packed else None)
         self.variant.decoding.rule(len(self.classes), log_domain=True)
         self.flips = named_flips(flips)
+        self.early_exit = early_exit
+        if early_exit is not None:
+            early_exit.check(strategy, self.variant.decoding)
         self.weights = normalised_weights(weights, len(self.members), len(self.classes))
         # Members are summed in the order of their checksums: the order of the command line never shows in a result.
-        ranked = sorted(range(len(self.members)), key=lambda index: self.members[index].checksum)
-        self._slot = {index: slot for slot, index in enumerate(ranked)}
-        self._slot_weights = self.weights[ranked]
+        self.fusion_order = sorted(range(len(self.members)), key=lambda index: self.members[index].checksum)
+        self._slot = {index: slot for slot, index in enumerate(self.fusion_order)}
+        self._slot_weights = self.weights[self.fusion_order]
         self._scratch = threading.local()
 
     @property
@@ -200,7 +215,8 @@ class Ensemble:
         Args:
             images: where the images come from.
             labels: true label maps of the same images; None for no scores.
-            variants: further ways to decode, scored beside the ensemble's own when labels are given.
+            variants: further ways to decode, scored beside the ensemble's own when labels are given; none are with
+                early exit, since not every member runs on every image.
             batch_size: images a worker takes at a time.
             workers: threads; 0 for one a core.
 
@@ -216,6 +232,7 @@ class Ensemble:
             check_match(images, labels)
         workers = workers or available_cores()
         truths = labels.batches(batch_size) if labels is not None else None
+        order: list[int] = []
         pending: deque[Future[Predicted]] = deque()
         pool = ThreadPoolExecutor(workers, thread_name_prefix="maskfuse")
         try:
@@ -225,7 +242,9 @@ class Ensemble:
                 truth = None
                 if labels is not None and truths is not None:
                     truth = as_labels(next(truths), len(self.classes), labels.name)
-                pending.append(pool.submit(self._work, batch, truth, variants))
+                if self.early_exit is not None and not order:
+                    order = cheapest_first(self, Batch(0, batch.ids[:1], batch.pixels[:1]))
+                pending.append(pool.submit(self._work, batch, truth, variants, order))
                 # Two batches a worker in flight: nobody waits, and memory stays bounded.
                 if len(pending) > 2 * workers:
                     yield pending.popleft().result()
@@ -278,12 +297,18 @@ class Ensemble:
             out *= np.float32(1 / len(self.flips))
         check_finite(out, voter.name, batch.ids)
 
+    def member_logits(self, index: int, batch: Batch, skip: Collection[int] = ()) -> NDArray[np.float32]:
+        """Run one member on a batch and return its float32 (batch, classes, pixels) logits; errors as :meth:`logits`."""
+        out = np.empty((len(batch.ids), len(self.classes), batch.size[0] * batch.size[1]), np.float32)
+        self._run_member(self.members[index], batch, [{} for _ in self.flips], out, skip)
+        return out
+
     def decode(
-        self, logits: NDArray[np.float32], variant: Variant, size: tuple[int, int]
+        self, logits: NDArray[np.float32], variant: Variant, size: tuple[int, int], clean: bool = True
     ) -> tuple[NDArray[np.uint8], int]:
         """Return uint8 (batch, pixels) labels of a variant for images of a size, and the number of tied votes.
 
-        Where the variant suppresses a class, specialist sets count as if that class's net had not run.
+        ``clean=False`` leaves out the clean-up of small regions. Where the variant suppresses a class, specialist sets count as if that class's net had not run.
         """
         if variant.decoding.suppress:
             for index, voter in enumerate(self.members):
@@ -294,18 +319,20 @@ class Ensemble:
         else:
             slot = self._slot[variant.member]
             fused = fuse(logits[slot : slot + 1], variant.strategy, None, variant.decoding)
-        labels = fused.labels
-        if variant.decoding.min_region > 1:
-            cleaned = absorb_small_regions(labels.reshape(-1, *size), variant.decoding.min_region)
-            labels = cleaned.reshape(labels.shape)
+        labels = cleaned(fused.labels, variant.decoding, size) if clean else fused.labels
         return labels, int(fused.ties.sum())
 
-    def _work(self, batch: Batch, truth: NDArray[np.uint8] | None, variants: Sequence[Variant]) -> Predicted:
+    def _work(
+        self, batch: Batch, truth: NDArray[np.uint8] | None, variants: Sequence[Variant], order: list[int]
+    ) -> Predicted:
+        if self.early_exit is not None:
+            return self._work_early(batch, truth, self.early_exit, order)
         # Without suppression first: decoding a suppressed variant overwrites what the specialists said.
         asked = sorted({self.variant, *variants}, key=lambda variant: bool(variant.decoding.suppress))
         skip = frozenset.intersection(*(variant.decoding.suppress for variant in asked))
         logits, seconds = self.logits(batch, skip)
-        done = Predicted(batch.start, batch.ids, np.empty((0, 0), np.uint8), member_seconds=seconds)
+        runs = [len(batch.ids)] * len(self.members)
+        done = Predicted(batch.start, batch.ids, np.empty((0, 0), np.uint8), member_seconds=seconds, member_runs=runs)
         for variant in asked:
             began = perf_counter()
             labels, ties = self.decode(logits, variant, batch.size)
@@ -314,6 +341,22 @@ class Ensemble:
             done.variant_seconds[variant] = perf_counter() - began
             if truth is not None:
                 done.confusion[variant] = confusion_matrices(truth, labels, len(self.classes))
+        return done
+
+    def _work_early(
+        self, batch: Batch, truth: NDArray[np.uint8] | None, early: EarlyExit, order: list[int]
+    ) -> Predicted:
+        began = perf_counter()
+        raw, runs, seconds = run_early(self, batch, early, order)
+        labels = cleaned(raw, self.variant.decoding, batch.size)
+        done = Predicted(batch.start, batch.ids, labels, member_seconds=seconds, member_runs=runs)
+        done.variant_seconds[self.variant] = perf_counter() - began - sum(seconds)
+        if truth is not None:
+            done.confusion[self.variant] = confusion_matrices(truth, labels, len(self.classes))
+        if early.agreement < 1 and batch.start // len(batch.ids) % CHECK_EVERY == 0:
+            logits, _ = self.logits(batch, self.variant.decoding.suppress)
+            full, _ = self.decode(logits, self.variant, batch.size)
+            done.compared, done.agreed = full.size, int((full == labels).sum())
         return done
 
     def _buffer(self, shape: tuple[int, int, int, int]) -> NDArray[np.float32]:
@@ -328,12 +371,19 @@ def _check_untouched(
     name: str, strategy: str, weights: object, suppress: object, flips: str, decoding: Mapping[str, Any]
 ) -> None:
     """Refuse to fuse what a packed file has fused already."""
-    left = {**decoding, "min_region": 0}
-    if (strategy, weights, suppress, flips) != ("mean-logit", None, None, "none") or Decoding(**left) != Decoding():
+    given = weights is not None or suppress is not None or (strategy, flips) != ("mean-logit", "none")
+    if given or Decoding(**{**decoding, "min_region": 0}) != Decoding():
         raise PlanError(
             f"{name} is a packed ensemble: strategy, weights, suppression and biases are built in; "
             "leave those options out, or name its members instead"
         )
+
+
+def cleaned(labels: NDArray[np.uint8], decoding: Decoding, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return (batch, pixels) labels after the clean-up of small regions, where the decoding asks for one."""
+    if decoding.min_region <= 1:
+        return labels
+    return absorb_small_regions(labels.reshape(-1, *size), decoding.min_region).reshape(labels.shape)
 
 
 def class_number(item: int | str, names: Sequence[str]) -> int:

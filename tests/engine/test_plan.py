@@ -1,0 +1,116 @@
+"""ensemble.toml: read into a Plan, every value checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.errors import PlanError
+from engine.plan import MOST_BYTES, Plan, PlannedMember, read_plan
+
+WHOLE = """
+strategy = "mean-prob"
+suppress = [0, 3]
+bias = [0, 0, 0.1, 0, -1]
+vote_stage = "fused"
+
+[[members]]
+model = "unet.onnx"
+weight = 2
+
+[[members]]
+model = "/elsewhere/foreign.onnx"
+[members.contract]
+classes = ["a", "b"]
+scale = 1
+output_name = "logits"
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "ensemble.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_the_whole_of_it(tmp_path: Path) -> None:
+    assert read_plan(written(tmp_path, WHOLE)) == Plan(
+        members=(
+            PlannedMember(str(tmp_path / "unet.onnx"), 2.0),
+            PlannedMember(
+                "/elsewhere/foreign.onnx", 1.0, {"classes": ("a", "b"), "scale": 1.0, "output_name": "logits"}
+            ),
+        ),
+        strategy="mean-prob",
+        suppress=(0, 3),
+        bias=(0.0, 0.0, 0.1, 0.0, -1.0),
+        vote_stage="fused",
+    )
+
+
+def test_what_is_not_stated_is_left_open(tmp_path: Path) -> None:
+    plan = read_plan(written(tmp_path, '[[members]]\nmodel = "a.onnx"'))
+    assert (plan.strategy, plan.suppress, plan.bias, plan.vote_stage) == (None, None, (), None)
+    assert read_plan(written(tmp_path, 'suppress = []\n[[members]]\nmodel = "a.onnx"')).suppress == ()
+
+
+def test_the_example_in_the_modules_docstring_is_a_plan(tmp_path: Path) -> None:
+    from engine import plan
+
+    assert plan.__doc__ is not None
+    read = read_plan(written(tmp_path, plan.__doc__.partition("\n")[2]))
+    assert len(read.members) == 2
+    assert read.members[1].contract["activation"] == "logits"
+
+
+MEMBER = '\n[[members]]\nmodel = "a.onnx"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "[[members]]"),
+        ("members = []", "[[members]]"),
+        ('members = ["a.onnx"]', "[[members]]"),
+        ("[[members]]", 'model = "file.onnx"'),
+        ('[[members]]\nmodel = ""', 'model = "file.onnx"'),
+        ("[[members]]\nmodel = 1", "model: 1"),
+        (MEMBER + 'weight = "2"', "weight"),
+        (MEMBER + "weight = true", "weight"),
+        (MEMBER + "weight = 99999999999999999999", "64 bits"),
+        (MEMBER + "name = 'a'", "'name'"),
+        (MEMBER + "contract = 1", "contract: 1"),
+        (MEMBER + "[members.contract]\ncolour = 1", "'colour'"),
+        (MEMBER + "[members.contract]\nscale = 'big'", "scale"),
+        (MEMBER + "[members.contract]\nscale = 1979-05-27", "scale"),
+        (MEMBER + "[members.contract]\noutput_name = 1", "output_name"),
+        ("threads = 2" + MEMBER, "'threads'"),
+        ("strategy = ['vote']" + MEMBER, "strategy"),
+        ("suppress = 0" + MEMBER, "suppress: 0"),
+        ("suppress = [0.5]" + MEMBER, "whole numbers"),
+        ("suppress = [true]" + MEMBER, "suppress"),
+        ("bias = ['a']" + MEMBER, "bias"),
+        ("bias = 0.1" + MEMBER, "bias"),
+        ("vote_stage = 1" + MEMBER, "vote_stage"),
+        ("strategy =", "TOML"),
+        ("a = " + "[" * 5000, "TOML"),
+        ("a = 1\na = 2", "TOML"),
+    ],
+)
+def test_a_false_value_is_refused_by_name(text: str, told: str, tmp_path: Path) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(PlanError) as refusal:
+        read_plan(path)
+    assert told in str(refusal.value)
+    assert str(path) in str(refusal.value)
+
+
+def test_what_cannot_be_a_plan_is_not_read(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="no such plan"):
+        read_plan(tmp_path)
+    with pytest.raises(PlanError, match="larger"):
+        read_plan(written(tmp_path, "#" * (MOST_BYTES + 1)))
+    (tmp_path / "ensemble.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(PlanError, match="TOML"):
+        read_plan(tmp_path / "ensemble.toml")

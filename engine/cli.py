@@ -136,6 +136,23 @@ def ensemble(
             help="Let members see mirror images too: none, horizontal, vertical or both.", rich_help_panel=FUSION
         ),
     ] = None,
+    early_exit: Annotated[
+        bool,
+        typer.Option(
+            "--early-exit",
+            help="Run the cheapest members first and let an image leave when no label of it can change any more "
+            "(exact; vote and mean-prob).",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
+    early_exit_agreement: Annotated[
+        float | None,
+        typer.Option(
+            help="Let an image leave when this share of its pixels is settled (approximate; the agreement with all "
+            "members is measured and printed).",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Images a worker takes at a time.", rich_help_panel=RUN)] = 4,
     workers: Annotated[int, typer.Option(help="Threads; 0 means one a core.", rich_help_panel=RUN)] = 0,
     limit: Annotated[int, typer.Option(help="Only the first so many images; 0 means all.", rich_help_panel=RUN)] = 0,
@@ -186,6 +203,8 @@ def ensemble(
         threshold=threshold,
         min_region=min_region,
         flips=flips,
+        early_exit=early_exit,
+        early_exit_agreement=early_exit_agreement,
         limit=limit,
         preview=preview,
         overwrite=overwrite,
@@ -299,7 +318,7 @@ def _report(job: Job, outcome: Outcome, as_json: bool) -> None:
     import json
 
     from engine.metrics import find_trap
-    from engine.run import as_dict
+    from engine.run import as_dict, early_exit_summary
     from engine.tables import scores_table
 
     if as_json:
@@ -308,6 +327,8 @@ def _report(job: Job, outcome: Outcome, as_json: bool) -> None:
         console.stdout().print(scores_table(outcome, job.ensemble))
     if outcome.ties:
         console.say(f"tied votes: {outcome.ties / outcome.pixels:.3%} of the pixels, decided by the mean probability")
+    if job.ensemble.early_exit is not None:
+        console.say(early_exit_summary(outcome, job.ensemble))
     own = outcome.scores.get(job.ensemble.variant)
     trap = find_trap(own.confusion, own.ignored_class) if own is not None else None
     if trap is not None:

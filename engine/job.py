@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from engine.early_exit import EarlyExit
 from engine.errors import InputError, OutputError, PlanError
 from engine.images import Source, open_source, split_key
 from engine.labels import open_labels
 from engine.masks import check_goal, check_replaceable
 from engine.members import find_models
 from engine.pipeline import Ensemble
-from engine.plan import Plan, PlannedMember, read_plan
+from engine.plan import Plan, PlannedMember, Weight, read_plan
 from engine.sessions import Member, open_member
 from engine.strategies import named_strategy
 
@@ -42,6 +43,8 @@ class Options:
     threshold: float | None = None
     min_region: int | None = None
     flips: str | None = None
+    early_exit: bool = False
+    early_exit_agreement: float | None = None
     limit: int = 0
     preview: Path | None = None
     overwrite: bool = False
@@ -126,14 +129,18 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
     if images is not None and sample is None:
         raise InputError(f"{images.name} holds no images")
     opened: list[Member] = []
-    planned: list[float] = []
+    planned: list[Weight] = []
     for item in plan.members:
-        for path in find_models([item.model]):
+        paths = find_models([item.model])
+        if item.sha256 and len(paths) > 1:
+            raise PlanError(f"sha256 beside model {item.model}, which names {len(paths)} files: name one of them")
+        for path in paths:
             if any(path.resolve() == member.path.resolve() for member in opened):
                 continue
             opened.append(
                 open_member(path, {**options.stated, **item.contract}, sample, grey_as_rgb=options.grey_as_rgb)
             )
+            _check_same_file(opened[-1], item.sha256)
             planned.append(item.weight)
     suppress: Sequence[int | str] | None = plan.suppress
     if options.suppress:
@@ -147,6 +154,7 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
         suppress=suppress,
         strategy=strategy,
         weights=numbers(options.weights, "weights") if options.weights else _plan_weights(opened, planned),
+        early_exit=_early_exit(options),
         flips=options.flips or plan.flips or "none",
         bias=tuple(numbers(options.bias, "bias")) if options.bias else plan.bias,
         prior=tuple(numbers(options.prior, "prior")) if options.prior else plan.prior,
@@ -156,16 +164,41 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
     )
 
 
-def _plan_weights(opened: Sequence[Member], planned: Sequence[float]) -> list[float] | None:
-    """Return one weight a member of the ensemble; the specialists of a set share one weight, that of the first."""
+def _check_same_file(member: Member, sha256: str) -> None:
+    """Refuse a file that is not the one a plan was made with."""
+    if sha256 and member.checksum != sha256:
+        raise PlanError(
+            f"{member.path} has SHA-256 {member.checksum[:12]}..., the plan was made with {sha256[:12]}...: "
+            "put that file back, or take the line out of the plan"
+        )
+
+
+def _early_exit(options: Options) -> EarlyExit | None:
+    if options.early_exit_agreement is not None:
+        return EarlyExit(options.early_exit_agreement)
+    return EarlyExit() if options.early_exit else None
+
+
+def _plan_weights(opened: Sequence[Member], planned: Sequence[Weight]) -> list[float] | list[list[float]] | None:
+    """Return one weight (or a row of one a class) a member of the ensemble, or None where all are 1.
+
+    The specialists of a set share one weight, that of the first.
+    """
     if set(planned) == {1.0}:
         return None
-    weights: dict[object, float] = {}
+    weights: dict[object, Weight] = {}
     for member, weight in zip(opened, planned, strict=True):
+        classes = len(member.contract.classes)
+        if isinstance(weight, tuple) and len(weight) != classes:
+            raise PlanError(f"{member.path} has {len(weight)} weights for {classes} classes: give one, or one a class")
         specialist = member.contract.kind == "specialist"
         key: object = (member.contract.group or str(member.path.parent)) if specialist else member.path
         weights.setdefault(key, weight)
-    return list(weights.values())
+    rows = [weight for weight in weights.values() if isinstance(weight, tuple)]
+    if not rows:
+        return [weight for weight in weights.values() if isinstance(weight, float)]
+    classes = len(rows[0])
+    return [list(w) if isinstance(w, tuple) else [w] * classes for w in weights.values()]
 
 
 def _check_outputs(options: Options, output: Path) -> None:

@@ -298,7 +298,7 @@ class Ensemble:
         check_finite(out, voter.name, batch.ids)
 
     def member_logits(self, index: int, batch: Batch, skip: Collection[int] = ()) -> NDArray[np.float32]:
-        """Run one member on a batch and return its float32 (batch, classes, pixels) logits; errors as :meth:`logits`."""
+        """Return one member's float32 (batch, classes, pixels) logits; errors as :meth:`logits`."""
         out = np.empty((len(batch.ids), len(self.classes), batch.size[0] * batch.size[1]), np.float32)
         self._run_member(self.members[index], batch, [{} for _ in self.flips], out, skip)
         return out
@@ -308,7 +308,8 @@ class Ensemble:
     ) -> tuple[NDArray[np.uint8], int]:
         """Return uint8 (batch, pixels) labels of a variant for images of a size, and the number of tied votes.
 
-        ``clean=False`` leaves out the clean-up of small regions. Where the variant suppresses a class, specialist sets count as if that class's net had not run.
+        ``clean=False`` leaves out the clean-up of small regions. Where the variant suppresses a class, specialist sets
+        count as if that class's net had not run.
         """
         if variant.decoding.suppress:
             for index, voter in enumerate(self.members):

@@ -35,6 +35,9 @@ class Outcome:
         scores: a score a variant; empty without labels.
         member_seconds: time inside each member's nets, summed over workers.
         variant_seconds: time inside each variant's fusion and decoding, summed over workers.
+        member_runs: on how many images each member ran; fewer than all with early exit.
+        compared: pixels predicted again by all members, to check an approximate early exit.
+        agreed: how many of those got the same label.
         class_pixels: int64 (classes,): how often each class was predicted.
     """
 
@@ -46,6 +49,9 @@ class Outcome:
     scores: dict[Variant, Score] = field(default_factory=dict)
     member_seconds: list[float] = field(default_factory=list)
     variant_seconds: dict[Variant, float] = field(default_factory=dict)
+    member_runs: list[int] = field(default_factory=list)
+    compared: int = 0
+    agreed: int = 0
     class_pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def rate(self, variant: Variant) -> float:
@@ -84,6 +90,7 @@ def run(
     outcome = Outcome(
         workers=workers or available_cores(),
         member_seconds=[0.0] * len(ensemble.members),
+        member_runs=[0] * len(ensemble.members),
         class_pixels=np.zeros(count, np.int64),
     )
     began = perf_counter()
@@ -103,6 +110,9 @@ def _account(outcome: Outcome, part: Predicted, ensemble: Ensemble) -> None:
     outcome.pixels += part.labels.size
     outcome.class_pixels += np.bincount(part.labels.ravel(), minlength=len(ensemble.classes))
     outcome.member_seconds = [a + b for a, b in zip(outcome.member_seconds, part.member_seconds, strict=True)]
+    outcome.member_runs = [a + b for a, b in zip(outcome.member_runs, part.member_runs, strict=True)]
+    outcome.compared += part.compared
+    outcome.agreed += part.agreed
     for variant, seconds in part.variant_seconds.items():
         outcome.variant_seconds[variant] = outcome.variant_seconds.get(variant, 0.0) + seconds
     for variant, matrices in part.confusion.items():
@@ -167,6 +177,17 @@ def _picked(source: Source, wanted: Sequence[int]) -> Iterator[Batch]:
             yield Batch(batch.start + at, [batch.ids[at]], batch.pixels[at : at + 1])
         if not left:
             return
+
+
+def early_exit_summary(outcome: Outcome, ensemble: Ensemble) -> str:
+    """Say in one line what early exit saved and, where it is approximate, how well it agrees with all members."""
+    most = outcome.images * len(ensemble.members)
+    saved = most - sum(outcome.member_runs)
+    told = f"early exit: {saved:,} of {most:,} runs of a member on an image saved ({saved / most:.1%})" if most else ""
+    if outcome.compared:
+        share = outcome.agreed / outcome.compared
+        told += f"; {share:.3%} of the labels agree with all members ({outcome.compared:,} pixels compared)"
+    return told
 
 
 def as_dict(outcome: Outcome, ensemble: Ensemble) -> dict[str, Any]:

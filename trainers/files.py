@@ -34,16 +34,19 @@ def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
 
 
 def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
-    """Refuse to go on when one of the results is already there.
+    """Refuse to go on when one of the results is already there, or could not be written after hours of work.
 
     Raises:
-        OutputError: a path exists and ``overwrite`` is False, or it is a folder.
+        OutputError: a path exists and ``overwrite`` is False, it is a folder, or its folder cannot be written to.
     """
     for path in paths:
         if path.is_dir():
             raise OutputError(f"{path}: is a folder; give the name of a file")
         if path.exists() and not overwrite:
             raise OutputError(f"{path}: exists already; give --overwrite to replace it or another --out")
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            raise OutputError(f"{path}: {above} is not a folder that can be written to; choose another place")
 
 
 def sha256_of(path: Path) -> str:

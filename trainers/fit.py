@@ -171,6 +171,8 @@ def _train(
     learner = keras.Model(model.inputs, model.outputs)
     steps = math.ceil(len(training) / config.batch_size)
     learner.compile(optimizer=make_optimizer(config, steps), loss=make_loss(config.loss, target_of(config, training)))
+    # Slots made inside the first step would have it traced twice, which takes seconds on TensorFlow.
+    learner.optimizer.build(learner.trainable_variables)
     history: list[Epoch] = []
     best: Epoch | None = None
     weights: list[NDArray[np.float32]] = []

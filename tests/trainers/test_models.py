@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import zipfile
 from pathlib import Path
 
 import keras
@@ -19,12 +18,6 @@ from trainers.losses.base import Target
 from trainers.models import ARCHITECTURES, build_model
 
 NAMES = sorted(ARCHITECTURES)
-LOAD = """
-import sys, numpy as np, keras
-model = keras.saving.load_model(sys.argv[1])
-assert not any(name.split(".")[0] == "trainers" for name in sys.modules)
-np.save(sys.argv[3], model.predict(np.load(sys.argv[2]), verbose=0))
-"""
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -69,26 +62,27 @@ def test_one_step_lowers_the_loss(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_eight_tiles_are_learned_and_the_archive_loads_without_this_package(name: str, tmp_path: Path) -> None:
+def test_eight_tiles_are_learned_and_the_archive_needs_nothing_of_this_package(name: str, tmp_path: Path) -> None:
     keras.utils.set_random_seed(3)
-    data = tiles(8)
+    data = tiles(8, size=(16, 32))
     class_id = 2 if ARCHITECTURES[name].specialist else None
-    model = build_model(name, "tiny", input_shape=(32, 64, 1), classes=5)
+    model = build_model(name, "tiny", input_shape=(16, 32, 1), classes=5)
     learner = keras.Model(model.inputs, model.outputs)
     learner.compile(optimizer=keras.optimizers.Adam(0.01), loss=make_loss("cross-entropy", Target(5, None, class_id)))
     images = scaled(data.images)
-    learner.fit(images, data.labels.astype(np.int32), batch_size=8, epochs=80, verbose=0)
-    logits = model.predict(images, verbose=0)
+    learner.optimizer.build(learner.trainable_variables)
+    learner.fit(images, data.labels.astype(np.int32), batch_size=8, epochs=60, verbose=0)
+    logits = model.predict_on_batch(images)
     if class_id is None:
         score = scores.keras_ignore(scores.confusion(data.labels, scores.decode(logits), 5), None)
     else:
         score = scores.specialist_iou(data.labels, logits, class_id, None)
     assert score > 0.95
     model.save(tmp_path / "net.keras")
-    np.save(tmp_path / "x.npy", images)
-    paths = [str(tmp_path / item) for item in ("net.keras", "x.npy", "y.npy")]
-    subprocess.run([sys.executable, "-c", LOAD, *paths], check=True, cwd=tmp_path, capture_output=True)
-    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), logits, rtol=1e-4, atol=1e-4)
+    with zipfile.ZipFile(tmp_path / "net.keras") as archive:
+        assert b"trainers" not in archive.read("config.json")
+    loaded = keras.saving.load_model(tmp_path / "net.keras")
+    np.testing.assert_allclose(loaded.predict_on_batch(images), logits, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)

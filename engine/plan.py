@@ -1,17 +1,19 @@
 """ensemble.toml: everything a run needs in one declarative file, checked field by field before anything is opened.
 
-strategy = "mean-prob"        # mean-logit, mean-prob or vote
+strategy = "mean-prob"        # a name out of engine.strategies
 suppress = [0]                # omit for the ignored class that the contracts declare, [] for none
-bias = [0, 0, 0.1, 0, 0.3]    # one a class; omit for none
+threshold = 0.9               # a suppressed class stays where its probability reaches this; omit for never
+bias = [0, 0, 0.1, 0, 0.3]    # one a class, added to the fused score; omit for none
+prior = [1, 1, 1, 0.5, 2]     # one a class: frequency to come / frequency in training; omit for none
 vote_stage = "members"        # members or fused
-threshold = 0.6               # suppress only below this probability; omit for everywhere
-prior = [1, 1, 1, 1, 3]       # target over training frequency of each class; omit for none
-min_region = 20               # smaller regions go to the class around them; omit for none
-flips = "both"                # mirror images for the members: none, horizontal, vertical or both
+min_region = 16               # regions of fewer pixels go to the class around them; omit for no clean-up
+flips = "horizontal"          # none, horizontal, vertical or both
 
 [[members]]
 model = "unet.onnx"           # relative to this file; a folder or glob gives one member a file
-weight = 2                    # omit for 1
+weight = 2                    # omit for 1; a list has one a class
+# The file must be this one; omit to take any.
+sha256 = "9f2c0d6b5e7a4f1380c4d2a1b6e8f7035a9d1c2e4b6f8a0d3c5e7f9b1a2d4c6e"
 
 [[members]]
 model = "foreign.onnx"
@@ -23,16 +25,23 @@ activation = "logits"
 
 from __future__ import annotations
 
+import math
+import os
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.console import one_line
 from engine.contract import checked_fields
-from engine.errors import ContractError, PlanError
+from engine.errors import ContractError, OutputError, PlanError
 
 MOST_BYTES = 1_000_000
+Weight = float | tuple[float, ...]
+KEYS = ("strategy", "suppress", "threshold", "bias", "prior", "vote_stage", "min_region", "flips")
+MEMBER_KEYS = ("model", "weight", "sha256", "contract")
 
 
 @dataclass(frozen=True)
@@ -41,26 +50,40 @@ class PlannedMember:
 
     Attributes:
         model: file, folder or glob, made absolute against the plan's folder.
-        weight: not negative.
+        weight: not negative; a tuple has one a class.
         contract: contract fields stated for files that carry none; may hold ``output_name``.
+        sha256: what the file must be, 64 hexadecimal digits; empty to take any.
     """
 
     model: str
-    weight: float = 1.0
+    weight: Weight = 1.0
     contract: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked plan; None means: not stated, the default holds."""
+    """A checked plan; None (of ``bias`` and ``prior``: empty) means: not stated, the default holds.
+
+    Attributes:
+        members: at least one.
+        strategy: name of the fusion strategy.
+        suppress: ids of the classes never predicted.
+        threshold: see :class:`engine.decode.Decoding`, as the next four.
+        bias: one a class.
+        prior: one a class.
+        vote_stage: ``members`` or ``fused``.
+        min_region: pixels a region needs to stay.
+        flips: mirror images the members see too, see :mod:`engine.flips`.
+    """
 
     members: tuple[PlannedMember, ...]
     strategy: str | None = None
     suppress: tuple[int, ...] | None = None
-    bias: tuple[float, ...] = ()
-    vote_stage: str | None = None
     threshold: float | None = None
+    bias: tuple[float, ...] = ()
     prior: tuple[float, ...] = ()
+    vote_stage: str | None = None
     min_region: int | None = None
     flips: str | None = None
 
@@ -85,8 +108,61 @@ def read_plan(path: Path) -> Plan:
         raise PlanError(f"{path}: {error}") from None
 
 
+def write_plan(path: Path, plan: Plan, comment: str = "") -> None:
+    """Write a plan that :func:`read_plan` reads back as it was; what is not stated is not written.
+
+    Args:
+        path: the file to make; replaced when it is there. It appears whole or not at all.
+        plan: what to write; models inside the plan's folder (or near it) are named relative to it.
+        comment: lines that stand above it as comments.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
+    import tomli_w
+
+    lines = [one_line(line) for line in comment.splitlines()]
+    header = "".join(f"# {line}".rstrip() + "\n" for line in lines)
+    text = header + ("\n" if header else "") + tomli_w.dumps(_tables(plan, path.parent))
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        try:
+            partial.write_text(text, "utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {path} ({error.strerror or error}): choose another place") from None
+    except UnicodeEncodeError:
+        raise OutputError(f"cannot write {path}: a model's name is not UTF-8, which TOML needs: rename it") from None
+
+
+def _tables(plan: Plan, folder: Path) -> dict[str, Any]:
+    stated = {key: getattr(plan, key) for key in KEYS}
+    kept = {key: value for key, value in stated.items() if value is not None and (value != () or key == "suppress")}
+    return {**kept, "members": [_member_table(member, folder) for member in plan.members]}
+
+
+def _member_table(member: PlannedMember, folder: Path) -> dict[str, Any]:
+    table: dict[str, Any] = {"model": _relative(member.model, folder), "weight": member.weight}
+    if member.sha256:
+        table["sha256"] = member.sha256
+    if member.contract:
+        # TOML has no null: what is None is left out.
+        table["contract"] = {key: value for key, value in member.contract.items() if value is not None}
+    return table
+
+
+def _relative(model: str, folder: Path) -> str:
+    """Return the model's path as seen from the plan's folder; as it is where there is no way (another drive)."""
+    try:
+        return Path(os.path.relpath(model, folder)).as_posix()
+    except ValueError:
+        return model
+
+
 def _plan(raw: dict[str, Any], folder: Path) -> Plan:
-    _known(raw, {item.name for item in fields(Plan)}, "plan")
+    _known(raw, {*KEYS, "members"}, "plan")
     tables = raw.get("members")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise PlanError("members: at least one [[members]] table is needed")
@@ -95,17 +171,17 @@ def _plan(raw: dict[str, Any], folder: Path) -> Plan:
         members=tuple(_member(table, folder) for table in tables),
         strategy=_text(raw, "strategy"),
         suppress=None if suppress is None else _numbers(suppress, "suppress", int),
+        threshold=_number(raw["threshold"], "threshold", (int, float)) if "threshold" in raw else None,
         bias=tuple(float(value) for value in _numbers(raw.get("bias", []), "bias", (int, float))),
-        vote_stage=_text(raw, "vote_stage"),
-        threshold=_number(raw, "threshold", (int, float)),
         prior=tuple(float(value) for value in _numbers(raw.get("prior", []), "prior", (int, float))),
-        min_region=_number(raw, "min_region", int),
+        vote_stage=_text(raw, "vote_stage"),
+        min_region=_number(raw["min_region"], "min_region", int) if "min_region" in raw else None,
         flips=_text(raw, "flips"),
     )
 
 
 def _member(table: dict[str, Any], folder: Path) -> PlannedMember:
-    _known(table, {"model", "weight", "contract"}, "members")
+    _known(table, set(MEMBER_KEYS), "members")
     model = _text(table, "model")
     if not model:
         raise PlanError('members: every [[members]] table needs model = "file.onnx"')
@@ -115,8 +191,18 @@ def _member(table: dict[str, Any], folder: Path) -> PlannedMember:
     checked = checked_fields({key: value for key, value in contract.items() if key != "output_name"})
     if "output_name" in contract:
         checked["output_name"] = _text(contract, "output_name")
-    (weight,) = _numbers([table.get("weight", 1)], "weight", (int, float))
-    return PlannedMember(str(folder / model), float(weight), checked)
+    digest = _text(table, "sha256") or ""
+    if digest and not re.fullmatch("[0-9a-fA-F]{64}", digest):
+        raise PlanError(f"sha256: {digest[:80]!r} is no SHA-256; 64 hexadecimal digits are needed")
+    return PlannedMember(str(folder / model), _weight(table.get("weight", 1)), checked, digest.lower())
+
+
+def _weight(value: object) -> Weight:
+    if isinstance(value, list):
+        if not value:
+            raise PlanError("weight: an empty list; give a number, or one a class")
+        return tuple(float(item) for item in _numbers(value, "weight", (int, float)))
+    return _number(value, "weight", (int, float))
 
 
 def _known(table: dict[str, Any], allowed: set[str], where: str) -> None:
@@ -132,8 +218,9 @@ def _text(table: dict[str, Any], key: str) -> str | None:
     return value
 
 
-def _number(table: dict[str, Any], key: str, kinds: type | tuple[type, ...]) -> Any:
-    return _numbers([table[key]], key, kinds)[0] if key in table else None
+def _number(value: object, key: str, kinds: type | tuple[type, ...]) -> Any:
+    (checked,) = _numbers([value], key, kinds)
+    return checked if kinds is int else float(checked)
 
 
 def _numbers(value: object, key: str, kinds: type | tuple[type, ...]) -> tuple[Any, ...]:
@@ -142,4 +229,6 @@ def _numbers(value: object, key: str, kinds: type | tuple[type, ...]) -> tuple[A
         raise PlanError(f"{key}: {str(value)[:80]} does not fit; {wanted} are needed")
     if any(isinstance(v, int) and abs(v) >= 2**63 for v in value):
         raise PlanError(f"{key}: a whole number of more than 64 bits stands there")
+    if any(not math.isfinite(v) for v in value):
+        raise PlanError(f"{key}: {str(value)[:80]}; every number must be finite")
     return tuple(value)

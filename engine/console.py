@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+# What shells expect of a program that Ctrl-C ended: 128 + SIGINT.
+INTERRUPTED = 130
+
+
 def stdout() -> Console:
     """Return the console for results; names of classes and files are printed as they are, never read as markup."""
     from rich.console import Console
@@ -46,8 +50,13 @@ def exit_code(action: Callable[[], object]) -> None:
         say("error: " + one_line(str(error)))
         sys.exit(2)
     except KeyboardInterrupt:
-        say("interrupted: nothing was written")
-        sys.exit(130)
+        say("interrupted")
+        sys.exit(INTERRUPTED)
+    except SystemExit as left:
+        # Typer turns Ctrl-C into this exit code by itself, without a word.
+        if left.code == INTERRUPTED:
+            say("interrupted")
+        raise
     except BrokenPipeError:
         # The reader of our stdout went away (`| head`): not an error of ours. Keep the exit flush from complaining.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
+import typer
 from PIL import Image
 
 from engine import Ensemble
@@ -252,3 +253,18 @@ def test_line_breaks_in_a_message_stay_inside_the_line(call: Callable[..., Resul
         raise EngineError("one\ntwo\x1b[31m")
 
     assert call(refuse, "x").err == "error: one two [31m\n"
+
+
+def test_ctrl_c_says_so(call: Callable[..., Result]) -> None:
+    app = typer.Typer()
+
+    @app.command()
+    def wait(length: str) -> None:
+        raise KeyboardInterrupt
+
+    def plain(arguments: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    for interrupted in (app, plain):
+        result = call(interrupted, "long")
+        assert (result.code, result.err.strip()) == (130, "interrupted")

@@ -1,4 +1,4 @@
-"""From a trained ``.keras`` archive to a self-describing ONNX file, with proven parity.
+"""From trained ``.keras`` archives to self-describing ONNX files with proven parity, and whole ensembles in one file.
 
 The names below load on first use: importing the package costs nothing, and TensorFlow comes in only when a model is
 converted.
@@ -16,7 +16,10 @@ _HOMES = {
     "Parity": "exporters.parity",
     "Tolerance": "exporters.parity",
     "export_onnx": "exporters.keras_to_onnx",
+    "export_specialists": "exporters.specialists",
+    "labelled_tiles": "exporters.tiles",
     "load_tiles": "exporters.parity",
+    "lower": "exporters.precision",
     "measure": "exporters.parity",
 }
 
@@ -27,7 +30,10 @@ __all__ = [
     "Parity",
     "Tolerance",
     "export_onnx",
+    "export_specialists",
+    "labelled_tiles",
     "load_tiles",
+    "lower",
     "measure",
 ]
 

@@ -10,6 +10,7 @@ import typer
 
 from engine import console
 from engine.errors import OutputError, PlanError
+from exporters import cli_files
 
 if TYPE_CHECKING:
     from engine.contract import Activation
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="exporters",
-    help="Turn trained Keras nets into self-describing ONNX files.",
+    help="Turn trained Keras nets into self-describing ONNX files, make them smaller and faster, and pack a whole "
+    "ensemble into one.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -31,7 +33,7 @@ _UNCUT = 1000
 
 @app.callback()
 def _root() -> None:
-    """Turn trained Keras nets into self-describing ONNX files."""
+    """Turn trained Keras nets into self-describing ONNX files, and whole ensembles into one."""
 
 
 @app.command()
@@ -113,6 +115,10 @@ def onnx(
     )
     targets = _targets(models, out, overwrite)
     _table(_export_all(targets, tiles, options, opset, (tolerance, agreement), overwrite))
+
+
+for command in (cli_files.specialists, cli_files.quantize, cli_files.pack):
+    app.command()(command)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from engine.contract import ModelContract
 from engine.decode import Decoding, Rule
 from engine.errors import PlanError
 from engine.members import FLOOR, Voter
+from engine.pipeline import Ensemble
 from engine.sessions import LEAST_PROBABILITY, Member
 from engine.strategies.vote import MOST_UNITS, voting_units
 from exporters.compose import Composer, maps_of
@@ -26,15 +27,21 @@ STRATEGIES = ("mean-logit", "mean-prob", "vote")
 _FIXED_POINT = 2.0**30
 
 
-def check_packable(strategy: str, decoding: Decoding) -> None:
+def check_packable(ensemble: Ensemble) -> None:
     """Refuse what one graph cannot hold.
 
     Raises:
         PlanError: naming it, and what can be packed.
     """
+    strategy, decoding = ensemble.variant.strategy, ensemble.variant.decoding
     if strategy not in STRATEGIES:
         raise PlanError(f"strategy {strategy!r} cannot be packed; those that can are {', '.join(STRATEGIES)}")
-    for name, held in (("threshold", decoding.threshold is not None), ("min_region", decoding.min_region > 0)):
+    kept_out = {
+        "flips": len(ensemble.flips) > 1,
+        "threshold": decoding.threshold is not None,
+        "min_region": decoding.min_region > 0,
+    }
+    for name, held in kept_out.items():
         if held:
             raise PlanError(f"{name} cannot be packed; leave it out of the plan, or run the plan with the engine")
     if decoding.prior and strategy == "vote":

@@ -84,7 +84,7 @@ def pack(
     check_free(out, overwrite)
     load_onnx()
     ensemble = _opened(plan, tiles, grey_as_rgb)
-    check_packable(ensemble.variant.strategy, ensemble.variant.decoding)
+    check_packable(ensemble)
     channels, size = _input(ensemble, grey_as_rgb)
     model = build(ensemble, channels, size, scores)
     trials = [random_tiles(size or (tiles.shape[1:3] if tiles is not None else DEFAULT_SIZE), channels)]

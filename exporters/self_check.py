@@ -51,7 +51,7 @@ def compare(ensemble: Ensemble, model: bytes, trials: Sequence[npt.NDArray[Any]]
     for images in trials:
         for batch in from_array(images, name="the tiles").batches(BATCH):
             logits, _ = ensemble.logits(batch, ensemble.variant.decoding.suppress)
-            expected, _ = ensemble.decode(logits, ensemble.variant)
+            expected, _ = ensemble.decode(logits, ensemble.variant, images.shape[1:3])
             raw = np.ascontiguousarray(batch.pixels.transpose(0, 3, 1, 2), dtype=np.float32)
             got = _run(session, raw).reshape(expected.shape)
             differing = np.argwhere(got != expected)

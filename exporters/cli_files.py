@@ -1,0 +1,160 @@
+"""The commands that make ONNX files out of ONNX files or of several nets: specialists, quantize, pack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine import console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from engine.contract import ModelContract
+    from exporters.specialists import Specialists
+    from exporters.tiles import LabelledTiles
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+Labels = Annotated[
+    Path | None,
+    typer.Option(help="True masks of the tiles, if they are not in the same file (any form of the engine)."),
+]
+
+
+def specialists(
+    models: Annotated[
+        list[Path], typer.Argument(metavar="K.keras", help="One-class archives, one a class, any order.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The file with all maps, NAME.onnx; NAME/ gets the singles.")
+    ],
+    tiles: Annotated[
+        Path | None, typer.Option(help="Validation tiles with labels (.npz): fit bias and temperature of each class.")
+    ] = None,
+    labels: Labels = None,
+    tolerance: Annotated[float, typer.Option(min=0.0, help="Largest difference of an output, for outputs up to 1.")] = (
+        1e-4
+    ),
+    opset: Annotated[int, typer.Option(min=13, max=18, help="Version of the ONNX operator set.")] = 17,
+    overwrite: Overwrite = False,
+) -> None:
+    """Export a set of one-class nets as one file with a shared input, and each alone.
+
+    The engine takes the file as one member. The single files, in a folder of the same name, let it leave out the net of
+    a suppressed class. With --tiles, bias and temperature of each class are fitted on labelled pixels and stamped.
+    """
+    from exporters.backend import load_keras, quiet
+    from exporters.specialists import order_specialists
+
+    order_specialists(models)  # cheap complaints before TensorFlow loads
+    with quiet():
+        load_keras()
+    from exporters.parity import Tolerance
+    from exporters.specialists import export_specialists
+
+    lines: list[str] = []
+    with quiet():
+        done = export_specialists(
+            models,
+            out,
+            tiles=None if tiles is None else _reader(tiles, labels),
+            opset=opset,
+            tolerance=Tolerance(tolerance),
+            overwrite=overwrite,
+            report=lines.append,
+        )
+    for line in lines:
+        console.say(line)
+    _tell_specialists(done)
+
+
+def quantize(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A float32 file of `exporters onnx`.")],
+    calibrate: Annotated[Path, typer.Option(help="Tiles (.npz): for the ranges of int8, and for the score.")],
+    labels: Labels = None,
+    to: Annotated[str, typer.Option(help="int8 for CPUs, fp16 for GPUs (on a CPU float16 gains nothing).")] = "int8",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Default: MODEL_int8.onnx or MODEL_fp16.onnx.")
+    ] = None,
+    max_loss: Annotated[float, typer.Option(min=0.0, help="Largest fall of the MIoU that is accepted.")] = 0.005,
+    overwrite: Overwrite = False,
+) -> None:
+    """Lower the precision of a model, if its score on labelled tiles keeps.
+
+    int8 is static (QDQ, weights int8 a channel, activations uint8); where the score needs it, the last and the first
+    convolutions stay in float. Prints images/s against the float32 file (in turn, one thread) and the change of MIoU.
+    """
+    from exporters.backend import load_onnx, quiet
+
+    with quiet():
+        load_onnx()
+    from exporters.precision import lower
+
+    target = out or model.with_name(f"{model.stem}_{to}.onnx")
+    with quiet():
+        done = lower(model, target, _reader(calibrate, labels), to=to, max_loss=max_loss, overwrite=overwrite)
+    for line in done.refused:
+        console.say(f"{model}: {line}: too much, a more careful way was tried")
+    console.say(f"wrote {done.path} ({done.recipe}, {done.size / 1e6:.2f} MB)")
+    console.stdout().print(str(done.measured), soft_wrap=True)
+    if done.measured.ratio < 1:
+        console.say("warning: it is slower than the float32 file on this machine")
+
+
+def pack(
+    plan: Annotated[Path, typer.Argument(metavar="ensemble.toml", help="Members, weights, strategy and decoding.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The ONNX file to write.")],
+    tiles: Annotated[
+        Path | None,
+        typer.Option(help="An .npz file with real tiles to compare on (key test_set, images or training_set)."),
+    ] = None,
+    scores: Annotated[bool, typer.Option("--scores", help="Also put out the fused scores, float32.")] = False,
+    grey_as_rgb: Annotated[
+        bool, typer.Option("--grey-as-rgb", help="Take grey images; repeat them for members of three channels.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a whole ensemble as one ONNX file: raw pixels in, labels out.
+
+    Scaling, members, weights, strategy (mean-logit, mean-prob or vote), biases, suppression and argmax are one graph
+    that runs on any ONNX host. It is compared with the engine pixel for pixel on real and random tiles: nothing is
+    written unless all labels are the same, but for ties within float32 rounding, which are counted.
+    """
+    from exporters.backend import load_onnx, quiet
+
+    with quiet():
+        load_onnx()
+    from exporters.pack import pack as pack_plan
+    from exporters.parity import load_tiles
+
+    real = None if tiles is None else load_tiles(tiles)
+    with quiet():
+        done = pack_plan(plan, out, tiles=real, scores=scores, grey_as_rgb=grey_as_rgb, overwrite=overwrite)
+    console.say(f"wrote {done.path} ({len(done.members)} members, {done.nodes} nodes, {done.size / 1e6:.2f} MB)")
+    told = f"the engine's labels on {done.check.tiles} tiles, {done.check.pixels:,} pixels"
+    console.stdout().print(f"{told}; {done.check.ties} exact ties fell the other way", soft_wrap=True)
+
+
+def _reader(path: Path, labels: Path | None) -> Callable[[ModelContract], LabelledTiles]:
+    from exporters.tiles import labelled_tiles
+
+    return lambda contract: labelled_tiles(path, contract, labels)
+
+
+def _tell_specialists(done: Specialists) -> None:
+    for path in (*done.singles, done.path):
+        console.say(f"wrote {path}")
+    found = done.calibration
+    if found is None or done.miou is None:
+        console.say("not calibrated: give labelled validation tiles with --tiles")
+        return
+    out = console.stdout()
+    for name, bias, temperature in zip(done.contract.classes, found.bias, found.temperature, strict=True):
+        out.print(f"{name}: bias {bias:+.3f}, temperature {temperature:.3f}", soft_wrap=True)
+    out.print(
+        f"cross-entropy {found.before:.4f} -> {found.after:.4f}, MIoU {done.miou[0]:.4f} -> {done.miou[1]:.4f} "
+        f"({found.pixels:,} labelled pixels)",
+        soft_wrap=True,
+    )

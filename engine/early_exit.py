@@ -3,10 +3,10 @@
 **Why it is exact.** Let a pixel's score of class c after some members be s_c, and R_c the weight of the members still
 to come. Each of them adds to s_c between 0 and its weight: a vote adds its weight or nothing, a probability lies within
 0..1. So the final score lies within [s_c, s_c + R_c], and, as gain and bias rise with the score, the final decoded
-score within [g_c s_c + b_c, g_c (s_c + R_c) + b_c]. When the leader's lower end is above every other allowed class's upper
-end, no member to come can change the label. Ties never qualify (the inequality is strict), and averages are asked for a
-margin above what rounding to float32 could move. It holds for ``vote`` and ``mean-prob``; logits are not bounded, so it
-does not hold for ``mean-logit``.
+score within [g_c s_c + b_c, g_c (s_c + R_c) + b_c]. When the leader's lower end is above every other allowed class's
+upper end, no member to come can change the label. Ties never qualify (the inequality is strict), and averages are asked
+for a margin above what rounding to float32 could move. It holds for ``vote`` and ``mean-prob``; logits are not bounded,
+so it does not hold for ``mean-logit``.
 """
 
 from __future__ import annotations

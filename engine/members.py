@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.contract import ModelContract
-from engine.errors import ContractError, InputError
+from engine.errors import ContractError, InputError, PlanError
 from engine.sessions import Member
 
 # The logit of a class whose specialist did not run: finite, and far below anything a net computes.
@@ -203,3 +203,21 @@ def _uniquely_named(voters: list[Voter]) -> list[Voter]:
     if len(set(names)) == len(names):
         return voters
     return [replace(voter, name=f"{voter.nets[0].path.parent.name}/{voter.name}") for voter in voters]
+
+
+def class_number(item: int | str, names: Sequence[str]) -> int:
+    """Return the id of a class given by id or by name; a name wins over an id that reads like it.
+
+    Raises:
+        PlanError: no class of that name.
+    """
+    if isinstance(item, int):
+        return item
+    name = item.strip()
+    if name in names:
+        return names.index(name)
+    try:
+        return int(name)
+    except ValueError:
+        listed = ", ".join(names)
+        raise PlanError(f"no class {name[:40]!r}; there are {listed}, or ids 0 to {len(names) - 1}") from None

@@ -7,7 +7,6 @@ import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -22,59 +21,16 @@ from engine.flips import flipped, named_flips
 from engine.fuse import check_finite, fuse, normalised_weights
 from engine.images import Batch, Source, from_array
 from engine.labels import as_labels, check_match
-from engine.members import FLOOR, Prepared, Voter, class_names, find_models, gather, ignored_class
+from engine.members import FLOOR, Prepared, Voter, class_names, class_number, find_models, gather, ignored_class
 from engine.metrics import confusion_matrices
-from engine.regions import absorb_small_regions
+from engine.prediction import Predicted, Variant
+from engine.regions import cleaned
 from engine.sessions import Member, check_range, check_sample, open_member
 from engine.strategies import named_strategy
 
 BATCH_SIZE = 4
 # With an approximate early exit, one batch in so many is predicted by all members too, to see how well the two agree.
 CHECK_EVERY = 16
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to turn the members' logits into labels.
-
-    Attributes:
-        strategy: fusion strategy.
-        decoding: bias and suppression.
-        member: index of the one member it looks at; None for all.
-    """
-
-    strategy: str
-    decoding: Decoding = field(default_factory=Decoding)
-    member: int | None = None
-
-
-@dataclass
-class Predicted:
-    """What one batch gave.
-
-    Attributes:
-        start: index of the first image.
-        ids: (batch,) names of the images.
-        labels: uint8 (batch, pixels), of the ensemble's own variant.
-        ties: pixels whose vote was tied.
-        confusion: int64 (batch, classes, classes) a variant, when true labels were given.
-        member_seconds: time in each member's nets.
-        member_runs: on how many of the images each member ran.
-        compared: pixels that were predicted a second time by all members, to check an approximate early exit.
-        agreed: how many of those got the same label.
-        variant_seconds: time in each variant's fusion and decoding.
-    """
-
-    start: int
-    ids: list[str]
-    labels: NDArray[np.uint8]
-    ties: int = 0
-    confusion: dict[Variant, NDArray[np.int64]] = field(default_factory=dict)
-    member_seconds: list[float] = field(default_factory=list)
-    member_runs: list[int] = field(default_factory=list)
-    compared: int = 0
-    agreed: int = 0
-    variant_seconds: dict[Variant, float] = field(default_factory=dict)
 
 
 class Ensemble:
@@ -378,31 +334,6 @@ def _check_untouched(
             f"{name} is a packed ensemble: strategy, weights, suppression and biases are built in; "
             "leave those options out, or name its members instead"
         )
-
-
-def cleaned(labels: NDArray[np.uint8], decoding: Decoding, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return (batch, pixels) labels after the clean-up of small regions, where the decoding asks for one."""
-    if decoding.min_region <= 1:
-        return labels
-    return absorb_small_regions(labels.reshape(-1, *size), decoding.min_region).reshape(labels.shape)
-
-
-def class_number(item: int | str, names: Sequence[str]) -> int:
-    """Return the id of a class given by id or by name; a name wins over an id that reads like it.
-
-    Raises:
-        PlanError: no class of that name.
-    """
-    if isinstance(item, int):
-        return item
-    name = item.strip()
-    if name in names:
-        return names.index(name)
-    try:
-        return int(name)
-    except ValueError:
-        listed = ", ".join(names)
-        raise PlanError(f"no class {name[:40]!r}; there are {listed}, or ids 0 to {len(names) - 1}") from None
 
 
 def available_cores() -> int:

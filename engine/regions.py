@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.decode import Decoding
 from engine.errors import PlanError
 
 
@@ -38,6 +39,13 @@ def absorb_small_regions(labels: NDArray[np.uint8], min_region: int) -> NDArray[
             winner = _surrounding(image, regions, small)
             out[small[regions]] = winner[regions][small[regions]]
     return cleaned
+
+
+def cleaned(labels: NDArray[np.uint8], decoding: Decoding, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return (batch, pixels) labels after the clean-up of small regions, where the decoding asks for one."""
+    if decoding.min_region <= 1:
+        return labels
+    return absorb_small_regions(labels.reshape(-1, *size), decoding.min_region).reshape(labels.shape)
 
 
 def _surrounding(image: NDArray[np.uint8], regions: NDArray[np.integer], small: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -15,7 +15,8 @@ from engine.images import Batch, Source
 from engine.labels import as_labels
 from engine.masks import MaskWriter
 from engine.metrics import Score
-from engine.pipeline import Ensemble, Predicted, Variant, available_cores
+from engine.pipeline import Ensemble, available_cores
+from engine.prediction import Predicted, Variant
 from engine.preview import Tile
 from engine.strategies import STRATEGIES
 

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.metrics import CONVENTIONS, Score, class_iou, precision_recall
-from engine.pipeline import Ensemble, Variant
+from engine.pipeline import Ensemble
+from engine.prediction import Variant
 from engine.run import Outcome, variant_name
 from engine.sessions import Member
 from engine.strategies import STRATEGIES

@@ -99,7 +99,7 @@ def test_results_go_to_stdout_and_the_rest_to_stderr(world: World, tmp_path: Pat
     with Image.open(tmp_path / "look.png") as picture:
         picture.verify()
         assert min(picture.size) > 100
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["look.png", "masks.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["look.png", "masks.csv", "masks.csv.json"]
 
 
 def test_json_is_one_document_and_nothing_else(world: World, tmp_path: Path, process: Engine) -> None:
@@ -184,7 +184,7 @@ def test_overwrite_replaces_files_and_folders(world: World, tmp_path: Path, engi
             assert engine("ensemble", *arguments, *more).code == 0
     assert len((tmp_path / "m.csv").read_text().splitlines()) == 4
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["0.png", "1.png", "2.png"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "m.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "m.csv", "m.csv.json", "m.json"]
 
 
 def test_names_are_printed_as_they_are(world: World, tmp_path: Path, engine: Engine) -> None:

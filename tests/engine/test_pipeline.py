@@ -10,7 +10,7 @@ from engine import EngineError, Ensemble
 from engine.decode import Decoding
 from engine.errors import ContractError, PlanError
 from engine.images import from_array
-from engine.pipeline import Variant
+from engine.prediction import Variant
 from engine.run import every_variant, run
 from engine.strategies import STRATEGIES
 from tests import reference

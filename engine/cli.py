@@ -296,12 +296,14 @@ def _run(job: Job, options: Options, batch_size: int, workers: int) -> Outcome:
     """Predict, score, write the masks and the picture."""
     from engine.masks import open_writer
     from engine.preview import draw
+    from engine.record import run_record
     from engine.run import every_variant, preview_tiles, run
 
     assert job.output is not None
     variants = every_variant(job.ensemble) if job.labels is not None else []
+    record = run_record(job.ensemble, images=len(job.images))
     writer = open_writer(
-        job.output, job.images.ids, job.images.size, len(job.ensemble.classes), overwrite=options.overwrite
+        job.output, job.images.ids, job.images.size, len(job.ensemble.classes), options.overwrite, record
     )
     with writer, _progress(len(job.images)) as advance:
         outcome = run(job.ensemble, job.images, writer, job.labels, variants, batch_size, workers, advance)

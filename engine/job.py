@@ -18,6 +18,7 @@ from engine.members import find_models
 from engine.pipeline import Ensemble
 from engine.plan import Plan, PlannedMember, Weight, read_plan
 from engine.sessions import Member, open_member
+from engine.sidecar import check_sidecar
 from engine.strategies import named_strategy
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -203,6 +204,7 @@ def _plan_weights(opened: Sequence[Member], planned: Sequence[Weight]) -> list[f
 
 def _check_outputs(options: Options, output: Path) -> None:
     check_goal(output, options.overwrite)
+    check_sidecar(output, options.overwrite)
     for option, source in (("--input", options.input), ("--labels", options.labels)):
         if source and output.resolve() == split_key(source)[0].resolve():
             raise OutputError(f"{output} is what {option} reads: choose another name for the masks")

@@ -6,16 +6,17 @@ import os
 import shutil
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import OutputError
 from engine.palette import colours
+from engine.sidecar import NPZ_KEY, check_sidecar, record_text, sidecar
 
 FORMATS = ".csv (submission), .npz or .npy (uint8 masks), or a folder (palette PNGs)"
 
@@ -26,7 +27,14 @@ class MaskWriter(ABC):
     Use it as a context manager: leaving without an error puts the result in place, an error removes what there was.
     """
 
-    def __init__(self, goal: Path, ids: Sequence[str], size: tuple[int, int], classes: int) -> None:
+    def __init__(
+        self,
+        goal: Path,
+        ids: Sequence[str],
+        size: tuple[int, int],
+        classes: int,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
         """Remember what is to be written; nothing is opened yet.
 
         Args:
@@ -34,7 +42,9 @@ class MaskWriter(ABC):
             ids: names of all images, in order.
             size: (height, width) of a mask.
             classes: number of classes.
+            record: plain JSON values about the run that go with the masks; None for none.
         """
+        self.record = record
         self.goal, self.ids, self.size, self.classes = goal, ids, size, classes
         self.partial = goal.with_name(f".{goal.name}.partial-{os.getpid()}")
         self.written = 0
@@ -80,12 +90,26 @@ class MaskWriter(ABC):
             if error is None:
                 if self.written != len(self.ids):
                     raise OutputError(f"{self.written} of {len(self.ids)} masks came: {self.goal} was not written")
-                self._place()
+                self._place_all()
         except OSError as refusal:
             if error is None:
                 raise _cannot_write(self.goal, refusal) from None
         finally:
             self._remove()
+
+    def _place_all(self) -> None:
+        """Put the masks in place and their record beside them; the record is on disk before either is renamed."""
+        beside = sidecar(self.goal) if self.record is not None else None
+        if beside is None or self.record is None:
+            self._place()
+            return
+        waiting = beside.with_name(f".{beside.name}.partial-{os.getpid()}")
+        try:
+            waiting.write_text(record_text(self.record), "utf-8")
+            self._place()
+            waiting.replace(beside)
+        finally:
+            waiting.unlink(missing_ok=True)
 
     @abstractmethod
     def _open(self) -> None: ...
@@ -158,7 +182,7 @@ class NpyWriter(_StreamWriter):
 
 
 class NpzWriter(NpyWriter):
-    """``masks`` uint8 (images, height, width) and ``ids`` (images,), compressed."""
+    """``masks`` uint8 (images, height, width), ``ids`` (images,) and ``metadata`` (JSON text), compressed."""
 
     def _open(self) -> None:
         self._archive = zipfile.ZipFile(self.partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
@@ -167,8 +191,13 @@ class NpzWriter(NpyWriter):
 
     def _close(self) -> None:
         super()._close()
-        with self._archive, self._archive.open("ids.npy", "w") as stream:
-            np.lib.format.write_array(stream, np.array(list(self.ids), dtype=np.str_), allow_pickle=False)
+        entries = {"ids": np.array(list(self.ids), dtype=np.str_)}
+        if self.record is not None:
+            entries[NPZ_KEY] = np.array(record_text(self.record))
+        with self._archive:
+            for name, array in entries.items():
+                with self._archive.open(f"{name}.npy", "w") as stream:
+                    np.lib.format.write_array(stream, array, allow_pickle=False)
 
 
 class PngWriter(MaskWriter):
@@ -205,7 +234,12 @@ WRITERS: dict[str, type[MaskWriter]] = {".csv": CsvWriter, ".npy": NpyWriter, ".
 
 
 def open_writer(
-    goal: Path, ids: Sequence[str], size: tuple[int, int], classes: int, overwrite: bool = False
+    goal: Path,
+    ids: Sequence[str],
+    size: tuple[int, int],
+    classes: int,
+    overwrite: bool = False,
+    record: Mapping[str, Any] | None = None,
 ) -> MaskWriter:
     """Choose the writer by the suffix of the goal.
 
@@ -215,12 +249,16 @@ def open_writer(
         size: (height, width) of a mask.
         classes: number of classes.
         overwrite: replace what is there.
+        record: what goes with the masks, see :func:`engine.record.run_record`: into an .npz as ``metadata``, beside
+            anything else as ``GOAL.json``; None for none.
 
     Raises:
         OutputError: unknown suffix, no such folder, or something is there and ``overwrite`` is not set.
     """
     check_goal(goal, overwrite)
-    return WRITERS[goal.suffix.lower()](goal, ids, size, classes)
+    if record is not None:
+        check_sidecar(goal, overwrite)
+    return WRITERS[goal.suffix.lower()](goal, ids, size, classes, record)
 
 
 def check_goal(goal: Path, overwrite: bool) -> None:

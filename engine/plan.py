@@ -34,6 +34,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.atomic import write_text
 from engine.console import one_line
 from engine.contract import checked_fields
 from engine.errors import ContractError, OutputError, PlanError
@@ -124,13 +125,8 @@ def write_plan(path: Path, plan: Plan, comment: str = "") -> None:
     lines = [one_line(line) for line in comment.splitlines()]
     header = "".join(f"# {line}".rstrip() + "\n" for line in lines)
     text = header + ("\n" if header else "") + tomli_w.dumps(_tables(plan, path.parent))
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        try:
-            partial.write_text(text, "utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_text(path, text)
     except OSError as error:
         raise OutputError(f"cannot write {path} ({error.strerror or error}): choose another place") from None
     except UnicodeEncodeError:

@@ -1,0 +1,80 @@
+"""What goes with every result: the whole plan as it was run, the members' checksums, and one hash over them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from engine.flips import FLIPS
+from engine.pipeline import Ensemble
+from engine.sessions import Member
+from engine.sidecar import HASH_KEY
+from engine.version import VERSION
+
+SCHEMA = 1
+
+
+def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
+    """Return everything that decides the labels, as plain JSON types, with every default filled in.
+
+    Members are named by their checksums, in the order of those: neither paths nor the order of the command line show.
+    Weights are normalised and rounded to 12 digits, so that 1, 2 and 0.5, 1 are the same plan.
+    """
+    decoding, early = ensemble.variant.decoding, ensemble.early_exit
+    members = [
+        {"nets": [_net(net) for net in voter.nets], "weights": [round(float(weight), 12) for weight in row]}
+        for voter, row in zip(ensemble.members, ensemble.weights, strict=True)
+    ]
+    return {
+        "schema": SCHEMA,
+        "strategy": ensemble.variant.strategy,
+        "suppress": sorted(decoding.suppress),
+        "threshold": decoding.threshold,
+        "bias": list(decoding.bias),
+        "prior": list(decoding.prior),
+        "vote_stage": decoding.vote_stage,
+        "min_region": decoding.min_region,
+        "early_exit_agreement": None if early is None or early.agreement == 1 else early.agreement,
+        "flips": next(name for name, flips in FLIPS.items() if flips == ensemble.flips),
+        "members": sorted(members, key=lambda member: json.dumps(member, sort_keys=True)),
+    }
+
+
+def _net(net: Member) -> dict[str, Any]:
+    """Return what decides a net's logits: the file, and what was stated about it."""
+    contract = hashlib.sha256(net.contract.to_json().encode()).hexdigest()
+    return {"sha256": net.checksum, "contract": contract, "output": net.output_name, "grey_as_rgb": net.grey_as_rgb}
+
+
+def plan_hash(ensemble: Ensemble) -> str:
+    """Return the SHA-256, hexadecimal, of the canonical JSON of :func:`resolved_plan`.
+
+    Two runs with the same hash give the same labels for the same images, wherever their models lie.
+    """
+    canonical = json.dumps(resolved_plan(ensemble), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def run_record(ensemble: Ensemble, **more: Any) -> dict[str, Any]:
+    """Return what a result carries: hash, plan and members by name.
+
+    Args:
+        ensemble: the members and how they are fused.
+        **more: further plain JSON values about the run.
+    """
+    return {
+        "maskfuse": VERSION,
+        HASH_KEY: plan_hash(ensemble),
+        "plan": resolved_plan(ensemble),
+        "members": [
+            {
+                "name": voter.name,
+                "sha256": voter.checksum,
+                "files": [{"name": net.path.name, "sha256": net.checksum} for net in voter.nets],
+            }
+            for voter in ensemble.members
+        ],
+        "classes": list(ensemble.classes),
+        **more,
+    }

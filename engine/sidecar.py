@@ -1,0 +1,49 @@
+"""Where the record of a result stands: beside it as ``GOAL.json``, or inside an .npz as its array ``metadata``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.errors import OutputError
+
+HASH_KEY = "plan_sha256"
+NPZ_KEY = "metadata"
+MOST_BYTES = 10_000_000
+
+
+def record_text(record: Mapping[str, Any]) -> str:
+    """Return a record as JSON for people and programs."""
+    return json.dumps(record, indent=2, allow_nan=False) + "\n"
+
+
+def sidecar(goal: Path) -> Path | None:
+    """Return where the record of a result goes: ``GOAL.json``, or None for an .npz, which holds it itself."""
+    return None if goal.suffix.lower() == ".npz" else goal.with_name(f"{goal.name}.json")
+
+
+def check_sidecar(goal: Path, overwrite: bool) -> None:
+    """Refuse a result whose sidecar would replace a file that is there.
+
+    Raises:
+        OutputError: something is there and ``overwrite`` is not set, or it is no sidecar.
+    """
+    path = sidecar(goal)
+    if path is None or not path.exists():
+        return
+    if not overwrite:
+        raise OutputError(f"{path} exists: add --overwrite to replace it, or choose another name")
+    if not _is_record(path):
+        raise OutputError(f"{path} would be replaced by the record of {goal.name}, and is none: choose another name")
+
+
+def _is_record(path: Path) -> bool:
+    try:
+        if not path.is_file() or path.stat().st_size > MOST_BYTES:
+            return False
+        held = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(held, dict) and HASH_KEY in held

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from engine import console
-
-if TYPE_CHECKING:
-    from engine.job import Job, Options
-    from engine.run import Outcome
 
 app = typer.Typer(
     name="engine",
@@ -34,6 +27,13 @@ FUSION = "How to fuse and decode"
 Models = Annotated[
     list[str] | None,
     typer.Option("--models", "-m", help="An .onnx file, a folder or a glob; repeatable. Specialists are gathered."),
+]
+Groups = Annotated[
+    str,
+    typer.Option(
+        help="The scene each image belongs to: .npz, .npz:KEY or .npy, one value an image. Intervals and folds keep a "
+        "scene together."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout instead of tables.")]
 Classes = Annotated[str, typer.Option(help="Class names in label order, separated by commas.", rich_help_panel=FOREIGN)]
@@ -185,6 +185,7 @@ def ensemble(
 
       engine ensemble -m a.onnx -m b.onnx -i tiles/ -o masks/ --strategy vote --suppress 0
     """
+    from engine.command import report, run_job
     from engine.job import Options, prepare
 
     options = Options(
@@ -212,8 +213,7 @@ def ensemble(
         stated=_stated(classes, input_layout, output_layout, activation, scale, mean, std, ignored_class, output_name),
     )
     job = prepare(options)
-    outcome = _run(job, options, batch_size, workers)
-    _report(job, outcome, as_json)
+    report(job, run_job(job, batch_size, workers, overwrite), as_json)
 
 
 @app.command()
@@ -224,13 +224,14 @@ def evaluate(
         str, typer.Option(help="Class names, or how many there are. Default: what the masks hold.")
     ] = "",
     ignored_class: Annotated[str, typer.Option(help="Class left out of the score, or none.")] = "0",
+    groups: Groups = "",
     as_json: AsJson = False,
 ) -> None:
     """Score masks under every MIoU convention, and say what class 0 costs."""
     from engine.evaluate import evaluate as score_masks
     from engine.evaluate import print_evaluation
 
-    print_evaluation(score_masks(predicted, labels, classes, ignored_class), as_json)
+    print_evaluation(score_masks(predicted, labels, classes, ignored_class, groups), as_json)
 
 
 @app.command()
@@ -290,77 +291,6 @@ def _stated(
         "output_name": output_name or None,
     }
     return {key: value for key, value in fields.items() if value is not None}
-
-
-def _run(job: Job, options: Options, batch_size: int, workers: int) -> Outcome:
-    """Predict, score, write the masks and the picture."""
-    from engine.masks import open_writer
-    from engine.preview import draw
-    from engine.record import run_record
-    from engine.run import every_variant, preview_tiles, run
-
-    assert job.output is not None
-    variants = every_variant(job.ensemble) if job.labels is not None else []
-    record = run_record(job.ensemble, images=len(job.images))
-    writer = open_writer(
-        job.output, job.images.ids, job.images.size, len(job.ensemble.classes), options.overwrite, record
-    )
-    with writer, _progress(len(job.images)) as advance:
-        outcome = run(job.ensemble, job.images, writer, job.labels, variants, batch_size, workers, advance)
-    rate = outcome.images / outcome.seconds
-    console.say(f"wrote {job.output}: {outcome.images:,} masks in {outcome.seconds:.1f} s, {rate:,.0f} images/s")
-    if job.preview is not None:
-        draw(preview_tiles(job.ensemble, job.images, job.labels), job.ensemble.classes, job.preview)
-        console.say(f"wrote {job.preview}")
-    return outcome
-
-
-def _report(job: Job, outcome: Outcome, as_json: bool) -> None:
-    """Print the results on stdout and the class-0 trap on stderr."""
-    import json
-
-    from engine.metrics import find_trap
-    from engine.run import as_dict, early_exit_summary
-    from engine.tables import scores_table
-
-    if as_json:
-        typer.echo(json.dumps(as_dict(outcome, job.ensemble), indent=2))
-    elif outcome.scores:
-        console.stdout().print(scores_table(outcome, job.ensemble))
-    if outcome.ties:
-        console.say(f"tied votes: {outcome.ties / outcome.pixels:.3%} of the pixels, decided by the mean probability")
-    if job.ensemble.early_exit is not None:
-        console.say(early_exit_summary(outcome, job.ensemble))
-    own = outcome.scores.get(job.ensemble.variant)
-    trap = find_trap(own.confusion, own.ignored_class) if own is not None else None
-    if trap is not None:
-        console.say(f"warning: {trap}")
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], object]]:
-    """Show a bar with images/s and the time left on a terminal; nothing in a pipe."""
-    if not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("predicting"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]} images/s"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console.stderr(), transient=True) as bar:
-        task = bar.add_task("predicting", total=total, rate="-")
-
-        def advance(count: int) -> None:
-            bar.update(task, advance=count)
-            speed = bar.tasks[0].speed
-            bar.update(task, rate=f"{speed:,.0f}" if speed else "-")
-
-        yield advance
 
 
 def main() -> None:

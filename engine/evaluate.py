@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from math import isnan
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine import console
+from engine.bootstrap import GroupedCounts, Interval, interval
 from engine.errors import InputError, PlanError
+from engine.groups import read_groups
 from engine.labels import as_labels, check_match, open_labels
-from engine.metrics import CONVENTIONS, Score, Trap, class_iou, find_trap, precision_recall
+from engine.metrics import CONVENTIONS, Score, Trap, class_iou, confusion_matrices, find_trap, precision_recall
 
 BATCH = 64
 MOST_CLASSES = 256
@@ -26,14 +29,16 @@ class Evaluation:
         score: counts and conventions.
         names: names of the classes.
         trap: what predictions of the ignored class cost, or None.
+        intervals: bootstrap interval over groups, by convention; empty without groups.
     """
 
     score: Score
     names: tuple[str, ...]
     trap: Trap | None
+    intervals: dict[str, Interval] = field(default_factory=dict)
 
 
-def evaluate(predicted: str, labels: str, classes: str = "", ignored_class: str = "0") -> Evaluation:
+def evaluate(predicted: str, labels: str, classes: str = "", ignored_class: str = "0", groups: str = "") -> Evaluation:
     """Compare masks with true masks, batch by batch.
 
     Args:
@@ -41,9 +46,10 @@ def evaluate(predicted: str, labels: str, classes: str = "", ignored_class: str 
         labels: the same forms.
         classes: names separated by commas, or their number; empty for as many as the masks hold.
         ignored_class: id, or ``none``.
+        groups: file with the group of each image, for intervals; see :func:`engine.groups.read_groups`.
 
     Raises:
-        InputError: the two do not belong together, or hold labels outside the classes.
+        InputError: the two do not belong together, hold labels outside the classes, or the groups do not fit.
         PlanError: impossible options.
     """
     ignored = _ignored(ignored_class)
@@ -53,18 +59,45 @@ def evaluate(predicted: str, labels: str, classes: str = "", ignored_class: str 
     count = len(names) or MOST_CLASSES
     guesses, truths = open_labels(predicted), open_labels(labels)
     check_match(truths, guesses)
+    index = read_groups(groups, len(truths)) if groups else None
+    counted: list[NDArray[np.int64]] = []
     score = Score(count, ignored)
     for truth, guess in zip_longest(truths.batches(BATCH), guesses.batches(BATCH)):
         if truth is None or guess is None:
             raise InputError(f"{predicted} and {labels} end at different places: copy the files again")
-        score.update(as_labels(truth, count, truths.name), as_labels(guess, count, guesses.name))
+        true, guessed = as_labels(truth, count, truths.name), as_labels(guess, count, guesses.name)
+        matrices = confusion_matrices(true, guessed, count)
+        score.add(matrices)
+        if index is not None:
+            counted.append(_trimmed(matrices))
     if not names:
         seen = np.flatnonzero(score.confusion.any(axis=0) | score.confusion.any(axis=1))
         used = max(int(seen.max(initial=0)) + 1, 2, (ignored or 0) + 1)
         score.confusion = np.ascontiguousarray(score.confusion[:used, :used])
         score.classes = used
         names = tuple(f"class {index}" for index in range(used))
-    return Evaluation(score, names, find_trap(score.confusion, ignored))
+    intervals = {}
+    if index is not None:
+        grouped = GroupedCounts.of(_stacked(counted, len(names)), index, ignored)
+        intervals = {name: interval(grouped, name) for name in CONVENTIONS}
+    return Evaluation(score, names, find_trap(score.confusion, ignored), intervals)
+
+
+def _trimmed(matrices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the matrices without the classes above the last one that any of them holds."""
+    seen = np.flatnonzero(matrices.any(axis=(0, 1)) | matrices.any(axis=(0, 2)))
+    used = int(seen.max(initial=0)) + 1
+    return matrices[:, :used, :used].copy()
+
+
+def _stacked(parts: list[NDArray[np.int64]], classes: int) -> NDArray[np.int64]:
+    """Return trimmed matrices as one array (images, classes, classes)."""
+    whole = np.zeros((sum(map(len, parts)), classes, classes), np.int64)
+    start = 0
+    for part in parts:
+        whole[start : start + len(part), : part.shape[1], : part.shape[1]] = part
+        start += len(part)
+    return whole
 
 
 def print_evaluation(result: Evaluation, as_json: bool) -> None:
@@ -75,7 +108,7 @@ def print_evaluation(result: Evaluation, as_json: bool) -> None:
         print(json.dumps(_as_dict(result), indent=2))
     else:
         out = console.stdout()
-        out.print(conventions_table(result.score))
+        out.print(conventions_table(result.score, result.intervals))
         out.print(classes_table(result.score, result.names))
     if result.trap is not None:
         console.say(f"warning: {result.trap}")
@@ -89,8 +122,10 @@ def _as_dict(result: Evaluation) -> dict[str, object]:
     def clean(value: float) -> float | None:
         return None if isnan(value) else round(float(value), 6)
 
+    ends = {name: [clean(found.low), clean(found.high)] for name, found in result.intervals.items()}
     return {
         "miou": {name: clean(score.mean_iou(name)) for name in CONVENTIONS},
+        **({"interval": ends} if ends else {}),
         "ignored_class": score.ignored_class,
         "classes": [
             {"name": name, "iou": clean(i), "precision": clean(p), "recall": clean(r)}

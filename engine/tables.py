@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan
 
 import numpy as np
@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from engine.bootstrap import Interval
 from engine.metrics import CONVENTIONS, Score, class_iou, precision_recall
 from engine.pipeline import Ensemble
 from engine.prediction import Variant
@@ -83,13 +84,18 @@ def classes_table(score: Score, names: Sequence[str], convention: str = "labelle
     return table
 
 
-def conventions_table(score: Score) -> Table:
-    """Return the MIoU under every convention."""
+def conventions_table(score: Score, intervals: Mapping[str, Interval] | None = None) -> Table:
+    """Return the MIoU under every convention, with its bootstrap interval where there is one."""
     table = _table("MIoU by convention")
     table.add_column("convention")
     table.add_column("MIoU", justify="right")
+    if intervals:
+        first = next(iter(intervals.values()))
+        table.add_column(f"{first.level:.0%} interval over {first.groups} groups")
     for name in CONVENTIONS:
-        table.add_row(name, _cell(score.mean_iou(name), np.inf))
+        found = intervals.get(name) if intervals else None
+        cells = [] if found is None else [f"{found.low:.4f} to {found.high:.4f}"]
+        table.add_row(name, _cell(score.mean_iou(name), np.inf), *cells)
     return table
 
 

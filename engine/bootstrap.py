@@ -1,0 +1,198 @@
+"""How sure a score is: percentile bootstrap intervals over groups of images (B. Efron, R. Tibshirani, 1993).
+
+Tiles of one scene resemble each other, so the groups are drawn, never the tiles of a group one by one: the interval
+then says how the score would move with other scenes, not with other pixels of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import InputError, PlanError
+from engine.metrics import CONVENTIONS, mean_iou
+
+ROUNDS = 2000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score (or a difference of two) with what the bootstrap says about it.
+
+    Attributes:
+        value: over all groups, as measured.
+        low: lower end of the interval.
+        high: upper end.
+        level: share of the resampled values between the two.
+        groups: how many groups were drawn from.
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float
+    groups: int
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+@dataclass(frozen=True)
+class GroupedCounts:
+    """What a bootstrap needs of a set of predictions; adds up over groups.
+
+    Attributes:
+        confusion: float64 (groups, classes, classes), rows are the truth.
+        image_scores: float64 (groups,), sum of the ``labelled`` MIoU of the images that have one.
+        images: float64 (groups,), how many those are.
+        ignored_class: the class that conventions leave out, or None.
+    """
+
+    confusion: NDArray[np.float64]
+    image_scores: NDArray[np.float64]
+    images: NDArray[np.float64]
+    ignored_class: int | None
+
+    @classmethod
+    def of(
+        cls, matrices: NDArray[np.int64], groups: NDArray[np.int64] | None, ignored_class: int | None
+    ) -> GroupedCounts:
+        """Gather the confusion matrices of single images by group.
+
+        Args:
+            matrices: int64 (images, classes, classes).
+            groups: (images,) group of each image, 0 to groups - 1; None makes each image its own.
+            ignored_class: the class that conventions leave out, or None.
+        """
+        count = len(matrices)
+        index = np.arange(count) if groups is None else groups
+        size = int(index.max(initial=-1)) + 1
+        classes = matrices.shape[1]
+        confusion = np.zeros((size, classes, classes))
+        np.add.at(confusion, index, matrices)
+        alone = mean_ious(matrices, "labelled", ignored_class)
+        scored = ~np.isnan(alone)
+        return cls(
+            confusion,
+            np.bincount(index[scored], alone[scored], minlength=size).astype(np.float64),
+            np.bincount(index[scored], minlength=size).astype(np.float64),
+            ignored_class,
+        )
+
+    def scores(self, draws: NDArray[np.float64], convention: str) -> NDArray[np.float64]:
+        """Return the score of each resampled set, float64 (rounds,); NaN where nothing can be scored.
+
+        Args:
+            draws: float64 (rounds, groups), how often each group was drawn.
+            convention: a name out of :data:`engine.metrics.CONVENTIONS`.
+        """
+        if convention == "per-image":
+            images = draws @ self.images
+            empty = np.full(len(draws), np.nan)
+            return np.divide(draws @ self.image_scores, images, out=empty, where=images > 0)
+        groups, classes, _ = self.confusion.shape
+        matrices = (draws @ self.confusion.reshape(groups, -1)).reshape(-1, classes, classes)
+        return mean_ious(matrices, convention, self.ignored_class)
+
+
+def mean_ious(
+    matrices: NDArray[np.integer] | NDArray[np.floating], convention: str, ignored_class: int | None
+) -> NDArray[np.float64]:
+    """Return :func:`engine.metrics.mean_iou` of many matrices at once.
+
+    Args:
+        matrices: (..., classes, classes) counts, which may be weighted; rows are the truth.
+        convention: a name out of :data:`engine.metrics.CONVENTIONS`; ``per-image`` takes each for that of one image.
+        ignored_class: None counts every pixel and averages every class.
+
+    Returns:
+        float64 (...); NaN where no class can be scored.
+
+    Raises:
+        PlanError: unknown convention.
+    """
+    if convention not in CONVENTIONS:
+        mean_iou(np.zeros((2, 2), np.int64), convention, ignored_class)
+    counted = matrices.astype(np.float64)
+    if ignored_class is not None and convention in ("keras-ignore", "labelled", "per-image"):
+        counted[..., ignored_class, :] = 0
+    hits = np.diagonal(counted, axis1=-2, axis2=-1)
+    union = counted.sum(axis=-1) + counted.sum(axis=-2) - hits
+    scored = union > 0
+    if ignored_class is not None and convention in ("labelled", "foreground", "per-image"):
+        scored[..., ignored_class] = False
+    iou = np.divide(hits, union, out=np.zeros_like(union), where=scored)
+    number = scored.sum(axis=-1)
+    return np.divide(iou.sum(axis=-1), number, out=np.full(number.shape, np.nan), where=number > 0)
+
+
+def interval(
+    counts: GroupedCounts, convention: str, rounds: int = ROUNDS, level: float = LEVEL, seed: int = 0
+) -> Interval:
+    """Return a score with its percentile bootstrap interval over groups.
+
+    Args:
+        counts: the predictions, by group.
+        convention: a name out of :data:`engine.metrics.CONVENTIONS`.
+        rounds: how often to resample.
+        level: share of the resampled scores inside the interval.
+        seed: of the resampling.
+
+    Raises:
+        InputError: fewer than two groups.
+        PlanError: unknown convention, impossible rounds or level.
+    """
+    return _interval([counts], convention, rounds, level, seed)
+
+
+def paired_difference(
+    first: GroupedCounts,
+    second: GroupedCounts,
+    convention: str,
+    rounds: int = ROUNDS,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """Return the score of ``first`` minus that of ``second``, with its interval; both see the same resampled groups.
+
+    Raises:
+        InputError: fewer than two groups, or not the same ones.
+        PlanError: unknown convention, impossible rounds or level.
+    """
+    if first.confusion.shape != second.confusion.shape:
+        raise InputError(
+            f"a paired difference of {first.confusion.shape} against {second.confusion.shape} counts: "
+            "compare predictions of the same images"
+        )
+    return _interval([first, second], convention, rounds, level, seed)
+
+
+def _interval(sides: Sequence[GroupedCounts], convention: str, rounds: int, level: float, seed: int) -> Interval:
+    groups = len(sides[0].confusion)
+    if groups < 2:
+        raise InputError(f"a bootstrap over {groups} group{'' if groups == 1 else 's'}: at least two are needed")
+    if rounds < 1 or not 0 < level < 1:
+        raise PlanError(f"bootstrap of {rounds} rounds at level {level}: at least 1 round and a level inside 0..1")
+    draws = resampled(groups, rounds, seed)
+    whole = np.ones((1, groups))
+    found, values = (
+        sides[0].scores(drawn, convention) - (sides[1].scores(drawn, convention) if len(sides) > 1 else 0.0)
+        for drawn in (whole, draws)
+    )
+    # A resample may miss every labelled pixel; it says nothing then.
+    values = values[~np.isnan(values)]
+    tail = 50 * (1 - level)
+    low, high = np.percentile(values, [tail, 100 - tail]) if values.size else (np.nan, np.nan)
+    return Interval(float(found[0]), float(low), float(high), level, groups)
+
+
+def resampled(groups: int, rounds: int, seed: int) -> NDArray[np.float64]:
+    """Return float64 (rounds, groups): how often each group stands in each resample with replacement."""
+    picked = np.random.default_rng(seed).integers(0, groups, (rounds, groups))
+    flat = picked + groups * np.arange(rounds)[:, None]
+    return np.bincount(flat.ravel(), minlength=rounds * groups).reshape(rounds, groups).astype(np.float64)

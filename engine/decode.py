@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,6 +14,8 @@ from engine.errors import PlanError
 VOTE_STAGES = ("members", "fused")
 # No probability reaches it: suppression without condition.
 ALWAYS = 2.0
+# Biases and priors beyond this would leave float32 when they are added up; NaN is not within it either.
+MOST = 1e30
 
 
 class Rule(NamedTuple):
@@ -110,6 +111,6 @@ def _one_a_class(values: tuple[float, ...], classes: int, name: str, default: fl
         return np.full(classes, default)
     if len(values) != classes:
         raise PlanError(f"{len(values)} values of class {name} for {classes} classes: give one a class")
-    if not all(map(math.isfinite, values)):
-        raise PlanError(f"class {name} {list(values)}: every value must be finite")
+    if not all(abs(value) <= MOST for value in values):
+        raise PlanError(f"class {name} {list(values)}: every value must be finite, at most {MOST:g} in size")
     return np.asarray(values, np.float64)

@@ -75,6 +75,9 @@ def normalised_weights(weights: ArrayLike | None, members: int, classes: int) ->
         raise PlanError(f"{count} weights for {members} members: give one weight a member, in the members' order")
     if not np.isfinite(given).all() or (given < 0).any():
         raise PlanError(f"weights {given.tolist()}: each must be a finite number, 0 or above")
+    if given.max(initial=0) > 0:
+        # Of any scale: huge weights must not add up to infinity.
+        given = given / given.max()
     table = np.repeat(given[:, None], classes, axis=1) if given.ndim == 1 else given
     total = table.sum(axis=0)
     if (total <= 0).any():

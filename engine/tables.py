@@ -25,7 +25,7 @@ def scores_table(outcome: Outcome, ensemble: Ensemble) -> Table:
     """Return a row for each member and strategy, raw and suppressed: images/s and MIoU; the best in bold."""
     suppress = ensemble.variant.decoding.suppress
     table = _table(_title(outcome, ensemble))
-    table.add_column("member\nor strategy", overflow="fold")
+    table.add_column("member\nor strategy", overflow="fold", min_width=max(map(len, STRATEGIES)))
     table.add_column("\nimages/s", justify="right")
     states = ["raw", "suppressed"] if suppress else ["raw"]
     columns = [(convention, state) for convention in SHOWN for state in states]

@@ -8,6 +8,7 @@ meaning of NaN, infinity or the order of a sum is allowed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar, cast
 
 import numba
@@ -30,3 +31,12 @@ def kernel(function: Function) -> Function:
     except RuntimeError:
         compiled = numba.njit(**options)(function)
     return cast(Function, compiled)
+
+
+def compiled_before(function: Callable[..., object]) -> bool:
+    """Return whether machine code of a kernel waits on disk, so that its first call does not compile."""
+    path = getattr(getattr(function, "stats", None), "cache_path", None)
+    if path is None:
+        return numba.config.DISABLE_JIT == 1
+    name = function.__name__
+    return any(Path(path).glob(f"*.{name}-*.nbi"))

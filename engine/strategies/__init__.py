@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 
+import numpy as np
+
+from engine.decode import Decoding
 from engine.errors import PlanError
+from engine.kernels.jit import compiled_before
 from engine.strategies.borda import borda
 from engine.strategies.entropy_weighted import entropy_weighted
 from engine.strategies.max_confidence import max_confidence
@@ -39,3 +44,24 @@ def named_strategy(name: str) -> Strategy:
     if name not in STRATEGIES:
         raise PlanError(f"unknown strategy {name!r}; allowed are {', '.join(STRATEGIES)}")
     return STRATEGIES[name]
+
+
+def not_compiled(names: Iterable[str]) -> list[str]:
+    """Return which strategies must be compiled before they run: each once an installation, a second or so."""
+    return [name for name in names if not all(map(compiled_before, _kernels(named_strategy(name))))]
+
+
+def compile_ahead(names: Iterable[str]) -> None:
+    """Run strategies on a few pixels, so that compilation does not count as part of a run."""
+    for name in names:
+        shape = (1, 1, 2, 8)
+        task = Task(
+            np.zeros(shape, np.float32), np.ones((1, 2)), Decoding(), np.zeros((1, 8), np.uint8), np.zeros(1, np.int64)
+        )
+        named_strategy(name)(task)
+
+
+def _kernels(strategy: Strategy) -> list[Callable[..., object]]:
+    """Return the compiled entry points of a strategy's file; they begin with an underscore."""
+    held = vars(sys.modules[strategy.__module__])
+    return [value for name, value in held.items() if hasattr(value, "stats") and name.startswith("_")]

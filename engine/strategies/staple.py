@@ -55,8 +55,48 @@ def label_image(logits, image, members, voted, found, best, label):  # type: ign
 
 
 @kernel
+def gather_patterns(found, classes, patterns, counts, owner):  # type: ignore[no-untyped-def]
+    """Merge pixels on which all members say the same: they share one belief, and there are few such patterns.
+
+    Args:
+        found: int32 (members, pixels), the members' labels.
+        classes: number of classes.
+        patterns: int32 (members, pixels), the result: labels of each pattern, in its first columns.
+        counts: float64 (pixels,), the result: pixels of each pattern.
+        owner: int64 (pixels,), the result: the pattern of each pixel.
+
+    Returns:
+        The number of patterns.
+    """
+    members, pixels = found.shape
+    if members * np.log2(classes) > 62:
+        # Too many members to number the patterns: every pixel is one.
+        for i in range(pixels):
+            owner[i] = i
+            counts[i] = 1.0
+        patterns[:] = found
+        return pixels
+    codes = np.zeros(pixels, np.int64)
+    for k in range(members):
+        for i in range(pixels):
+            codes[i] = codes[i] * classes + found[k, i]
+    order = np.argsort(codes)
+    last = -1
+    for at in range(pixels):
+        i = order[at]
+        if at == 0 or codes[i] != codes[order[at - 1]]:
+            last += 1
+            counts[last] = 0.0
+            for k in range(members):
+                patterns[k, last] = found[k, i]
+        counts[last] += 1.0
+        owner[i] = last
+    return last + 1
+
+
+@kernel
 def start_from_majority(found, exponents, belief):  # type: ignore[no-untyped-def]
-    """Set float64 (classes, pixels) ``belief`` to the shares of the votes."""
+    """Set float64 (classes, patterns) ``belief`` to the shares of the votes."""
     total = exponents.sum()
     belief[:] = 0.0
     for k in range(found.shape[0]):
@@ -65,7 +105,7 @@ def start_from_majority(found, exponents, belief):  # type: ignore[no-untyped-de
 
 
 @kernel
-def reliabilities(found, belief, tables):  # type: ignore[no-untyped-def]
+def reliabilities(found, counts, belief, tables):  # type: ignore[no-untyped-def]
     """Set ``tables[k, c, l]`` to the probability that member k says l where the truth is c; return the largest move."""
     members, classes, _ = tables.shape
     moved = 0.0
@@ -74,7 +114,7 @@ def reliabilities(found, belief, tables):  # type: ignore[no-untyped-def]
         sums[:] = 0.0
         for i in range(found.shape[1]):
             for c in range(classes):
-                sums[c, found[k, i]] += belief[c, i]
+                sums[c, found[k, i]] += counts[i] * belief[c, i]
         for c in range(classes):
             total = sums[c].sum()
             for said in range(classes):
@@ -111,7 +151,9 @@ def beliefs(found, exponents, tables, prior, belief):  # type: ignore[no-untyped
 def _staple(logits, members, exponents, voted, rule, labels):  # type: ignore[no-untyped-def]
     _, batch, classes, pixels = logits.shape
     found = np.empty((members.size, pixels), np.int32)
-    belief = np.empty((classes, pixels), np.float64)
+    held = np.empty((members.size, pixels), np.int32)
+    weight = np.empty(pixels, np.float64)
+    owner = np.empty(pixels, np.int64)
     tables = np.empty((members.size, classes, classes), np.float64)
     prior = np.empty(classes, np.float64)
     scores = np.empty((classes, BLOCK), np.float32)
@@ -119,18 +161,21 @@ def _staple(logits, members, exponents, voted, rule, labels):  # type: ignore[no
     label = np.empty(BLOCK, np.int32)
     for b in range(batch):
         label_image(logits, b, members, voted, found, best, label)
-        start_from_majority(found, exponents, belief)
+        count = gather_patterns(found, classes, held, weight, owner)
+        patterns, counts = held[:, :count].copy(), weight[:count]
+        belief = np.empty((classes, count), np.float64)
+        start_from_majority(patterns, exponents, belief)
         for c in range(classes):
-            prior[c] = np.log(max(belief[c].mean(), LEAST))
+            prior[c] = np.log(max((belief[c] * counts).sum() / pixels, LEAST))
         tables[:] = 0.0
         for _ in range(MOST_ROUNDS):
-            if reliabilities(found, belief, tables) < SETTLED:
+            if reliabilities(patterns, counts, belief, tables) < SETTLED:
                 break
-            beliefs(found, exponents, tables, prior, belief)
+            beliefs(patterns, exponents, tables, prior, belief)
         for start in range(0, pixels, BLOCK):
             stop = min(start + BLOCK, pixels)
             n = stop - start
             for c in range(classes):
                 for i in range(n):
-                    scores[c, i] = belief[c, start + i]
+                    scores[c, i] = belief[c, owner[start + i]]
             argmax_block(labels[b, start:stop], scores, rule, False, best[:n], label[:n])

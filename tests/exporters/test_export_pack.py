@@ -33,7 +33,7 @@ def images() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Members whose inner names clash: two nets, five specialists, an NHWC net of probabilities with its own scaling."""
+    """Members whose inner names clash: two nets, five specialists, an NHWC net of probabilities of another scaling."""
     found = tmp_path_factory.mktemp("members")
     save_member(found / "a.onnx", 1)
     save_member(found / "b.onnx", 2)
@@ -72,7 +72,8 @@ def test_labels_are_the_engines(strategy, decoding, folder, images, tmp_path):
     assert got.dtype == np.uint8
     assert (got != expected).sum() <= done.check.ties
     assert done.check.ties <= 2
-    assert done.check.pixels == (40 + 11) * 128 or done.check.tiles == 51
+    # 11 random tiles are always among them.
+    assert (done.check.tiles, done.check.pixels) == (51, 51 * 128)
     # The file in the engine: the same once more.
     np.testing.assert_array_equal(Ensemble.open(done.path).predict(images), got)
 
@@ -89,7 +90,7 @@ def test_votes_tie_by_the_stated_rule(weights, stage, images, tmp_path):
     logits = logits.reshape(4, len(images), 5, -1)
     allowed = np.array([False, True, True, True, True])
     expected, tied = reference.vote_labels(logits, weights, allowed, stage)
-    assert np.sum(tied) > 100
+    assert np.sum(tied) > 10
     (got,) = outputs_of(done.path, images)
     assert (got.reshape(expected.shape) != expected).sum() <= 1
 
@@ -174,9 +175,8 @@ def test_one_file_of_five_packs_like_the_five(suppress, folder, images, tmp_path
     ends = [make(name, TensorProto.FLOAT, ["N", count, "H", "W"]) for name, count in (("image", 1), ("out", 5))]
     save_graph(tmp_path / "joined.onnx", nodes, ends[:1], ends[1:], weights, contract)
     shutil.copy(folder / "a.onnx", tmp_path)
-    plan = plan_of(
-        tmp_path / "plan.toml", 'model = "joined.onnx"', 'model = "a.onnx"', head=f'strategy="mean-prob"\nsuppress = {suppress}'
-    )  # fmt: skip
+    head = f'strategy = "mean-prob"\nsuppress = {suppress}'
+    plan = plan_of(tmp_path / "plan.toml", 'model = "joined.onnx"', 'model = "a.onnx"', head=head)
     done = packing.pack(plan, tmp_path / "whole.onnx")
     expected = open_ensemble(read_plan(plan), Options(), None).predict(images)
     assert (outputs_of(done.path, images)[0] != expected).sum() <= done.check.ties

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from engine.job import Options, open_ensemble
 from engine.plan import read_plan
 from exporters import pack as packing
 from exporters.compose import live_nodes
+from exporters.parity import load_tiles
 from exporters.self_check import _tied
 from tests import reference
 from tests.engine.nets import save_graph, save_member, save_net, save_specialists
@@ -76,6 +78,24 @@ def test_labels_are_the_engines(strategy, decoding, folder, images, tmp_path):
     assert (done.check.tiles, done.check.pixels) == (51, 51 * 128)
     # The file in the engine: the same once more.
     np.testing.assert_array_equal(Ensemble.open(done.path).predict(images), got)
+
+
+def mars_tiles() -> Path | None:
+    """Real tiles, where the machine has them."""
+    named = os.environ.get("MASKFUSE_MARS")
+    folder = Path(named) if named else Path(__file__).resolve().parents[3] / "shared" / "data" / "mars"
+    found = folder / "mars_for_students.npz"
+    return found if found.is_file() else None
+
+
+@pytest.mark.skipif(mars_tiles() is None, reason="needs real tiles: set MASKFUSE_MARS to their folder")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_real_tiles(strategy, folder, tmp_path):
+    plan = plan_of(folder / "plan.toml", *FOUR, head=f'strategy = "{strategy}"')
+    tiles = load_tiles(mars_tiles(), limit=24)
+    done = packing.pack(plan, tmp_path / "whole.onnx", tiles=tiles)
+    expected = open_ensemble(read_plan(plan), Options(), None).predict(tiles)
+    assert (outputs_of(done.path, tiles[..., 0])[0] != expected).sum() <= done.check.ties <= 2
 
 
 @pytest.mark.parametrize("weights", [(1, 1, 1, 1), (0.1, 0.2, 0.3, 0.3), (1, 2, 3, 0)])

@@ -15,8 +15,9 @@ from engine.contract import ModelContract
 from engine.errors import ContractError, EngineError, InputError, ModelError, OutputError, PlanError
 from engine.sessions import open_member
 from exporters import precision
+from exporters.lowering import Recipe
 from exporters.measures import Measured, logits_of, miou, speed
-from exporters.precision import Recipe, lower
+from exporters.precision import lower
 from exporters.tiles import LabelledTiles, labelled_tiles
 from tests.engine.nets import FIVE, save_member, save_net
 

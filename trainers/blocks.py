@@ -13,10 +13,16 @@ from engine.errors import ModelError
 _MOMENTUM = 0.9
 
 
-def conv_bn_relu(x: KerasTensor, filters: int, name: str, kernel: int = 3) -> KerasTensor:
+def conv_bn_relu(x: KerasTensor, filters: int, name: str, kernel: int = 3, dilation: int = 1) -> KerasTensor:
     """Convolve with `same` padding, normalise the batch, rectify."""
     x = layers.Conv2D(
-        filters, kernel, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
+        filters,
+        kernel,
+        padding="same",
+        dilation_rate=dilation,
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=f"{name}_conv",
     )(x)
     x = layers.BatchNormalization(momentum=_MOMENTUM, name=f"{name}_norm")(x)
     return layers.Activation("relu", name=f"{name}_relu")(x)
@@ -37,9 +43,79 @@ def down(x: KerasTensor, filters: int, name: str, dropout: float = 0.0) -> Keras
 
 def up(x: KerasTensor, skips: Sequence[KerasTensor], filters: int, name: str, dropout: float = 0.0) -> KerasTensor:
     """Double height and width by a learned 2x2 up-convolution, join the skips, then :func:`double_conv`."""
-    x = layers.Conv2DTranspose(filters, 2, strides=2, kernel_initializer="he_normal", name=f"{name}_up")(x)
-    x = layers.Concatenate(name=f"{name}_join")([*skips, x])
+    x = layers.Concatenate(name=f"{name}_join")([*skips, double_size(x, filters, f"{name}_up")])
     return double_conv(x, filters, name, dropout)
+
+
+def double_size(x: KerasTensor, filters: int, name: str) -> KerasTensor:
+    """Double height and width by a learned 2x2 up-convolution."""
+    return layers.Conv2DTranspose(filters, 2, strides=2, kernel_initializer="he_normal", name=name)(x)
+
+
+def squeeze_excite(x: KerasTensor, name: str, ratio: int = 4) -> KerasTensor:
+    """Weigh the maps by what they hold over the whole image (J. Hu et al.: Squeeze-and-Excitation Networks, CVPR 2018).
+
+    Args:
+        x: maps (B, H, W, C).
+        name: prefix of the layers' names.
+        ratio: how many times fewer values the squeezed vector has; it keeps 4 at least.
+    """
+    filters = int(x.shape[-1])
+    weight = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x)
+    squeezed = max(filters // ratio, min(filters, 4))
+    weight = layers.Conv2D(squeezed, 1, activation="relu", name=f"{name}_squeeze")(weight)
+    weight = layers.Conv2D(filters, 1, activation="sigmoid", name=f"{name}_excite")(weight)
+    return layers.Multiply(name=f"{name}_scale")([x, weight])
+
+
+def residual_conv(x: KerasTensor, filters: int, name: str, dropout: float = 0.0, squeeze: bool = False) -> KerasTensor:
+    """Add two convolutions to their input, projected where the number of maps differs (K. He et al., CVPR 2016)."""
+    shortcut = x
+    if int(x.shape[-1]) != filters:
+        shortcut = layers.Conv2D(filters, 1, use_bias=False, kernel_initializer="he_normal", name=f"{name}_project")(x)
+    x = double_conv(x, filters, name, dropout)
+    if squeeze:
+        x = squeeze_excite(x, f"{name}_se")
+    return layers.Add(name=f"{name}_sum")([shortcut, x])
+
+
+def attention_gate(skip: KerasTensor, signal: KerasTensor, filters: int, name: str) -> KerasTensor:
+    """Weigh each pixel of a skip by what the decoder already knows of it.
+
+    O. Oktay et al.: Attention U-Net: Learning Where to Look for the Pancreas, MIDL 2018. The signal comes in at the
+    size of the skip, after the up-convolution, so the weights need no resampling.
+
+    Args:
+        skip: maps of the encoder (B, H, W, C).
+        signal: maps of the decoder (B, H, W, any).
+        filters: maps that both are brought to before they are added.
+        name: prefix of the layers' names.
+    """
+    both = layers.Add(name=f"{name}_add")(
+        [
+            layers.Conv2D(filters, 1, kernel_initializer="he_normal", name=f"{name}_skip")(skip),
+            layers.Conv2D(filters, 1, use_bias=False, kernel_initializer="he_normal", name=f"{name}_signal")(signal),
+        ]
+    )
+    both = layers.Activation("relu", name=f"{name}_relu")(both)
+    weight = layers.Conv2D(1, 1, activation="sigmoid", name=f"{name}_weight")(both)
+    return layers.Multiply(name=f"{name}_gated")([skip, weight])
+
+
+def pyramid_pooling(x: KerasTensor, filters: int, name: str, rates: Sequence[int] = (1, 2, 4)) -> KerasTensor:
+    """Look at several distances at once: a 1x1 and dilated convolutions and the mean of the whole image, joined.
+
+    L.-C. Chen et al.: Rethinking Atrous Convolution for Semantic Image Segmentation, 2017 (ASPP). The rates are small:
+    the maps of a 64x128 tile are 4x8 where this is used.
+    """
+    branches = [conv_bn_relu(x, filters, f"{name}_point", kernel=1)]
+    branches += [conv_bn_relu(x, filters, f"{name}_rate{rate}", dilation=rate) for rate in rates]
+    joined = layers.Concatenate(name=f"{name}_join")(branches)
+    out = conv_bn_relu(joined, filters, f"{name}_out", kernel=1)
+    whole = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x)
+    # One value a map for the whole image: no batch statistics over it, and the sum spreads it over all pixels.
+    whole = layers.Conv2D(filters, 1, activation="relu", kernel_initializer="he_normal", name=f"{name}_whole")(whole)
+    return layers.Add(name=f"{name}_sum")([out, whole])
 
 
 def logits_head(x: KerasTensor, maps: int, name: str = "logits") -> KerasTensor:

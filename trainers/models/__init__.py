@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
 
 from engine.errors import PlanError
+from trainers.models import double_unet as _double_unet
 from trainers.models import one_class as _one_class
+from trainers.models import pan as _pan
+from trainers.models import residual_attention_unet as _residual_attention_unet
+from trainers.models import transformer_unet as _transformer_unet
 from trainers.models import unet as _unet
 from trainers.models import unet_plus_plus as _unet_plus_plus
 
@@ -21,16 +26,51 @@ class Architecture:
         build: the builder: (input_shape, classes, **options) to an uncompiled model.
         presets: options of each named size.
         specialist: True when the network puts out one map of log-odds.
+        heads: further logits of a built model that training may hold to the labels: (model, classes) to tensors; None
+            when there are none.
+        always: these heads are trained unless the run says otherwise by its stage, not only on request.
+        stages: parts that can be trained one after the other, or nothing.
+        first: prefix of the layers' names of the first part.
     """
 
     build: Callable[..., keras.Model]
     presets: dict[str, dict[str, int]]
     specialist: bool = False
+    heads: Callable[[keras.Model, int], list[keras.KerasTensor]] | None = None
+    always: bool = False
+    stages: tuple[str, ...] = ()
+    first: str = ""
 
+    @property
+    def options(self) -> dict[str, int | float | bool]:
+        """Return the options of the builder that a run may set by name, with their defaults."""
+        known = inspect.signature(self.build).parameters.values()
+        return {
+            item.name: item.default for item in known if item.name not in _FIXED and not isinstance(item.default, str)
+        }
+
+
+#: What a run says elsewhere.
+_FIXED = ("input_shape", "classes", "dropout", "stage", "name")
 
 ARCHITECTURES: dict[str, Architecture] = {
     "unet": Architecture(_unet.unet, _unet.PRESETS),
-    "unet_plus_plus": Architecture(_unet_plus_plus.unet_plus_plus, _unet_plus_plus.PRESETS),
+    "unet_plus_plus": Architecture(
+        _unet_plus_plus.unet_plus_plus, _unet_plus_plus.PRESETS, heads=_unet_plus_plus.deep_heads
+    ),
+    "pan": Architecture(_pan.pan, _pan.PRESETS),
+    "double_unet": Architecture(
+        _double_unet.double_unet,
+        _double_unet.PRESETS,
+        heads=_double_unet.first_logits,
+        always=True,
+        stages=_double_unet.STAGES,
+        first=_double_unet.FIRST,
+    ),
+    "transformer_unet": Architecture(_transformer_unet.transformer_unet, _transformer_unet.PRESETS),
+    "residual_attention_unet": Architecture(
+        _residual_attention_unet.residual_attention_unet, _residual_attention_unet.PRESETS
+    ),
     "one_class": Architecture(_one_class.one_class, _one_class.PRESETS, specialist=True),
 }
 
@@ -47,7 +87,12 @@ def architecture(name: str) -> Architecture:
 
 
 def build_model(
-    name: str, preset: str = "base", *, input_shape: tuple[int, int, int], classes: int, **overrides: int | float
+    name: str,
+    preset: str = "small",
+    *,
+    input_shape: tuple[int, int, int] = (64, 128, 1),
+    classes: int = 5,
+    **overrides: int | float | str,
 ) -> keras.Model:
     """Build an architecture by name.
 
@@ -62,11 +107,15 @@ def build_model(
         An uncompiled model of stock layers: float32 (B, H, W, channels) to logits float32 (B, H, W, maps).
 
     Raises:
-        PlanError: name or preset are unknown.
+        PlanError: the name, the preset or an option are unknown.
         ModelError: the image's sides do not fit the depth.
     """
     found = architecture(name)
     if preset not in found.presets:
         raise PlanError(f"preset: {preset!r} is unknown for {name}; choose one of {', '.join(found.presets)}")
-    options: dict[str, int | float] = {**found.presets[preset], **overrides}
+    allowed = [*found.options, "dropout", *(["stage"] if found.stages else [])]
+    unknown = sorted(set(overrides) - set(allowed))
+    if unknown:
+        raise PlanError(f"option: {name} has no {', '.join(unknown)}; its options are {', '.join(allowed)}")
+    options: dict[str, int | float | str] = {**found.presets[preset], **overrides}
     return found.build(input_shape=input_shape, classes=classes, **options)

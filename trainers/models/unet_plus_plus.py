@@ -7,6 +7,7 @@ DLMIA 2018.
 from __future__ import annotations
 
 import keras
+from keras import KerasTensor
 
 from trainers.blocks import double_conv, down, logits_head, require_divisible, up
 
@@ -25,10 +26,11 @@ def unet_plus_plus(
     depth: int = 4,
     dropout: float = 0.0,
 ) -> keras.Model:
-    """Build a U-Net++ without deep supervision.
+    """Build a U-Net++.
 
     Node (level, step) joins all earlier nodes of its level with the up-sampled node (level + 1, step - 1); the head
-    reads the last node of level 0.
+    reads the last node of level 0. Deep supervision trains a head on every other node of level 0 as well, see
+    :func:`deep_heads`; the network itself is the same with and without.
 
     Args:
         input_shape: (height, width, channels) of an image; both sides multiples of ``2**depth``.
@@ -54,3 +56,18 @@ def unet_plus_plus(
             node = up(rows[above + 1][step - 1], rows[above], filters * 2**above, f"node{above}_{step}", dropout)
             rows[above].append(node)
     return keras.Model(image, logits_head(rows[0][-1], classes), name="unet_plus_plus")
+
+
+def deep_heads(model: keras.Model, classes: int) -> list[KerasTensor]:
+    """Return logits of the inner nodes of level 0 for deep supervision: extra heads that only training sees.
+
+    Pruning is their removal: the network that is saved ends in the head of the last node.
+
+    Args:
+        model: what :func:`unet_plus_plus` built.
+        classes: maps of each head.
+    """
+    names = {layer.name for layer in model.layers}
+    steps = range(1, len(names))
+    inner = [f"node0_{step}_b_relu" for step in steps if f"node0_{step + 1}_b_relu" in names]
+    return [logits_head(model.get_layer(name).output, classes, f"deep_{name[:7]}") for name in inner]

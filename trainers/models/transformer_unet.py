@@ -1,0 +1,92 @@
+"""A U-Net with a VGG-style encoder, a transformer as the bottleneck and attention gates on the skips.
+
+Encoder after K. Simonyan, A. Zisserman: Very Deep Convolutional Networks, ICLR 2015, trained from scratch with batch
+normalisation; transformer after A. Dosovitskiy et al.: An Image is Worth 16x16 Words, ICLR 2021; gates after O. Oktay et
+al.: Attention U-Net, MIDL 2018. Positions are told by a depthwise convolution (X. Chu et al.: Conditional Positional
+Encodings for Vision Transformers, ICLR 2023): it is learned, a stock layer, and bound to no size.
+"""
+
+from __future__ import annotations
+
+import keras
+from keras import KerasTensor, layers
+
+from trainers.blocks import attention_gate, conv_bn_relu, double_conv, double_size, logits_head, require_divisible
+
+PRESETS: dict[str, dict[str, int]] = {
+    "tiny": {"filters": 4, "depth": 3, "blocks": 1, "heads": 2},
+    "small": {"filters": 8, "depth": 3, "blocks": 2, "heads": 4},
+    "base": {"filters": 16, "depth": 4, "blocks": 4, "heads": 4},
+    "large": {"filters": 32, "depth": 4, "blocks": 6, "heads": 8},
+}
+
+
+def transformer_unet(
+    input_shape: tuple[int, int, int],
+    classes: int,
+    filters: int = 16,
+    depth: int = 4,
+    dropout: float = 0.0,
+    blocks: int = 4,
+    heads: int = 4,
+) -> keras.Model:
+    """Build a U-Net with a transformer bottleneck.
+
+    Args:
+        input_shape: (height, width, channels) of an image; both sides multiples of ``2**depth``.
+        classes: maps of logits to put out.
+        filters: maps of the first level; each level below has twice as many.
+        depth: how often the image is halved; every position of the last level is one token.
+        dropout: share of maps dropped inside each convolution block and of values dropped inside the transformer.
+        blocks: transformer blocks.
+        heads: attention heads of each; they share the ``filters * 2**depth`` maps evenly.
+
+    Returns:
+        An uncompiled model: float32 (B, H, W, channels) to logits float32 (B, H, W, classes).
+
+    Raises:
+        ModelError: the sides cannot be halved ``depth`` times.
+    """
+    require_divisible(input_shape[0], input_shape[1], depth)
+    image = keras.Input(input_shape, name="image")
+    x = double_conv(image, filters, "stage0", dropout)
+    skips = []
+    for level in range(1, depth + 1):
+        skips.append(x)
+        x = layers.MaxPooling2D(2, name=f"stage{level}_pool")(x)
+        x = double_conv(x, filters * 2**level, f"stage{level}", dropout)
+        if level >= 2:  # VGG-16: two convolutions in the first stages, three below
+            x = conv_bn_relu(x, filters * 2**level, f"stage{level}_c")
+    x = bottleneck(x, blocks, heads, dropout, "tokens")
+    for level in reversed(range(depth)):
+        maps = filters * 2**level
+        x = double_size(x, maps, f"up{level}_up")
+        skip = attention_gate(skips[level], x, max(maps // 2, 1), f"up{level}_gate")
+        x = double_conv(layers.Concatenate(name=f"up{level}_join")([skip, x]), maps, f"up{level}", dropout)
+    return keras.Model(image, logits_head(x, classes), name="transformer_unet")
+
+
+def bottleneck(x: KerasTensor, blocks: int, heads: int, dropout: float, name: str) -> KerasTensor:
+    """Turn maps (B, H, W, C) into H x W tokens, let every token look at every other one, and turn them back."""
+    height, width, maps = (int(side) for side in x.shape[1:])
+    place = layers.DepthwiseConv2D(3, padding="same", name=f"{name}_place")(x)
+    x = layers.Add(name=f"{name}_placed")([x, place])
+    x = layers.Reshape((height * width, maps), name=f"{name}_flat")(x)
+    for block in range(blocks):
+        x = transformer_block(x, heads, dropout, f"{name}{block}")
+    x = layers.LayerNormalization(epsilon=1e-6, name=f"{name}_norm")(x)
+    return layers.Reshape((height, width, maps), name=f"{name}_maps")(x)
+
+
+def transformer_block(x: KerasTensor, heads: int, dropout: float, name: str) -> KerasTensor:
+    """Add self-attention, then a two-layer perceptron, each to its normalised input (pre-norm)."""
+    maps = int(x.shape[-1])
+    seen = layers.LayerNormalization(epsilon=1e-6, name=f"{name}_norm1")(x)
+    attention = layers.MultiHeadAttention(heads, max(maps // heads, 1), dropout=dropout, name=f"{name}_attention")
+    x = layers.Add(name=f"{name}_sum1")([x, attention(seen, seen)])
+    hidden = layers.LayerNormalization(epsilon=1e-6, name=f"{name}_norm2")(x)
+    # SiLU where the paper has GELU: close to it, and ONNX has nodes for it.
+    hidden = layers.Dense(2 * maps, activation="silu", name=f"{name}_wide")(hidden)
+    if dropout > 0:
+        hidden = layers.Dropout(dropout, name=f"{name}_drop")(hidden)
+    return layers.Add(name=f"{name}_sum2")([x, layers.Dense(maps, name=f"{name}_narrow")(hidden)])

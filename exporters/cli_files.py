@@ -134,7 +134,7 @@ def pack(
         done = pack_plan(plan, out, tiles=real, scores=scores, grey_as_rgb=grey_as_rgb, overwrite=overwrite)
     console.say(f"wrote {done.path} ({len(done.members)} members, {done.nodes} nodes, {done.size / 1e6:.2f} MB)")
     told = f"the engine's labels on {done.check.tiles} tiles, {done.check.pixels:,} pixels"
-    console.stdout().print(f"{told}; {done.check.ties} exact ties fell the other way", soft_wrap=True)
+    console.stdout().print(f"{told}; {done.check.ties} ties within float32 rounding fell otherwise", soft_wrap=True)
 
 
 def _reader(path: Path, labels: Path | None) -> Callable[[ModelContract], LabelledTiles]:

@@ -162,14 +162,22 @@ class Composer:
 
 
 def live_nodes(nodes: Sequence[Any], outputs: Iterable[str]) -> list[Any]:
-    """Return the nodes that the outputs depend on, in their order, which must be topological."""
-    needed = set(outputs)
-    kept = []
-    for node in reversed(nodes):
-        if needed.intersection(node.output):
-            needed.update(_names_read(node))
-            kept.append(node)
-    return kept[::-1]
+    """Return the nodes that the outputs depend on, each after those it reads; the order given may be any."""
+    producers = {name: index for index, node in enumerate(nodes) for name in node.output if name}
+    ordered: list[int] = []
+    done: set[int] = set()
+    # Depth first without recursion: (node, False) enters a node, (node, True) leaves it once its inputs are there.
+    stack = [(producers[name], False) for name in reversed(list(outputs)) if name in producers]
+    while stack:
+        index, ready = stack.pop()
+        if ready:
+            ordered.append(index)
+        elif index not in done:
+            done.add(index)
+            stack.append((index, True))
+            needed = sorted({producers[name] for name in _names_read(nodes[index]) if name in producers}, reverse=True)
+            stack.extend((inner, False) for inner in needed if inner not in done)
+    return [nodes[index] for index in ordered]
 
 
 def maps_of(model: Any, output: str, count: int) -> list[str] | None:

@@ -26,6 +26,8 @@ from exporters.parity import DEFAULT_SIZE, random_tiles
 from exporters.self_check import SelfCheck, compare
 
 INPUT, SCORES = "images", "scores"
+# What protobuf can write as one message, with room for the fusion.
+MOST_BYTES = 2**31 - 2**20
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,14 @@ def build(ensemble: Ensemble, channels: int, size: tuple[int, int] | None, score
         scores: whether to give the scores as well.
 
     Raises:
-        ModelError: a member cannot be read or brought to the operator set of the others.
+        ModelError: a member cannot be read or brought to the operator set of the others, or all are too large for one
+            file.
     """
     onnx = load_onnx()
     nets = {net.checksum: net for voter in ensemble.members for net in voter.nets}
+    total = sum(net.path.stat().st_size for net in nets.values())
+    if total > MOST_BYTES:
+        raise ModelError(f"the members hold {total:,} bytes; one ONNX file holds at most {MOST_BYTES:,}: pack fewer")
     models = {checksum: read_model(net.path) for checksum, net in nets.items()}
     opset = max(LEAST_OPSET, *map(opset_of, models.values()))
     models = {checksum: at_opset(model, opset, nets[checksum].path) for checksum, model in models.items()}

@@ -318,6 +318,23 @@ def test_a_graph_that_gives_other_labels_is_not_written(folder, tmp_path, monkey
     refused(ModelError, plan, tmp_path, "another label than the engine", "nothing was written")
 
 
+def test_members_too_large_for_one_file(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "MOST_BYTES", 1000)
+    refused(ModelError, plan_of(folder / "plan.toml", *FOUR), tmp_path, "at most 1,000", "pack fewer")
+
+
+def test_a_half_precision_member(folder, images, tmp_path):
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    half = convert_float_to_float16(onnx.load(folder / "b.onnx"), keep_io_types=True)
+    onnx.save(half, tmp_path / "half.onnx")
+    shutil.copy(folder / "a.onnx", tmp_path)
+    plan = plan_of(tmp_path / "plan.toml", 'model = "a.onnx"', 'model = "half.onnx"', head='strategy = "mean-prob"')
+    done = packing.pack(plan, tmp_path / "whole.onnx")
+    expected = open_ensemble(read_plan(plan), Options(), None).predict(images)
+    assert (outputs_of(done.path, images)[0] != expected).sum() <= done.check.ties
+
+
 def test_only_true_ties_are_excused(folder):
     logits = np.zeros((4, 5), np.float32)
     logits[:, 1], logits[:, 2], logits[:, 3] = 1.0, 1.0 + 1e-7, 1.001
@@ -342,3 +359,5 @@ def test_dead_nodes_go_and_inner_graphs_hold_on():
         make("If", ["flag"], ["out"], then_branch=branch, else_branch=branch),
     ]
     assert [node.op_type for node in live_nodes(nodes, ["out"])] == ["Relu", "If"]
+    assert [node.op_type for node in live_nodes(nodes[::-1], ["out"])] == ["Relu", "If"]
+    assert [node.op_type for node in live_nodes(nodes[::-1], ["dead too", "out"])] == ["Neg", "Abs", "Relu", "If"]

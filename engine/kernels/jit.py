@@ -15,7 +15,7 @@ import numba
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
-# Pixels worked on at a time: a row of float32 is then 4 KB, and the rows of one block stay in the first caches.
+# Elements worked on at a time where all of them are in a cache anyway.
 BLOCK = 1024
 
 

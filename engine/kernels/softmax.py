@@ -22,16 +22,30 @@ def softmax_terms(terms, total, peak, bits, power, image, start, stop):  # type:
         start: first pixel.
         stop: one past the last pixel.
     """
-    classes = image.shape[0]
     size = stop - start
-    rows.copy(peak, image[0, start:stop])
-    for c in range(1, classes):
+    greatest_logits(peak, image, start, stop)
+    exp_terms(terms[:, :size], total, peak, bits, power, image, start, stop)
+
+
+@kernel
+def greatest_logits(peak, image, start, stop):  # type: ignore[no-untyped-def]
+    """Set float32 ``peak`` to the greatest logit of each pixel; arguments as :func:`softmax_terms`."""
+    classes = image.shape[0]
+    rows.set_greater(peak, image[0, start:stop], image[1, start:stop])
+    c = 2
+    while c + 1 < classes:
+        rows.raise_to_two(peak, image[c, start:stop], image[c + 1, start:stop])
+        c += 2
+    if c < classes:
         rows.raise_to(peak, image[c, start:stop])
+
+
+@kernel
+def exp_terms(terms, total, peak, bits, power, image, start, stop):  # type: ignore[no-untyped-def]
+    """Set ``terms`` and ``total`` for known peaks; arguments as :func:`softmax_terms`."""
     rows.fill(total, np.float32(0.0))
-    for c in range(classes):
-        term = terms[c, :size]
-        rows.exp_below(term, bits, power, image[c, start:stop], peak)
-        rows.add(total, term)
+    for c in range(image.shape[0]):
+        rows.exp_below_adding(terms[c, : stop - start], total, bits, power, image[c, start:stop], peak)
     rows.invert(total)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from engine.kernels import rows
+from engine.kernels.blocks import block_of
 from engine.kernels.decode import argmax_block
-from engine.kernels.jit import BLOCK, kernel
+from engine.kernels.jit import kernel
 from engine.strategies.task import Task
 from engine.strategies.vote import voting_units
 
@@ -26,12 +27,13 @@ def borda(task: Task) -> None:
 @kernel
 def _borda(logits, units, share, rule, labels):  # type: ignore[no-untyped-def]
     members, batch, classes, pixels = logits.shape
-    scores = np.empty((classes, BLOCK), np.float32)
-    best = np.empty(BLOCK, np.float32)
-    label = np.empty(BLOCK, np.int32)
+    block = block_of(classes)
+    scores = np.empty((classes, block), np.float32)
+    best = np.empty(block, np.float32)
+    label = np.empty(block, np.int32)
     for b in range(batch):
-        for start in range(0, pixels, BLOCK):
-            stop = min(start + BLOCK, pixels)
+        for start in range(0, pixels, block):
+            stop = min(start + block, pixels)
             n = stop - start
             for c in range(classes):
                 rows.fill(scores[c, :n], np.float32(0.0))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from engine.kernels import rows
+from engine.kernels.blocks import block_of
 from engine.kernels.decode import argmax_block
-from engine.kernels.jit import BLOCK, kernel
+from engine.kernels.jit import kernel
 from engine.kernels.softmax import probabilities
 from engine.strategies.task import Task
 
@@ -26,18 +27,19 @@ def max_confidence(task: Task) -> None:
 @kernel
 def _max_confidence(logits, taking_part, rule, labels):  # type: ignore[no-untyped-def]
     _, batch, classes, pixels = logits.shape
-    scores = np.empty((classes, BLOCK), np.float32)
-    terms = np.empty((classes, BLOCK), np.float32)
-    total = np.empty(BLOCK, np.float32)
-    rest = np.empty(BLOCK, np.float32)
-    least = np.empty(BLOCK, np.float32)
-    best = np.empty(BLOCK, np.float32)
-    label = np.empty(BLOCK, np.int32)
-    bits = np.empty(BLOCK, np.int32)
+    block = block_of(classes)
+    scores = np.empty((classes, block), np.float32)
+    terms = np.empty((classes, block), np.float32)
+    total = np.empty(block, np.float32)
+    rest = np.empty(block, np.float32)
+    least = np.empty(block, np.float32)
+    best = np.empty(block, np.float32)
+    label = np.empty(block, np.int32)
+    bits = np.empty(block, np.int32)
     power = bits.view(np.float32)
     for b in range(batch):
-        for start in range(0, pixels, BLOCK):
-            stop = min(start + BLOCK, pixels)
+        for start in range(0, pixels, block):
+            stop = min(start + block, pixels)
             n = stop - start
             rows.fill(least[:n], np.float32(np.inf))
             for c in range(classes):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from engine.kernels import rows
+from engine.kernels.blocks import block_of
 from engine.kernels.decode import argmax_block
-from engine.kernels.jit import BLOCK, kernel
+from engine.kernels.jit import kernel
 from engine.strategies.task import Task
 
 
@@ -18,16 +19,42 @@ def mean_logit(task: Task) -> None:
 @kernel
 def _mean_logit(logits, weights, rule, labels):  # type: ignore[no-untyped-def]
     members, batch, classes, pixels = logits.shape
-    scores = np.empty((classes, BLOCK), np.float32)
-    best = np.empty(BLOCK, np.float32)
-    label = np.empty(BLOCK, np.int32)
+    block = block_of(classes)
+    scores = np.empty((classes, block), np.float32)
+    best = np.empty(block, np.float32)
+    label = np.empty(block, np.int32)
     for b in range(batch):
-        for start in range(0, pixels, BLOCK):
-            stop = min(start + BLOCK, pixels)
+        for start in range(0, pixels, block):
+            stop = min(start + block, pixels)
             n = stop - start
             for c in range(classes):
-                rows.set_scaled(scores[c, :n], logits[0, b, c, start:stop], weights[0, c])
-            for m in range(1, members):
-                for c in range(classes):
-                    rows.add_scaled(scores[c, :n], logits[m, b, c, start:stop], weights[m, c])
+                score = scores[c, :n]
+                m = 1
+                if members < 3:
+                    rows.set_scaled(score, logits[0, b, c, start:stop], weights[0, c])
+                else:
+                    m = 3
+                    rows.set_scaled_three(
+                        score,
+                        logits[0, b, c, start:stop],
+                        logits[1, b, c, start:stop],
+                        logits[2, b, c, start:stop],
+                        weights[0, c],
+                        weights[1, c],
+                        weights[2, c],
+                    )
+                while m + 3 <= members:
+                    rows.add_scaled_three(
+                        score,
+                        logits[m, b, c, start:stop],
+                        logits[m + 1, b, c, start:stop],
+                        logits[m + 2, b, c, start:stop],
+                        weights[m, c],
+                        weights[m + 1, c],
+                        weights[m + 2, c],
+                    )
+                    m += 3
+                while m < members:
+                    rows.add_scaled(score, logits[m, b, c, start:stop], weights[m, c])
+                    m += 1
             argmax_block(labels[b, start:stop], scores, rule, True, best[:n], label[:n])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from engine.kernels.blocks import block_of
 from engine.kernels.decode import argmax_block
-from engine.kernels.jit import BLOCK, kernel
+from engine.kernels.jit import kernel
 from engine.kernels.softmax import probabilities
 from engine.strategies.task import Task
 from engine.strategies.vote import voting_units
@@ -72,19 +73,20 @@ def middle_mean(values, weights, order, count, trim):  # type: ignore[no-untyped
 @kernel
 def _middle(logits, units, trim, rule, labels):  # type: ignore[no-untyped-def]
     members, batch, classes, pixels = logits.shape
-    scores = np.empty((classes, BLOCK), np.float32)
-    terms = np.empty((members, classes, BLOCK), np.float32)
-    total = np.empty(BLOCK, np.float32)
-    best = np.empty(BLOCK, np.float32)
-    label = np.empty(BLOCK, np.int32)
-    bits = np.empty(BLOCK, np.int32)
+    block = block_of(classes)
+    scores = np.empty((classes, block), np.float32)
+    terms = np.empty((members, classes, block), np.float32)
+    total = np.empty(block, np.float32)
+    best = np.empty(block, np.float32)
+    label = np.empty(block, np.int32)
+    bits = np.empty(block, np.int32)
     power = bits.view(np.float32)
     values = np.empty(members, np.float32)
     weights = np.empty(members, np.float64)
     order = np.empty(members, np.int64)
     for b in range(batch):
-        for start in range(0, pixels, BLOCK):
-            stop = min(start + BLOCK, pixels)
+        for start in range(0, pixels, block):
+            stop = min(start + block, pixels)
             n = stop - start
             for m in range(members):
                 probabilities(terms[m], total[:n], best[:n], bits[:n], power[:n], logits[m, b], start, stop)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from engine.kernels import rows
+from engine.kernels.blocks import block_of
 from engine.kernels.decode import argmax_block
-from engine.kernels.jit import BLOCK, kernel
+from engine.kernels.jit import kernel
 from engine.strategies.task import Task
 
 MOST_ROUNDS = 100
@@ -39,12 +40,13 @@ def staple(task: Task) -> None:
 def label_image(logits, image, members, voted, found, best, label):  # type: ignore[no-untyped-def]
     """Write each member's labels of one image into ``found``, int32 (members, pixels)."""
     pixels = logits.shape[3]
+    block = best.size
     first = 0
     while not voted[first]:
         first += 1
     for k in range(members.size):
-        for start in range(0, pixels, BLOCK):
-            stop = min(start + BLOCK, pixels)
+        for start in range(0, pixels, block):
+            stop = min(start + block, pixels)
             n = stop - start
             rows.copy(best[:n], logits[members[k], image, first, start:stop])
             rows.fill(label[:n], np.int32(first))
@@ -150,15 +152,16 @@ def beliefs(found, exponents, tables, prior, belief):  # type: ignore[no-untyped
 @kernel
 def _staple(logits, members, exponents, voted, rule, labels):  # type: ignore[no-untyped-def]
     _, batch, classes, pixels = logits.shape
+    block = block_of(classes)
     found = np.empty((members.size, pixels), np.int32)
     held = np.empty((members.size, pixels), np.int32)
     weight = np.empty(pixels, np.float64)
     owner = np.empty(pixels, np.int64)
     tables = np.empty((members.size, classes, classes), np.float64)
     prior = np.empty(classes, np.float64)
-    scores = np.empty((classes, BLOCK), np.float32)
-    best = np.empty(BLOCK, np.float32)
-    label = np.empty(BLOCK, np.int32)
+    scores = np.empty((classes, block), np.float32)
+    best = np.empty(block, np.float32)
+    label = np.empty(block, np.int32)
     for b in range(batch):
         label_image(logits, b, members, voted, found, best, label)
         count = gather_patterns(found, classes, held, weight, owner)
@@ -172,8 +175,8 @@ def _staple(logits, members, exponents, voted, rule, labels):  # type: ignore[no
             if reliabilities(patterns, counts, belief, tables) < SETTLED:
                 break
             beliefs(patterns, exponents, tables, prior, belief)
-        for start in range(0, pixels, BLOCK):
-            stop = min(start + BLOCK, pixels)
+        for start in range(0, pixels, block):
+            stop = min(start + block, pixels)
             n = stop - start
             for c in range(classes):
                 for i in range(n):

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels import rows
-from engine.kernels.jit import BLOCK, kernel
+from engine.kernels.blocks import block_of
+from engine.kernels.jit import kernel
 from engine.kernels.softmax import softmax_terms
 from engine.strategies.task import Task
 
@@ -30,25 +31,24 @@ def vote(task: Task) -> None:
     among all, and what is suppressed is replaced afterwards. ``task.ties`` counts the pixels a tie-break decided.
     """
     classes = task.logits.shape[2]
+    decoding, rule = task.decoding, task.rule()
     units = np.stack([voting_units(column) for column in task.weights.T], axis=1)
-    # Spread to the full range, so that a bias finer than one vote is not rounded away; the ratios stay exact.
-    units *= MOST_UNITS // units.sum(axis=0)
-    total = units.sum(axis=0)
-    rule = task.rule()
+    # Equal ratios everywhere: the counts may stay small, which is faster, unless something finer is to be added.
+    plain = not decoding.bias and not decoding.prior and decoding.threshold is None and (units[:, 0] == units.T).all()
+    spread = np.ones(classes, np.int64) if plain else MOST_UNITS // units.sum(axis=0)
+    total = units.sum(axis=0) * spread
     # Gains above 1 could leave the range of int32: dividing all scores by the greatest changes no label.
     shrink = max(1.0, float(rule.gain.max()))
     gain = rule.gain.astype(np.float64) / shrink
-    bias = np.clip(np.rint(rule.bias.astype(np.float64) * total / shrink), 1 - MOST_UNITS, MOST_UNITS - 1).astype(
-        np.int32
-    )
-    least = np.ceil(np.minimum(task.decoding.threshold or 0.0, 1.0) * total).astype(np.int32)
-    unconditional = task.decoding.threshold is None
-    voted = rule.allowed
-    if task.decoding.vote_stage == "fused" or not unconditional:
-        voted = np.ones(classes, np.bool_)
-    allowed = rule.allowed if unconditional else np.ones(classes, np.bool_)
+    raised = np.rint(rule.bias.astype(np.float64) * total / shrink)
+    bias = np.clip(raised, 1 - MOST_UNITS, MOST_UNITS - 1).astype(np.int32)
+    least = np.ceil((decoding.threshold or 0.0) * total).astype(np.int32)
     least[rule.allowed] = 0
-    _vote(task.logits, units.astype(np.int32), gain, bias, least, voted, allowed, task.labels, task.ties)
+    everything = np.ones(classes, np.bool_)
+    voted = rule.allowed if decoding.threshold is None and decoding.vote_stage == "members" else everything
+    allowed = rule.allowed if decoding.threshold is None else everything
+    whole, spread = units.astype(np.int32), spread.astype(np.int32)
+    _vote(task.logits, whole, spread, gain, bias, least, np.flatnonzero(voted), allowed, task.labels, task.ties)
 
 
 def voting_units(weights: Sequence[float] | NDArray[np.float64], most: int = MOST_UNITS) -> NDArray[np.int64]:
@@ -76,30 +76,66 @@ def voting_units(weights: Sequence[float] | NDArray[np.float64], most: int = MOS
 
 
 @kernel
-def cast_votes(votes, image, units, voted, best, label, start, stop):  # type: ignore[no-untyped-def]
-    """Add one member's weight to its best class at each pixel.
+def best_payload(payload, image, payloads, voted, best, start, stop):  # type: ignore[no-untyped-def]
+    """Set int32 ``payload`` to that of the member's best class among those voted for, pixel by pixel.
 
     Args:
-        votes: int32 (classes, pixels), added to.
+        payload: int32 (pixels,), the result.
         image: float32 (classes, all pixels), the member's logits.
-        units: int32 (classes,), the member's weight a class.
-        voted: bool (classes,), the classes a member may vote for.
+        payloads: int32 (classes,).
+        voted: int64 (count,), the classes a member may vote for, ascending.
         best: float32 (pixels,) scratch.
-        label: int32 (pixels,) scratch.
         start: first pixel.
         stop: one past the last pixel.
     """
-    first = 0
-    while not voted[first]:
-        first += 1
-    rows.copy(best, image[first, start:stop])
-    rows.fill(label, np.int32(first))
-    for c in range(first + 1, voted.size):
-        if voted[c]:
-            rows.take_greater(best, label, image[c, start:stop], np.int32(c))
-    for c in range(first, voted.size):
-        if voted[c]:
-            rows.add_where_equal(votes[c, : best.size], label, np.int32(c), units[c])
+    if voted.size == 1:
+        rows.fill(payload, payloads[voted[0]])
+        return
+    a, b = voted[0], voted[1]
+    rows.set_greater_two(best, payload, image[a, start:stop], image[b, start:stop], payloads[a], payloads[b])
+    k = 2
+    while k + 1 < voted.size:
+        a, b = voted[k], voted[k + 1]
+        rows.take_greater_two(best, payload, image[a, start:stop], image[b, start:stop], payloads[a], payloads[b])
+        k += 2
+    if k < voted.size:
+        a = voted[k]
+        rows.take_greater(best, payload, image[a, start:stop], payloads[a])
+
+
+@kernel
+def count_votes(votes, logits, image, units, voted, packed, best, payload, start, stop):  # type: ignore[no-untyped-def]
+    """Set int32 (classes, pixels) ``votes`` to the units each class got; ``packed`` is int32 (pixels,) scratch.
+
+    Where the counts of all classes fit side by side into 31 bits, one addition a member counts for all classes.
+    """
+    members, classes = units.shape
+    n = stop - start
+    width = 1
+    for c in range(classes):
+        while units[:, c].sum() >= 1 << width:
+            width += 1
+    payloads = np.empty(classes, np.int32)
+    if width * classes <= 31:
+        rows.fill(packed, np.int32(0))
+        for m in range(members):
+            for c in range(classes):
+                payloads[c] = units[m, c] << (c * width)
+            best_payload(payload, logits[m, image], payloads, voted, best, start, stop)
+            rows.add(packed, payload)
+        mask = np.int32((1 << width) - 1)
+        for c in range(classes):
+            row, shift = votes[c, :n], np.int32(c * width)
+            for i in range(n):
+                row[i] = (packed[i] >> shift) & mask
+        return
+    for c in range(classes):
+        payloads[c] = c
+        rows.fill(votes[c, :n], np.int32(0))
+    for m in range(members):
+        best_payload(payload, logits[m, image], payloads, voted, best, start, stop)
+        for c in voted:
+            rows.add_where_equal(votes[c, :n], payload, np.int32(c), units[m, c])
 
 
 @kernel
@@ -119,10 +155,11 @@ def count_top(votes, allowed, top, label, tied):  # type: ignore[no-untyped-def]
         if allowed[c]:
             row = votes[c, : top.size]
             for i in range(top.size):
-                new, old, known = row[i], top[i], tied[i]
+                new, old, known, held = row[i], top[i], tied[i], label[i]
                 equal = np.int32(1) if new == old else known
                 tied[i] = np.int32(0) if new > old else equal
-            rows.take_greater(top, label, row, np.int32(c))
+                label[i] = np.int32(c) if new > old else held
+                top[i] = new if new > old else old
     count = 0
     for i in range(tied.size):
         count += tied[i]
@@ -130,28 +167,62 @@ def count_top(votes, allowed, top, label, tied):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def take_likelier(label, highest, mean, row, top, candidate):  # type: ignore[no-untyped-def]
-    """Where ``row`` has ``top`` votes and ``mean`` beats ``highest``, take the candidate; int64 means, int32 votes."""
+def break_ties(label, votes, top, tied, logits, units, spread, image, start, allowed):  # type: ignore[no-untyped-def]
+    """Give each tied pixel to the tied class with the highest mean probability, the lowest id of equals.
+
+    The probabilities are weighted and summed as whole numbers. Tied pixels are few: they are gathered first, so that
+    the softmax runs over them alone.
+    """
+    members, _, classes, _ = logits.shape
+    count = 0
+    at = np.empty(label.size, np.int64)
     for i in range(label.size):
-        new, old, known, votes, most = mean[i], highest[i], label[i], row[i], top[i]
-        better = (votes == most) & (new > old)
-        label[i] = candidate if better else known
-        highest[i] = new if better else old
+        at[count] = i
+        count += tied[i]
+    terms = np.empty((classes, count), np.float32)
+    gathered = np.empty((classes, count), np.float32)
+    total = np.empty(count, np.float32)
+    peak = np.empty(count, np.float32)
+    bits = np.empty(count, np.int32)
+    power = bits.view(np.float32)
+    means = np.zeros((classes, count), np.int64)
+    for m in range(members):
+        for c in range(classes):
+            source, goal = logits[m, image, c], gathered[c]
+            for k in range(count):
+                goal[k] = source[start + at[k]]
+        softmax_terms(terms, total, peak, bits, power, gathered, 0, count)
+        for c in range(classes):
+            rows.add_fixed_point(means[c], terms[c], total, np.int64(units[m, c]) * np.int64(spread[c]))
+    for k in range(count):
+        i = at[k]
+        highest = np.int64(-1)
+        for c in range(classes):
+            if allowed[c] and votes[c, i] == top[i] and means[c, k] > highest:
+                highest = means[c, k]
+                label[i] = c
 
 
 @kernel
-def settle(votes, size, gain, bias, least):  # type: ignore[no-untyped-def]
+def settle(votes, size, spread, gain, bias, least):  # type: ignore[no-untyped-def]
     """Strike out what misses its least count, then apply gain and bias, in place.
+
+    Only where there is something to apply are the counts spread to the full range of units: a bias finer than one vote
+    must not be rounded away.
 
     Args:
         votes: int32 (classes, >= size).
         size: pixels of the block.
+        spread: int32 (classes,), what one unit becomes.
         gain: float64 (classes,), at most 1.
         bias: int32 (classes,), in units.
         least: int32 (classes,), in units.
     """
     for c in range(votes.shape[0]):
         row = votes[c, :size]
+        if spread[c] != 1:
+            for i in range(size):
+                row[i] *= spread[c]
         if least[c] > 0:
             for i in range(size):
                 row[i] = STRUCK if row[i] < least[c] else row[i]
@@ -164,40 +235,24 @@ def settle(votes, size, gain, bias, least):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _vote(logits, units, gain, bias, least, voted, allowed, labels, ties):  # type: ignore[no-untyped-def]
-    members, batch, classes, pixels = logits.shape
-    votes = np.empty((classes, BLOCK), np.int32)
-    means = np.empty((classes, BLOCK), np.int64)
-    terms = np.empty((classes, BLOCK), np.float32)
-    best = np.empty(BLOCK, np.float32)
-    total = np.empty(BLOCK, np.float32)
-    label = np.empty(BLOCK, np.int32)
-    top = np.empty(BLOCK, np.int32)
-    bits = np.empty(BLOCK, np.int32)
-    power = bits.view(np.float32)
-    highest = np.empty(BLOCK, np.int64)
+def _vote(logits, units, spread, gain, bias, least, voted, allowed, labels, ties):  # type: ignore[no-untyped-def]
+    _, batch, classes, pixels = logits.shape
+    block = block_of(classes)
+    votes = np.empty((classes, block), np.int32)
+    best = np.empty(block, np.float32)
+    packed = np.empty(block, np.int32)
+    label = np.empty(block, np.int32)
+    top = np.empty(block, np.int32)
+    tied = np.empty(block, np.int32)
     for b in range(batch):
         ties[b] = 0
-        for start in range(0, pixels, BLOCK):
-            stop = min(start + BLOCK, pixels)
+        for start in range(0, pixels, block):
+            stop = min(start + block, pixels)
             n = stop - start
-            for c in range(classes):
-                rows.fill(votes[c, :n], np.int32(0))
-            for m in range(members):
-                cast_votes(votes, logits[m, b], units[m], voted, best[:n], label[:n], start, stop)
-            settle(votes, n, gain, bias, least)
-            count = count_top(votes, allowed, top[:n], label[:n], bits[:n])
+            count_votes(votes, logits, b, units, voted, packed[:n], best[:n], label[:n], start, stop)
+            settle(votes, n, spread, gain, bias, least)
+            count = count_top(votes, allowed, top[:n], label[:n], tied[:n])
             if count > 0:
                 ties[b] += count
-                for c in range(classes):
-                    rows.fill(means[c, :n], np.int64(0))
-                for m in range(members):
-                    softmax_terms(terms, total[:n], best[:n], bits[:n], power[:n], logits[m, b], start, stop)
-                    for c in range(classes):
-                        rows.add_fixed_point(means[c, :n], terms[c, :n], total[:n], np.int64(units[m, c]))
-                # Untied pixels have one class with the most votes, so this leaves them as they are.
-                rows.fill(highest[:n], np.int64(-1))
-                for c in range(classes):
-                    if allowed[c]:
-                        take_likelier(label[:n], highest[:n], means[c, :n], votes[c, :n], top[:n], np.int32(c))
+                break_ties(label[:n], votes, top[:n], tied[:n], logits, units, spread, b, start, allowed)
             rows.narrow(labels[b, start:stop], label[:n])

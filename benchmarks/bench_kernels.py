@@ -114,8 +114,8 @@ def main() -> None:
     header = ["strategy", "GB/s of logits", "share of read bandwidth", "bar", *(f"times {peer}" for peer in peers)]
     ties = fuse(shares[0], "vote", None, suppress).ties.sum() / (shares[0].shape[1] * PIXELS)
     text = (
-        f"{MEMBERS} members, {options.images} images of {PIXELS} pixels, {CLASSES} classes, float32, class 0 suppressed, "
-        f"{ties:.1%} of the pixels tied in the vote; "
+        f"{MEMBERS} members, {options.images} images of {PIXELS} pixels, {CLASSES} classes, float32, class 0 "
+        f"suppressed, {ties:.1%} of the pixels tied in the vote; "
         f"{size:.2f} GB of logits; one worker a core ({cores}); median of {options.repeats}. "
         f"Read bandwidth, measured in the same run: {speed['read']:.1f} GB/s.\n"
     )

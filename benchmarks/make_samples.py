@@ -1,7 +1,7 @@
-"""Train and export the nets in engine/samples/: ``python -m benchmarks.make_samples [--epochs N] [--work FOLDER]``.
+"""Train and export the nets in engine/samples/: ``python -m benchmarks.make_samples [--work FOLDER]``.
 
 They learn from generated scenes of another seed than the default job shows, with the background in the loss, as the
-report's nets did: so the default job shows what suppression is for. About half an hour on two cores; started again it
+report's nets did: so the default job shows what suppression is for. About three quarters of an hour on two cores; started again it
 goes on where it stopped.
 """
 
@@ -19,7 +19,9 @@ from engine.samples.scenes import CLASSES, generate
 SAMPLES = Path(__file__).parents[1] / "engine" / "samples"
 TRAINING_SEED = 1000
 SCENES = 3000
-NETS = ("unet", "unet_plus_plus")
+# Preset and epochs of each.
+NETS = {"unet": ("tiny", 16), "unet_plus_plus": ("small", 14)}
+SPECIALISTS = ("tiny", 16)
 
 
 def run(*command: str) -> None:
@@ -30,7 +32,6 @@ def run(*command: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--work", type=Path, default=Path("runs/samples"))
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -38,15 +39,18 @@ def main() -> None:
     if not data.exists():
         scenes = generate(SCENES, seed=TRAINING_SEED)
         np.savez_compressed(data, images=scenes.images, labels=scenes.labels)
-    shared = ["--data", str(data), "--preset", "tiny", "--epochs", str(options.epochs), "--class-names",
-              ",".join(CLASSES), "--ignored-class", "0", "--keep-background", "--learning-rate", "0.003"]  # fmt: skip
-    for net in NETS:
+    names = ",".join(CLASSES)
+    shared = ["--data", str(data), "--class-names", names, "--ignored-class", "0", "--keep-background"]
+    shared += ["--learning-rate", "0.003"]
+    for net, (preset, epochs) in NETS.items():
         out = options.work / f"{net}.keras"
         if not out.exists():
-            run("trainers.cli", "fit", net, "--out", str(out), *shared)
+            run("trainers.cli", "fit", net, "--out", str(out), "--preset", preset, "--epochs", str(epochs), *shared)
         run("exporters.cli", "onnx", str(out), "--out", str(SAMPLES / f"{net}.onnx"), "--overwrite")
     specialists = options.work / "specialists"
-    run("trainers.cli", "fit-specialists", "--out", str(specialists), *shared)
+    preset, epochs = SPECIALISTS
+    sized = ["--preset", preset, "--epochs", str(epochs)]
+    run("trainers.cli", "fit-specialists", "--out", str(specialists), *sized, *shared)
     for class_id in range(len(CLASSES)):
         source, goal = specialists / f"k{class_id}.keras", SAMPLES / f"one_class_{class_id}.onnx"
         run("exporters.cli", "onnx", str(source), "--out", str(goal), "--overwrite")

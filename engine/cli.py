@@ -23,6 +23,7 @@ app = typer.Typer(
 FOREIGN = "Models without a contract (made by other tools)"
 RUN = "How to run"
 FUSION = "How to fuse and decode"
+SEARCH = "How to search"
 
 Models = Annotated[
     list[str] | None,
@@ -49,6 +50,10 @@ Mean = Annotated[
 Std = Annotated[str, typer.Option(help="Divided by after that, one a channel.", rich_help_panel=FOREIGN)]
 Ignored = Annotated[
     int | None, typer.Option("--ignored-class", help="Class the score leaves out.", rich_help_panel=FOREIGN)
+]
+GreyAsRgb = Annotated[
+    bool,
+    typer.Option("--grey-as-rgb", help="Repeat grey images over a net's three channels.", rich_help_panel=FOREIGN),
 ]
 OutputName = Annotated[str, typer.Option(help="Which output to read, if there are several.", rich_help_panel=FOREIGN)]
 
@@ -171,10 +176,7 @@ def ensemble(
     std: Std = "",
     ignored_class: Ignored = None,
     output_name: OutputName = "",
-    grey_as_rgb: Annotated[
-        bool,
-        typer.Option("--grey-as-rgb", help="Repeat grey images over a net's three channels.", rich_help_panel=FOREIGN),
-    ] = False,
+    grey_as_rgb: GreyAsRgb = False,
 ) -> None:
     """Predict masks with several nets at once and write them.
 
@@ -232,6 +234,102 @@ def evaluate(
     from engine.evaluate import print_evaluation
 
     print_evaluation(score_masks(predicted, labels, classes, ignored_class, groups), as_json)
+
+
+@app.command()
+def select(
+    models: Models = None,
+    input: Annotated[str, typer.Option("--input", "-i", help="Validation images, as engine ensemble reads them.")] = "",
+    labels: Annotated[str, typer.Option(help="True masks of the same images.")] = "",
+    groups: Groups = "",
+    out: Annotated[Path, typer.Option("--out", "-o", help="The plan file to write.")] = Path("ensemble.toml"),
+    metric: Annotated[
+        str, typer.Option(help="What to maximise: keras-ignore, labelled, all, foreground or per-image.")
+    ] = "keras-ignore",
+    method: Annotated[
+        str, typer.Option(help="greedy (with replacement), or exhaustive for pools up to 12.", rich_help_panel=SEARCH)
+    ] = "greedy",
+    strategies: Annotated[
+        list[str] | None,
+        typer.Option(help="Strategies to try, separated by commas. Default: all but staple.", rich_help_panel=SEARCH),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Members that greedy selection adds.", rich_help_panel=SEARCH)] = 20,
+    bags: Annotated[
+        int, typer.Option(help="Add up greedy selections from so many random halves.", rich_help_panel=SEARCH)
+    ] = 0,
+    pixels: Annotated[int, typer.Option(help="Pixels to search on.", rich_help_panel=SEARCH)] = 200_000,
+    folds: Annotated[int, typer.Option(help="Folds of the honest score.", rich_help_panel=SEARCH)] = 5,
+    seed: Annotated[int, typer.Option(help="Of sample, folds, bags and intervals.", rich_help_panel=SEARCH)] = 0,
+    bias: Annotated[bool, typer.Option(help="Search class biases.", rich_help_panel=SEARCH)] = True,
+    threshold: Annotated[bool, typer.Option(help="Search a suppression threshold.", rich_help_panel=SEARCH)] = True,
+    clean_up: Annotated[bool, typer.Option(help="Try clean-up of small regions.", rich_help_panel=SEARCH)] = True,
+    suppress: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLASS", help="Never predict this class. Default: the one that the models ignore."),
+    ] = None,
+    no_suppress: Annotated[bool, typer.Option("--no-suppress", help="Let every class be predicted.")] = False,
+    flips: Annotated[
+        str | None, typer.Option(help="Let members see mirror images too: none, horizontal, vertical or both.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder that keeps the members' probabilities for the next selection.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the plan.")] = False,
+    as_json: AsJson = False,
+    classes: Classes = "",
+    input_layout: InputLayout = "",
+    output_layout: OutputLayout = "",
+    activation: Activation = "",
+    scale: Scale = None,
+    mean: Mean = "",
+    std: Std = "",
+    ignored_class: Ignored = None,
+    output_name: OutputName = "",
+    grey_as_rgb: GreyAsRgb = False,
+) -> None:
+    """Select members, weights, strategy and biases on validation images and write them as a plan.
+
+    The score to trust is the cross-fitted one: each image is scored by a selection that has not seen its scene.
+
+    Example:
+      engine select -m pool/ -i val.npz --labels val.npz --groups val.npz:groups -o ensemble.toml
+    """
+    import shlex
+    import sys
+
+    from engine.job import Options
+    from engine.select.command import select as run_selection
+    from engine.select.options import SelectOptions, with_strategies
+    from engine.select.report import bars, print_selection
+    from engine.select.search import Settings
+
+    job = Options(
+        models=models or (),
+        input=input,
+        labels=labels,
+        suppress=suppress or (),
+        no_suppress=no_suppress,
+        flips=flips,
+        overwrite=overwrite,
+        grey_as_rgb=grey_as_rgb,
+        stated=_stated(classes, input_layout, output_layout, activation, scale, mean, std, ignored_class, output_name),
+    )
+    settings = Settings(method=method, rounds=rounds, bags=bags, seed=seed, bias=bias, threshold=threshold)
+    options = SelectOptions(
+        job,
+        out,
+        groups=groups,
+        metric=metric,
+        settings=with_strategies(settings, strategies or ()),
+        folds=folds,
+        pixels=pixels,
+        clean_up=clean_up,
+        cache=cache,
+        command=shlex.join(["engine", *sys.argv[1:]]),
+    )
+    with bars() as starting:
+        done = run_selection(options, starting)
+    print_selection(done, out, as_json)
 
 
 @app.command()

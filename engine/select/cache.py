@@ -1,0 +1,165 @@
+"""The members' log-probabilities on the validation images: run once, kept as float16, checked before they are believed.
+
+float16 keeps a log-probability to one part in 2,048, so a probability of 0.99 to 0.000005 and one of 0.01 to 0.00001.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.atomic import write_text
+from engine.errors import OutputError
+from engine.images import Batch, Source
+from engine.members import Voter
+from engine.pipeline import Ensemble, available_cores
+from engine.sessions import check_range, check_sample
+
+FORMAT = 1
+BATCH = 8
+# Stands for a probability of 0, as engine.sessions.LEAST_PROBABILITY does.
+LEAST_LOG = np.float32(-87.5)
+Logs = NDArray[np.float16]
+
+
+def log_probabilities(logits: NDArray[np.float32]) -> Logs:
+    """Return the log-softmax of planar logits (..., classes, pixels) as float16, at least :data:`LEAST_LOG`."""
+    shifted = logits - logits.max(axis=-2, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=-2, keepdims=True))
+    return np.maximum(shifted, LEAST_LOG).astype(np.float16)
+
+
+def fingerprint(images: Source) -> str:
+    """Return a hexadecimal SHA-256 of all pixels, their type and shape."""
+    digest = hashlib.sha256()
+    for batch in images.batches(64):
+        digest.update(f"{batch.pixels.dtype.str}{batch.pixels.shape[1:]}".encode())
+        digest.update(np.ascontiguousarray(batch.pixels).data)
+    return digest.hexdigest()
+
+
+class Cache:
+    """A folder with one array a member, float16 (images, classes, pixels), and what it was made from beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use a folder; it is made when it is not there.
+
+        Raises:
+            OutputError: it cannot be made.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot use {folder} as cache ({error.strerror or error}): name a folder") from None
+        self.folder = folder
+
+    def fetch(
+        self,
+        voter: Voter,
+        images: Source,
+        print_of_images: str,
+        flips: str,
+        advance: Callable[[int], object] = lambda count: None,
+    ) -> tuple[Logs, bool]:
+        """Return a member's log-probabilities, memory-mapped, and whether the member had to run for them.
+
+        Args:
+            voter: the member.
+            images: all validation images.
+            print_of_images: their :func:`fingerprint`.
+            flips: name of the flips the member sees.
+            advance: called with a number of images as they are done.
+
+        Raises:
+            EngineError: the member fails, or the folder cannot be written.
+        """
+        made_from = self._made_from(voter, images, print_of_images, flips)
+        key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:32]
+        path = self.folder / f"{key}.npy"
+        held = _believed(path, made_from)
+        if held is not None:
+            advance(len(images))
+            return held, False
+        try:
+            self._run(path, voter, images, flips, made_from, advance)
+        except OSError as error:
+            raise OutputError(f"cannot write {path} ({error.strerror or error}): make space, or move --cache") from None
+        held = _believed(path, made_from)
+        if held is None:
+            raise OutputError(f"{path} does not hold what was written: check the disk, or move --cache")
+        return held, True
+
+    def _made_from(self, voter: Voter, images: Source, print_of_images: str, flips: str) -> dict[str, Any]:
+        nets = [[net.checksum, net.contract.to_json(), net.output_name, net.grey_as_rgb] for net in voter.nets]
+        shape = [len(images), len(voter.contract.classes), images.size[0] * images.size[1]]
+        return {"format": FORMAT, "nets": nets, "images": print_of_images, "flips": flips, "shape": shape}
+
+    def _run(
+        self,
+        path: Path,
+        voter: Voter,
+        images: Source,
+        flips: str,
+        made_from: dict[str, Any],
+        advance: Callable[[int], object],
+    ) -> None:
+        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+        try:
+            shape = tuple(made_from["shape"])
+            out = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
+            for batch, logs in _predicted(voter, images, flips):
+                out[batch.start : batch.start + len(logs)] = logs
+                advance(len(logs))
+            out.flush()
+            del out
+            write_text(path.with_suffix(".json"), json.dumps({**made_from, "sha256": _digest(partial)}))
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _predicted(voter: Voter, images: Source, flips: str) -> Iterator[tuple[Batch, Logs]]:
+    """Yield each batch with the member's log-probabilities, in order; batches run side by side."""
+    alone = Ensemble([voter], flips=flips, suppress=())
+    for net in voter.nets:
+        check_sample(net, (*images.size, images.channels))
+
+    def work(batch: Batch) -> tuple[Batch, Logs]:
+        return batch, log_probabilities(alone.logits(batch)[0][0])
+
+    workers = available_cores()
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = []
+        for batch in images.batches(BATCH):
+            if batch.start == 0:
+                check_range(batch.pixels, voter.nets)
+            waiting.append(pool.submit(work, batch))
+            if len(waiting) > 2 * workers:
+                yield waiting.pop(0).result()
+        for job in waiting:
+            yield job.result()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _believed(path: Path, made_from: dict[str, Any]) -> Logs | None:
+    """Return what a file holds if it is whole and was made from just this; None means: run the member again."""
+    try:
+        told = json.loads(path.with_suffix(".json").read_bytes())
+        if told != {**made_from, "sha256": _digest(path)}:
+            return None
+        held = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, RecursionError):
+        return None
+    return held if held.dtype == np.float16 and list(held.shape) == made_from["shape"] else None

@@ -1,0 +1,206 @@
+"""``engine select``: from its options to a plan file, with nothing written before everything is checked."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine import console
+from engine.bootstrap import GroupedCounts, Interval, interval, paired_difference
+from engine.errors import InputError
+from engine.groups import read_groups
+from engine.images import Source, open_source
+from engine.job import open_ensemble
+from engine.labels import as_labels, check_match, open_labels
+from engine.pipeline import Ensemble
+from engine.plan import Plan, PlannedMember, write_plan
+from engine.record import plan_hash
+from engine.select.cache import Cache, fingerprint
+from engine.select.crossfit import PLAIN, SINGLE, Fitted, assign_folds, cross_fit, score
+from engine.select.options import SelectOptions, check_options, check_pool
+from engine.select.pool import Choice, Pool
+from engine.select.sample import draw
+
+Starting = Callable[[str, int], Callable[[int], object]]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was selected, and what it is worth.
+
+    Attributes:
+        plan: as written.
+        sha256: hash of the plan, see :func:`engine.record.plan_hash`.
+        metric: the convention of all scores.
+        fitted: choices and confusion matrices.
+        pool: what was selected from.
+        sampled: pixels the search looked at.
+        available: pixels the metric counts.
+        seconds: wall time of all searches.
+        cross: cross-fitted score of each level.
+        same: score of each level on the images it was made on.
+        gain_single: the chosen level minus the best single member, both cross-fitted, paired.
+        gain_plain: the chosen level minus the mean of all members, likewise.
+    """
+
+    plan: Plan
+    sha256: str
+    metric: str
+    fitted: Fitted
+    pool: Pool
+    sampled: int
+    available: int
+    seconds: float
+    cross: tuple[Interval, ...]
+    same: tuple[float, ...]
+    gain_single: Interval
+    gain_plain: Interval
+
+    @property
+    def honest(self) -> Interval:
+        """Return the cross-fitted score of the chosen level."""
+        return self.cross[self.fitted.chosen]
+
+    @property
+    def rate(self) -> float:
+        """Return candidate ensembles scored a second, over all folds."""
+        return self.fitted.tried / self.seconds
+
+
+def select(options: SelectOptions, starting: Starting = lambda name, total: lambda count: None) -> Selection:
+    """Select an ensemble and write its plan.
+
+    Args:
+        options: what to do.
+        starting: called with a name and a total for each of the two long parts; returns what to call as it advances.
+
+    Raises:
+        EngineError: the first thing that does not fit; nothing is written then, but what ``--cache`` keeps.
+    """
+    check_options(options)
+    images = open_source(options.job.input)
+    labels = open_labels(options.job.labels)
+    check_match(images, labels)
+    groups = read_groups(options.groups, len(images)) if options.groups else None
+    base = Plan(tuple(PlannedMember(spec, contract=options.job.stated) for spec in options.job.models))
+    ensemble = open_ensemble(base, options.job, images)
+    check_pool(ensemble, options)
+    truth = _truth(labels, len(ensemble.classes))
+    if groups is not None and len(np.unique(groups)) < 2:
+        raise InputError(
+            f"{options.groups}: all images are of one group; leave --groups out, or give two groups or more"
+        )
+    if groups is None:
+        console.say("warning: no --groups, so folds are drawn by image: images of one scene make the scores optimistic")
+    with tempfile.TemporaryDirectory(prefix="maskfuse-") as temporary:
+        cache = Cache(options.cache or Path(temporary))
+        pool = _fill(ensemble, images, truth, groups, cache, options.job.flips or "none", starting)
+        return _select(pool, options, starting)
+
+
+def _select(pool: Pool, options: SelectOptions, starting: Starting) -> Selection:
+    metric, settings = options.metric, options.settings
+    dealt = len(pool.truth) if pool.groups is None else int(pool.groups.max()) + 1
+    folds = assign_folds(pool.truth, pool.groups, min(options.folds, dealt), len(pool.classes), settings.seed)
+    sample = draw(pool, metric, folds, options.pixels, settings.seed)
+    advance = starting("selecting", int(folds.max()) + 2)
+    began = perf_counter()
+    fitted = cross_fit(pool, sample, folds, settings, options.clean_up, lambda: advance(1))
+    seconds = perf_counter() - began
+    counts = [GroupedCounts.of(level.cross, pool.groups, pool.ignored_class) for level in fitted.levels]
+    cross = tuple(interval(side, metric, seed=settings.seed) for side in counts)
+    gains = [
+        paired_difference(counts[fitted.chosen], counts[rival], metric, seed=settings.seed) for rival in (SINGLE, PLAIN)
+    ]
+    same = tuple(score(pool, level.same, metric) for level in fitted.levels)
+    plan, sha256 = planned(pool, fitted.best.choice, options.job.flips or "none", options.job.stated)
+    done = Selection(
+        plan, sha256, metric, fitted, pool, sample.logits.shape[2], sample.available, seconds, cross, same, *gains
+    )
+    write_plan(options.out, plan, comment(done, options))
+    return done
+
+
+def planned(pool: Pool, choice: Choice, flips: str, stated: dict[str, Any]) -> tuple[Plan, str]:
+    """Return the plan of a choice, and its hash."""
+    decoding = choice.decoding
+    members = [
+        PlannedMember(str(net.path), float(choice.counts[index]), stated, net.checksum)
+        for index in choice.members
+        for net in pool.voters[index].nets
+    ]
+    plan = Plan(
+        tuple(members),
+        strategy=choice.strategy,
+        suppress=tuple(sorted(decoding.suppress)),
+        threshold=decoding.threshold,
+        bias=decoding.bias,
+        min_region=decoding.min_region or None,
+        flips=flips,
+    )
+    ensemble = Ensemble(
+        [pool.voters[index] for index in choice.members],
+        choice.strategy,
+        None if set(choice.weights) == {1.0} else choice.weights,
+        decoding.suppress,
+        flips=flips,
+        threshold=decoding.threshold,
+        bias=decoding.bias,
+        min_region=decoding.min_region,
+    )
+    return plan, plan_hash(ensemble)
+
+
+def comment(done: Selection, options: SelectOptions) -> str:
+    """Return what stands above the plan."""
+    by = f"{done.honest.groups} {'images' if done.pool.groups is None else 'groups'}"
+    return "\n".join(
+        [
+            f"Selected on {len(done.pool.truth)} images ({by}) for the MIoU convention {done.metric}.",
+            f"Cross-fitted score: {done.honest} ({done.honest.level:.0%} interval); level: {done.fitted.best.name}",
+            f"Score on the images it was selected on (optimistic): {done.same[done.fitted.chosen]:.4f}",
+            f"Best single member, cross-fitted: {done.cross[SINGLE]}; mean of all members: {done.cross[PLAIN]}",
+            f"Searched on {done.sampled:,} of {done.available:,} pixels; scores are over all pixels.",
+            f"SHA-256 of the plan: {done.sha256}",
+            f"Made by: {options.command}",
+        ]
+    )
+
+
+def _truth(labels: Source, classes: int) -> NDArray[np.uint8]:
+    return np.concatenate([as_labels(batch, classes, labels.name) for batch in labels.batches(64)])
+
+
+def _fill(
+    ensemble: Ensemble,
+    images: Source,
+    truth: NDArray[np.uint8],
+    groups: NDArray[np.int64] | None,
+    cache: Cache,
+    flips: str,
+    starting: Starting,
+) -> Pool:
+    """Run the members, or find what an earlier run kept."""
+    shown = fingerprint(images)
+    advance = starting("running members", len(images) * len(ensemble.members))
+    fetched = [cache.fetch(voter, images, shown, flips, advance) for voter in ensemble.members]
+    kept = sum(not ran for _, ran in fetched)
+    if kept:
+        console.say(f"{kept} of {len(fetched)} members were found in the cache")
+    return Pool(
+        ensemble.members,
+        [logs for logs, _ in fetched],
+        truth,
+        groups,
+        images.size,
+        ensemble.classes,
+        ensemble.ignored_class,
+        ensemble.variant.decoding.suppress,
+    )

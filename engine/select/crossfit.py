@@ -1,0 +1,200 @@
+"""What a selection is worth where it was not made: selected on all folds but one, scored on that one, in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.bootstrap import GroupedCounts
+from engine.errors import InputError
+from engine.metrics import class_iou
+from engine.pipeline import available_cores
+from engine.select.pool import Choice, Pool
+from engine.select.sample import Sample
+from engine.select.search import LEAST_GAIN, Settings, prepare_all, search
+
+REGION_SIZES = (8, 32, 128)
+SINGLE, PLAIN = 0, 1
+LEVELS = (
+    "best single member",
+    "mean of all members",
+    "members and weights",
+    "+ class bias",
+    "+ threshold",
+    "+ clean-up",
+)
+
+
+@dataclass(frozen=True)
+class Level:
+    """One more or less elaborate way to make an ensemble of the pool, and what it is worth.
+
+    Attributes:
+        name: what tables call it.
+        choice: made with all images.
+        fold_choices: made without each fold.
+        cross: int64 (images, classes, classes), each image by a choice that has not seen it.
+        same: int64 (images, classes, classes) of ``choice``: optimistic, it has seen them.
+    """
+
+    name: str
+    choice: Choice
+    fold_choices: tuple[Choice, ...]
+    cross: NDArray[np.int64]
+    same: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """All levels, from the plainest, and which of them is best where it has not looked.
+
+    Attributes:
+        levels: best single member, mean of all, selected members, and each further step.
+        chosen: index of the level with the best cross-fitted score; of nearly equal ones the plainest.
+        alone: int64 (members, images, classes, classes) of each member by itself.
+        tried: candidates scored.
+    """
+
+    levels: tuple[Level, ...]
+    chosen: int
+    alone: NDArray[np.int64]
+    tried: int
+
+    @property
+    def best(self) -> Level:
+        """Return the chosen level."""
+        return self.levels[self.chosen]
+
+
+def assign_folds(
+    truth: NDArray[np.uint8], groups: NDArray[np.int64] | None, folds: int, classes: int, seed: int
+) -> NDArray[np.int64]:
+    """Return int64 (images,): the fold of each image; images of one group share it, classes are spread evenly.
+
+    Groups are dealt by their largest share of any class, the largest first, each to the fold whose load overlaps least
+    with what it brings.
+
+    Args:
+        truth: uint8 (images, pixels).
+        groups: int64 (images,), or None to deal every image alone.
+        folds: at least 2.
+        classes: number of classes.
+        seed: decides between equal choices.
+
+    Raises:
+        InputError: fewer groups than folds, or fewer than two folds.
+    """
+    index = np.arange(len(truth)) if groups is None else groups
+    dealt = int(index.max()) + 1
+    if not 2 <= folds <= dealt:
+        raise InputError(f"{folds} folds of {dealt} groups: give 2 to {dealt} folds, each needs a group of its own")
+    pixels = np.stack([np.bincount(image, minlength=classes) for image in truth])
+    brought = np.zeros((dealt, classes + 1))
+    np.add.at(brought, index, np.column_stack([np.ones(len(truth)), pixels]))
+    brought /= np.maximum(brought.sum(axis=0), 1)
+    shuffled = np.random.default_rng(seed).permutation(dealt)
+    order = shuffled[np.argsort(-brought[shuffled].max(axis=1), kind="stable")]
+    load = np.zeros((folds, classes + 1))
+    sizes = np.zeros(folds, np.int64)
+    fold_of = np.empty(dealt, np.int64)
+    for place, group in enumerate(order):
+        # The last groups go where none is yet, so that no fold stays empty.
+        open_folds = np.flatnonzero(sizes == 0) if dealt - place <= (sizes == 0).sum() else np.arange(folds)
+        fold = open_folds[np.argmin(load[open_folds] @ brought[group])]
+        fold_of[group] = fold
+        load[fold] += brought[group]
+        sizes[fold] += 1
+    return fold_of[index]
+
+
+def cross_fit(
+    pool: Pool,
+    sample: Sample,
+    folds: NDArray[np.int64],
+    settings: Settings,
+    clean_up: bool = True,
+    advance: Callable[[], object] = lambda: None,
+) -> Fitted:
+    """Select on all images, and once more without each fold.
+
+    Args:
+        pool: members and truth.
+        sample: the pixels to search on.
+        folds: int64 (images,).
+        settings: how to search.
+        clean_up: whether to try clean-up of small regions.
+        advance: called after each of the folds + 1 selections.
+    """
+    scorers = prepare_all(sample, settings)
+    alone = np.stack([pool.confusions(_single(pool, member)) for member in range(len(pool.voters))])
+    plain = Choice("mean-prob", (1,) * len(pool.voters), pool.decoding)
+
+    def select(fold: int | None) -> tuple[list[Choice], int]:
+        seen = np.arange(len(folds)) if fold is None else np.flatnonzero(folds != fold)
+        steps, tried = search(sample, settings, scorers, fold)
+        cleaned = tune_region(pool, steps[-1], seen, sample.convention) if clean_up else steps[-1]
+        single = _single(pool, best_single(pool, alone[:, seen], sample.convention))
+        advance()
+        return [single, plain, *steps, cleaned], tried
+
+    with ThreadPoolExecutor(available_cores()) as threads:
+        (choices, tried), *others = threads.map(select, [None, *range(int(folds.max()) + 1)])
+    levels: list[Level] = []
+    for place, name in enumerate(LEVELS):
+        made = tuple(found[place] for found, _ in others)
+        last = levels[-1] if levels else None
+        if last is not None and (last.choice, last.fold_choices) == (choices[place], made):
+            levels.append(replace(last, name=name))
+            continue
+        cross = np.empty_like(alone[0])
+        for fold, choice in enumerate(made):
+            held = np.flatnonzero(folds == fold)
+            cross[held] = pool.confusions(choice, held)
+        levels.append(Level(name, choices[place], made, cross, pool.confusions(choices[place])))
+    chosen = 0
+    scores = [np.nan_to_num(score(pool, level.cross, sample.convention)) for level in levels]
+    for place in range(1, len(levels)):
+        chosen = place if scores[place] >= scores[chosen] + LEAST_GAIN else chosen
+    return Fitted(tuple(levels), chosen, alone, tried + sum(more for _, more in others))
+
+
+def tune_region(pool: Pool, choice: Choice, tiles: NDArray[np.int64], convention: str) -> Choice:
+    """Add clean-up of small regions if it helps on whole images and no class gets worse.
+
+    Without the package that finds regions (``maskfuse[cleanup]``) the choice is returned as it is.
+    """
+    if find_spec("cc3d") is None:
+        return choice
+    matrices = pool.region_confusions(choice, (0, *REGION_SIZES), tiles)
+    scores = [score(pool, found, convention) for found in matrices]
+    by_class = "labelled" if convention == "per-image" else convention
+    iou = np.stack([class_iou(found.sum(axis=0), by_class, pool.ignored_class) for found in matrices])
+    # A class that was nowhere (NaN) and now is, has been invented: that is worse too.
+    kept = [0]
+    for index in range(1, len(matrices)):
+        nowhere = np.isnan(iou[0]) & np.isnan(iou[index])
+        if scores[index] >= scores[0] + LEAST_GAIN and (nowhere | (iou[index] >= iou[0])).all():
+            kept.append(index)
+    best = max(kept, key=lambda index: scores[index])
+    return replace(choice, decoding=replace(choice.decoding, min_region=(0, *REGION_SIZES)[best]))
+
+
+def best_single(pool: Pool, alone: NDArray[np.int64], convention: str) -> int:
+    """Return the member that scores best by itself on some images (members, images, classes, classes)."""
+    return int(np.argmax([np.nan_to_num(score(pool, matrices, convention)) for matrices in alone]))
+
+
+def score(pool: Pool, matrices: NDArray[np.int64], convention: str) -> float:
+    """Return the score of images whose confusion matrices (images, classes, classes) are known."""
+    counts = GroupedCounts.of(matrices, None, pool.ignored_class)
+    return float(counts.scores(np.ones((1, len(matrices))), convention)[0])
+
+
+def _single(pool: Pool, member: int) -> Choice:
+    counts = tuple(int(index == member) for index in range(len(pool.voters)))
+    return Choice("mean-logit", counts, pool.decoding)

@@ -1,0 +1,103 @@
+"""What ``engine select`` is asked for, and what of it is refused before anything is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from engine.errors import OutputError, PlanError
+from engine.images import split_key
+from engine.job import Options
+from engine.masks import check_replaceable
+from engine.metrics import CONVENTIONS
+from engine.pipeline import Ensemble
+from engine.select.search import METHODS, MOST_EXHAUSTIVE, Settings
+from engine.strategies import named_strategy
+
+PIXELS = 200_000
+FOLDS = 5
+MOST_ROUNDS, MOST_BAGS = 200, 100
+
+
+@dataclass(frozen=True)
+class SelectOptions:
+    """What the user asked for.
+
+    Attributes:
+        job: models, input, labels, suppression, flips and stated contract fields, as ``engine ensemble`` takes them.
+        out: the plan file to write.
+        groups: file with the scene of each image; empty for none.
+        metric: the MIoU convention to maximise.
+        settings: how to search.
+        folds: of the cross-fitting.
+        pixels: how many to search on.
+        clean_up: whether to try clean-up of small regions.
+        cache: folder that keeps the members' probabilities; None for a temporary one.
+        command: the command line, for the plan's comment.
+    """
+
+    job: Options
+    out: Path
+    groups: str = ""
+    metric: str = "keras-ignore"
+    settings: Settings = field(default_factory=Settings)
+    folds: int = FOLDS
+    pixels: int = PIXELS
+    clean_up: bool = True
+    cache: Path | None = None
+    command: str = ""
+
+
+def check_options(options: SelectOptions) -> None:
+    """Refuse what no file needs to be opened for.
+
+    Raises:
+        PlanError: naming the option and what is allowed.
+        OutputError: the plan cannot be written where it is wanted.
+    """
+    settings = options.settings
+    for needed, option in ((options.job.models, "--models"), (options.job.input, "--input")):
+        if not needed:
+            raise PlanError(f"{option} is missing: engine select needs --models, --input, --labels and --out")
+    if options.metric not in CONVENTIONS:
+        raise PlanError(f"unknown metric {options.metric!r}; allowed are {', '.join(CONVENTIONS)}")
+    if settings.method not in METHODS:
+        raise PlanError(f"unknown method {settings.method!r}; allowed are {' and '.join(METHODS)}")
+    for name in settings.strategies:
+        named_strategy(name)
+    if "staple" in settings.strategies or not settings.strategies:
+        raise PlanError("--strategies: staple is fitted to whole images, so it cannot be searched on sampled pixels")
+    for option, value, least, most in (
+        ("--rounds", settings.rounds, 0, MOST_ROUNDS),
+        ("--bags", settings.bags, 0, MOST_BAGS),
+        ("--folds", options.folds, 2, 1000),
+        ("--pixels", options.pixels, 100, 10**8),
+    ):
+        if not least <= value <= most:
+            raise PlanError(f"{option} {value}; allowed are {least} to {most}")
+    if options.out.suffix.lower() != ".toml":
+        raise PlanError(f"--out {options.out}: the plan is a .toml file")
+    check_replaceable(options.out, options.job.overwrite)
+    for option, source in (("--input", options.job.input), ("--labels", options.job.labels)):
+        if options.out.resolve() == split_key(source)[0].resolve():
+            raise OutputError(f"{options.out} is what {option} reads: choose another name for the plan")
+
+
+def check_pool(ensemble: Ensemble, options: SelectOptions) -> None:
+    """Refuse a pool that leaves nothing to select, or too much.
+
+    Raises:
+        PlanError: saying which.
+    """
+    count = len(ensemble.members)
+    if count < 2 or ensemble.is_packed:
+        raise PlanError(f"a pool of {count} member{'s' * (count != 1)} leaves nothing to select: name two or more")
+    if options.settings.method == "exhaustive" and count > MOST_EXHAUSTIVE:
+        raise PlanError(f"--method exhaustive with {count} members; {MOST_EXHAUSTIVE} at most: take --method greedy")
+
+
+def with_strategies(settings: Settings, names: Sequence[str]) -> Settings:
+    """Return the settings with strategies given as ``a,b`` or one by one; all of them for none."""
+    listed = tuple(dict.fromkeys(name.strip() for item in names for name in item.split(",") if name.strip()))
+    return replace(settings, strategies=listed) if listed else settings

@@ -1,0 +1,124 @@
+"""The pool that is selected from: its members' stored log-probabilities, the truth, and which images are one scene."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.decode import Decoding
+from engine.fuse import fuse
+from engine.members import FLOOR, Voter
+from engine.metrics import confusion_matrices
+from engine.pipeline import available_cores
+from engine.regions import absorb_small_regions
+from engine.select.cache import Logs
+
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to make an ensemble of the pool.
+
+    Attributes:
+        strategy: fusion strategy.
+        counts: how often each member of the pool stands in it: its weight; 0 leaves it out.
+        decoding: suppression, bias, threshold, clean-up.
+        score: what the search saw; NaN where it did not look.
+    """
+
+    strategy: str
+    counts: tuple[int, ...]
+    decoding: Decoding
+    score: float = float("nan")
+
+    @property
+    def members(self) -> list[int]:
+        """Return the indices of the members that take part."""
+        return [index for index, count in enumerate(self.counts) if count]
+
+    @property
+    def weights(self) -> list[float]:
+        """Return the weight of each member that takes part."""
+        return [float(count) for count in self.counts if count]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Everything a selection looks at.
+
+    Attributes:
+        voters: the members, in the order given.
+        logs: log-probabilities of each member, float16 (images, classes, pixels).
+        truth: uint8 (images, pixels).
+        groups: int64 (images,) scene of each image, or None.
+        size: (height, width) of an image.
+        classes: names.
+        ignored_class: the class scores leave out, or None.
+        suppress: classes that are not predicted.
+    """
+
+    voters: Sequence[Voter]
+    logs: Sequence[Logs]
+    truth: NDArray[np.uint8]
+    groups: NDArray[np.int64] | None
+    size: tuple[int, int]
+    classes: tuple[str, ...]
+    ignored_class: int | None
+    suppress: frozenset[int]
+
+    @property
+    def decoding(self) -> Decoding:
+        """Return the decoding a search starts from."""
+        return Decoding(self.suppress)
+
+    def floored(self, member: int, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a member's logits (..., classes, pixels) as the pipeline decodes them.
+
+        Where a class is suppressed, a set of specialists counts as if that class's net had not run; in place.
+        """
+        if self.suppress and self.voters[member].is_set:
+            logits[..., sorted(self.suppress), :] = FLOOR
+        return logits
+
+    def labels(self, choice: Choice, tiles: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return uint8 (tiles, pixels) from the stored log-probabilities, by the engine's own fusion and decoding."""
+        picked = [self.floored(m, self.logs[m][tiles].astype(np.float32)) for m in choice.members]
+        labels = fuse(np.stack(picked), choice.strategy, choice.weights, choice.decoding).labels
+        if choice.decoding.min_region > 1:
+            cleaned = absorb_small_regions(labels.reshape(-1, *self.size), choice.decoding.min_region)
+            labels = cleaned.reshape(labels.shape)
+        return labels
+
+    def confusions(self, choice: Choice, tiles: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """Return int64 (tiles, classes, classes), one matrix an image, over all its pixels.
+
+        Args:
+            choice: the ensemble.
+            tiles: indices of the images; None for all.
+        """
+        return self.region_confusions(choice, (choice.decoding.min_region,), tiles)[0]
+
+    def region_confusions(
+        self, choice: Choice, sizes: Sequence[int], tiles: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
+        """Return int64 (sizes, tiles, classes, classes): :meth:`confusions` under each size of clean-up."""
+        wanted = np.arange(len(self.truth)) if tiles is None else tiles
+        whole = replace(choice, decoding=replace(choice.decoding, min_region=0))
+
+        def work(part: NDArray[np.int64]) -> NDArray[np.int64]:
+            labels = self.labels(whole, part)
+            return np.stack([self._counted(labels, size, part) for size in sizes])
+
+        parts = [wanted[start : start + BATCH] for start in range(0, len(wanted), BATCH)]
+        with ThreadPoolExecutor(available_cores()) as pool:
+            return np.concatenate(list(pool.map(work, parts)), axis=1)
+
+    def _counted(self, labels: NDArray[np.uint8], size: int, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
+        if size > 1:
+            labels = absorb_small_regions(labels.reshape(-1, *self.size), size).reshape(labels.shape)
+        return confusion_matrices(self.truth[tiles], labels, len(self.classes))

@@ -1,0 +1,163 @@
+"""What ``engine select`` prints: one table, the same as JSON, and a few lines on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import isnan
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.progress import Progress
+from rich.table import Table
+
+from engine import console
+from engine.bootstrap import Interval
+from engine.metrics import find_trap
+from engine.select.command import Selection, Starting
+from engine.select.crossfit import score
+from engine.select.pool import Choice
+
+
+def print_selection(done: Selection, out: Path, as_json: bool) -> None:
+    """Print the scores on stdout, and how they came about on stderr."""
+    if as_json:
+        print(json.dumps(as_dict(done), indent=2))
+    else:
+        console.stdout().print(table(done))
+    console.say(
+        f"scored {done.fitted.tried:,} candidate ensembles on {done.sampled:,} of {done.available:,} pixels "
+        f"in {done.seconds:.1f} s ({done.rate:,.0f}/s, clean-up and folds included)"
+    )
+    for name, gain in (("the best single member", done.gain_single), ("the mean of all members", done.gain_plain)):
+        console.say(f"cross-fitted gain over {name}: {_gain(gain)}")
+    trap = find_trap(done.fitted.best.cross.sum(axis=0), done.pool.ignored_class)
+    if trap is not None and done.metric == "keras-ignore":
+        console.say(f"warning: {trap}")
+    console.say(f"wrote {out}: {describe(done.fitted.best.choice)}")
+
+
+def describe(choice: Choice) -> str:
+    """Say in a few words what was chosen."""
+    held = choice.decoding
+    told = [f"{choice.strategy} of {len(choice.members)} members"]
+    if held.bias:
+        told.append("bias " + ", ".join(f"{value:g}" for value in held.bias))
+    if held.threshold is not None:
+        told.append(f"threshold {held.threshold:g}")
+    if held.min_region:
+        told.append(f"regions of {held.min_region} pixels or more")
+    return "; ".join(told)
+
+
+def table(done: Selection) -> Table:
+    """Return a row a member and a row a level, with the chosen level in bold."""
+    by = "images" if done.pool.groups is None else "groups"
+    made = Table(
+        title=f"MIoU ({done.metric}) on {len(done.pool.truth):,} images of {done.honest.groups:,} {by}",
+        title_justify="left",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+        caption="cross-fitted: each image by what was selected without its fold.\nsame: by what was selected "
+        "with them, which flatters.",
+        caption_justify="left",
+    )
+    made.add_column("", no_wrap=True)
+    for title in ("weight", "cross-fitted", f"{done.honest.level:.0%} interval", "same"):
+        made.add_column(title, justify="right")
+    chosen, alone = done.fitted.best.choice, member_scores(done)
+    for index, voter in enumerate(done.pool.voters):
+        weight = str(chosen.counts[index] or "-")
+        made.add_row(voter.name, weight, "", "", _shown(alone[index]), end_section=index == len(alone) - 1)
+    for index, level in enumerate(done.fitted.levels):
+        found = done.cross[index]
+        style = "bold" if index == done.fitted.chosen else ""
+        mark = "chosen" if style else ""
+        ends = f"{found.low:.4f} to {found.high:.4f}"
+        made.add_row(level.name, mark, _shown(found.value), ends, _shown(done.same[index]), style=style)
+    return made
+
+
+def member_scores(done: Selection) -> list[float]:
+    """Return the score of each member by itself."""
+    return [score(done.pool, matrices, done.metric) for matrices in done.fitted.alone]
+
+
+def as_dict(done: Selection) -> dict[str, object]:
+    """Return the selection as plain JSON types."""
+    pool, fitted = done.pool, done.fitted
+    return {
+        "metric": done.metric,
+        "images": len(pool.truth),
+        "groups": None if pool.groups is None else done.honest.groups,
+        "folds": len(fitted.best.fold_choices),
+        "pixels": {"searched": done.sampled, "counted": done.available},
+        "candidates": fitted.tried,
+        "seconds": round(done.seconds, 3),
+        "plan_sha256": done.sha256,
+        "levels": [
+            {
+                "name": level.name,
+                "chosen": index == done.fitted.chosen,
+                "cross_fitted": _ends(done.cross[index]),
+                "same_images": _clean(done.same[index]),
+                "choice": _choice(done, level.choice),
+                "fold_choices": [_choice(done, choice) for choice in level.fold_choices],
+            }
+            for index, level in enumerate(fitted.levels)
+        ],
+        "gain_over_best_single": _ends(done.gain_single),
+        "gain_over_plain_mean": _ends(done.gain_plain),
+        "members": [
+            {"name": voter.name, "sha256": voter.checksum, "score": _clean(value)}
+            for voter, value in zip(pool.voters, member_scores(done), strict=True)
+        ],
+    }
+
+
+def _choice(done: Selection, choice: Choice) -> dict[str, object]:
+    held = choice.decoding
+    return {
+        "strategy": choice.strategy,
+        "weights": {done.pool.voters[index].name: choice.counts[index] for index in choice.members},
+        "suppress": sorted(held.suppress),
+        "bias": list(held.bias),
+        "threshold": held.threshold,
+        "min_region": held.min_region,
+    }
+
+
+def _ends(found: Interval) -> dict[str, float | None]:
+    return {"score": _clean(found.value), "low": _clean(found.low), "high": _clean(found.high)}
+
+
+def _clean(value: float) -> float | None:
+    return None if isnan(value) else round(float(value), 6)
+
+
+def _shown(value: float) -> str:
+    return "-" if isnan(value) else f"{value:.4f}"
+
+
+def _gain(gain: Interval) -> str:
+    if gain.low == gain.value == gain.high == 0:
+        return "none, it is what was chosen"
+    doubt = "" if gain.low > 0 else "; the interval holds 0, so it may be chance"
+    return f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]{doubt}"
+
+
+@contextmanager
+def bars() -> Iterator[Starting]:
+    """Yield what shows a bar for each long part on a terminal, and nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield lambda name, total: lambda count: None
+        return
+    with Progress(console=console.stderr(), transient=True) as shown:
+
+        def starting(name: str, total: int) -> Callable[[int], object]:
+            task = shown.add_task(name, total=total)
+            return lambda count: shown.update(task, advance=count)
+
+        yield starting

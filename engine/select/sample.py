@@ -1,0 +1,155 @@
+"""The pixels a search looks at: a stratified sample, sorted so that a kernel can count it without looking at labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.bootstrap import mean_ious
+from engine.decode import Decoding
+from engine.errors import InputError
+from engine.fuse import fuse
+from engine.select.pool import Choice, Pool
+
+# Conventions that count pixels of the ignored class too.
+COUNT_ALL = ("all", "foreground")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Pixels in segments: one a unit and true class, unit by unit.
+
+    A unit is what a score is put together from: a fold of images, or (for ``per-image``) an image.
+
+    Attributes:
+        logits: float32 (members, classes, pixels), as the pipeline decodes them.
+        starts: int64 (units * classes + 1,), where each segment begins, and the end.
+        scale: float64 (units, classes), how many pixels of the images each sampled pixel stands for.
+        folds: int64 (units,), the fold of each unit.
+        available: pixels that the convention counts in all images.
+        convention: what is maximised.
+        ignored_class: the class it leaves out, or None.
+        decoding: suppression.
+    """
+
+    logits: NDArray[np.float32]
+    starts: NDArray[np.int64]
+    scale: NDArray[np.float64]
+    folds: NDArray[np.int64]
+    available: int
+    convention: str
+    ignored_class: int | None
+    decoding: Decoding
+
+    @property
+    def classes(self) -> int:
+        """Return the number of classes."""
+        return self.logits.shape[1]
+
+    @property
+    def allowed(self) -> NDArray[np.int64]:
+        """Return the classes that can be predicted, ascending."""
+        return np.array([c for c in range(self.classes) if c not in self.decoding.suppress])
+
+    def confusions(self, counts: NDArray[np.integer], predicted: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return float64 (candidates, units, classes, classes), scaled to all pixels.
+
+        Args:
+            counts: (candidates, units * classes, len(predicted)) labels counted in each segment.
+            predicted: the classes the last axis stands for.
+        """
+        units = len(self.scale)
+        whole = np.zeros((len(counts), units, self.classes, self.classes))
+        whole[..., predicted] = counts.reshape(len(counts), units, self.classes, -1)
+        return whole * self.scale[None, :, :, None]
+
+    def objective(self, confusions: NDArray[np.float64], fold: int | None) -> NDArray[np.float64]:
+        """Return float64 (candidates,): the score on all folds but one; None leaves none out. NaN counts as 0."""
+        kept = confusions if fold is None else confusions[:, self.folds != fold]
+        if self.convention != "per-image":
+            return np.nan_to_num(mean_ious(kept.sum(axis=1), self.convention, self.ignored_class))
+        alone = mean_ious(kept, self.convention, self.ignored_class)
+        scored = ~np.isnan(alone)
+        return np.where(scored, alone, 0).sum(axis=1) / np.maximum(scored.sum(axis=1), 1)
+
+    def fused_confusions(self, choice: Choice) -> NDArray[np.float64]:
+        """Return float64 (1, units, classes, classes) of any choice, by the engine's own fusion and decoding."""
+        logits = np.ascontiguousarray(self.logits[choice.members][:, None])
+        labels = fuse(logits, choice.strategy, choice.weights, choice.decoding).labels[0]
+        segment = np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+        flat = np.bincount(segment * self.classes + labels, minlength=(len(self.starts) - 1) * self.classes)
+        return self.confusions(flat.reshape(1, -1, self.classes), np.arange(self.classes))
+
+
+def draw(pool: Pool, convention: str, folds: NDArray[np.int64], pixels: int, seed: int) -> Sample:
+    """Draw the sample: every class gets an equal share as far as its pixels go, spread evenly over the images.
+
+    Args:
+        pool: members and truth.
+        convention: what will be maximised; decides which pixels count.
+        folds: int64 (images,) fold of each image.
+        pixels: about how many to draw.
+        seed: of the random start within each segment.
+
+    Raises:
+        InputError: no pixel counts.
+    """
+    classes, per_image = len(pool.classes), convention == "per-image"
+    unit_of_image = np.arange(len(folds)) if per_image else folds
+    units = int(unit_of_image.max()) + 1
+    key = unit_of_image[:, None] * classes + pool.truth
+    available = np.bincount(key.ravel(), minlength=units * classes).reshape(units, classes)
+    if convention not in COUNT_ALL and pool.ignored_class is not None:
+        available[:, pool.ignored_class] = 0
+    if not available.any():
+        raise InputError("no labelled pixel: every true label is the ignored class, so nothing can be scored")
+    if per_image:
+        wanted = np.stack([_shares(row, max(pixels // units, 1)) for row in available])
+    else:
+        rates = _shares(available.sum(axis=0), pixels) / np.maximum(available.sum(axis=0), 1)
+        wanted = np.minimum(np.ceil(available * rates).astype(np.int64), available)
+    # Stable: within a segment the pixels stay in the order of the images, so an even spread is one over images.
+    order = np.argsort(key.ravel().astype(np.uint16 if units * classes < 2**16 else np.int64), kind="stable")
+    sizes = np.bincount(key.ravel(), minlength=units * classes)
+    begins = np.cumsum(sizes) - sizes
+    offsets = np.random.default_rng(seed).random(units * classes)
+    picked = [
+        order[begin + ((np.arange(count) + offset) * size / count).astype(np.int64)]
+        for begin, size, count, offset in zip(begins, sizes, wanted.ravel(), offsets, strict=True)
+        if count
+    ]
+    starts = np.concatenate([[0], np.cumsum(wanted.ravel())]).astype(np.int64)
+    scale = np.divide(available, wanted, out=np.zeros(available.shape), where=wanted > 0)
+    fold_of_unit = folds if per_image else np.arange(units)
+    logits = _gathered(pool, np.concatenate(picked))
+    total = int(available.sum())
+    return Sample(logits, starts, scale, fold_of_unit, total, convention, pool.ignored_class, pool.decoding)
+
+
+def _shares(available: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
+    """Share a budget out equally; what a class cannot use goes to the others."""
+    given = np.zeros_like(available)
+    order = np.argsort(available, kind="stable")
+    left = budget
+    for place, index in enumerate(order):
+        given[index] = min(available[index], -(-left // (len(order) - place)))
+        left = max(left - given[index], 0)
+    return np.maximum(given, np.minimum(available, 1))
+
+
+def _gathered(pool: Pool, picked: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return float32 (members, classes, pixels) of flat pixel indices, image by image from the stored arrays."""
+    pixels = pool.truth.shape[1]
+    tile, place = np.divmod(picked, pixels)
+    out = np.empty((len(pool.voters), len(pool.classes), len(picked)), np.float32)
+    order = np.argsort(tile, kind="stable")
+    edges = np.flatnonzero(np.diff(tile[order], prepend=-1, append=-1))
+    for member, logs in enumerate(pool.logs):
+        for start, stop in pairwise(edges):
+            mine = order[start:stop]
+            out[member][:, mine] = logs[tile[mine[0]]][:, place[mine]]
+        pool.floored(member, out[member])
+    return out

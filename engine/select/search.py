@@ -1,0 +1,297 @@
+"""The search itself: members and weights, then strategy, class bias and threshold, each step only where it helps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from math import gcd
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import PlanError
+from engine.kernels.selecting import add_member, count_additions, count_sets, count_shifts, pack
+from engine.select.pool import Choice
+from engine.select.sample import Sample
+from engine.select.tables import ADDITIVE, member_table
+
+MOST_EXHAUSTIVE = 12
+METHODS = ("greedy", "exhaustive")
+# A step that gains less is noise, and one more thing to carry along.
+LEAST_GAIN = 1e-4
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+# Steps of a class bias, largest first, and how far it may go: of logits, and of everything that lies within 0..1.
+LOG_STEPS, MOST_LOG = (1.0, 0.5, 0.25, 0.125), 10.0
+SHARE_STEPS, MOST_SHARE = (0.1, 0.05, 0.025, 0.0125), 0.9
+MOST_MOVES = 20
+CHUNK = 256
+BiasScores = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to search.
+
+    Attributes:
+        strategies: which to try; the first wins an equal score.
+        method: ``greedy`` or ``exhaustive``.
+        rounds: members that greedy selection adds, one a round.
+        bags: random halves of the pool whose selections are added up; 0 for the whole pool once.
+        seed: of the bags and the sample.
+        bias: whether to search class biases.
+        threshold: whether to search the threshold of suppression.
+    """
+
+    strategies: tuple[str, ...] = (*ADDITIVE, "max-confidence", "median-prob", "trimmed-mean")
+    method: str = "greedy"
+    rounds: int = 20
+    bags: int = 0
+    seed: int = 0
+    bias: bool = True
+    threshold: bool = True
+
+
+@dataclass
+class Scorer:
+    """Scores candidates of one additive strategy on a sample.
+
+    Attributes:
+        sample: the pixels.
+        packed: all members' scores in whole numbers, in the blocks of :mod:`engine.kernels.selecting`.
+        unit: what a score of 1 is in them.
+        fold: the fold left out, or None.
+        tried: candidates scored so far.
+    """
+
+    sample: Sample
+    packed: NDArray[np.integer]
+    unit: int
+    fold: int | None = None
+    tried: int = 0
+
+    @property
+    def members(self) -> int:
+        """Return the size of the pool."""
+        return len(self.sample.logits)
+
+    def total(self, counts: Sequence[int]) -> NDArray[np.int32]:
+        """Return the sum of a multiset of members, in blocks."""
+        base = np.zeros(self.packed.size // self.members, np.int32)
+        for member, count in enumerate(counts):
+            if count:
+                self.add(base, member, count)
+        return base
+
+    def add(self, base: NDArray[np.int32], member: int, times: int = 1) -> None:
+        """Add a member to a sum in place."""
+        classes = len(self.sample.allowed)
+        add_member(base, self.packed, member * classes, times, self.sample.starts, classes)
+
+    def additions(self, base: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Return the score of a sum plus each one member, float64 (members,)."""
+        found = self._counts(self.members)
+        count_additions(base, self.packed, self.sample.starts, found)
+        return self._scores(found)
+
+    def sets(self, sets: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Return the score of each multiset (candidates, members) of int32."""
+        scores = []
+        for start in range(0, len(sets), CHUNK):
+            part = np.ascontiguousarray(sets[start : start + CHUNK])
+            found = self._counts(len(part))
+            count_sets(self.packed, part, self.sample.starts, found)
+            scores.append(self._scores(found))
+        return np.concatenate(scores)
+
+    def biased(self, base: NDArray[np.int32], members: int, biases: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the score of a sum of so many members under each class bias (candidates, classes)."""
+        shifts = np.rint(biases[:, self.sample.allowed] * self.unit * members).astype(np.int32)
+        found = self._counts(len(shifts))
+        count_shifts(base, shifts, self.sample.starts, found)
+        return self._scores(found)
+
+    def _counts(self, candidates: int) -> NDArray[np.int32]:
+        return np.zeros((candidates, len(self.sample.starts) - 1, len(self.sample.allowed)), np.int32)
+
+    def _scores(self, found: NDArray[np.int32]) -> NDArray[np.float64]:
+        self.tried += len(found)
+        return self.sample.objective(self.sample.confusions(found, self.sample.allowed), self.fold)
+
+
+def prepare(sample: Sample, strategy: str, most: int) -> Scorer:
+    """Make the scorer of an additive strategy for ensembles of at most ``most`` members, counted with repetition."""
+    made = [member_table(strategy, logits, sample.allowed, most) for logits in sample.logits]
+    kind = np.result_type(*(table.dtype for table, _ in made))
+    packed = np.empty(sum(table.size for table, _ in made), kind)
+    for member, (table, _) in enumerate(made):
+        pack(table.astype(kind), packed, member * len(table), sample.starts)
+    return Scorer(sample, packed, made[0][1])
+
+
+def prepare_all(sample: Sample, settings: Settings) -> dict[str, Scorer]:
+    """Make the scorers of all additive strategies that are asked for; of mean-prob where there is none."""
+    most = (len(sample.logits) + settings.rounds) * max(settings.bags, 1)
+    names = [name for name in settings.strategies if name in ADDITIVE] or ["mean-prob"]
+    return {name: prepare(sample, name, most) for name in names}
+
+
+def greedy(scorer: Scorer, rounds: int, members: Sequence[int] | None = None) -> tuple[tuple[int, ...], float]:
+    """Select members one by one, with replacement, after a sorted start (Caruana et al. 2004).
+
+    The start is the best of: the best member, the best two, the best three, and so on. Each round then adds the member
+    that helps most or harms least; the best set met on the way is returned, so it is never below the best member.
+
+    Args:
+        scorer: scores candidates.
+        rounds: how many members to add.
+        members: which may be taken; None for all.
+
+    Returns:
+        How often each member stands in the set, and its score.
+    """
+    size = scorer.members
+    mine = np.arange(size) if members is None else np.asarray(members)
+    alone = scorer.additions(scorer.total([0] * size))
+    ranked = mine[np.argsort(-alone[mine], kind="stable")]
+    starts = np.zeros((len(ranked), size), np.int32)
+    for place in range(len(ranked)):
+        starts[place:, ranked[place]] = 1
+    scores = scorer.sets(starts)
+    at = int(np.argmax(scores))
+    counts, best, best_score = starts[at].copy(), starts[at].copy(), float(scores[at])
+    base = scorer.total(counts.tolist())
+    for _ in range(rounds):
+        scores = scorer.additions(base)
+        added = int(mine[np.argmax(scores[mine])])
+        counts[added] += 1
+        scorer.add(base, added)
+        if scores[added] > best_score:
+            best, best_score = counts.copy(), float(scores[added])
+    return tuple(best.tolist()), best_score
+
+
+def bagged(scorer: Scorer, rounds: int, bags: int, seed: int) -> tuple[tuple[int, ...], float]:
+    """Add up greedy selections from random halves of the pool: steadier, not always better on what was searched."""
+    size = scorer.members
+    rng = np.random.default_rng(seed)
+    total = np.zeros(size, np.int64)
+    for _ in range(bags):
+        picked = np.sort(rng.permutation(size)[: max(2, (size + 1) // 2)])
+        total += greedy(scorer, rounds, picked.tolist())[0]
+    total //= gcd(*total.tolist())
+    return tuple(total.tolist()), float(scorer.sets(total[None].astype(np.int32))[0])
+
+
+def exhaustive(scorer: Scorer) -> tuple[tuple[int, ...], float]:
+    """Try every subset of the members, each once or not at all; of equal ones the smaller wins.
+
+    Raises:
+        PlanError: the pool has more than :data:`MOST_EXHAUSTIVE` members.
+    """
+    size = scorer.members
+    if size > MOST_EXHAUSTIVE:
+        raise PlanError(f"{2**size - 1:,} subsets of {size} members: exhaustive search takes {MOST_EXHAUSTIVE} at most")
+    # In Gray's order neighbours differ in one member.
+    number = np.arange(1, 2**size)
+    sets = ((number ^ (number >> 1))[:, None] >> np.arange(size) & 1).astype(np.int32)
+    scores = scorer.sets(sets)
+    at = min(np.flatnonzero(scores == scores.max()), key=lambda index: (sets[index].sum(), tuple(-sets[index])))
+    return tuple(sets[at].tolist()), float(scores[at])
+
+
+def tune_bias(choice: Choice, allowed: NDArray[np.int64], classes: int, score_all: BiasScores) -> Choice:
+    """Search class biases one coordinate at a time, in halving steps.
+
+    Args:
+        choice: where to start; its score is that without a bias.
+        allowed: the classes that can be predicted.
+        classes: number of all classes.
+        score_all: maps biases (candidates, classes) to scores (candidates,).
+    """
+    steps, most = (LOG_STEPS, MOST_LOG) if choice.strategy == "mean-logit" else (SHARE_STEPS, MOST_SHARE)
+    bias, score = np.zeros(classes), choice.score
+    for step in steps:
+        moves = np.array([sign * step * np.eye(classes)[c] for c, sign in product(allowed, (1, -1))])
+        for _ in range(MOST_MOVES):
+            # Rounded, so that steps there and back again end where they began.
+            biases = np.round(np.clip(bias + moves, -most, most), 6)
+            scores = score_all(biases)
+            at = int(np.argmax(scores))
+            if scores[at] < score + LEAST_GAIN:
+                break
+            bias, score = biases[at], float(scores[at])
+    if not bias.any():
+        return choice
+    return replace(choice, decoding=replace(choice.decoding, bias=tuple(bias.tolist())), score=score)
+
+
+def search(
+    sample: Sample, settings: Settings, scorers: dict[str, Scorer], fold: int | None = None
+) -> tuple[list[Choice], int]:
+    """Find the best ensemble on a sample.
+
+    Members and weights are searched under every additive strategy; the other strategies are tried on the sets found so.
+    The best of all is given class biases, then a threshold, each only where it gains.
+
+    Args:
+        sample: the pixels.
+        settings: how to search.
+        scorers: what :func:`prepare_all` made of them.
+        fold: the fold whose images must not be looked at; None looks at all.
+
+    Returns:
+        The choice after each of the three steps, and how many candidates were scored.
+
+    Raises:
+        PlanError: an exhaustive search of too large a pool.
+    """
+    found, tried = _selected(sample, settings, scorers, fold)
+    first, made = max(found, key=lambda pair: (pair[0].score, -settings.strategies.index(pair[0].strategy)))
+    base = made.total(first.counts) if made is not None else None
+
+    def score_all(biases: NDArray[np.float64]) -> NDArray[np.float64]:
+        nonlocal tried
+        tried += len(biases)
+        if made is not None and base is not None:
+            return made.biased(base, sum(first.counts), biases)
+        others = (replace(first, decoding=replace(first.decoding, bias=tuple(row))) for row in biases.tolist())
+        return np.array([_scored(sample, other, fold).score for other in others])
+
+    second = tune_bias(first, sample.allowed, sample.classes, score_all) if settings.bias else first
+    third = second
+    for threshold in THRESHOLDS if settings.threshold and sample.decoding.suppress else ():
+        other = _scored(sample, replace(second, decoding=replace(second.decoding, threshold=threshold)), fold)
+        tried += 1
+        third = other if other.score >= third.score + LEAST_GAIN else third
+    return [first, second, third], tried
+
+
+def _selected(
+    sample: Sample, settings: Settings, scorers: dict[str, Scorer], fold: int | None
+) -> tuple[list[tuple[Choice, Scorer | None]], int]:
+    """Return the best members under each strategy, with the scorer of the additive ones, and the candidates tried."""
+    size, tried = len(sample.logits), 0
+    found: list[tuple[Choice, Scorer | None]] = []
+    sets = {(1,) * size}
+    for name, shared in scorers.items():
+        made = replace(shared, fold=fold)
+        if settings.method == "exhaustive":
+            counts, score = exhaustive(made)
+        elif settings.bags:
+            counts, score = bagged(made, settings.rounds, settings.bags, settings.seed)
+        else:
+            counts, score = greedy(made, settings.rounds)
+        sets.add(counts)
+        tried += made.tried
+        if name in settings.strategies:
+            found.append((Choice(name, counts, sample.decoding, score), made))
+    for name in settings.strategies:
+        if name not in ADDITIVE:
+            tried += len(sets)
+            found += [(_scored(sample, Choice(name, counts, sample.decoding), fold), None) for counts in sorted(sets)]
+    return found, tried
+
+
+def _scored(sample: Sample, choice: Choice, fold: int | None) -> Choice:
+    return replace(choice, score=float(sample.objective(sample.fused_confusions(choice), fold)[0]))

@@ -1,0 +1,83 @@
+"""Strategies whose score is a sum over members, as whole numbers that a search can add and take away exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.select.cache import LEAST_LOG
+
+# The greatest sum of scores, with room in int32 for a class bias of the same size.
+MOST_SUM = 2**30
+SMALL = 2**15 - 1
+Scores = Callable[[NDArray[np.float32], NDArray[np.int64], int], tuple[NDArray[np.float64], int]]
+
+
+def member_table(
+    strategy: str, logits: NDArray[np.float32], allowed: NDArray[np.int64], most: int
+) -> tuple[NDArray[np.integer], int]:
+    """Return the scores of one member at every pixel.
+
+    Args:
+        strategy: a key of :data:`ADDITIVE`.
+        logits: float32 (classes, pixels).
+        allowed: the classes that can be predicted, ascending.
+        most: how many members (each as often as it counts) will ever be summed.
+
+    Returns:
+        int16 or int32 (len(allowed), pixels), and what a score of 1 is in it.
+    """
+    scores, unit = ADDITIVE[strategy](logits, allowed, most)
+    kind = np.int16 if unit * float(np.abs(scores).max(initial=0)) <= SMALL else np.int32
+    return np.rint(scores * unit).astype(kind), unit
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return log-probabilities of (classes, pixels), at least the least one that is stored."""
+    shifted = logits - logits.max(axis=0)
+    shifted -= np.log(np.exp(shifted).sum(axis=0))
+    return np.maximum(shifted, LEAST_LOG)
+
+
+def _mean_logit(logits: NDArray[np.float32], allowed: NDArray[np.int64], most: int) -> tuple[NDArray[np.float64], int]:
+    logs = log_softmax(logits)[allowed].astype(np.float64)
+    return logs, int(min(SMALL, MOST_SUM // most) // -float(LEAST_LOG))
+
+
+def _mean_prob(logits: NDArray[np.float32], allowed: NDArray[np.int64], most: int) -> tuple[NDArray[np.float64], int]:
+    return np.exp(log_softmax(logits))[allowed].astype(np.float64), min(SMALL, MOST_SUM // most)
+
+
+def _entropy_weighted(
+    logits: NDArray[np.float32], allowed: NDArray[np.int64], most: int
+) -> tuple[NDArray[np.float64], int]:
+    logs = log_softmax(logits)
+    chances = np.exp(logs)
+    sure = np.exp((chances * logs).sum(axis=0))
+    return (chances * sure)[allowed].astype(np.float64), min(SMALL, MOST_SUM // most)
+
+
+def _vote(logits: NDArray[np.float32], allowed: NDArray[np.int64], most: int) -> tuple[NDArray[np.float64], int]:
+    # All tie-breaking probabilities together stay below one vote.
+    votes = np.arange(len(allowed))[:, None] == logits[allowed].argmax(axis=0)
+    unit = MOST_SUM // most
+    return votes + np.exp(log_softmax(logits))[allowed].astype(np.float64) / (most + 1), unit
+
+
+def _borda(logits: NDArray[np.float32], allowed: NDArray[np.int64], most: int) -> tuple[NDArray[np.float64], int]:
+    classes = len(logits)
+    halves = np.stack([2 * (logits[c] > logits).sum(axis=0) + (logits[c] == logits).sum(axis=0) - 1 for c in allowed])
+    # A multiple of the finest rank, so that equal ranks are equal numbers.
+    unit = min(SMALL, MOST_SUM // most) // (2 * (classes - 1)) * (2 * (classes - 1))
+    return halves / (2 * (classes - 1)), unit
+
+
+ADDITIVE: dict[str, Scores] = {
+    "mean-logit": _mean_logit,
+    "mean-prob": _mean_prob,
+    "vote": _vote,
+    "borda": _borda,
+    "entropy-weighted": _entropy_weighted,
+}

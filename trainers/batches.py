@@ -9,35 +9,80 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainers.augment import augment, policy_rng
+from trainers.augment.base import Batch
+from trainers.augment.paste import RarePixels
 from trainers.config import FitConfig
 from trainers.contract import SCALE
 from trainers.data import Dataset
+from trainers.distances import signed_distances
+from trainers.sampling import distinct, epoch_order
 
 
 class Batches(keras.utils.PyDataset):
-    """The training tiles of one epoch: shuffled and augmented by seed and epoch, scaled as the contract says.
+    """The training tiles of one epoch: chosen, shuffled and augmented by seed and epoch, scaled as the contract says.
+
+    With ``config.repeat`` above 1 the whole epoch is augmented at once, uint8, so that copies that came out exactly
+    equal can be dropped; else each batch is augmented when it is asked for.
 
     Args:
         data: the training tiles.
         config: the run.
         epoch: number of the epoch, from 0.
+        rare: the rare classes to paste; None finds them when the run pastes at all.
+        distances: put the signed distance maps beside the labels, for the boundary loss.
     """
 
-    def __init__(self, data: Dataset, config: FitConfig, epoch: int) -> None:
+    def __init__(
+        self,
+        data: Dataset,
+        config: FitConfig,
+        epoch: int,
+        rare: RarePixels | None = None,
+        distances: bool = False,
+    ) -> None:
         super().__init__()
-        self.data, self.config, self.epoch = data, config, epoch
-        self.order = np.random.default_rng((config.seed, epoch)).permutation(len(data))
+        self.data, self.config, self.epoch, self.distances = data, config, epoch, distances
+        self.rare = rare
+        if rare is None and config.paste > 0:
+            self.rare = RarePixels.of(data, config.ignored_class)
+        self.order = epoch_order(data, config.repeat, config.oversample, config.ignored_class, config.seed, epoch)
+        self.ready = self._at_once() if config.repeat > 1 else None
+
+    @property
+    def tiles(self) -> int:
+        """Return how many tiles the epoch shows."""
+        return len(self.order) if self.ready is None else len(self.ready[0])
 
     def __len__(self) -> int:
         """Return the steps of the epoch."""
-        return math.ceil(len(self.data) / self.config.batch_size)
+        return math.ceil(self.tiles / self.config.batch_size)
 
-    def __getitem__(self, step: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Return images float32 (B, H, W, C) and labels int32 (B, H, W)."""
-        chosen = self.order[step * self.config.batch_size :][: self.config.batch_size]
-        rng = policy_rng(self.config.seed, self.epoch, step)
-        images, labels = augment(self.data.images[chosen], self.data.labels[chosen], self.config.augment, rng)
-        return scaled(images), labels.astype(np.int32)
+    def __getitem__(self, step: int) -> tuple[NDArray[np.float32], NDArray[np.int32] | NDArray[np.float32]]:
+        """Return images float32 (B, H, W, C) and labels int32 (B, H, W), or with distances float32 (B, H, W, 1 + C)."""
+        if self.ready is None:
+            images, labels = self._augmented(step)
+        else:
+            span = slice(step * self.config.batch_size, (step + 1) * self.config.batch_size)
+            images, labels = self.ready[0][span], self.ready[1][span]
+        if not self.distances:
+            return scaled(images), labels.astype(np.int32)
+        maps = signed_distances(labels, len(self.data.class_names), self.config.class_id)
+        return scaled(images), np.concatenate([labels[..., None].astype(np.float32), maps], axis=-1)
+
+    def _augmented(self, step: int) -> tuple[Batch, Batch]:
+        config = self.config
+        chosen = self.order[step * config.batch_size :][: config.batch_size]
+        rng = policy_rng(config.seed, self.epoch, step)
+        images, labels = self.data.images[chosen], self.data.labels[chosen]
+        if self.rare is not None:
+            images, labels = self.rare.paste(images, labels, rng, config.paste)
+        return augment(images, labels, config.augment, rng, config.outside)
+
+    def _at_once(self) -> tuple[Batch, Batch]:
+        parts = [self._augmented(step) for step in range(math.ceil(len(self.order) / self.config.batch_size))]
+        images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        kept = distinct(images, labels)
+        return images[kept], labels[kept]
 
 
 def scaled(images: NDArray[np.uint8]) -> NDArray[np.float32]:

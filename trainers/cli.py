@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import logging
-import os
-import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine import console
 from engine.errors import PlanError
+from trainers import cli_data
+from trainers.cli_options import Overwrite, config_of, repeated, run_options
+from trainers.quiet import import_backend
 
 if TYPE_CHECKING:
     from trainers.config import FitConfig
@@ -26,145 +24,106 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(cli_data.clean)
+app.command()(cli_data.show_augment)
+app.command()(cli_data.pseudo_label)
 
-
-class Watch(StrEnum):
-    """The validation score that chooses the best epoch."""
-
-    suppressed = "suppressed"
-    raw = "raw"
-
-
-Data = Annotated[Path, typer.Option(help="Training file: training_set (N,2,H,W), or images and labels (npz).")]
-Groups = Annotated[Path | None, typer.Option(help="npz with one array: the group (panorama) of each tile.")]
-Preset = Annotated[str, typer.Option(help="Size of the network: tiny, small, base or large.")]
-Epochs = Annotated[int, typer.Option(min=1, help="Most epochs to train.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Tiles a step.")]
-LearningRate = Annotated[float, typer.Option(help="Peak learning rate of the warm-up and cosine schedule.")]
-WeightDecay = Annotated[float, typer.Option(help="Decoupled weight decay of AdamW.")]
-Warmup = Annotated[float, typer.Option(help="Epochs of linear warm-up; fractions are allowed.")]
-Patience = Annotated[int, typer.Option(min=0, help="Stop after so many epochs without a better score; 0: never.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of weights, order, folds and augmentation.")]
-Loss = Annotated[str, typer.Option(help="Name of the loss.")]
-Background = Annotated[
-    bool | None,
-    typer.Option(
-        "--ignore-background/--keep-background",
-        help="Leave pixels of the ignored class out of the loss. Default: left out for networks of all classes when an "
-        "ignored class is declared, since the score never counts them and a network that learns to predict it loses a "
-        "whole class of the mean; kept, as negatives, for specialists.",
-        show_default=False,
-    ),
-]
-Augment = Annotated[str, typer.Option(help="none, mirror, flips, jitter, mirror-jitter or flips-jitter.")]
-Flips = Annotated[bool, typer.Option("--flips/--no-flips", help="With --no-flips the policy turns no tile.")]
-Dropout = Annotated[float, typer.Option(help="Share of maps dropped inside each block.")]
-ClassNames = Annotated[str, typer.Option(help="Names in label order, separated by commas. Default: those of the data.")]
-IgnoredClass = Annotated[str, typer.Option(help="Class that the score leaves out and decoding suppresses, or 'none'.")]
-Folds = Annotated[int, typer.Option(min=2, help="Number of folds; groups stay together.")]
-Fold = Annotated[int, typer.Option(min=0, help="The fold held out for validation.")]
-TrainAll = Annotated[bool, typer.Option("--train-all", help="Train on every tile and hold none out (final networks).")]
-MaxTiles = Annotated[int, typer.Option(min=0, help="Use so many tiles at most, for a quick try; 0: all.")]
-Monitor = Annotated[Watch, typer.Option(help="Validation score that chooses the best epoch.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
+_ARCHITECTURES = "unet, unet_plus_plus, pan, double_unet, transformer_unet, residual_attention_unet or one_class"
+Arch = Annotated[str, typer.Argument(help=f"Architecture: {_ARCHITECTURES}.", show_default=False)]
 
 
 @app.command()
-def clean(
-    data: Data,
-    out: Annotated[Path, typer.Option(help="The cleaned file to write (npz).")],
-    groups: Groups = None,
-    sheet: Annotated[Path | None, typer.Option(help="Contact sheet of what was removed (png).")] = None,
-    min_count: Annotated[int, typer.Option(min=2, help="Images that must share one mask to be outliers.")] = 3,
-    overwrite: Overwrite = False,
-) -> None:
-    """Remove images that share one exactly equal mask with others.
-
-    A planted or mislabelled figure shows as many images under one mask. Masks of a single class are no sign of that:
-    flat ground is labelled alike everywhere, so those images stay.
-    """
-    from trainers.outliers import clean as clean_file
-
-    result = clean_file(data, out, groups=groups, sheet=sheet, min_count=min_count, overwrite=overwrite)
-    typer.echo(f"removed {result.removed}, kept {result.kept}: {out}")
-
-
-@app.command()
+@run_options
 def fit(
-    arch: Annotated[str, typer.Argument(help="Architecture: unet, unet_plus_plus or one_class.")],
-    data: Data,
-    out: Annotated[Path, typer.Option(help="The network to write (.keras); its records are written beside it.")],
-    groups: Groups = None,
-    preset: Preset = "base",
-    epochs: Epochs = 40,
-    batch_size: BatchSize = 16,
-    learning_rate: LearningRate = 1e-3,
-    weight_decay: WeightDecay = 1e-3,
-    warmup_epochs: Warmup = 1.0,
-    patience: Patience = 10,
-    seed: Seed = 0,
-    loss: Loss = "cross-entropy",
-    ignore_background: Background = None,
-    augment: Augment = "flips-jitter",
-    flips: Flips = True,
-    dropout: Dropout = 0.0,
+    context: typer.Context,
+    options: dict[str, Any],
+    arch: Arch = "",
+    out: Annotated[
+        Path | None, typer.Option(help="The network to write (.keras); its records are written beside it.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Repeat the run of this run.toml; options given beside it win over its own.")
+    ] = None,
     class_id: Annotated[int | None, typer.Option(min=0, help="Class of a specialist (one_class).")] = None,
-    class_names: ClassNames = "",
-    ignored_class: IgnoredClass = "0",
-    folds: Folds = 5,
-    fold: Fold = 0,
-    train_all: TrainAll = False,
-    max_tiles: MaxTiles = 0,
-    monitor: Monitor = Watch.suppressed,
+    stage: Annotated[str, typer.Option(help="Part of a double_unet to train: whole, first or second.")] = "whole",
+    start_from: Annotated[
+        Path | None, typer.Option("--from", help="Take over the weights of this network; needed by --stage second.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last epoch of a killed run.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Train one network and write it with its record, history and held-out tiles."""
-    options = dict(locals())
-    config = _config(options, out, class_id)
-    _import_backend()
+    if config is not None:
+        mine = {"arch": arch, "out": out, "class_id": class_id, "stage": stage, "start_from": start_from}
+        run = repeated(config, {name: value for name, value in {**options, **mine}.items() if _given(context, name)})
+    elif not arch:
+        raise PlanError(f"architecture: none given; name one of {_ARCHITECTURES}, or a run.toml with --config")
+    elif out is None:
+        raise PlanError("out: none given; name the network to write with --out NAME.keras")
+    else:
+        run = config_of(options, arch, out, class_id, stage, start_from)
+    import_backend()
     from trainers.fit import fit as fit_network
+    from trainers.fit import is_finished, prepared
 
-    typer.echo(_summary(fit_network(config, overwrite=overwrite)))
+    if resume and is_finished(prepared(run)):
+        console.say(f"{run.out}: finished already (run {prepared(run).hash}), skipped")
+        return
+    typer.echo(_summary(fit_network(run, overwrite=overwrite, resume=resume)))
 
 
 @app.command()
+@run_options
 def fit_specialists(
-    data: Data,
+    options: dict[str, Any],
     out: Annotated[Path, typer.Option(help="Folder for k0.keras, k1.keras and so on.")],
-    groups: Groups = None,
-    preset: Preset = "base",
-    epochs: Epochs = 40,
-    batch_size: BatchSize = 16,
-    learning_rate: LearningRate = 1e-3,
-    weight_decay: WeightDecay = 1e-3,
-    warmup_epochs: Warmup = 1.0,
-    patience: Patience = 10,
-    seed: Seed = 0,
-    loss: Loss = "cross-entropy",
-    ignore_background: Background = None,
-    augment: Augment = "flips-jitter",
-    flips: Flips = True,
-    dropout: Dropout = 0.0,
-    class_names: ClassNames = "",
-    ignored_class: IgnoredClass = "0",
-    folds: Folds = 5,
-    fold: Fold = 0,
-    train_all: TrainAll = False,
-    max_tiles: MaxTiles = 0,
-    monitor: Monitor = Watch.suppressed,
     overwrite: Overwrite = False,
 ) -> None:
     """Train one specialist for every class into a folder.
 
-    Started again it goes on where it stopped: a finished network of the same options and data is never trained again.
+    Started again it goes on where it stopped: a finished network of the same options and data is never trained again,
+    and an unfinished one goes on after its last epoch.
     """
-    options = dict(locals())
-    config = _config({**options, "arch": "one_class"}, out / "k0.keras", 0)
-    _import_backend()
+    run = config_of(options, "one_class", out / "k0.keras", class_id=0)
+    import_backend()
     from trainers.specialists import fit_specialists as fit_all
 
-    for result in fit_all(config, out, overwrite=overwrite):
+    for result in fit_all(run, out, overwrite=overwrite):
         typer.echo(_summary(result))
+
+
+@app.command()
+@run_options
+def cross_validate(
+    context: typer.Context,
+    options: dict[str, Any],
+    arch: Arch,
+    out: Annotated[Path, typer.Option(help="Folder for the study and its table; started again it goes on.")],
+    search: Annotated[str, typer.Option(help="What to search: losses, the mix of dice, boundary and focal.")] = (
+        "losses"
+    ),
+    trials: Annotated[int, typer.Option(min=1, help="Candidates to try.")] = 20,
+    threshold: Annotated[
+        float, typer.Option(help="Give a candidate up when the score of its first fold is below this.")
+    ] = 0.0,
+) -> None:
+    """Search the best mix of losses by cross-validation.
+
+    Every fold's score is written down at once: after Ctrl-C or a crash the same command goes on where it stopped. The
+    table of all candidates goes to stdout at the end, and on Ctrl-C.
+    """
+    fixed = [name for name in ("loss", "fold", "train_all") if _given(context, name)]
+    if fixed:
+        raise PlanError(f"{', '.join(fixed)}: chosen by the cross-validation itself; leave --{fixed[0]} out")
+    run: FitConfig = config_of(options, arch, out / "candidate.keras")
+    import_backend()
+    from trainers.cross_validate import CrossValidation, table
+
+    study = CrossValidation(run, out, search, trials, threshold)
+    try:
+        study.run()
+    finally:
+        typer.echo(table(study.candidates(), run.folds))
 
 
 def main() -> None:
@@ -172,65 +131,10 @@ def main() -> None:
     console.run(app)
 
 
-def _import_backend() -> None:
-    """Import Keras with TensorFlow's start-up notes kept off the terminal, unless the user asked for them.
-
-    Some of them are written to the file descriptor before any log level is read, so that is turned away meanwhile; an
-    import that fails still raises.
-    """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    # One process trains several specialists; TensorFlow would warn that it traces a graph for each.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 (a device, not a path of the user's)
-            os.dup2(nowhere.fileno(), 2)
-        importlib.import_module("keras")
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def _config(options: dict[str, object], out: Path, class_id: int | None) -> FitConfig:
-    """Turn the options of a command into the run they describe."""
-    from trainers.augment import without_flips
-    from trainers.config import FitConfig
-
-    taken = {key: options[key] for key in _SAME}
-    ignored = _ignored(str(options["ignored_class"]))
-    keep = options["ignore_background"]
-    names = str(options["class_names"])
-    policy = str(options["augment"])
-    return FitConfig(
-        out=str(out),
-        data=str(options["data"]),
-        groups=str(options["groups"] or ""),
-        augment=policy if options["flips"] else without_flips(policy),
-        class_names=tuple(name.strip() for name in names.split(",")) if names else (),
-        ignored_class=ignored,
-        ignore_background=(ignored is not None and class_id is None) if keep is None else bool(keep),
-        class_id=class_id,
-        monitor="raw" if options["monitor"] == Watch.raw else "suppressed",
-        **taken,  # type: ignore[arg-type]
-    )
-
-
-#: Options whose names and values are those of the configuration.
-_SAME = (
-    *("arch", "preset", "epochs", "batch_size", "learning_rate", "weight_decay", "warmup_epochs", "patience", "seed"),
-    *("loss", "dropout", "folds", "fold", "train_all", "max_tiles"),
-)
-
-
-def _ignored(text: str) -> int | None:
-    if text == "none":
-        return None
-    if not text.isascii() or not text.isdigit():
-        raise PlanError(f"ignored-class: {text!r}; give a class number or 'none'")
-    return int(text)
+def _given(context: typer.Context, name: str) -> bool:
+    """Say whether an option was stated on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _summary(result: FitResult) -> str:

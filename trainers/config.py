@@ -14,8 +14,11 @@ from engine.errors import InputError, PlanError
 
 Monitor = Literal["suppressed", "raw"]
 MONITORS = ("suppressed", "raw")
+#: Keras' names; the weights stay float32 and the logits are computed in it.
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+STAGES = ("whole", "first", "second")
 #: Fields that say where files lie and leave the weights as they are; the data enter the hash by their content.
-PLACES = frozenset({"data", "groups", "out"})
+PLACES = frozenset({"data", "groups", "out", "extra", "start_from"})
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,21 @@ class FitConfig:
         warmup_epochs: epochs of linear warm-up before the cosine; a fraction is allowed.
         patience: epochs without a better score before training stops; 0 means never.
         seed: seed of weights, order, folds and augmentation.
-        loss: name of the loss, as in :mod:`trainers.losses`.
+        loss: the loss, or a weighted sum of losses, as in :mod:`trainers.losses`.
         ignore_background: leave pixels of the ignored class out of the loss.
         augment: name of the augmentation policy, as in :mod:`trainers.augment`.
+        repeat: how often an epoch shows each tile, each time augmented anew; copies that came out equal are dropped.
+        oversample: share of tiles below which a class is rare, and tiles showing it are repeated; 0: never.
+        paste: chance that pixels of a rare class are pasted into a tile.
         dropout: share of channels dropped inside each block.
+        options: further options of the architecture, each ``name=value``.
+        deep_supervision: train a head on the inner nodes too (unet_plus_plus).
+        stage: part of a cascade to train: whole, first, or second on top of a frozen first (double_unet).
+        start_from: path of a trained network whose weights are taken over, or empty.
+        precision: what the network computes in while it is trained, out of :data:`PRECISIONS`.
+        ema: share of the old average that each step keeps in the average of the weights, which is then what is scored
+            and saved; 0: no average.
+        extra: path of further tiles to train on, never to validate on, or empty.
         class_names: names of the classes in label order; empty: the names of the data.
         ignored_class: class left out of the score and suppressed by default; None when there is none.
         class_id: the class of a specialist; None for a multi-class network.
@@ -50,6 +64,8 @@ class FitConfig:
         monitor: which validation score chooses the best epoch.
         data_sha256: hash of the training file.
         groups_sha256: hash of the groups file, or empty.
+        extra_sha256: hash of the file of further tiles, or empty.
+        start_sha256: hash of the network started from, or empty.
     """
 
     arch: str
@@ -67,7 +83,17 @@ class FitConfig:
     loss: str = "cross-entropy"
     ignore_background: bool = True
     augment: str = "flips-jitter"
+    repeat: int = 1
+    oversample: float = 0.0
+    paste: float = 0.0
     dropout: float = 0.0
+    options: tuple[str, ...] = ()
+    deep_supervision: bool = False
+    stage: str = "whole"
+    start_from: str = ""
+    precision: str = "float32"
+    ema: float = 0.0
+    extra: str = ""
     class_names: tuple[str, ...] = ()
     ignored_class: int | None = 0
     class_id: int | None = None
@@ -79,6 +105,8 @@ class FitConfig:
     monitor: Monitor = "suppressed"
     data_sha256: str = ""
     groups_sha256: str = ""
+    extra_sha256: str = ""
+    start_sha256: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a run that cannot be.
@@ -87,6 +115,7 @@ class FitConfig:
             PlanError: naming the option, what it holds and what is allowed.
         """
         at_least = {"epochs": 1, "batch_size": 1, "patience": 0, "seed": 0, "folds": 2, "fold": 0, "max_tiles": 0}
+        at_least["repeat"] = 1
         for name, least in at_least.items():
             value = getattr(self, name)
             _require(_is_int(value) and value >= least, name, value, f"a whole number from {least} on is needed")
@@ -95,6 +124,9 @@ class FitConfig:
             ("weight_decay", 1.0, False),
             ("warmup_epochs", float(self.epochs), False),
             ("dropout", 0.9, False),
+            ("oversample", 1.0, False),
+            ("paste", 1.0, False),
+            ("ema", 0.99999, False),
         ):
             value = getattr(self, name)
             good = math.isfinite(value) and 0 <= value <= allowed and (value > 0 or not above_zero)
@@ -103,7 +135,9 @@ class FitConfig:
         _require(
             self.fold < self.folds, "fold", self.fold, f"allowed are 0 to {self.folds - 1} with {self.folds} folds"
         )
-        _require(self.monitor in MONITORS, "monitor", self.monitor, f"allowed are {' and '.join(MONITORS)}")
+        for name, words in (("monitor", MONITORS), ("precision", PRECISIONS), ("stage", STAGES)):
+            value = getattr(self, name)
+            _require(value in words, name, value, f"allowed are {', '.join(words)}")
         _require(Path(self.out).suffix == ".keras", "out", self.out, "the name must end in .keras")
         for name in ("class_id", "ignored_class"):
             value = getattr(self, name)
@@ -118,6 +152,16 @@ class FitConfig:
         decisive = {key: value for key, value in asdict(self).items() if key not in PLACES}
         text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def outside(self) -> int | None:
+        """Class of pixels that augmentation brings in from outside a tile; None: tiles are mirrored at their rims."""
+        return self.ignored_class
+
+    @property
+    def checkpoint(self) -> Path:
+        """Path of the file that an unfinished run goes on from."""
+        return self.beside("checkpoint.npz")
 
     @property
     def stem(self) -> Path:
@@ -153,7 +197,8 @@ class FitConfig:
             unknown = sorted(set(table) - known)
             if unknown:
                 raise InputError(f"run.toml: unknown option {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-            table["class_names"] = tuple(table.get("class_names", ()))
+            for name in ("class_names", "options"):
+                table[name] = tuple(table.get(name, ()))
             # TOML has no null: an absent ignored class means that there is none.
             table.setdefault("ignored_class", None)
             return cls(**table)

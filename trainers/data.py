@@ -53,6 +53,20 @@ class Dataset:
         groups = None if self.groups is None else self.groups[chosen]
         return Dataset(self.images[chosen], self.labels[chosen], groups, self.class_names, self.index[chosen])
 
+    def joined(self, other: Dataset, path: Path) -> Dataset:
+        """Return these tiles and further ones, which belong to no group of theirs and are numbered from -1 down.
+
+        Raises:
+            InputError: the further tiles, read from ``path``, are of another size or number of channels.
+        """
+        if self.images.shape[1:] != other.images.shape[1:]:
+            raise InputError(
+                f"{path}: tiles of {other.images.shape[1:]} (height, width, channels); "
+                f"{self.images.shape[1:]} are needed"
+            )
+        images, labels = (np.concatenate(pair) for pair in ((self.images, other.images), (self.labels, other.labels)))
+        return Dataset(images, labels, None, self.class_names, np.concatenate([self.index, -1 - other.index]))
+
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     """Return all arrays of an npz file.

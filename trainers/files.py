@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,8 +33,13 @@ def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
+def refuse_existing(paths: Iterable[Path], overwrite: bool, hint: Mapping[str, str] | None = None) -> None:
     """Refuse to go on when one of the results is already there, or could not be written after hours of work.
+
+    Args:
+        paths: the results.
+        overwrite: replace what is there.
+        hint: what else to do about a file that is there, by the end of its name.
 
     Raises:
         OutputError: a path exists and ``overwrite`` is False, it is a folder, or its folder cannot be written to.
@@ -43,7 +48,10 @@ def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
         if path.is_dir():
             raise OutputError(f"{path}: is a folder; give the name of a file")
         if path.exists() and not overwrite:
-            raise OutputError(f"{path}: exists already; give --overwrite to replace it or another --out")
+            advice = "give --overwrite to replace it or another --out"
+            for ending, text in (hint or {}).items():
+                advice = text if path.name.endswith(ending) else advice
+            raise OutputError(f"{path}: exists already; {advice}")
         above = next(folder for folder in path.absolute().parents if folder.exists())
         if not above.is_dir() or not os.access(above, os.W_OK):
             raise OutputError(f"{path}: {above} is not a folder that can be written to; choose another place")

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.console import say
-from engine.errors import ModelError, PlanError
+from engine.errors import EngineError, InputError, PlanError
 from engine.version import VERSION
-from trainers.augment import policy
-from trainers.batches import Batches
+from trainers.augment import transforms_of
+from trainers.checkpoint import require_space
 from trainers.config import FitConfig
-from trainers.contract import contract_of, save_network
+from trainers.contract import contract_of, read_contract, save_network
 from trainers.data import Dataset, load
 from trainers.files import refuse_existing, sha256_of
 from trainers.folds import assign_folds
+from trainers.learner import finished, make_learner
+from trainers.loop import steps_of, train
 from trainers.losses import capped_pos_weight, make_loss
 from trainers.losses.base import Target
-from trainers.models import architecture, build_model
-from trainers.optimizer import make_optimizer
-from trainers.progress import Progress
-from trainers.records import Epoch, paths_of, write_records
-from trainers.validate import evaluate, predict, score_name
+from trainers.losses.weighted_cross_entropy import class_weights
+from trainers.models import architecture
+from trainers.options import check_training
+from trainers.records import paths_of, write_records
+from trainers.validate import score_name
 
 
 @dataclass(frozen=True)
@@ -52,26 +53,43 @@ class FitResult:
     seconds: float
 
 
-def fit(config: FitConfig, overwrite: bool = False) -> FitResult:
+def fit(config: FitConfig, overwrite: bool = False, resume: bool = False) -> FitResult:
     """Train one network and write it with its records.
 
     Args:
         config: the run.
         overwrite: replace results that are already there.
+        resume: go on from the checkpoint of this run, if there is one.
 
     Raises:
         EngineError: options, data or outputs do not fit; nothing has been written then.
     """
     config = prepared(config)
-    refuse_existing(paths_of(config), overwrite)
-    return fit_dataset(config, load_for(config))
+    # Records beside a checkpoint are those of a run that ended between them and its network.
+    again = resume and config.checkpoint.is_file()
+    results = [Path(config.out)] if again else [config.checkpoint, *paths_of(config)]
+    refuse_existing(results, overwrite, hint=_HINTS)
+    return fit_dataset(config, load_for(config), resume)
+
+
+#: What may be done about a file that is already there, by the end of its name.
+_HINTS = {"checkpoint.npz": "give --resume to go on from it or --overwrite to start again"}
+
+
+def is_finished(config: FitConfig) -> bool:
+    """Say whether the network of this very run is there; it is written last, so its records are there as well."""
+    path = Path(config.out)
+    try:
+        return path.is_file() and read_contract(path).notes.get("run") == config.hash
+    except EngineError:
+        return False
 
 
 def prepared(config: FitConfig) -> FitConfig:
     """Return the run with the hashes of its files, after checking every name in it.
 
     Raises:
-        EngineError: a name is unknown, or a file cannot be read.
+        EngineError: a name is unknown, a file cannot be read, or is another one than the run was recorded with.
     """
     specialist = architecture(config.arch).specialist
     if specialist != (config.class_id is not None):
@@ -79,10 +97,38 @@ def prepared(config: FitConfig) -> FitConfig:
             "needs --class-id, the class it is to know" if specialist else "knows all classes: leave --class-id out"
         )
         raise PlanError(f"{config.arch} {wanted}")
-    policy(config.augment)
+    transforms_of(config.augment)
+    check_training(config)
     make_loss(config.loss, Target(classes=2, class_id=config.class_id))
-    groups = sha256_of(Path(config.groups)) if config.groups else ""
-    return replace(config, data_sha256=sha256_of(Path(config.data)), groups_sha256=groups)
+    if config.extra and (config.ignored_class is None or not config.ignore_background):
+        raise PlanError(
+            "extra: unconfident pixels carry the ignored class, which this run would learn; "
+            "give --ignored-class and --ignore-background"
+        )
+    for path, digest in HASHED.items():
+        config = _hashed(config, path, digest)
+    return config
+
+
+#: Files that decide the weights, and where the run holds their hashes.
+HASHED = {
+    "data": "data_sha256",
+    "groups": "groups_sha256",
+    "extra": "extra_sha256",
+    "start_from": "start_sha256",
+}
+
+
+def _hashed(config: FitConfig, path: str, digest: str) -> FitConfig:
+    file, recorded = getattr(config, path), getattr(config, digest)
+    found = sha256_of(Path(file)) if file else ""
+    if recorded and found != recorded:
+        raise InputError(
+            f"{file or path}: not the file that the run was recorded with (SHA-256 {found[:12] or 'none'}, recorded "
+            f"{recorded[:12]}); give that file, or a run without {digest}"
+        )
+    changed: dict[str, Any] = {digest: found}
+    return replace(config, **changed)
 
 
 def load_for(config: FitConfig) -> Dataset:
@@ -103,19 +149,21 @@ def load_for(config: FitConfig) -> Dataset:
     return data
 
 
-def fit_dataset(config: FitConfig, data: Dataset) -> FitResult:
-    """Train one network on data already read and write it with its records."""
+def fit_dataset(config: FitConfig, data: Dataset, resume: bool = False) -> FitResult:
+    """Train one network on data already read and write it with its records.
+
+    Raises:
+        EngineError: the data do not fit the run, or a result cannot be written.
+    """
     started = time.perf_counter()
     keras.utils.set_random_seed(config.seed)
     training, held_out = split(config, data)
-    model = build_model(
-        config.arch,
-        config.preset,
-        input_shape=data.images.shape[1:],
-        classes=len(data.class_names),
-        dropout=config.dropout,
-    )
-    history, best = _train(config, model, training, held_out)
+    shape = data.images.shape[1:]
+    learner = make_learner(config, shape, target_of(config, training), steps_of(config, training))
+    require_space(config, learner.trained.count_params())
+    trained = train(config, learner, training, held_out, checkpoints=True, resume=resume)
+    history, best = trained.history, trained.best
+    model = finished(config, learner, trained.weights, shape)
     speed = float(np.median([epoch.images_per_s for epoch in history]))
     title = score_name(config)
     notes: dict[str, str | float | int | bool] = {"run": config.hash, "best_epoch": best.epoch}
@@ -137,15 +185,31 @@ def fit_dataset(config: FitConfig, data: Dataset) -> FitResult:
     write_records(config, history, held_out, result, title)
     # Last of all: where the network is, the run is complete.
     save_network(Path(config.out), model, contract_of(config, data, notes))
+    config.checkpoint.unlink(missing_ok=True)
     return FitResult(Path(config.out), best.epoch, best.raw, best.suppressed, speed, seconds)
 
 
 def split(config: FitConfig, data: Dataset) -> tuple[Dataset, Dataset | None]:
-    """Return training and held-out tiles; None for the latter when the run trains on all."""
-    if config.train_all:
-        return data, None
-    fold = assign_folds(data.labels, data.groups, config.folds, config.seed, len(data.class_names))
-    return data.take(np.flatnonzero(fold != config.fold)), data.take(np.flatnonzero(fold == config.fold))
+    """Return training and held-out tiles; None for the latter when the run trains on all.
+
+    The run's further tiles are among the training ones alone.
+
+    Raises:
+        InputError: the data cannot be cut into so many folds, or the further tiles do not fit them.
+    """
+    training, held_out = data, None
+    if not config.train_all:
+        fold = assign_folds(data.labels, data.groups, config.folds, config.seed, len(data.class_names))
+        training, held_out = (
+            data.take(np.flatnonzero(chosen)) for chosen in (fold != config.fold, fold == config.fold)
+        )
+    counts = np.bincount(training.labels.ravel(), minlength=len(data.class_names))
+    absent = [name for k, name in enumerate(data.class_names) if counts[k] == 0 and k != config.ignored_class]
+    if absent and config.class_id is None:
+        say(f"note: no pixel of {', '.join(absent)} among the training tiles: that class cannot be learned")
+    if config.extra:
+        training = training.joined(load(Path(config.extra), class_names=data.class_names), Path(config.extra))
+    return training, held_out
 
 
 def target_of(config: FitConfig, training: Dataset) -> Target:
@@ -155,65 +219,10 @@ def target_of(config: FitConfig, training: Dataset) -> Target:
     """
     ignored = config.ignored_class if config.ignore_background and config.class_id != config.ignored_class else None
     weight = 1.0
+    counts = np.bincount(training.labels.ravel(), minlength=len(training.class_names))
     if config.class_id is not None:
-        counts = np.bincount(training.labels.ravel(), minlength=len(training.class_names))
         total = int(counts.sum()) - (int(counts[ignored]) if ignored is not None else 0)
         positive = int(counts[config.class_id])
         weight = capped_pos_weight(positive, total - positive)
-    return Target(len(training.class_names), ignored, config.class_id, weight)
-
-
-def _train(
-    config: FitConfig, model: keras.Model, training: Dataset, held_out: Dataset | None
-) -> tuple[list[Epoch], Epoch]:
-    """Run the epochs, leave the best weights in the model, and return the history and the best epoch."""
-    # A twin that shares the layers is compiled, so that the model itself is saved without optimizer and loss.
-    learner = keras.Model(model.inputs, model.outputs)
-    steps = math.ceil(len(training) / config.batch_size)
-    learner.compile(optimizer=make_optimizer(config, steps), loss=make_loss(config.loss, target_of(config, training)))
-    # Slots made inside the first step would have it traced twice, which takes seconds on TensorFlow.
-    learner.optimizer.build(learner.trainable_variables)
-    history: list[Epoch] = []
-    best: Epoch | None = None
-    weights: list[NDArray[np.float32]] = []
-    with Progress(config.epochs, steps, Path(config.out).stem) as progress:
-        for number in range(config.epochs):
-            epoch = _one_epoch(config, learner, training, held_out, number, progress)
-            history.append(epoch)
-            progress.line(_line(epoch, config))
-            if best is None or held_out is None or _monitored(config, epoch) > _monitored(config, best):
-                best, weights = epoch, learner.get_weights()
-            elif config.patience and epoch.epoch - best.epoch >= config.patience:
-                progress.line(f"stopped: no better score in {config.patience} epochs")
-                break
-    assert best is not None  # epochs is at least 1
-    model.set_weights(weights)
-    return history, best
-
-
-def _one_epoch(
-    config: FitConfig, learner: keras.Model, training: Dataset, held_out: Dataset | None, number: int, bar: Progress
-) -> Epoch:
-    started = time.perf_counter()
-    batches = Batches(training, config, number)
-    done = learner.fit(batches, initial_epoch=number, epochs=number + 1, shuffle=False, verbose=0, callbacks=[bar])
-    speed = len(training) / (time.perf_counter() - started)
-    loss = float(done.history["loss"][-1])
-    if not math.isfinite(loss):
-        raise ModelError(f"the training loss became {loss} in epoch {number + 1}; lower --learning-rate")
-    raw = suppressed = math.nan
-    if held_out is not None:
-        raw, suppressed = evaluate(config, predict(learner, held_out, config.batch_size), held_out)
-    rate = float(keras.ops.convert_to_numpy(learner.optimizer.learning_rate))
-    return Epoch(number + 1, loss, raw, suppressed, rate, speed, time.perf_counter() - started)
-
-
-def _monitored(config: FitConfig, epoch: Epoch) -> float:
-    return epoch.raw if config.monitor == "raw" else epoch.suppressed
-
-
-def _line(epoch: Epoch, config: FitConfig) -> str:
-    text = f"epoch {epoch.epoch}/{config.epochs}  loss {epoch.loss:.4f}"
-    if not math.isnan(epoch.raw):
-        text += f"  raw {epoch.raw:.4f}  suppressed {epoch.suppressed:.4f}"
-    return f"{text}  {epoch.images_per_s:.0f} images/s"
+    weights = class_weights(counts.tolist(), ignored)
+    return Target(len(training.class_names), ignored, config.class_id, weight, weights)

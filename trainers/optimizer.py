@@ -8,7 +8,14 @@ from trainers.config import FitConfig
 
 
 def make_optimizer(config: FitConfig, steps: int) -> keras.optimizers.Optimizer:
-    """Return AdamW on a cosine schedule with linear warm-up; biases and normalisation are not decayed."""
+    """Return AdamW on a cosine schedule with linear warm-up; biases and normalisation are not decayed.
+
+    With ``config.ema`` it keeps an average of the weights, which Keras puts in their place at the end of each ``fit``.
+
+    Args:
+        config: the run.
+        steps: steps of an epoch.
+    """
     warmup = round(config.warmup_epochs * steps)
     total = config.epochs * steps
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -18,6 +25,8 @@ def make_optimizer(config: FitConfig, steps: int) -> keras.optimizers.Optimizer:
         warmup_target=config.learning_rate if warmup else None,
         warmup_steps=warmup,
     )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay)
+    optimizer = keras.optimizers.AdamW(
+        schedule, weight_decay=config.weight_decay, use_ema=config.ema > 0, ema_momentum=config.ema
+    )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer

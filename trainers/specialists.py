@@ -11,19 +11,18 @@ import keras
 import numpy as np
 
 from engine.console import say
-from engine.errors import EngineError, InputError
+from engine.errors import InputError
 from trainers.config import FitConfig
-from trainers.contract import read_contract
 from trainers.data import Dataset
 from trainers.files import refuse_existing
-from trainers.fit import FitResult, fit_dataset, load_for, prepared, split
+from trainers.fit import FitResult, fit_dataset, is_finished, load_for, prepared, split
 
 
 def fit_specialists(config: FitConfig, folder: Path, overwrite: bool = False) -> Iterator[FitResult]:
     """Train ``k0.keras``, ``k1.keras`` and so on, and yield each result as it is done.
 
-    A finished network of the same run and data is skipped. One of another run is never lost: it is an error, unless
-    ``overwrite`` is given.
+    A finished network of the same run and data is skipped, an unfinished one goes on from its checkpoint. One of
+    another run is never lost: it is an error, unless ``overwrite`` is given, which starts an unfinished one again.
 
     Args:
         config: the run of any one class; ``out``, ``class_id`` and ``group`` are filled in for each.
@@ -36,7 +35,7 @@ def fit_specialists(config: FitConfig, folder: Path, overwrite: bool = False) ->
     config = prepared(config)
     data = load_for(config)
     runs = specialist_runs(config, folder, data)
-    waiting = [run for run in runs if not _finished(run)]
+    waiting = [run for run in runs if not is_finished(run)]
     for run in waiting:
         # Records without a network are those of an interrupted run: only a network can be lost.
         refuse_existing([Path(run.out)], overwrite)
@@ -45,7 +44,7 @@ def fit_specialists(config: FitConfig, folder: Path, overwrite: bool = False) ->
         if run not in waiting:
             say(f"{run.out}: finished already (run {run.hash}), skipped")
             continue
-        yield fit_dataset(run, data)
+        yield fit_dataset(run, data, resume=not overwrite)
         # Five graphs in one process would add up.
         keras.utils.clear_session()
 
@@ -66,15 +65,6 @@ def specialist_runs(config: FitConfig, folder: Path, data: Dataset) -> list[FitC
         )
         for k in range(len(data.class_names))
     ]
-
-
-def _finished(run: FitConfig) -> bool:
-    """Say whether the network of this very run is there; it is written last, so its records are there as well."""
-    path = Path(run.out)
-    try:
-        return path.is_file() and read_contract(path).notes.get("run") == run.hash
-    except EngineError:
-        return False
 
 
 def _require_every_class(config: FitConfig, data: Dataset, classes: list[int]) -> None:

@@ -4,26 +4,41 @@ from __future__ import annotations
 
 from engine.errors import PlanError
 from trainers.losses.base import PixelLoss, Target
+from trainers.losses.boundary import Boundary
 from trainers.losses.cross_entropy import BinaryCrossEntropy, CrossEntropy
+from trainers.losses.dice import Dice
+from trainers.losses.focal import Focal
+from trainers.losses.weighted_cross_entropy import WeightedCrossEntropy
+from trainers.losses.weighted_sum import WeightedSum, parse
 
-MULTICLASS: dict[str, type[PixelLoss]] = {"cross-entropy": CrossEntropy}
-SPECIALIST: dict[str, type[PixelLoss]] = {"cross-entropy": BinaryCrossEntropy}
+MULTICLASS: dict[str, type[PixelLoss]] = {
+    "cross-entropy": CrossEntropy,
+    "weighted-cross-entropy": WeightedCrossEntropy,
+    "dice": Dice,
+    "focal": Focal,
+    "boundary": Boundary,
+}
+#: The cross-entropy of a specialist is weighted by itself: its two sides are never even.
+SPECIALIST: dict[str, type[PixelLoss]] = {
+    "cross-entropy": BinaryCrossEntropy,
+    "dice": Dice,
+    "focal": Focal,
+    "boundary": Boundary,
+}
 
 #: A class rarer than one pixel in eleven counts as if it were one in eleven: more weight makes training unsteady.
 MAX_POS_WEIGHT = 10.0
 
 
-def make_loss(name: str, target: Target) -> PixelLoss:
-    """Return the Keras loss of that name for a target.
+def make_loss(expression: str, target: Target) -> PixelLoss:
+    """Return the Keras loss of a name, or of a weighted sum of names like ``dice+0.5*focal``, for a target.
 
     Raises:
-        PlanError: there is no such loss for this kind of network; the message lists those there are.
+        PlanError: the expression does not parse, or names a loss that this kind of network has not.
     """
     table = MULTICLASS if target.class_id is None else SPECIALIST
-    if name not in table:
-        kind = "a multi-class network" if target.class_id is None else "a specialist"
-        raise PlanError(f"loss: {name!r} is unknown for {kind}; choose one of {', '.join(table)}")
-    return table[name](target)
+    terms = [(weight, table[name](target)) for weight, name in parse(expression, table)]
+    return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else WeightedSum(target, terms)
 
 
 def capped_pos_weight(positive: int, negative: int) -> float:

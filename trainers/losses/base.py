@@ -19,20 +19,32 @@ class Target:
         ignored: class whose pixels are left out; None counts all.
         class_id: the class of a specialist; None for a multi-class network.
         pos_weight: factor on the pixels of a specialist's class.
+        weights: factor on the pixels of each class in the weighted losses; empty: 1 for all.
     """
 
     classes: int
     ignored: int | None = None
     class_id: int | None = None
     pos_weight: float = 1.0
+    weights: tuple[float, ...] = ()
+
+    @property
+    def maps(self) -> int:
+        """Return the number of maps that the network puts out."""
+        return self.classes if self.class_id is None else 1
 
 
 class PixelLoss(keras.losses.Loss):
     """A loss on (labels (B, H, W), logits (B, H, W, maps)) that is one scalar a batch.
 
+    Where :attr:`needs_distances` is True the labels are float32 (B, H, W, 1 + maps): the class numbers, then the signed
+    distance maps of :mod:`trainers.distances`.
+
     Args:
         target: what the loss is asked for.
     """
+
+    needs_distances = False
 
     def __init__(self, target: Target) -> None:
         super().__init__(name=type(self).__name__, reduction="sum_over_batch_size")
@@ -40,12 +52,35 @@ class PixelLoss(keras.losses.Loss):
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Undo what Keras does to labels of another rank (a cast to float, a dropped or added axis), then compute."""
-        maps = 1 if self.target.class_id is not None else self.target.classes
+        maps = self.target.maps
         shape = ops.shape(y_pred)
-        logits = ops.reshape(y_pred, (shape[0], shape[1], shape[2], maps))
+        logits = ops.cast(ops.reshape(y_pred, (shape[0], shape[1], shape[2], maps)), "float32")
+        distances = None
+        if self.needs_distances:
+            y_true = ops.reshape(y_true, (shape[0], shape[1], shape[2], 1 + maps))
+            y_true, distances = y_true[..., :1], ops.cast(y_true[..., 1:], "float32")
         labels = ops.cast(ops.reshape(y_true, (shape[0], shape[1], shape[2])), "int32")
-        return self.pixels(logits, labels)
+        return self.pixels(logits, labels, distances)
 
-    def pixels(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the scalar loss of logits (B, H, W, maps) and labels int32 (B, H, W)."""
+    def pixels(self, logits: Tensor, labels: Tensor, distances: Tensor | None = None) -> Tensor:
+        """Return the scalar loss of logits (B, H, W, maps), labels int32 (B, H, W) and distances (B, H, W, maps)."""
         raise NotImplementedError
+
+
+class Heads(PixelLoss):
+    """The mean of one loss over several heads whose logits are joined, (B, H, W, heads x maps): deep supervision.
+
+    Args:
+        loss: the loss of one head.
+        heads: how many there are.
+    """
+
+    def __init__(self, loss: PixelLoss, heads: int) -> None:
+        super().__init__(loss.target)
+        self.loss, self.heads = loss, heads
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Cut the logits into heads and average their losses."""
+        maps = self.target.maps
+        losses = [self.loss.call(y_true, y_pred[..., head * maps : (head + 1) * maps]) for head in range(self.heads)]
+        return sum(losses[1:], losses[0]) / float(self.heads)

@@ -48,7 +48,7 @@ def binary_cross_entropy(
 class CrossEntropy(PixelLoss):
     """:func:`cross_entropy` as a Keras loss."""
 
-    def pixels(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def pixels(self, logits: Tensor, labels: Tensor, distances: Tensor | None = None) -> Tensor:
         """Return the loss of a batch."""
         return cross_entropy(logits, labels, self.target.ignored)
 
@@ -56,7 +56,7 @@ class CrossEntropy(PixelLoss):
 class BinaryCrossEntropy(PixelLoss):
     """:func:`binary_cross_entropy` as a Keras loss."""
 
-    def pixels(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def pixels(self, logits: Tensor, labels: Tensor, distances: Tensor | None = None) -> Tensor:
         """Return the loss of a batch."""
         assert self.target.class_id is not None  # PixelLoss of a specialist: losses.make_loss sees to it
         return binary_cross_entropy(logits, labels, self.target.class_id, self.target.ignored, self.target.pos_weight)

@@ -1,4 +1,4 @@
-"""Which pixels count, and the mean over them."""
+"""Which pixels count, the mean over them, and the two-sided view that makes a specialist a network of two classes."""
 
 from __future__ import annotations
 
@@ -19,3 +19,15 @@ def counted_pixels(labels: Tensor, ignored: int | None) -> Tensor:
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Return the mean of ``values`` over the pixels where ``mask`` is 1; 0, with zero gradient, when there is none."""
     return ops.sum(values * mask) / ops.maximum(ops.sum(mask), 1.0)
+
+
+def probabilities(logits: Tensor, class_id: int | None) -> Tensor:
+    """Return softmax of logits (B, H, W, C), or the sigmoid of a specialist's log-odds (B, H, W, 1)."""
+    return ops.softmax(logits, axis=-1) if class_id is None else ops.sigmoid(logits)
+
+
+def truth_maps(labels: Tensor, classes: int, class_id: int | None) -> Tensor:
+    """Return float32 (B, H, W, C) with 1 where a pixel is of a class, or (B, H, W, 1) for a specialist's class."""
+    if class_id is None:
+        return ops.one_hot(labels, classes, dtype="float32")
+    return ops.expand_dims(ops.cast(ops.equal(labels, class_id), "float32"), -1)

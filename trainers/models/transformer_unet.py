@@ -1,8 +1,8 @@
 """A U-Net with a VGG-style encoder, a transformer as the bottleneck and attention gates on the skips.
 
 Encoder after K. Simonyan, A. Zisserman: Very Deep Convolutional Networks, ICLR 2015, trained from scratch with batch
-normalisation; transformer after A. Dosovitskiy et al.: An Image is Worth 16x16 Words, ICLR 2021; gates after O. Oktay et
-al.: Attention U-Net, MIDL 2018. Positions are told by a depthwise convolution (X. Chu et al.: Conditional Positional
+normalisation; transformer after A. Dosovitskiy et al.: An Image is Worth 16x16 Words, ICLR 2021; gates after O. Oktay
+et al.: Attention U-Net, MIDL 2018. Positions are told by a depthwise convolution (X. Chu et al.: Conditional Positional
 Encodings for Vision Transformers, ICLR 2023): it is learned, a stock layer, and bound to no size.
 """
 

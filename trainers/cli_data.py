@@ -1,0 +1,78 @@
+"""The commands about data: cleaning, looking at augmentation, labels from an ensemble."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainers.cli_options import Groups, Overwrite
+
+TrainingFile = Annotated[Path, typer.Option(help="Training file: training_set (N,2,H,W), or images and labels (npz).")]
+
+
+def clean(
+    data: TrainingFile,
+    out: Annotated[Path, typer.Option(help="The cleaned file to write (npz).")],
+    groups: Groups = None,
+    sheet: Annotated[Path | None, typer.Option(help="Contact sheet of what was removed (png).")] = None,
+    min_count: Annotated[int, typer.Option(min=2, help="Images that must share one mask to be outliers.")] = 3,
+    overwrite: Overwrite = False,
+) -> None:
+    """Remove images that share one exactly equal mask with others.
+
+    A planted or mislabelled figure shows as many images under one mask. Masks of a single class are no sign of that:
+    flat ground is labelled alike everywhere, so those images stay.
+    """
+    from trainers.outliers import clean as clean_file
+
+    result = clean_file(data, out, groups=groups, sheet=sheet, min_count=min_count, overwrite=overwrite)
+    typer.echo(f"removed {result.removed}, kept {result.kept}: {out}")
+
+
+def show_augment(
+    data: TrainingFile,
+    out: Annotated[Path, typer.Option(help="The contact sheet to write (png).")],
+    policy: Annotated[str, typer.Option(help="The policy, as --augment of fit.")] = "custom",
+    paste: Annotated[float, typer.Option(min=0, max=1, help="Chance that a rare class is pasted into a tile.")] = 0.0,
+    ignored_class: Annotated[int, typer.Option(help="Class of pixels from outside a tile; -1: mirror instead.")] = 0,
+    tiles: Annotated[int, typer.Option(min=1, max=16, help="Tiles to show, a row each.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the tiles and the draws.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw what an augmentation policy does: a row a tile, first as it is, then in several draws, masks below."""
+    from trainers.sheets import show_policy
+
+    show_policy(data, out, policy, paste, None if ignored_class < 0 else ignored_class, tiles, seed, overwrite)
+    typer.echo(str(out))
+
+
+def pseudo_label(
+    images: Annotated[str, typer.Option(help="Images without labels: .npz, .npz:KEY, .npy or a folder.")],
+    out: Annotated[Path, typer.Option(help="The file to write (npz), for fit --extra.")],
+    models: Annotated[
+        list[str] | None, typer.Option(help="An .onnx file, a folder or a glob; repeatable. Specialists are gathered.")
+    ] = None,
+    plan: Annotated[Path | None, typer.Option(help="An ensemble.toml instead of --models.")] = None,
+    confidence: Annotated[
+        float, typer.Option(help="Least mean probability of the chosen class; below it a pixel is ignored.")
+    ] = 0.9,
+    min_share: Annotated[
+        float, typer.Option(help="Least share of confident pixels; images with less are left out.")
+    ] = 0.05,
+    overwrite: Overwrite = False,
+) -> None:
+    """Label images with an exported ensemble where it is sure, for training on them.
+
+    The members' probabilities are averaged. A pixel whose best class stays below the confidence becomes the ignored
+    class, which training leaves out.
+    """
+    from trainers.pseudo import pseudo_label as label
+
+    result = label(images, out, models or [], plan, confidence, min_share, overwrite)
+    typer.echo(
+        f"{out}: {result.kept} of {result.images} images, {result.confident:.1%} of their pixels confident ("
+        + ", ".join(f"{name} {share:.1%}" for name, share in result.shares.items())
+        + ")"
+    )

@@ -1,0 +1,146 @@
+"""The epochs of a run: train, score on held-out tiles, keep the best weights, leave a checkpoint, stop early."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.console import say
+from engine.errors import ModelError
+from trainers import checkpoint
+from trainers.augment.paste import RarePixels
+from trainers.batches import Batches
+from trainers.config import FitConfig
+from trainers.data import Dataset
+from trainers.learner import Learner
+from trainers.progress import Progress
+from trainers.records import Epoch
+from trainers.sampling import expected_tiles
+from trainers.validate import evaluate, predict
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the epochs came to: all of them, the best one, and the network's weights after it."""
+
+    history: list[Epoch]
+    best: Epoch
+    weights: list[NDArray[np.float32]]
+
+
+class _RawWeights(keras.callbacks.Callback):
+    """Holds the weights that training itself reached: at the end of ``fit`` Keras puts their average in their place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: list[NDArray[np.float32]] = []
+
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+        """Copy the weights."""
+        self.values = [keras.ops.convert_to_numpy(item) for item in self.model.trainable_variables]
+
+    def restore(self) -> None:
+        """Put the weights back, for the next epoch to go on from."""
+        for variable, value in zip(self.model.trainable_variables, self.values, strict=True):
+            variable.assign(value)
+
+
+def steps_of(config: FitConfig, training: Dataset) -> int:
+    """Return the steps of an epoch; fewer are made where copies of tiles came out equal."""
+    tiles = expected_tiles(training, config.repeat, config.oversample, config.ignored_class)
+    return math.ceil(tiles / config.batch_size)
+
+
+def train(
+    config: FitConfig,
+    learner: Learner,
+    training: Dataset,
+    held_out: Dataset | None,
+    checkpoints: bool = False,
+    resume: bool = False,
+) -> Trained:
+    """Run the epochs of a run.
+
+    Args:
+        config: the run.
+        learner: the network, compiled.
+        training: tiles to train on.
+        held_out: tiles to score on; None keeps the weights of the last epoch.
+        checkpoints: leave a checkpoint after every epoch.
+        resume: go on from the checkpoint of this run, if there is one.
+
+    Raises:
+        EngineError: the loss became infinite, or a checkpoint cannot be written or read.
+    """
+    state = checkpoint.load(config, learner.trained) if resume else None
+    if state is not None:
+        say(f"resumed after epoch {len(state.history)} of {config.epochs}")
+    history = list(state.history) if state is not None else []
+    rare = RarePixels.of(training, config.ignored_class) if config.paste > 0 else None
+    with Progress(config.epochs, steps_of(config, training), Path(config.out).stem) as progress:
+        for number in range(len(history), config.epochs):
+            if state is not None and _lost_patience(config, state.best, history):
+                progress.line(f"stopped: no better score in {config.patience} epochs")
+                break
+            batches = Batches(training, config, number, rare, learner.loss.needs_distances)
+            epoch, raw = _one_epoch(config, learner, batches, held_out, progress)
+            history.append(epoch)
+            progress.line(_line(epoch, config))
+            if (
+                state is None
+                or held_out is None
+                or monitored_score(config, epoch) > monitored_score(config, state.best)
+            ):
+                state = checkpoint.State(history, epoch, learner.model.get_weights())
+            state = checkpoint.State(history, state.best, state.weights)
+            if config.ema > 0:
+                raw.restore()
+            if checkpoints:
+                checkpoint.save(config, learner.trained, state)
+    assert state is not None  # epochs is at least 1
+    return Trained(history, state.best, state.weights)
+
+
+def _one_epoch(
+    config: FitConfig, learner: Learner, batches: Batches, held_out: Dataset | None, bar: Progress
+) -> tuple[Epoch, _RawWeights]:
+    """Train for one epoch and score the network, with the average of its weights where the run keeps one."""
+    started = time.perf_counter()
+    number, raw_weights = batches.epoch, _RawWeights()
+    calls: list[Any] = [bar, raw_weights] if config.ema > 0 else [bar]
+    done = learner.trained.fit(
+        batches, initial_epoch=number, epochs=number + 1, shuffle=False, verbose=0, callbacks=calls
+    )
+    speed = batches.tiles / (time.perf_counter() - started)
+    loss = float(done.history["loss"][-1])
+    if not math.isfinite(loss):
+        raise ModelError(f"the training loss became {loss} in epoch {number + 1}; lower --learning-rate")
+    raw = suppressed = math.nan
+    if held_out is not None:
+        raw, suppressed = evaluate(config, predict(learner.model, held_out, config.batch_size), held_out)
+    rate = float(keras.ops.convert_to_numpy(learner.trained.optimizer.learning_rate))
+    seconds = time.perf_counter() - started
+    return Epoch(number + 1, loss, raw, suppressed, rate, speed, seconds), raw_weights
+
+
+def monitored_score(config: FitConfig, epoch: Epoch) -> float:
+    """Return the validation score that the run goes by."""
+    return epoch.raw if config.monitor == "raw" else epoch.suppressed
+
+
+def _lost_patience(config: FitConfig, best: Epoch, history: list[Epoch]) -> bool:
+    return config.patience > 0 and history[-1].epoch - best.epoch >= config.patience and not math.isnan(best.raw)
+
+
+def _line(epoch: Epoch, config: FitConfig) -> str:
+    text = f"epoch {epoch.epoch}/{config.epochs}  loss {epoch.loss:.4f}"
+    if not math.isnan(epoch.raw):
+        text += f"  raw {epoch.raw:.4f}  suppressed {epoch.suppressed:.4f}"
+    return f"{text}  {epoch.images_per_s:.0f} images/s"

@@ -174,11 +174,11 @@ def tune_region(pool: Pool, choice: Choice, tiles: NDArray[np.int64], convention
     scores = [score(pool, found, convention) for found in matrices]
     by_class = "labelled" if convention == "per-image" else convention
     iou = np.stack([class_iou(found.sum(axis=0), by_class, pool.ignored_class) for found in matrices])
-    # A class that was nowhere (NaN) and now is, has been invented: that is worse too.
     kept = [0]
     for index in range(1, len(matrices)):
-        nowhere = np.isnan(iou[0]) & np.isnan(iou[index])
-        if scores[index] >= scores[0] + LEAST_GAIN and (nowhere | (iou[index] >= iou[0])).all():
+        # NaN after: the class is not true anywhere and no longer predicted. NaN before and a number after: invented.
+        unharmed = np.isnan(iou[index]) | (iou[index] >= iou[0])
+        if scores[index] >= scores[0] + LEAST_GAIN and unharmed.all():
             kept.append(index)
     best = max(kept, key=lambda index: scores[index])
     return replace(choice, decoding=replace(choice.decoding, min_region=(0, *REGION_SIZES)[best]))

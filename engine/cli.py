@@ -257,7 +257,7 @@ def select(
     bags: Annotated[
         int, typer.Option(help="Add up greedy selections from so many random halves.", rich_help_panel=SEARCH)
     ] = 0,
-    pixels: Annotated[int, typer.Option(help="Pixels to search on.", rich_help_panel=SEARCH)] = 200_000,
+    pixels: Annotated[int, typer.Option(help="Pixels to search on.", rich_help_panel=SEARCH)] = 100_000,
     folds: Annotated[int, typer.Option(help="Folds of the honest score.", rich_help_panel=SEARCH)] = 5,
     seed: Annotated[int, typer.Option(help="Of sample, folds, bags and intervals.", rich_help_panel=SEARCH)] = 0,
     bias: Annotated[bool, typer.Option(help="Search class biases.", rich_help_panel=SEARCH)] = True,

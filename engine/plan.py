@@ -140,13 +140,19 @@ def _tables(plan: Plan, folder: Path) -> dict[str, Any]:
 
 
 def _member_table(member: PlannedMember, folder: Path) -> dict[str, Any]:
-    table: dict[str, Any] = {"model": _relative(member.model, folder), "weight": member.weight}
+    weight = [*map(_short, member.weight)] if isinstance(member.weight, tuple) else _short(member.weight)
+    table: dict[str, Any] = {"model": _relative(member.model, folder), "weight": weight}
     if member.sha256:
         table["sha256"] = member.sha256
     if member.contract:
         # TOML has no null: what is None is left out.
         table["contract"] = {key: value for key, value in member.contract.items() if value is not None}
     return table
+
+
+def _short(number: float) -> float | int:
+    """Return a whole number as such: 2 reads better than 2.0."""
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number
 
 
 def _relative(model: str, folder: Path) -> str:

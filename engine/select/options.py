@@ -15,7 +15,7 @@ from engine.pipeline import Ensemble
 from engine.select.search import METHODS, MOST_EXHAUSTIVE, Settings
 from engine.strategies import named_strategy
 
-PIXELS = 200_000
+PIXELS = 100_000
 FOLDS = 5
 MOST_ROUNDS, MOST_BAGS = 200, 100
 

@@ -10,6 +10,7 @@ from typing import Any
 from engine.errors import ModelError, PlanError
 from exporters.archive import Shape
 from exporters.backend import load_keras
+from exporters.reshapes import fix_reshapes
 
 INPUT = "images"
 OUTPUT = "logits"
@@ -130,7 +131,11 @@ def drop_plain_reshapes(model: Any) -> Any:
     return model
 
 
-STEPS = (GraphStep("onnxslim", slim), GraphStep("plain reshapes", drop_plain_reshapes))
+STEPS = (
+    GraphStep("onnxslim", slim),
+    GraphStep("plain reshapes", drop_plain_reshapes),
+    GraphStep("constant reshapes", fix_reshapes),
+)
 
 
 def count(model: Any) -> tuple[int, int]:

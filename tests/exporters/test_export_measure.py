@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 from engine.errors import InputError, ModelError
 from exporters.graph import count, drop_plain_reshapes
 from exporters.parity import Parity, Tolerance, load_tiles, measure, random_tiles, run_onnx
+from exporters.reshapes import fix_reshapes
 
 
 def test_measure_counts_differences_and_labels(contract):
@@ -151,3 +152,38 @@ def test_a_reshape_that_is_the_output_stays():
     del model.graph.node[2]
     model.graph.node[1].output[0] = "logits"
     assert count(drop_plain_reshapes(model)) == (2, 0)
+
+
+def computed_reshape(size: int | str = 6) -> onnx.ModelProto:
+    """(batch, 4, 6, 1) to (batch x 6, 4), with a target computed from the input's shape."""
+    nodes = [
+        helper.make_node("Transpose", ["images"], ["turned"], perm=[0, 2, 1, 3]),
+        helper.make_node("Shape", ["images"], ["shape"]),
+        helper.make_node("Gather", ["shape", "first and third"], ["some"]),
+        helper.make_node("ReduceProd", ["some"], ["rows"], keepdims=1),
+        helper.make_node("Concat", ["rows", "four"], ["target"], axis=0),
+        helper.make_node("Reshape", ["turned", "target"], ["flat"]),
+        helper.make_node("Neg", ["flat"], ["logits"]),
+    ]
+    held = {"first and third": [0, 2], "four": [4]}
+    graph = helper.make_graph(
+        nodes,
+        "computed",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 4, size, 1])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)],
+        [helper.make_tensor(name, TensorProto.INT64, [len(value)], value) for name, value in held.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_computed_targets_become_constant():
+    images = np.random.default_rng(0).normal(size=(5, 6, 1, 4)).astype(np.float32)
+    after = fix_reshapes(computed_reshape())
+    assert [node.op_type for node in after.graph.node] == ["Transpose", "Reshape", "Neg"]
+    assert len(after.graph.initializer) == 1
+    got, want = (run_onnx(model.SerializeToString(), images) for model in (after, computed_reshape()))
+    np.testing.assert_array_equal(got, want)
+
+
+def test_targets_that_follow_the_size_stay_computed():
+    assert len(fix_reshapes(computed_reshape("width")).graph.node) == 7

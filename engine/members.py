@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -167,7 +168,8 @@ def ignored_class(voters: Sequence[Voter]) -> int | None:
 
 
 def _specialists(key: str, nets: list[Member], optional: Collection[int]) -> Voter:
-    name = Path(key).name or "specialists"
+    # The group of trained specialists ends in a hash of their run: right for telling sets apart, not for reading.
+    name = re.sub(r"-[0-9a-f]{8}$", "", Path(key).name) or "specialists"
     first = nets[0].contract
     by_class: dict[int, Member] = {}
     for net in nets:

@@ -55,7 +55,9 @@ def scores_table(outcome: Outcome, ensemble: Ensemble) -> Table:
 
 
 def _table(title: str | None = None) -> Table:
-    return Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    return Table(
+        title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1)
+    )
 
 
 def _title(outcome: Outcome, ensemble: Ensemble) -> str:

@@ -94,7 +94,7 @@ def test_specialists_are_resumed_and_never_lost(call: Call, tmp_path: Path) -> N
 
 
 REFUSALS = {
-    "architecture": (("fit", "resnet"), "choose one of unet, unet_plus_plus, one_class"),
+    "architecture": (("fit", "resnet"), "choose one of unet, unet_plus_plus, pan"),
     "no class": (("fit", "one_class"), "needs --class-id"),
     "class for all": (("fit", "unet", "--class-id", 1), "leave --class-id out"),
     "class unknown": (("fit", "one_class", "--class-id", 7), "classes 0 to 4"),

@@ -15,7 +15,7 @@ from engine.errors import PlanError
 from trainers.blocks import double_conv, double_size, logits_head, pyramid_pooling, require_divisible, squeeze_excite
 
 PRESETS: dict[str, dict[str, int]] = {
-    "tiny": {"filters": 3, "depth": 3},
+    "tiny": {"filters": 4, "depth": 2},
     "small": {"filters": 6, "depth": 3},
     "base": {"filters": 16, "depth": 4},
     "large": {"filters": 32, "depth": 4},

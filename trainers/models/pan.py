@@ -13,7 +13,7 @@ from keras import KerasTensor, layers
 from trainers.blocks import conv_bn_relu, logits_head, require_divisible, residual_conv
 
 PRESETS: dict[str, dict[str, int]] = {
-    "tiny": {"filters": 4, "depth": 3},
+    "tiny": {"filters": 6, "depth": 2},
     "small": {"filters": 12, "depth": 3},
     "base": {"filters": 24, "depth": 3},
     "large": {"filters": 48, "depth": 3},

@@ -20,7 +20,7 @@ from trainers.blocks import (
 )
 
 PRESETS: dict[str, dict[str, int]] = {
-    "tiny": {"filters": 4, "depth": 3},
+    "tiny": {"filters": 6, "depth": 2},
     "small": {"filters": 8, "depth": 3},
     "base": {"filters": 16, "depth": 4},
     "large": {"filters": 32, "depth": 4},

@@ -14,7 +14,7 @@ from keras import KerasTensor, layers
 from trainers.blocks import attention_gate, conv_bn_relu, double_conv, double_size, logits_head, require_divisible
 
 PRESETS: dict[str, dict[str, int]] = {
-    "tiny": {"filters": 4, "depth": 3, "blocks": 1, "heads": 2},
+    "tiny": {"filters": 8, "depth": 2, "blocks": 1, "heads": 2},
     "small": {"filters": 8, "depth": 3, "blocks": 2, "heads": 4},
     "base": {"filters": 16, "depth": 4, "blocks": 4, "heads": 4},
     "large": {"filters": 32, "depth": 4, "blocks": 6, "heads": 8},

@@ -82,7 +82,9 @@ def classes_table(score: Score, names: Sequence[str], convention: str = "labelle
     pixels = score.confusion.sum(axis=1)
     for index, name in enumerate(names):
         values = [iou[index], precision[index], recall[index]]
-        table.add_row(f"{index} {name}", f"{pixels[index]:,}", *(_cell(float(v), np.inf) for v in values))
+        # Classes without names of their own are called "class 3": no second number before that.
+        shown = name if name == f"class {index}" else f"{index} {name}"
+        table.add_row(Text(shown), f"{pixels[index]:,}", *(_cell(float(v), np.inf) for v in values))
     return table
 
 

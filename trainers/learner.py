@@ -57,10 +57,10 @@ def make_learner(config: FitConfig, shape: tuple[int, int, int], target: Target,
             take_weights(model, Path(config.start_from))
         freeze(model, config, frozen=True)
         heads = heads_of(config, model, target.maps)
-        outputs = model.outputs
+        output = model.output
         if heads:
-            outputs = [keras.layers.Concatenate(dtype="float32", name="heads")([*model.outputs, *heads])]
-        trained = keras.Model(model.inputs, outputs)
+            output = keras.layers.Concatenate(dtype="float32", name="heads")([output, *heads])
+        trained = keras.Model(model.input, output)
     loss = make_loss(config.loss, target)
     trained.compile(optimizer=make_optimizer(config, steps), loss=Heads(loss, 1 + len(heads)) if heads else loss)
     # Slots made inside the first step would have it traced twice, which takes seconds on TensorFlow.

@@ -46,6 +46,15 @@ class _RawWeights(keras.callbacks.Callback):
         """Copy the weights."""
         self.values = [keras.ops.convert_to_numpy(item) for item in self.model.trainable_variables]
 
+    def part(self) -> None:
+        """Give each weight a value of its own again.
+
+        On JAX a weight that Keras has set to its average shares the average's buffer, and the next call that hands the
+        weight's buffer over to XLA would take the average away as well.
+        """
+        for variable in self.model.trainable_variables:
+            variable.assign(keras.ops.convert_to_numpy(variable))
+
     def restore(self) -> None:
         """Put the weights back, for the next epoch to go on from."""
         for variable, value in zip(self.model.trainable_variables, self.values, strict=True):
@@ -118,6 +127,8 @@ def _one_epoch(
     done = learner.trained.fit(
         batches, initial_epoch=number, epochs=number + 1, shuffle=False, verbose=0, callbacks=calls
     )
+    if config.ema > 0:
+        raw_weights.part()
     speed = batches.tiles / (time.perf_counter() - started)
     loss = float(done.history["loss"][-1])
     if not math.isfinite(loss):

@@ -53,8 +53,9 @@ def show_policy(
         rng = policy_rng(seed, draw, 0)
         pasted = rare.paste(images, masks, rng, paste) if rare is not None else (images, masks)
         columns.append(augment(*pasted, policy, rng, fill))
+    title = f"policy {policy}" + (f", pasting {paste:g}" if paste > 0 else "")
     with replacing(out) as partial:
-        _draw(partial, columns, chosen, policy, dataset)
+        _draw(partial, columns, chosen, title, dataset)
 
 
 def _varied(data: Dataset, tiles: int, seed: int) -> NDArray[np.int64]:
@@ -68,7 +69,7 @@ def _draw(
     path: Path,
     columns: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
     chosen: NDArray[np.int64],
-    policy: str,
+    title: str,
     data: Dataset,
 ) -> None:
     from PIL import Image, ImageDraw
@@ -79,7 +80,7 @@ def _draw(
     top = MARGIN + 2 * CAPTION
     canvas = Image.new("RGB", (MARGIN + len(columns) * cell[0], top + len(chosen) * (cell[1] + CAPTION)), "white")
     draw = ImageDraw.Draw(canvas)
-    draw.text((MARGIN, MARGIN), f"policy {policy}: the tile, then {len(columns) - 1} draws", fill="black")
+    draw.text((MARGIN, MARGIN), f"{title}: the tile, then {len(columns) - 1} draws", fill="black")
     at = MARGIN
     for colour, name in zip(palette, data.class_names, strict=True):
         draw.rectangle((at, MARGIN + CAPTION + 2, at + 9, MARGIN + CAPTION + 11), fill=tuple(int(v) for v in colour))

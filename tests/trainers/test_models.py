@@ -24,7 +24,7 @@ from trainers.models import ARCHITECTURES, build_model
 
 NAMES = sorted(ARCHITECTURES)
 CONFIG = FitConfig(arch="unet", data="tiles.npz", out="n.keras", preset="tiny", warmup_epochs=0.0)
-# Transposes of an exported network: none between convolutions; attention between tokens needs eight a block.
+# Transposes of an exported network: none between convolutions; attention takes two around all blocks and six in each.
 TRANSPOSES = {"transformer_unet": 8}
 
 
@@ -79,7 +79,7 @@ def test_eight_tiles_are_learned_saved_loaded_and_exported(name: str, tmp_path: 
     data = tiles(8, size=(16, 32))
     class_id = 2 if ARCHITECTURES[name].specialist else None
     model = build_model(name, "tiny", input_shape=(16, 32, 1), classes=5)
-    learner = keras.Model(model.inputs, model.outputs)
+    learner = keras.Model(model.input, model.output)
     learner.compile(optimizer=keras.optimizers.Adam(0.01), loss=make_loss("cross-entropy", Target(5, None, class_id)))
     images = scaled(data.images)
     learner.optimizer.build(learner.trainable_variables)
@@ -191,7 +191,7 @@ def test_the_pyramid_of_pan_has_as_many_levels_as_the_sides_allow() -> None:
 def test_the_second_unet_sees_the_image_through_the_first_mask() -> None:
     """With the first mask closed the gated maps are zero; with it open they are the projected image."""
     model = build_model("double_unet", "tiny", input_shape=(16, 16, 1), classes=2)
-    gate = keras.Model(model.inputs, model.get_layer("gate_masked").output)
+    gate = keras.Model(model.input, model.get_layer("gate_masked").output)
     image = np.random.default_rng(0).random((1, 16, 16, 1), np.float32)
     head = model.get_layer("first_logits")
     kernel, _ = head.get_weights()

@@ -13,7 +13,6 @@ import pytest
 from engine.errors import InputError, PlanError
 from tests.trainers.conftest import tiles
 from trainers import scores
-from trainers.augment import POLICIES, augment, policy_rng, without_flips
 from trainers.batches import Batches
 from trainers.config import FitConfig
 from trainers.fit import target_of
@@ -50,39 +49,6 @@ def test_specialist_iou_by_hand() -> None:
     assert scores.specialist_iou(truth, log_odds, 2, 0) == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize("name", POLICIES)
-def test_augmentation_keeps_labels_true(name: str) -> None:
-    """Turned tiles still show every class at its grey level, and the caller's arrays are as they were."""
-    data = tiles(16)
-    images, masks = data.images.copy(), data.labels.copy()
-    new_images, new_masks = augment(images, masks, name, policy_rng(0, 1, 2))
-    np.testing.assert_array_equal(images, data.images)
-    np.testing.assert_array_equal(masks, data.labels)
-    for image, mask in zip(new_images, new_masks, strict=True):
-        levels = [image[..., 0][mask == k].mean() for k in range(5)]
-        assert np.all(np.diff(levels) > 20)
-    same = np.array_equal(new_images, data.images)
-    assert same == (name == "none")
-    again, _ = augment(images, masks, name, policy_rng(0, 1, 2))
-    np.testing.assert_array_equal(new_images, again)
-
-
-def test_flips_turn_both_ways() -> None:
-    data = tiles(32)
-    _, masks = augment(data.images, data.labels, "flips", policy_rng(0, 0, 0))
-    ways = {"same": (1, 1), "left-right": (1, -1), "up-down": (-1, 1), "both": (-1, -1)}
-    for rows, columns in ways.values():
-        turned = data.labels[:, ::rows, ::columns]
-        assert any(np.array_equal(a, b) for a, b in zip(turned, masks, strict=True))
-
-
-def test_policies_without_flips() -> None:
-    assert without_flips("flips-jitter") == "jitter"
-    assert without_flips("mirror") == "none"
-    with pytest.raises(PlanError, match="flips-jitter"):
-        without_flips("rotate")
-
-
 def test_an_epoch_shows_every_tile_once_and_repeats_exactly() -> None:
     data = tiles(10)
     config = replace(CONFIG, batch_size=4, augment="none")
@@ -99,12 +65,21 @@ def test_an_epoch_shows_every_tile_once_and_repeats_exactly() -> None:
 def test_the_hash_follows_what_decides_the_weights() -> None:
     assert len(CONFIG.hash) == 16
     assert replace(CONFIG, out="elsewhere/x.keras", data="moved.npz").hash == CONFIG.hash
-    for change in ({"seed": 1}, {"data_sha256": "0"}, {"class_id": 1}, {"ignored_class": None}, {"fold": 2}):
+    for change in (
+        {"seed": 1},
+        {"data_sha256": "0"},
+        {"class_id": 1},
+        {"ignored_class": None},
+        {"fold": 2},
+        {"ema": 0.5},
+        {"extra_sha256": "0"},
+    ):
         assert replace(CONFIG, **change).hash != CONFIG.hash
 
 
 def test_toml_round_trip_with_awkward_names() -> None:
     config = replace(CONFIG, class_names=('a "b"', "c\\d", "é\n\x7f"), ignored_class=None, class_id=1, dropout=0.25)
+    config = replace(config, options=("squeeze=false", "heads=2"))
     text = config.to_toml(result={"best": 0.5, "ok": True})
     assert FitConfig.from_toml(text) == config
     assert tomllib.loads(text)["result"] == {"best": 0.5, "ok": True}
@@ -127,6 +102,12 @@ def test_toml_round_trip_with_awkward_names() -> None:
         {"class_names": ("a", "a")},
         {"monitor": "loss"},
         {"warmup_epochs": 100.0},
+        {"repeat": 0},
+        {"oversample": 1.5},
+        {"paste": -0.1},
+        {"ema": 1.0},
+        {"precision": "float8"},
+        {"stage": "third"},
     ],
 )
 def test_impossible_runs_are_refused(change: dict[str, Any]) -> None:
@@ -140,4 +121,5 @@ def test_the_specialist_of_the_ignored_class_keeps_its_pixels() -> None:
         target = target_of(replace(CONFIG, arch="one_class", class_id=class_id, ignore_background=True), data)
         assert target.ignored == ignored
     background, soil = (np.count_nonzero(data.labels == k) for k in (0, 1))
+    assert target_of(CONFIG, data).weights == pytest.approx((1.0, 0.75, 0.75, 1.5, 1.5))
     assert target.pos_weight == pytest.approx((data.labels.size - background - soil) / soil)

@@ -31,7 +31,7 @@ POLICIES: dict[str, tuple[str, ...]] = {
     "mirror-jitter": ("mirror", "jitter"),
     "flips-jitter": ("mirror", "upside-down", "jitter"),
     # The report found these to help.
-    "custom": ("translate", "mirror", "upside-down", "negative", "cutout"),
+    "custom": ("mirror", "upside-down", "negative", "translate", "cutout"),
     # And these to help little.
     "generic": ("rotate", "elastic", "cutmix"),
 }

@@ -19,7 +19,7 @@ CHANCE = 0.5
 #: Largest rotation, degrees.
 ANGLE = 15.0
 #: Standard deviation of the elastic displacement, and of the Gaussian that smooths it, as shares of the shorter side.
-STRENGTH, SMOOTHNESS = 0.04, 0.12
+STRENGTH, SMOOTHNESS = 0.03, 0.12
 #: Shortest and longest side of a patch from another tile, as shares of the tile's.
 PATCH_SIDES = (0.25, 0.6)
 

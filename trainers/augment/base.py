@@ -28,7 +28,10 @@ def gather(
     count, height, width = masks.shape
     tile = np.arange(count)[:, None, None]
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    y, x = mirrored(rows, height), mirrored(columns, width)
+    if fill is None:
+        y, x = mirrored(rows, height), mirrored(columns, width)
+    else:  # outside places only have to be valid ones: what they bring is painted over
+        y, x = np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)
     new_images, new_masks = images[tile, y, x], masks[tile, y, x]
     if fill is not None:
         new_images = np.where(inside[..., None], new_images, np.uint8(0))

@@ -20,7 +20,7 @@ NAMES = tuple(STRATEGIES)
 
 
 @st.composite
-def problems(draw, max_members=5, max_classes=6):
+def problems(draw, max_members=7, max_classes=6):
     """Logits with many exact ties among them, weights and a set of allowed classes."""
     members = draw(st.integers(1, max_members))
     batch = draw(st.integers(1, 3))

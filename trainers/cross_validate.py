@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 MIXED = ("dice", "boundary", "focal")
 SEARCHES = ("losses",)
 STUDY, TABLE = "study.log", "candidates.csv"
+#: The number under which an unfinished candidate was tried before.
+_AGAIN = "again"
 #: A share of the mix below this is nothing.
 LEAST = 0.01
 
@@ -101,11 +103,12 @@ class CrossValidation:
     def candidates(self) -> list[Candidate]:
         """Return the candidates, the best mean of a complete one first, those stopped and unfinished last."""
         found = []
-        for trial in self.study.get_trials(deepcopy=False):
+        trials = self.study.get_trials(deepcopy=False)
+        taken_up = _taken_up(trials)
+        for trial in trials:
             scores = tuple(trial.user_attrs[key] for key in self._keys if key in trial.user_attrs)
             state = {"COMPLETE": "complete", "PRUNED": "stopped"}.get(trial.state.name, "unfinished")
-            # A failed one has been taken up again under a new number, with its scores.
-            if trial.state.name != "FAIL" and (scores or state != "unfinished"):
+            if trial.number not in taken_up and (scores or state != "unfinished"):
                 found.append(Candidate(trial.number, expression(trial.params or _fixed(trial)), scores, state))
         order = ("complete", "unfinished", "stopped")
         return sorted(found, key=lambda one: (order.index(one.state), -one.mean, one.number))
@@ -153,13 +156,19 @@ class CrossValidation:
         return study
 
     def _take_up(self) -> None:
-        """Queue again, with the scores they have, the candidates that an earlier start left unfinished."""
+        """Queue again, with the scores they have, the candidates that an earlier start left unfinished.
+
+        One that was killed is still running to Optuna's knowledge, one that Ctrl-C or an error ended has failed.
+        """
         from optuna.trial import TrialState
 
-        for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
-            if trial.params:
-                self.study.enqueue_trial(trial.params, user_attrs=trial.user_attrs)
-            self.study.tell(trial.number, state=TrialState.FAIL)
+        trials = self.study.get_trials(states=(TrialState.RUNNING, TrialState.FAIL))
+        taken_up = _taken_up(self.study.get_trials(deepcopy=False))
+        for trial in trials:
+            if trial.number not in taken_up and trial.params:
+                self.study.enqueue_trial(trial.params, user_attrs={**trial.user_attrs, _AGAIN: trial.number})
+            if trial.state == TrialState.RUNNING:
+                self.study.tell(trial.number, state=TrialState.FAIL)
 
     def _score(self, trial: optuna.Trial) -> float:
         """Train a candidate fold by fold and return its mean score."""
@@ -205,6 +214,11 @@ def expression(weights: dict[str, Any]) -> str:
     shares = {name: weights.get(name, 0.0) / total for name in MIXED} if total > 0 else {MIXED[0]: 1.0}
     kept = {name: share for name, share in shares.items() if share >= LEAST}
     return next(iter(kept)) if len(kept) == 1 else "+".join(f"{share:.2f}*{name}" for name, share in kept.items())
+
+
+def _taken_up(trials: Sequence[Any]) -> set[int]:
+    """Return the numbers of the candidates that were queued again under a new number."""
+    return {trial.user_attrs[_AGAIN] for trial in trials if _AGAIN in trial.user_attrs}
 
 
 def _fixed(trial: Any) -> dict[str, Any]:

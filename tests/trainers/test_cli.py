@@ -32,7 +32,7 @@ def run_process(root: Path, *arguments: object) -> subprocess.CompletedProcess[s
 
 def test_fit_leaves_a_network_and_its_records(root: Path, task_file: Path, tmp_path: Path) -> None:
     out, groups = tmp_path / "runs" / "u.keras", tmp_path / "groups.npz"
-    small = ("--preset", "tiny", "--epochs", 2, "--batch-size", 4)
+    small = ("--preset", "tiny", "--option", "depth=2", "--epochs", 2, "--batch-size", 4)
     done = run_process(root, "fit", "unet", "--data", task_file, "--groups", groups, "--out", out, *small)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(out))
@@ -69,7 +69,7 @@ def test_specialists_are_resumed_and_never_lost(call: Call, tmp_path: Path) -> N
     data, folder = tiles(8, size=(16, 16), classes=3), tmp_path / "set"
     np.savez(tmp_path / "data.npz", images=data.images, labels=data.labels)
     options = ("fit-specialists", "--data", tmp_path / "data.npz", "--out", folder, "--ignored-class", "none")
-    options += ("--preset", "tiny", "--epochs", 1, "--train-all")
+    options += ("--preset", "tiny", "--option", "depth=1", "--epochs", 1, "--train-all")
     first = call(app, *options)
     assert first.code == 0, first.err
     paths = [folder / f"k{k}.keras" for k in range(3)]

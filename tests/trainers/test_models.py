@@ -78,7 +78,7 @@ def test_eight_tiles_are_learned_saved_loaded_and_exported(name: str, tmp_path: 
     keras.utils.set_random_seed(3)
     data = tiles(8, size=(16, 32))
     class_id = 2 if ARCHITECTURES[name].specialist else None
-    model = build_model(name, "tiny", input_shape=(16, 32, 1), classes=5)
+    model = build_model(name, "tiny", input_shape=(16, 32, 1), classes=5, depth=2)
     learner = keras.Model(model.input, model.output)
     learner.compile(optimizer=keras.optimizers.Adam(0.01), loss=make_loss("cross-entropy", Target(5, None, class_id)))
     images = scaled(data.images)

@@ -103,6 +103,7 @@ def cross_validate(
         "losses"
     ),
     trials: Annotated[int, typer.Option(min=1, help="Candidates to try.")] = 20,
+    class_id: Annotated[int | None, typer.Option(min=0, help="Class of a specialist (one_class).")] = None,
     threshold: Annotated[
         float, typer.Option(help="Give a candidate up when the score of its first fold is below this.")
     ] = 0.0,
@@ -115,7 +116,7 @@ def cross_validate(
     fixed = [name for name in ("loss", "fold", "train_all") if _given(context, name)]
     if fixed:
         raise PlanError(f"{', '.join(fixed)}: chosen by the cross-validation itself; leave --{fixed[0]} out")
-    run: FitConfig = config_of(options, arch, out / "candidate.keras")
+    run: FitConfig = config_of(options, arch, out / "candidate.keras", class_id)
     import_backend()
     from trainers.cross_validate import CrossValidation, table
 

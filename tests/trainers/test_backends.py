@@ -23,7 +23,17 @@ def test_a_network_of_another_backend_is_exported(backend: str, root: Path, tmp_
     pytest.importorskip("tf2onnx", reason="needs the export extra")
     data = tiles(12, size=(16, 32))
     np.savez(tmp_path / "d.npz", images=data.images, labels=data.labels, groups=data.groups)
-    command = [sys.executable, "-m", "trainers.cli", "fit", "residual_attention_unet", "--preset", "tiny", "--option", "depth=1"]
+    command = [
+        sys.executable,
+        "-m",
+        "trainers.cli",
+        "fit",
+        "residual_attention_unet",
+        "--preset",
+        "tiny",
+        "--option",
+        "depth=1",
+    ]
     command += ["--data", str(tmp_path / "d.npz"), "--out", str(tmp_path / "n.keras"), "--epochs", "2"]
     command += ["--loss", "dice+0.5*focal+0.1*boundary", "--ema", "0.9", "--batch-size", "8", "--augment", "custom"]
     path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])

@@ -50,7 +50,7 @@ def test_every_preset_is_larger_than_the_one_before(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_head_is_linear(name: str) -> None:
     """Logits, not probabilities: some are negative, and they do not sum to one."""
-    model = build_model(name, "tiny", input_shape=(16, 16, 1), classes=5)
+    model = build_model(name, "tiny", input_shape=(16, 16, 1), classes=5, depth=1)
     logits = model(np.random.default_rng(0).random((2, 16, 16, 1), np.float32))
     assert keras.ops.convert_to_numpy(logits).min() < 0
 
@@ -61,7 +61,7 @@ def test_one_step_lowers_the_loss(name: str) -> None:
     data = tiles(4, size=(16, 32))
     class_id = 2 if ARCHITECTURES[name].specialist else None
     loss = make_loss("cross-entropy", Target(5, None, class_id))
-    model = build_model(name, "tiny", input_shape=(16, 32, 1), classes=5)
+    model = build_model(name, "tiny", input_shape=(16, 32, 1), classes=5, depth=1)
     # Eagerly: tracing a graph for one step takes longer than the step.
     model.compile(optimizer=keras.optimizers.SGD(0.01), loss=loss, run_eagerly=True)
     images, labels = scaled(data.images), data.labels.astype(np.int32)
@@ -78,7 +78,7 @@ def test_eight_tiles_are_learned_saved_loaded_and_exported(name: str, tmp_path: 
     keras.utils.set_random_seed(3)
     data = tiles(8, size=(16, 32))
     class_id = 2 if ARCHITECTURES[name].specialist else None
-    model = build_model(name, "tiny", input_shape=(16, 32, 1), classes=5, depth=2)
+    model = build_model(name, "tiny", input_shape=(16, 32, 1), classes=5)
     learner = keras.Model(model.input, model.output)
     learner.compile(optimizer=keras.optimizers.Adam(0.01), loss=make_loss("cross-entropy", Target(5, None, class_id)))
     images = scaled(data.images)

@@ -79,6 +79,23 @@ def residual_conv(x: KerasTensor, filters: int, name: str, dropout: float = 0.0,
     return layers.Add(name=f"{name}_sum")([shortcut, x])
 
 
+def residual_encoder(
+    image: KerasTensor, filters: int, depth: int, dropout: float = 0.0, squeeze: bool = False
+) -> tuple[KerasTensor, list[KerasTensor]]:
+    """Halve an image ``depth`` times through residual blocks, each level with twice the maps of the one above.
+
+    Returns:
+        The maps of the lowest level, and those of every level above it, the finest first.
+    """
+    x = residual_conv(image, filters, "down0", dropout, squeeze)
+    skips = []
+    for level in range(1, depth + 1):
+        skips.append(x)
+        x = layers.MaxPooling2D(2, name=f"down{level}_pool")(x)
+        x = residual_conv(x, filters * 2**level, f"down{level}", dropout, squeeze)
+    return x, skips
+
+
 def attention_gate(skip: KerasTensor, signal: KerasTensor, filters: int, name: str) -> KerasTensor:
     """Weigh each pixel of a skip by what the decoder already knows of it.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import keras
 from keras import KerasTensor, layers
 
-from trainers.blocks import conv_bn_relu, logits_head, require_divisible, residual_conv
+from trainers.blocks import conv_bn_relu, logits_head, require_divisible, residual_encoder
 
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"filters": 6, "depth": 2},
@@ -48,12 +48,7 @@ def pan(
     """
     require_divisible(input_shape[0], input_shape[1], depth)
     image = keras.Input(input_shape, name="image")
-    x = residual_conv(image, filters, "down0", dropout, squeeze)
-    skips = []
-    for level in range(1, depth + 1):
-        skips.append(x)
-        x = layers.MaxPooling2D(2, name=f"down{level}_pool")(x)
-        x = residual_conv(x, filters * 2**level, f"down{level}", dropout, squeeze)
+    x, skips = residual_encoder(image, filters, depth, dropout, squeeze)
     x = pyramid_attention(x, filters * 2 ** (depth - 1), "pyramid")
     for level in reversed(range(depth)):
         x = attention_up(x, skips[level], filters * 2 ** max(level - 1, 0), f"up{level}")

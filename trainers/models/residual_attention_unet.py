@@ -17,6 +17,7 @@ from trainers.blocks import (
     pyramid_pooling,
     require_divisible,
     residual_conv,
+    residual_encoder,
 )
 
 PRESETS: dict[str, dict[str, int]] = {
@@ -53,12 +54,7 @@ def residual_attention_unet(
     """
     require_divisible(input_shape[0], input_shape[1], depth)
     image = keras.Input(input_shape, name="image")
-    x = residual_conv(image, filters, "down0", dropout, squeeze)
-    skips = []
-    for level in range(1, depth + 1):
-        skips.append(x)
-        x = layers.MaxPooling2D(2, name=f"down{level}_pool")(x)
-        x = residual_conv(x, filters * 2**level, f"down{level}", dropout, squeeze)
+    x, skips = residual_encoder(image, filters, depth, dropout, squeeze)
     x = pyramid_pooling(x, filters * 2**depth, "pyramid")
     for level in reversed(range(depth)):
         maps = filters * 2**level

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError
 
@@ -71,3 +72,32 @@ def exit_code(action: Callable[[], object]) -> None:
 def one_line(text: str) -> str:
     """Return ``text`` with line breaks and other control characters made harmless."""
     return "".join(character if character.isprintable() else " " for character in text.strip())
+
+
+def with_options(shared: Callable[..., Any], name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of ``shared`` after its own.
+
+    Args:
+        shared: a function whose parameters are options; called with what the user gave.
+        name: the keyword under which the command receives what it returns.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True).parameters
+        more = inspect.signature(shared, eval_str=True).parameters
+        parameters = [
+            item.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for item in (*own.values(), *more.values())
+            if item.name != name
+        ]
+
+        def run(**given: Any) -> None:
+            result = shared(**{option: given.pop(option) for option in more})
+            command(**given, **{name: result})
+
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {item.name: item.annotation for item in parameters}
+        return run
+
+    return decorate

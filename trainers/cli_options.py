@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.console import with_options
 from engine.errors import PlanError
 
 if TYPE_CHECKING:
@@ -128,31 +129,14 @@ def _run(
     paste: Annotated[
         float, _option(help="Chance that pixels of a rare class are pasted into a tile.", panel=AUGMENTING)
     ] = 0.0,
-) -> None:
-    """Hold the names, types, defaults and help of the options of a run."""
+) -> dict[str, Any]:
+    """Hold the names, types, defaults and help of the options of a run; return what was given."""
+    return locals()
 
 
 RUN_OPTIONS = tuple(inspect.signature(_run).parameters)
-
-
-def run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of a run after its own; it receives them as one dictionary ``options``."""
-    own = inspect.signature(command, eval_str=True).parameters
-    shared = inspect.signature(_run, eval_str=True).parameters
-    parameters = [
-        item.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for item in (*own.values(), *shared.values())
-        if item.name != "options"
-    ]
-
-    def run(**given: Any) -> None:
-        options = {name: given.pop(name) for name in shared}
-        command(options=options, **given)
-
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {item.name: item.annotation for item in parameters}
-    return run
+#: Give a command the options of a run after its own; it receives them as one dictionary ``options``.
+run_options = with_options(_run, "options")
 
 
 def config_of(

@@ -1,0 +1,43 @@
+"""The command line ``engine``: options in, one call out. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from engine import console
+from engine.cli.ensemble import ensemble
+from engine.cli.evaluate import evaluate
+from engine.cli.inspect import inspect
+from engine.cli.select import select
+
+app = typer.Typer(
+    name="engine",
+    help="Fuse the masks of several segmentation nets (ONNX), fast and exactly.\n\n"
+    "Without arguments, [bold]engine ensemble[/bold] shows the whole job on generated Mars scenes with the sample nets "
+    "that come along. Results go to stdout, everything about the run to stderr. Exit code 2 means that the input or an "
+    "option was refused and that nothing was written.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+for _command in (ensemble, evaluate, select, inspect):
+    app.command()(_command)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    """Show the version when asked."""
+    if version:
+        from engine.version import VERSION
+
+        typer.echo(f"maskfuse {VERSION}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line."""
+    console.run(app)

@@ -1,0 +1,155 @@
+"""``engine ensemble``: predict masks with several nets at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from engine.cli.options import AsJson, GreyAsRgb, Models, contract_fields
+from engine.console import with_options
+
+RUN = "How to run"
+FUSION = "How to fuse and decode"
+
+
+@with_options(contract_fields, "stated")
+def ensemble(
+    models: Models = None,
+    input: Annotated[
+        str, typer.Option("--input", "-i", help="Images: .npz, .npz:KEY, .npy or a folder of pictures.")
+    ] = "",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Masks: submission .csv (default submission.csv), .npz, .npy or a folder."),
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="An ensemble.toml with members, weights, strategy and decoding.")
+    ] = None,
+    labels: Annotated[str, typer.Option(help="True masks of the same images, to score in the same run.")] = "",
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            help="mean-logit (default), mean-prob, vote, borda, max-confidence, entropy-weighted, median-prob, "
+            "trimmed-mean or staple.",
+            rich_help_panel=FUSION,
+        ),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="One weight a member, in the order of --models: 2,1,0.5.", rich_help_panel=FUSION)
+    ] = "",
+    suppress: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLASS",
+            help="Never predict this class (id or name; repeatable): the next best takes its place. Default: the "
+            "ignored class that the models declare.",
+            rich_help_panel=FUSION,
+        ),
+    ] = None,
+    no_suppress: Annotated[
+        bool, typer.Option("--no-suppress", help="Let every class be predicted.", rich_help_panel=FUSION)
+    ] = False,
+    vote_stage: Annotated[
+        str | None,
+        typer.Option(
+            help="For vote: members (each votes among the allowed classes) or fused (vote first, then replace).",
+            rich_help_panel=FUSION,
+        ),
+    ] = None,
+    bias: Annotated[
+        str, typer.Option(help="Added to the fused score of each class: 0,0,0.1,0,0.3.", rich_help_panel=FUSION)
+    ] = "",
+    prior: Annotated[
+        str,
+        typer.Option(
+            help="Target over training frequency of each class: 1,1,1,1,3. Multiplies probabilities.",
+            rich_help_panel=FUSION,
+        ),
+    ] = "",
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Suppress only where the class's probability is below this; without it, everywhere.",
+            rich_help_panel=FUSION,
+        ),
+    ] = None,
+    min_region: Annotated[
+        int | None,
+        typer.Option(help="Give regions of fewer pixels to the class around them.", rich_help_panel=FUSION),
+    ] = None,
+    flips: Annotated[
+        str | None,
+        typer.Option(
+            help="Let members see mirror images too: none, horizontal, vertical or both.", rich_help_panel=FUSION
+        ),
+    ] = None,
+    early_exit: Annotated[
+        bool,
+        typer.Option(
+            "--early-exit",
+            help="Run the cheapest members first and let an image leave when no label of it can change any more "
+            "(exact; vote and mean-prob).",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
+    early_exit_agreement: Annotated[
+        float | None,
+        typer.Option(
+            help="Let an image leave when this share of its pixels is settled (approximate; the agreement with all "
+            "members is measured and printed).",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images a worker takes at a time.", rich_help_panel=RUN)] = 4,
+    workers: Annotated[int, typer.Option(help="Threads; 0 means one a core.", rich_help_panel=RUN)] = 0,
+    limit: Annotated[int, typer.Option(help="Only the first so many images; 0 means all.", rich_help_panel=RUN)] = 0,
+    preview: Annotated[
+        Path | None,
+        typer.Option(help="Also draw image, truth, fused mask and disagreement (.png).", rich_help_panel=RUN),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs.", rich_help_panel=RUN)] = False,
+    as_json: AsJson = False,
+    grey_as_rgb: GreyAsRgb = False,
+    *,
+    stated: dict[str, Any],
+) -> None:
+    """Predict masks with several nets at once and write them.
+
+    Examples:
+      engine ensemble
+
+      engine ensemble -m models/ -i mars_for_students.npz -o submission.csv
+
+      engine ensemble -m a.onnx -m b.onnx -i tiles/ -o masks/ --strategy vote --suppress 0
+    """
+    from engine.command import report, run_job
+    from engine.job import Options, prepare
+
+    options = Options(
+        models=models or (),
+        input=input,
+        output=output,
+        plan=plan,
+        labels=labels,
+        strategy=strategy,
+        weights=weights,
+        suppress=suppress or (),
+        no_suppress=no_suppress,
+        vote_stage=vote_stage,
+        bias=bias,
+        prior=prior,
+        threshold=threshold,
+        min_region=min_region,
+        flips=flips,
+        early_exit=early_exit,
+        early_exit_agreement=early_exit_agreement,
+        limit=limit,
+        preview=preview,
+        overwrite=overwrite,
+        grey_as_rgb=grey_as_rgb,
+        stated=stated,
+    )
+    job = prepare(options)
+    report(job, run_job(job, batch_size, workers, overwrite), as_json)

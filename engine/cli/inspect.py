@@ -1,0 +1,33 @@
+"""``engine inspect``: what models promise."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from engine import console
+from engine.cli.options import AsJson, contract_fields
+from engine.console import with_options
+
+
+@with_options(contract_fields, "stated")
+def inspect(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="ONNX files, folders or globs.")],
+    as_json: AsJson = False,
+    *,
+    stated: dict[str, Any],
+) -> None:
+    """Show what models promise: classes, layout, scaling, kind, ignored class."""
+    import json
+
+    from engine.members import find_models
+    from engine.sessions import open_member
+    from engine.tables import contracts_table
+
+    members = [open_member(path, stated) for path in find_models(models)]
+    if as_json:
+        rows = [{"model": str(m.path), "sha256": m.checksum, **json.loads(m.contract.to_json())} for m in members]
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        console.stdout().print(contracts_table(members))

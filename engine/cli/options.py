@@ -1,0 +1,70 @@
+"""Options that several commands of ``engine`` share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+FOREIGN = "Models without a contract (made by other tools)"
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--models", "-m", help="An .onnx file, a folder or a glob; repeatable. Specialists are gathered."),
+]
+Groups = Annotated[
+    str,
+    typer.Option(
+        help="The scene each image belongs to: .npz, .npz:KEY or .npy, one value an image. Intervals and folds keep a "
+        "scene together."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout instead of tables.")]
+Classes = Annotated[str, typer.Option(help="Class names in label order, separated by commas.", rich_help_panel=FOREIGN)]
+InputLayout = Annotated[str, typer.Option(help="Axes of the input: NCHW or NHWC.", rich_help_panel=FOREIGN)]
+OutputLayout = Annotated[str, typer.Option(help="Axes of the output: NCHW or NHWC.", rich_help_panel=FOREIGN)]
+Activation = Annotated[str, typer.Option(help="What comes out: logits or probabilities.", rich_help_panel=FOREIGN)]
+Scale = Annotated[
+    float | None, typer.Option(help="Factor on raw pixels: 1, or 0.00392157 for 0..1.", rich_help_panel=FOREIGN)
+]
+Mean = Annotated[
+    str, typer.Option(help="Subtracted after scaling, one a channel: 0.5,0.4,0.3.", rich_help_panel=FOREIGN)
+]
+Std = Annotated[str, typer.Option(help="Divided by after that, one a channel.", rich_help_panel=FOREIGN)]
+Ignored = Annotated[
+    int | None, typer.Option("--ignored-class", help="Class the score leaves out.", rich_help_panel=FOREIGN)
+]
+GreyAsRgb = Annotated[
+    bool,
+    typer.Option("--grey-as-rgb", help="Repeat grey images over a net's three channels.", rich_help_panel=FOREIGN),
+]
+OutputName = Annotated[str, typer.Option(help="Which output to read, if there are several.", rich_help_panel=FOREIGN)]
+
+
+def contract_fields(
+    classes: Classes = "",
+    input_layout: InputLayout = "",
+    output_layout: OutputLayout = "",
+    activation: Activation = "",
+    scale: Scale = None,
+    mean: Mean = "",
+    std: Std = "",
+    ignored_class: Ignored = None,
+    output_name: OutputName = "",
+) -> dict[str, Any]:
+    """Return the contract fields the user stated; the parameters are the options themselves."""
+    from engine.job import numbers
+
+    names = [name.strip() for name in classes.split(",")] if classes else None
+    fields: dict[str, Any] = {
+        "classes": names,
+        "input_layout": input_layout or None,
+        "output_layout": output_layout or None,
+        "activation": activation or None,
+        "scale": scale,
+        "mean": numbers(mean, "mean") if mean else None,
+        "std": numbers(std, "std") if std else None,
+        "ignored_class": ignored_class,
+        "output_name": output_name or None,
+    }
+    return {key: value for key, value in fields.items() if value is not None}

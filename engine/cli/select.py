@@ -1,0 +1,102 @@
+"""``engine select``: choose members, weights and decoding on validation images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from engine.cli.options import AsJson, GreyAsRgb, Groups, Models, contract_fields
+from engine.console import with_options
+
+SEARCH = "How to search"
+
+
+@with_options(contract_fields, "stated")
+def select(
+    models: Models = None,
+    input: Annotated[str, typer.Option("--input", "-i", help="Validation images, as engine ensemble reads them.")] = "",
+    labels: Annotated[str, typer.Option(help="True masks of the same images.")] = "",
+    groups: Groups = "",
+    out: Annotated[Path, typer.Option("--out", "-o", help="The plan file to write.")] = Path("ensemble.toml"),
+    metric: Annotated[
+        str, typer.Option(help="What to maximise: keras-ignore, labelled, all, foreground or per-image.")
+    ] = "keras-ignore",
+    method: Annotated[
+        str, typer.Option(help="greedy (with replacement), or exhaustive for pools up to 12.", rich_help_panel=SEARCH)
+    ] = "greedy",
+    strategies: Annotated[
+        list[str] | None,
+        typer.Option(help="Strategies to try, separated by commas. Default: all but staple.", rich_help_panel=SEARCH),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Members that greedy selection adds.", rich_help_panel=SEARCH)] = 20,
+    bags: Annotated[
+        int, typer.Option(help="Add up greedy selections from so many random halves.", rich_help_panel=SEARCH)
+    ] = 0,
+    pixels: Annotated[int, typer.Option(help="Pixels to search on.", rich_help_panel=SEARCH)] = 100_000,
+    folds: Annotated[int, typer.Option(help="Folds of the honest score.", rich_help_panel=SEARCH)] = 5,
+    seed: Annotated[int, typer.Option(help="Of sample, folds, bags and intervals.", rich_help_panel=SEARCH)] = 0,
+    bias: Annotated[bool, typer.Option(help="Search class biases.", rich_help_panel=SEARCH)] = True,
+    threshold: Annotated[bool, typer.Option(help="Search a suppression threshold.", rich_help_panel=SEARCH)] = True,
+    clean_up: Annotated[bool, typer.Option(help="Try clean-up of small regions.", rich_help_panel=SEARCH)] = True,
+    suppress: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLASS", help="Never predict this class. Default: the one that the models ignore."),
+    ] = None,
+    no_suppress: Annotated[bool, typer.Option("--no-suppress", help="Let every class be predicted.")] = False,
+    flips: Annotated[
+        str | None, typer.Option(help="Let members see mirror images too: none, horizontal, vertical or both.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder that keeps the members' probabilities for the next selection.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the plan.")] = False,
+    as_json: AsJson = False,
+    grey_as_rgb: GreyAsRgb = False,
+    *,
+    stated: dict[str, Any],
+) -> None:
+    """Select members, weights, strategy and biases on validation images and write them as a plan.
+
+    The score to trust is the cross-fitted one: each image is scored by a selection that has not seen its scene.
+
+    Example:
+      engine select -m pool/ -i val.npz --labels val.npz --groups val.npz:groups -o ensemble.toml
+    """
+    import shlex
+    import sys
+
+    from engine.job import Options
+    from engine.select.command import select as run_selection
+    from engine.select.options import SelectOptions, with_strategies
+    from engine.select.report import bars, print_selection
+    from engine.select.search import Settings
+
+    job = Options(
+        models=models or (),
+        input=input,
+        labels=labels,
+        suppress=suppress or (),
+        no_suppress=no_suppress,
+        flips=flips,
+        overwrite=overwrite,
+        grey_as_rgb=grey_as_rgb,
+        stated=stated,
+    )
+    settings = Settings(method=method, rounds=rounds, bags=bags, seed=seed, bias=bias, threshold=threshold)
+    options = SelectOptions(
+        job,
+        out,
+        groups=groups,
+        metric=metric,
+        settings=with_strategies(settings, strategies or ()),
+        folds=folds,
+        pixels=pixels,
+        clean_up=clean_up,
+        cache=cache,
+        command=shlex.join(["engine", *sys.argv[1:]]),
+    )
+    with bars() as starting:
+        done = run_selection(options, starting)
+    print_selection(done, out, as_json)

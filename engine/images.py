@@ -1,4 +1,4 @@
-"""Images and labels from .npz, .npy or a folder, in batches with ids; never the whole set in memory.
+"""Images and labels from .npz, .npy, Zarr or a folder, in batches with ids; never the whole set in memory.
 
 One class serves both: an image is (height, width, channels), a label map is (height, width, 1).
 """
@@ -8,25 +8,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from engine.arrays import ArrayFile, array_files, require_numbers
 from engine.errors import InputError
-
-Role = Literal["images", "labels"]
+from engine.sources.layout import Layout, Role, layout_of
+from engine.sources.pictures import SUFFIXES as PICTURES
+from engine.sources.pictures import decode, picture_files
+from engine.sources.pictures import read_batches as read_pictures
 
 # Keys that are found by themselves, in this order; the first two are those of the Mars terrain task.
 KEYS: dict[Role, tuple[str, ...]] = {
     "images": ("test_set", "images", "training_set"),
     "labels": ("labels", "masks", "training_set"),
 }
-# The task's own training array pairs each image with its mask: (rows, 2, height, width).
 PAIRED_KEY = "training_set"
-PLANE: dict[Role, int] = {"images": 0, "labels": 1}
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp")
+# A key stands behind the name of these files.
+KEYED = (".npz:", ".zarr:")
 
 
 @dataclass(frozen=True)
@@ -86,27 +86,53 @@ class Source:
 
 
 def open_source(spec: str | Path, role: Role = "images") -> Source:
-    """Open ``file.npz``, ``file.npz:key``, ``file.npy`` or a folder of images.
+    """Open ``file.npz``, ``file.npz:key``, ``file.npy``, ``store.zarr[:key]`` or a folder of images.
 
     Args:
-        spec: the file or folder, with the key of an .npz after a colon.
-        role: whether images or label maps are wanted; decides the key and, for the task's file, the plane.
+        spec: the file or folder, with the key of an .npz or a Zarr group after a colon.
+        role: whether images or label maps are wanted; decides the key and, for the task's file, the plane. A label map
+            may also be one picture, a set of one.
 
     Raises:
         InputError: nothing there, wrong key (the message lists the keys), unusable shape or type.
     """
+    from engine.sources.zarr_store import looks_like_zarr
+
     path, key = split_key(str(spec))
+    if looks_like_zarr(path):
+        return _zarr_source(path, key, role)
     if path.is_dir():
-        return _folder_source(path, role)
+        return _pictures_source(str(path), picture_files(path), role)
     suffix = path.suffix.lower()
     if not path.exists():
         raise InputError(f"no such file or folder: {path}")
+    if suffix in PICTURES:
+        if role == "images":
+            raise InputError(
+                f"{path} is one picture: add --tile HEIGHTxWIDTH to cut it into tiles, as in --tile 64x128"
+            )
+        return _pictures_source(str(path), [path], role)
     if suffix not in (".npz", ".npy"):
-        raise InputError(f"{path}: cannot read {suffix or 'a file without suffix'}; give .npz, .npy or a folder")
+        raise InputError(f"{path}: cannot read {suffix or 'a file without suffix'}; give .npz, .npy, .zarr or a folder")
+    array = open_array(path, key, role)
+    layout = layout_of(array.shape, role, array.label, paired=array.key == PAIRED_KEY)
+
+    def read(count: int) -> Iterator[NDArray[Any]]:
+        return map(layout.arrange, array.chunks(count))
+
+    return _source(array.label, array.shape[0], layout, read)
+
+
+def open_array(path: Path, key: str, role: Role) -> ArrayFile:
+    """Find the array of a .npy or .npz file that holds images or label maps.
+
+    Raises:
+        InputError: no such key, several arrays to choose from, or one that holds no numbers.
+    """
     found = array_files(path)
-    array = _pick(path, found, key, role) if suffix == ".npz" else found[""]
+    array = _pick(path, found, key, role) if path.suffix.lower() == ".npz" else found[""]
     require_numbers(array)
-    return _array_source(array, role)
+    return array
 
 
 def from_array(array: NDArray[Any], role: Role = "images", name: str = "array") -> Source:
@@ -117,22 +143,23 @@ def from_array(array: NDArray[Any], role: Role = "images", name: str = "array") 
     """
     if array.dtype.kind not in "buif":
         raise InputError(f"{name} holds {array.dtype}; bool, whole numbers or floats are needed")
-    arrange, size, channels = _arrangement(array.shape, role, name, paired=False)
+    layout = layout_of(array.shape, role, name)
 
     def read(count: int) -> Iterator[NDArray[Any]]:
         for start in range(0, len(array), count):
-            yield arrange(array[start : start + count])
+            yield layout.arrange(array[start : start + count])
 
-    return Source(name, _numbered(len(array)), size, channels, read)
+    return _source(name, len(array), layout, read)
 
 
 def split_key(spec: str) -> tuple[Path, str]:
-    """Return the path and the key of ``file.npz:key``; the key is empty where none is given."""
+    """Return the path and the key of ``file.npz:key`` or ``store.zarr:key``; the key is empty where none is given."""
     # The whole text first: a folder or file may have a colon in its name, and Windows drives do.
-    if Path(spec).exists() or ".npz:" not in spec:
+    mark = max(KEYED, key=spec.rfind)
+    if Path(spec).exists() or mark not in spec:
         return Path(spec), ""
-    path, _, key = spec.rpartition(".npz:")
-    return Path(path + ".npz"), key
+    path, _, key = spec.rpartition(mark)
+    return Path(path + mark[:-1]), key
 
 
 def _pick(path: Path, found: dict[str, ArrayFile], key: str, role: Role) -> ArrayFile:
@@ -150,87 +177,29 @@ def _pick(path: Path, found: dict[str, ArrayFile], key: str, role: Role) -> Arra
     raise InputError(f"{path}: which array holds the {role}? Say {path}:KEY; there are: {listed}")
 
 
-def _array_source(array: ArrayFile, role: Role) -> Source:
-    arrange, size, channels = _arrangement(array.shape, role, array.label, paired=array.key == PAIRED_KEY)
+def _zarr_source(path: Path, key: str, role: Role) -> Source:
+    from engine.sources.zarr_store import open_array as open_zarr
+    from engine.sources.zarr_store import read_batches
+
+    array = open_zarr(path, key, KEYS[role])
+    label = f"{path}:{key}" if key else str(path)
+    layout = layout_of(array.shape, role, label)
 
     def read(count: int) -> Iterator[NDArray[Any]]:
-        return map(arrange, array.chunks(count))
+        return map(layout.arrange, read_batches(array, label, count))
 
-    return Source(array.label, _numbered(array.shape[0]), size, channels, read)
-
-
-def _arrangement(
-    shape: tuple[int, ...], role: Role, name: str, paired: bool
-) -> tuple[Callable[[NDArray[Any]], NDArray[Any]], tuple[int, int], int]:
-    """Return how rows become (rows, height, width, channels), the size and the channels."""
-    few = (1, 3) if role == "images" else (1,)
-    if min(shape, default=0) > 0:
-        if paired and len(shape) == 4 and shape[1] == 2:
-            plane = PLANE[role]
-            return lambda rows: rows[:, plane, :, :, None], (shape[2], shape[3]), 1
-        if len(shape) == 3:
-            return lambda rows: rows[..., None], (shape[1], shape[2]), 1
-        if len(shape) == 4 and shape[3] in few:
-            return lambda rows: rows, (shape[1], shape[2]), shape[3]
-        if len(shape) == 4 and shape[1] in few:
-            return lambda rows: rows.transpose(0, 2, 3, 1), (shape[2], shape[3]), shape[1]
-    wanted = "(rows, height, width)" + (", (rows, height, width, 1 or 3)" if role == "images" else "")
-    raise InputError(f"{name} has shape {shape}; {role} need {wanted}, none of them 0")
+    return _source(label, array.shape[0], layout, read)
 
 
-def _numbered(count: int) -> Sequence[str]:
-    return [str(index) for index in range(count)]
+def _source(name: str, count: int, layout: Layout, read: Callable[[int], Iterator[NDArray[Any]]]) -> Source:
+    """Return the source of an array, whose images are named by their row numbers."""
+    return Source(name, [str(index) for index in range(count)], layout.size, layout.channels, read)
 
 
-def _folder_source(folder: Path, role: Role) -> Source:
-    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-    if not files:
-        raise InputError(f"{folder} holds no images; read are {' '.join(IMAGE_SUFFIXES)}")
-    stems = [path.stem for path in files]
-    if len(set(stems)) < len(stems):
-        twin = next(stem for stem in stems if stems.count(stem) > 1)
-        raise InputError(f"{folder} holds two images named {twin}: every id must be one image, rename one of them")
-    broken = next((stem for stem in stems if "\n" in stem or "\r" in stem), None)
-    if broken is not None:
-        raise InputError(f"{folder} holds an image with a line break in its name, {broken!r}: rename it")
-    if all(stem.isdecimal() for stem in stems):
-        files.sort(key=lambda path: int(path.stem))
-    first = _decode(files[0], role)
-    size, channels = (first.shape[0], first.shape[1]), first.shape[2]
+def _pictures_source(name: str, files: Sequence[Path], role: Role) -> Source:
+    first = decode(files[0], role).shape
 
     def read(count: int) -> Iterator[NDArray[Any]]:
-        for start in range(0, len(files), count):
-            images = [_decode(path, role) for path in files[start : start + count]]
-            for path, image in zip(files[start:], images, strict=False):
-                if image.shape != first.shape:
-                    raise InputError(
-                        f"{path} is {_told(image.shape)}, {files[0].name} is {_told(first.shape)}: all must be alike"
-                    )
-            yield np.stack(images)
+        return read_pictures(files, role, first, count)
 
-    return Source(str(folder), [path.stem for path in files], size, channels, read, named=True)
-
-
-def _told(shape: tuple[int, ...]) -> str:
-    return f"{shape[0]}x{shape[1]} with {shape[2]} channel{'s' if shape[2] > 1 else ''}"
-
-
-def _decode(path: Path, role: Role) -> NDArray[Any]:
-    """Return one image as (height, width, channels); label maps keep the palette's indices."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            if role == "images" and image.mode in ("P", "RGBA", "CMYK", "YCbCr", "PA", "HSV", "LAB"):
-                pixels = np.asarray(image.convert("RGB"))
-            elif image.mode == "LA":
-                pixels = np.asarray(image.convert("L"))
-            else:
-                pixels = np.asarray(image)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read the image {path} ({error}): replace it or take it out") from None
-    if pixels.ndim == 2:
-        return pixels[:, :, None]
-    if role == "labels":
-        raise InputError(f"{path} has {pixels.shape[2]} channels; a label image holds one class id a pixel")
-    return pixels
+    return Source(name, [path.stem for path in files], (first[0], first[1]), first[2], read, named=True)

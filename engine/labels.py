@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.images import Batch, Source, open_source
-
-DIGIT_ZERO, DIGIT_NINE, COMMA = ord("0"), ord("9"), ord(",")
-QUOTED_ID = re.compile(rb'"((?:[^"]|"")*)",')
+from engine.sources.submission import open_submission
 
 
 def open_labels(spec: str | Path) -> Source:
-    """Open label maps: ``.npz[:key]``, ``.npy``, a folder of index PNGs or a submission ``.csv``.
+    """Open label maps: a submission ``.csv`` of either form, or anything :func:`engine.images.open_source` reads.
 
     A CSV knows no height: its maps are (1, pixels).
 
@@ -26,7 +21,7 @@ def open_labels(spec: str | Path) -> Source:
         InputError: nothing there or not readable as label maps.
     """
     path = Path(spec)
-    return _csv_source(path) if path.suffix.lower() == ".csv" else open_source(spec, "labels")
+    return open_submission(path) if path.suffix.lower() == ".csv" else open_source(spec, "labels")
 
 
 def as_labels(batch: Batch, classes: int, name: str) -> NDArray[np.uint8]:
@@ -70,55 +65,3 @@ def check_match(images: Source, labels: Source) -> None:
     if comparable and list(images.ids) != list(labels.ids):
         differing = next((a, b) for a, b in zip(images.ids, labels.ids, strict=True) if a != b)
         raise InputError(f"{labels.name} has id {differing[1]} where {images.name} has {differing[0]}: sort them alike")
-
-
-def _csv_source(path: Path) -> Source:
-    if not path.is_file():
-        raise InputError(f"no such file: {path}")
-    with path.open("rb") as stream:
-        header = stream.readline().rstrip(b"\r\n").split(b",")
-        pixels = len(header) - 1
-        if pixels < 1 or header[0] != b"id" or header[1:] != [str(i).encode() for i in range(pixels)]:
-            raise InputError(f"{path} is no submission: its first line must read id,0,1,2,...")
-        ids = [_split_row(line)[0] for line in stream if line.strip()]
-    if not ids:
-        raise InputError(f"{path} has a header and no rows")
-
-    def read(count: int) -> Iterator[NDArray[Any]]:
-        with path.open("rb") as stream:
-            stream.readline()
-            maps: list[NDArray[np.uint8]] = []
-            for number, line in enumerate(stream, start=2):
-                if not line.strip():
-                    continue
-                maps.append(_parse_row(_split_row(line)[1], pixels, f"{path} line {number}"))
-                if len(maps) == count:
-                    yield np.stack(maps)[:, None, :, None]
-                    maps = []
-            if maps:
-                yield np.stack(maps)[:, None, :, None]
-
-    return Source(str(path), ids, (1, pixels), 1, read, named=True)
-
-
-def _split_row(line: bytes) -> tuple[str, bytes]:
-    """Return the id and the labels of one CSV row; a quoted id may hold commas."""
-    line = line.rstrip(b"\r\n")
-    quoted = QUOTED_ID.match(line)
-    name, body = (quoted[1].replace(b'""', b'"'), line[quoted.end() :]) if quoted else line.partition(b",")[::2]
-    return name.decode("utf-8", "surrogateescape"), body
-
-
-def _parse_row(body: bytes, pixels: int, where: str) -> NDArray[np.uint8]:
-    """Return uint8 (pixels,): the labels of one CSV row."""
-    if len(body) == 2 * pixels - 1:
-        text = np.frombuffer(body, np.uint8)
-        digits = text[::2]
-        if (text[1::2] == COMMA).all() and (digits >= DIGIT_ZERO).all() and (digits <= DIGIT_NINE).all():
-            return digits - DIGIT_ZERO
-    values = body.split(b",")
-    if len(values) != pixels:
-        raise InputError(f"{where} has {len(values)} labels; the header promises {pixels}")
-    if not all(value.isdigit() and len(value) <= 3 and int(value) <= 255 for value in values):
-        raise InputError(f"{where} holds something other than whole numbers from 0 to 255")
-    return np.array([int(value) for value in values], np.uint8)

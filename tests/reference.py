@@ -178,3 +178,17 @@ def staple_scores(logits, weights=None, voted=None):
 def scores(name, logits, weights=None):
     """Scores of a strategy by its name."""
     return globals()[name.replace("-", "_") + "_scores"](logits, weights)
+
+
+def csv_rows(names, labels):
+    """Rows of a submission, formatted by Python."""
+    return b"".join(
+        name + "".join(f",{value}" for value in row).encode() + b"\n"
+        for name, row in zip(names, labels.tolist(), strict=True)
+    )
+
+
+def run_lengths(labels, value):
+    """``start length ...`` of one class, starts from 1, by the differences of a padded mask."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], (labels == value).astype(np.int8), [0]])))
+    return " ".join(f"{begin + 1} {end - begin}" for begin, end in edges.reshape(-1, 2))

@@ -1,0 +1,1 @@
+"""Writers of masks, one form a file; :mod:`engine.masks` chooses among them."""

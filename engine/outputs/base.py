@@ -1,0 +1,202 @@
+"""What all writers share: the result appears complete, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import OutputError
+from engine.sidecar import record_text, sidecar
+
+
+class Writer(ABC):
+    """Makes one file or folder.
+
+    Use it as a context manager: leaving without an error puts the result in place, an error removes what there was.
+    """
+
+    def __init__(self, goal: Path, record: Mapping[str, Any] | None = None) -> None:
+        """Remember what is to be made; nothing is opened yet.
+
+        Args:
+            goal: file or folder to make.
+            record: plain JSON values about the run that go with the masks; None for none.
+        """
+        self.goal, self.record = goal, record
+        self.partial = goal.with_name(f".{goal.name}.partial-{os.getpid()}")
+
+    def __enter__(self) -> Self:
+        """Open the partial result.
+
+        Raises:
+            OutputError: it cannot be written there.
+        """
+        try:
+            self._open()
+        except OSError as error:
+            self._give_up()
+            raise cannot_write(self.goal, error) from None
+        except BaseException:
+            self._give_up()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Put the complete result in place, or remove the partial one.
+
+        Raises:
+            OutputError: masks are missing, or the disk refuses.
+        """
+        try:
+            if error is None:
+                self._close()
+                self._check_complete()
+                self._place_all()
+        except OSError as refusal:
+            raise cannot_write(self.goal, refusal) from None
+        finally:
+            self._give_up()
+
+    def _place_all(self) -> None:
+        """Put the masks in place and their record beside them; the record is on disk before either is renamed."""
+        beside = sidecar(self.goal) if self.record is not None else None
+        if beside is None or self.record is None:
+            self._place()
+            return
+        waiting = beside.with_name(f".{beside.name}.partial-{os.getpid()}")
+        try:
+            waiting.write_text(record_text(self.record), "utf-8")
+            self._place()
+            waiting.replace(beside)
+        finally:
+            waiting.unlink(missing_ok=True)
+
+    def _give_up(self) -> None:
+        """Let go of what is open and remove the partial result; where there was an error, it is told elsewhere."""
+        # A full disk refuses the last bytes of a file that is about to be removed.
+        with contextlib.suppress(OSError):
+            self._abandon()
+        self._remove()
+
+    @abstractmethod
+    def _open(self) -> None: ...
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Finish the partial result."""
+
+    def _abandon(self) -> None:
+        """Let go of what is open, without finishing it; called at the very end in any case."""
+        self._close()
+
+    @abstractmethod
+    def _check_complete(self) -> None:
+        """Raise OutputError where something is missing."""
+
+    def _place(self) -> None:
+        with self.partial.open("rb") as stream:
+            os.fsync(stream.fileno())
+        self.partial.replace(self.goal)
+
+    def _remove(self) -> None:
+        self.partial.unlink(missing_ok=True)
+
+
+class FolderMixin:
+    """A result that is a folder; mixed into a :class:`Writer`."""
+
+    goal: Path
+    partial: Path
+
+    def _place(self) -> None:
+        if not self.goal.exists():
+            self.partial.rename(self.goal)
+            return
+        aside = self.goal.with_name(f".{self.goal.name}.replaced-{os.getpid()}")
+        self.goal.rename(aside)
+        try:
+            self.partial.rename(self.goal)
+        except OSError:
+            aside.rename(self.goal)
+            raise
+        shutil.rmtree(aside)
+
+    def _remove(self) -> None:
+        shutil.rmtree(self.partial, ignore_errors=True)
+
+
+class MaskWriter(Writer):
+    """Takes batches of masks of one size, in order."""
+
+    def __init__(
+        self,
+        goal: Path,
+        ids: Sequence[str],
+        size: tuple[int, int],
+        classes: int,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Remember what is to be written; nothing is opened yet.
+
+        Args:
+            goal: file or folder to make.
+            ids: names of all images, in order.
+            size: (height, width) of a mask.
+            classes: number of classes.
+            record: plain JSON values about the run that go with the masks; None for none.
+        """
+        super().__init__(goal, record)
+        self.ids, self.size, self.classes = ids, size, classes
+        self.written = 0
+
+    def write(self, ids: Sequence[str], labels: NDArray[np.uint8]) -> None:
+        """Append masks.
+
+        Args:
+            ids: (batch,) names of the images.
+            labels: uint8 (batch, pixels).
+
+        Raises:
+            OutputError: the disk refuses.
+        """
+        try:
+            self._write(ids, np.ascontiguousarray(labels))
+        except OSError as error:
+            raise cannot_write(self.goal, error) from None
+        self.written += len(ids)
+
+    def _check_complete(self) -> None:
+        if self.written != len(self.ids):
+            raise OutputError(f"{self.written} of {len(self.ids)} masks came: {self.goal} was not written")
+
+    @abstractmethod
+    def _write(self, ids: Sequence[str], labels: NDArray[np.uint8]) -> None: ...
+
+
+class StreamWriter(MaskWriter):
+    """Masks in one file."""
+
+    stream: IO[bytes] | None = None
+
+    def _open(self) -> None:
+        self.stream = self.partial.open("wb")
+
+    def _close(self) -> None:
+        if self.stream is not None:
+            self.stream.close()
+
+
+def cannot_write(goal: Path, error: OSError) -> OutputError:
+    """Return the error that says why the system refuses a result."""
+    return OutputError(f"cannot write {goal} ({error.strerror or error}): choose another place or make space")

@@ -1,0 +1,99 @@
+"""Folders of pictures, decoded ahead by a few threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.ahead import ahead
+from engine.errors import InputError
+from engine.sources.layout import Role
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp")
+# Decoders let go of the GIL; more of them would take the cores from the nets.
+DECODERS = 2
+# Pictures decoded and not asked for yet, at least; a whole batch is always allowed.
+WAITING = 8
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """Return the pictures of a folder, sorted by name, or by number where all names are numbers.
+
+    Raises:
+        InputError: there are none, two share a name, or a name holds a line break.
+    """
+    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    if not files:
+        raise InputError(f"{folder} holds no images; read are {' '.join(SUFFIXES)}")
+    stems = [path.stem for path in files]
+    if len(set(stems)) < len(stems):
+        twin = next(stem for stem in stems if stems.count(stem) > 1)
+        raise InputError(f"{folder} holds two images named {twin}: every id must be one image, rename one of them")
+    broken = next((stem for stem in stems if "\n" in stem or "\r" in stem), None)
+    if broken is not None:
+        raise InputError(f"{folder} holds an image with a line break in its name, {broken!r}: rename it")
+    if all(stem.isdecimal() for stem in stems):
+        files.sort(key=lambda path: int(path.stem))
+    return files
+
+
+def read_batches(files: Sequence[Path], role: Role, first: tuple[int, ...], size: int) -> Iterator[NDArray[Any]]:
+    """Yield the pictures ``size`` at a time, (batch, height, width, channels).
+
+    Args:
+        files: the pictures.
+        role: whether images or label maps are wanted.
+        first: shape of the first picture, which all must have.
+        size: pictures a batch.
+
+    Raises:
+        InputError: a picture is damaged or has another shape.
+    """
+    decoded = ahead(lambda path: decode(path, role), files, DECODERS, max(WAITING, size))
+    for start in range(0, len(files), size):
+        images = list(islice(decoded, size))
+        for path, image in zip(files[start:], images, strict=False):
+            if image.shape != first:
+                advice = "" if role == "labels" else ", or cut them into tiles with --tile HEIGHTxWIDTH"
+                raise InputError(
+                    f"{path} is {told_shape(image.shape)}, {files[0].name} is {told_shape(first)}: "
+                    f"all must be alike{advice}"
+                )
+        yield np.stack(images)
+
+
+def told_shape(shape: tuple[int, ...]) -> str:
+    """Return a picture's shape in words."""
+    return f"{shape[0]}x{shape[1]} with {shape[2]} channel{'s' if shape[2] > 1 else ''}"
+
+
+def decode(path: Path, role: Role) -> NDArray[Any]:
+    """Return one picture as (height, width, channels); label maps keep the palette's indices.
+
+    Raises:
+        InputError: damaged, too large for Pillow, or a label map with several channels.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            if role == "images" and image.mode in ("P", "RGBA", "CMYK", "YCbCr", "PA", "HSV", "LAB"):
+                pixels = np.asarray(image.convert("RGB"))
+            elif image.mode == "LA":
+                pixels = np.asarray(image.convert("L"))
+            else:
+                pixels = np.asarray(image)
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path} is too large to decode whole ({error}): save it as GeoTIFF or Zarr") from None
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"cannot read the image {path} ({error}): replace it or take it out") from None
+    if pixels.ndim == 2:
+        return pixels[:, :, None]
+    if role == "labels":
+        raise InputError(f"{path} has {pixels.shape[2]} channels; a label image holds one class id a pixel")
+    return pixels

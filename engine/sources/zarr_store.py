@@ -1,0 +1,133 @@
+"""Zarr arrays of images, (images, height, width) with channels or without, read chunk by chunk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.ahead import ahead
+from engine.errors import EngineError, InputError
+
+# What tells a Zarr store, of format 3 and 2, from any other folder.
+MARKS = ("zarr.json", ".zarray", ".zgroup")
+# Images of one chunk are read together up to this size; beyond it the chunk is decoded anew for each batch.
+MOST_BLOCK_BYTES = 2**28
+
+
+def looks_like_zarr(path: Path) -> bool:
+    """Return whether a folder is a Zarr store."""
+    return path.is_dir() and (path.suffix.lower() == ".zarr" or any((path / mark).is_file() for mark in MARKS))
+
+
+def require_zarr(kind: type[EngineError], action: str) -> Any:
+    """Return the package ``zarr``.
+
+    Args:
+        kind: the error to raise where it is missing.
+        action: what needs it, for the message.
+    """
+    try:
+        import zarr
+    except ImportError:
+        raise kind(f"{action} needs zarr: pip install 'maskfuse[zarr]'") from None
+    return zarr
+
+
+def open_array(path: Path, key: str, wanted: Sequence[str]) -> Any:
+    """Open one array of a Zarr store; only its metadata is read.
+
+    Args:
+        path: the store.
+        key: the array's path inside a group; empty to look for it.
+        wanted: keys that are found by themselves, in this order.
+
+    Raises:
+        InputError: damaged, no array there or several, or one that holds no numbers; or the package is missing.
+    """
+    zarr = require_zarr(InputError, f"reading {path}")
+    try:
+        held = zarr.open(path, mode="r")
+        found = {"": held} if hasattr(held, "shape") else _arrays(held)
+    except _damage() as error:
+        raise InputError(f"cannot read the Zarr store {path} ({_first_line(error)}): copy it again") from None
+    if key and "" in found:
+        raise InputError(f"{path} is one array, it has no key {key!r}: name the store alone")
+    listed = ", ".join(f"{name} {array.shape}" for name, array in found.items()) or "none"
+    if key and key not in found:
+        raise InputError(f"{path} has no array {key!r}; there are: {listed}")
+    named = key or next((name for name in wanted if name in found), next(iter(found)) if len(found) == 1 else None)
+    if named is None:
+        advice = f"say {path}:KEY" if found else "a store with an array (images, height, width) is needed"
+        raise InputError(f"{path}: which array? There are: {listed}; {advice}")
+    array = found[named]
+    if array.dtype.kind not in "buif":
+        raise InputError(f"{path}:{named} holds {array.dtype}; bool, whole numbers or floats are needed")
+    return array
+
+
+def read_batches(array: Any, label: str, size: int) -> Iterator[NDArray[Any]]:
+    """Yield the images ``size`` at a time, as they lie in the array; the next chunk is decoded meanwhile.
+
+    Raises:
+        InputError: a chunk is damaged.
+    """
+    image_bytes = array.dtype.itemsize * math.prod(array.shape[1:])
+    block = array.chunks[0] if array.chunks[0] * image_bytes <= MOST_BLOCK_BYTES else size
+
+    def read(start: int) -> NDArray[Any]:
+        return read_part(array, label, slice(start, start + block))
+
+    left = np.empty((0, *array.shape[1:]), array.dtype)
+    for images in ahead(read, range(0, array.shape[0], block), threads=1, waiting=2):
+        held = np.concatenate([left, images]) if len(left) else images
+        whole = len(held) // size * size
+        for start in range(0, whole, size):
+            yield held[start : start + size]
+        left = held[whole:]
+    if len(left):
+        yield left
+
+
+def read_part(array: Any, label: str, where: Any) -> NDArray[Any]:
+    """Return ``array[where]``.
+
+    Raises:
+        InputError: a chunk is damaged.
+    """
+    try:
+        return np.asarray(array[where])
+    except _damage() as error:
+        raise InputError(f"cannot read {label} ({_first_line(error)}): it is damaged, copy it again") from None
+
+
+class Checked:
+    """A Zarr array whose damage is told in one line, indexed like the array itself."""
+
+    def __init__(self, array: Any, label: str) -> None:
+        """Wrap an array; ``label`` is what messages call it."""
+        self._array, self._label = array, label
+
+    def __getitem__(self, where: Any) -> NDArray[Any]:
+        """Return ``array[where]``; errors as :func:`read_part`."""
+        return read_part(self._array, self._label, where)
+
+
+def _arrays(group: Any) -> dict[str, Any]:
+    """Return the arrays of a group and of the groups inside it, by path."""
+    return {name: member for name, member in group.members(max_depth=None) if hasattr(member, "shape")}
+
+
+def _damage() -> tuple[type[BaseException], ...]:
+    """Return what the package and its codecs raise on damaged stores."""
+    from zarr.errors import BaseZarrError
+
+    return (BaseZarrError, OSError, ValueError, RuntimeError, KeyError, TypeError)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -67,7 +67,12 @@ class Voter:
         return self.contract.kind in ("specialist", "specialists")
 
     def run(
-        self, pixels: NDArray[Any], prepared: Prepared, out: NDArray[np.float32], skip: Collection[int] = ()
+        self,
+        pixels: NDArray[Any],
+        prepared: Prepared,
+        out: NDArray[np.float32],
+        skip: Collection[int] = (),
+        part: int = 0,
     ) -> None:
         """Compute the planar logits of a batch.
 
@@ -76,6 +81,7 @@ class Voter:
             prepared: inputs made so far, by :attr:`Member.input_key`; added to.
             out: float32 (batch, classes, pixels), the result.
             skip: classes whose specialist need not run; where one does not run, its logits are :data:`FLOOR`.
+            part: how many images a net takes at a time; 0 for all.
 
         Raises:
             ModelError: a net fails.
@@ -87,12 +93,12 @@ class Voter:
             class_id = net.contract.class_id
             if net.input_key not in prepared:
                 prepared[net.input_key] = net.prepare(pixels)
-            if class_id is None:
-                net.run(prepared[net.input_key], out)
-            else:
-                one_map = np.empty((len(pixels), 1, out.shape[2]), np.float32)
-                net.run(prepared[net.input_key], one_map)
-                out[:, class_id] = one_map[:, 0]
+            fed, step = prepared[net.input_key], part or max(1, len(pixels))
+            goal = out if class_id is None else np.empty((len(pixels), 1, out.shape[2]), np.float32)
+            for start in range(0, len(pixels), step):
+                net.run(fed[start : start + step], goal[start : start + step])
+            if class_id is not None:
+                out[:, class_id] = goal[:, 0]
 
 
 def gather(members: Sequence[Member], optional: Collection[int] = ()) -> list[Voter]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,22 +12,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from engine.decode import Decoding
-from engine.early_exit import EarlyExit, cheapest_first, run_early
-from engine.errors import PlanError
+from engine.early_exit import EarlyExit
+from engine.errors import ModelError, PlanError
 from engine.flips import flipped, named_flips
+from engine.flow import available_cores as available_cores
 from engine.fuse import check_finite, fuse, normalised_weights
 from engine.images import Batch, Source, from_array
-from engine.labels import as_labels, check_match
+from engine.labels import check_match
 from engine.members import FLOOR, Prepared, Voter, class_names, class_number, find_models, gather, ignored_class
-from engine.metrics import confusion_matrices
-from engine.prediction import Predicted, Variant
+from engine.prediction import Variant
 from engine.regions import cleaned
-from engine.sessions import Member, check_range, check_sample, open_member
+from engine.sessions import Member, check_sample, open_member
 from engine.strategies import named_strategy
+from engine.stream import Stream
 
 BATCH_SIZE = 4
-# With an approximate early exit, one batch in so many is predicted by all members too, to see how well the two agree.
-CHECK_EVERY = 16
 
 
 class Ensemble:
@@ -43,6 +39,7 @@ class Ensemble:
         variant: the ensemble's own strategy and decoding.
         weights: float64 (members, classes), columns summing to 1.
         fusion_order: indices of the members in the order in which they are summed.
+        parts: how many images of a batch each member takes at a time; 0 for all of them.
     """
 
     def __init__(
@@ -90,7 +87,13 @@ class Ensemble:
         self.fusion_order = sorted(range(len(self.members)), key=lambda index: self.members[index].checksum)
         self._slot = {index: slot for slot, index in enumerate(self.fusion_order)}
         self._slot_weights = self.weights[self.fusion_order]
+        self.parts = [0] * len(self.members)
         self._scratch = threading.local()
+
+    @property
+    def nets(self) -> list[Member]:
+        """Return the opened files of all members."""
+        return [net for voter in self.members for net in voter.nets]
 
     @property
     def is_packed(self) -> bool:
@@ -165,8 +168,8 @@ class Ensemble:
         variants: Sequence[Variant] = (),
         batch_size: int = BATCH_SIZE,
         workers: int = 0,
-    ) -> Iterator[Predicted]:
-        """Yield the batches' predictions in the images' order; memory does not grow with the number of images.
+    ) -> Stream:
+        """Return the batches' predictions in the images' order, to iterate over once; memory does not grow with them.
 
         Args:
             images: where the images come from.
@@ -181,73 +184,57 @@ class Ensemble:
         """
         if batch_size < 1 or workers < 0:
             raise PlanError(f"batch size {batch_size}, workers {workers}: at least 1 image, and 0 or more workers")
-        for voter in self.members:
-            for net in voter.nets:
-                check_sample(net, (*images.size, images.channels))
+        for net in self.nets:
+            check_sample(net, (*images.size, images.channels))
         if labels is not None:
             check_match(images, labels)
-        workers = workers or available_cores()
-        truths = labels.batches(batch_size) if labels is not None else None
-        order: list[int] = []
-        pending: deque[Future[Predicted]] = deque()
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="maskfuse")
-        try:
-            for batch in images.batches(batch_size):
-                if batch.start == 0:
-                    check_range(batch.pixels, (net for voter in self.members for net in voter.nets))
-                truth = None
-                if labels is not None and truths is not None:
-                    truth = as_labels(next(truths), len(self.classes), labels.name)
-                if self.early_exit is not None and not order:
-                    order = cheapest_first(self, Batch(0, batch.ids[:1], batch.pixels[:1]))
-                pending.append(pool.submit(self._work, batch, truth, variants, order))
-                # Two batches a worker in flight: nobody waits, and memory stays bounded.
-                if len(pending) > 2 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        return Stream(self, images, labels, variants, batch_size, workers or available_cores())
 
-    def logits(self, batch: Batch, skip: Collection[int] = ()) -> tuple[NDArray[np.float32], list[float]]:
+    def logits(
+        self, batch: Batch, skip: Collection[int] = (), ended: threading.Event | None = None
+    ) -> tuple[NDArray[np.float32], list[float]]:
         """Run every member on a batch.
 
         Args:
             batch: the images.
             skip: classes whose specialists need not run.
+            ended: once it is set, the run is given up before the next member.
 
         Returns:
             float32 (members, batch, classes, pixels), valid until this thread's next call, in the internal order of
             members; and the seconds of each member.
 
         Raises:
-            ModelError: a member fails or computes NaN or infinity.
+            ModelError: a member fails or computes NaN or infinity, or the run was given up.
         """
         count, height, width = batch.pixels.shape[:3]
         shape = (len(self.members), count, len(self.classes), height * width)
         out = self._buffer(shape)
         prepared: list[Prepared] = [{} for _ in self.flips]
         seconds = []
-        for index, voter in enumerate(self.members):
+        for index in range(len(self.members)):
+            if ended is not None and ended.is_set():
+                raise ModelError("the run was given up")
             began = perf_counter()
-            self._run_member(voter, batch, prepared, out[self._slot[index]], skip)
+            self._run_member(index, batch, prepared, out[self._slot[index]], skip)
             seconds.append(perf_counter() - began)
         return out, seconds
 
     def _run_member(
         self,
-        voter: Voter,
+        index: int,
         batch: Batch,
         prepared: list[Prepared],
         out: NDArray[np.float32],
         skip: Collection[int],
     ) -> None:
         """Run one member on a batch and on its mirror images; the mean of the logits, turned back, goes to ``out``."""
-        voter.run(batch.pixels, prepared[0], out, skip)
+        voter, part = self.members[index], self.parts[index]
+        voter.run(batch.pixels, prepared[0], out, skip, part)
         planes = out.reshape(*out.shape[:2], *batch.pixels.shape[1:3])
         for flip, inputs in zip(self.flips[1:], prepared[1:], strict=True):
             mirrored = np.empty_like(out)
-            voter.run(flipped(batch.pixels, flip, rows=1), inputs, mirrored, skip)
+            voter.run(flipped(batch.pixels, flip, rows=1), inputs, mirrored, skip, part)
             planes += flipped(mirrored.reshape(planes.shape), flip, rows=2)
         if len(self.flips) > 1:
             out *= np.float32(1 / len(self.flips))
@@ -256,8 +243,18 @@ class Ensemble:
     def member_logits(self, index: int, batch: Batch, skip: Collection[int] = ()) -> NDArray[np.float32]:
         """Return one member's float32 (batch, classes, pixels) logits; errors as :meth:`logits`."""
         out = np.empty((len(batch.ids), len(self.classes), batch.size[0] * batch.size[1]), np.float32)
-        self._run_member(self.members[index], batch, [{} for _ in self.flips], out, skip)
+        self._run_member(index, batch, [{} for _ in self.flips], out, skip)
         return out
+
+    def interrupt(self) -> None:
+        """Make all runs of the members fail soon, those under way among them."""
+        for net in self.nets:
+            net.session.stop()
+
+    def resume(self) -> None:
+        """Allow the members to run again after :meth:`interrupt`."""
+        for net in self.nets:
+            net.session.resume()
 
     def decode(
         self, logits: NDArray[np.float32], variant: Variant, size: tuple[int, int], clean: bool = True
@@ -279,43 +276,6 @@ class Ensemble:
         labels = cleaned(fused.labels, variant.decoding, size) if clean else fused.labels
         return labels, int(fused.ties.sum())
 
-    def _work(
-        self, batch: Batch, truth: NDArray[np.uint8] | None, variants: Sequence[Variant], order: list[int]
-    ) -> Predicted:
-        if self.early_exit is not None:
-            return self._work_early(batch, truth, self.early_exit, order)
-        # Without suppression first: decoding a suppressed variant overwrites what the specialists said.
-        asked = sorted({self.variant, *variants}, key=lambda variant: bool(variant.decoding.suppress))
-        skip = frozenset.intersection(*(variant.decoding.suppress for variant in asked))
-        logits, seconds = self.logits(batch, skip)
-        runs = [len(batch.ids)] * len(self.members)
-        done = Predicted(batch.start, batch.ids, np.empty((0, 0), np.uint8), member_seconds=seconds, member_runs=runs)
-        for variant in asked:
-            began = perf_counter()
-            labels, ties = self.decode(logits, variant, batch.size)
-            if variant == self.variant:
-                done.labels, done.ties = labels, ties
-            done.variant_seconds[variant] = perf_counter() - began
-            if truth is not None:
-                done.confusion[variant] = confusion_matrices(truth, labels, len(self.classes))
-        return done
-
-    def _work_early(
-        self, batch: Batch, truth: NDArray[np.uint8] | None, early: EarlyExit, order: list[int]
-    ) -> Predicted:
-        began = perf_counter()
-        raw, runs, seconds = run_early(self, batch, early, order)
-        labels = cleaned(raw, self.variant.decoding, batch.size)
-        done = Predicted(batch.start, batch.ids, labels, member_seconds=seconds, member_runs=runs)
-        done.variant_seconds[self.variant] = perf_counter() - began - sum(seconds)
-        if truth is not None:
-            done.confusion[self.variant] = confusion_matrices(truth, labels, len(self.classes))
-        if early.agreement < 1 and batch.start // len(batch.ids) % CHECK_EVERY == 0:
-            logits, _ = self.logits(batch, self.variant.decoding.suppress)
-            full, _ = self.decode(logits, self.variant, batch.size)
-            done.compared, done.agreed = full.size, int((full == labels).sum())
-        return done
-
     def _buffer(self, shape: tuple[int, int, int, int]) -> NDArray[np.float32]:
         size = int(np.prod(shape))
         held: NDArray[np.float32] | None = getattr(self._scratch, "logits", None)
@@ -334,8 +294,3 @@ def _check_untouched(
             f"{name} is a packed ensemble: strategy, weights, suppression and biases are built in; "
             "leave those options out, or name its members instead"
         )
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

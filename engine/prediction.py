@@ -40,6 +40,8 @@ class Predicted:
         compared: pixels that were predicted a second time by all members, to check an approximate early exit.
         agreed: how many of those got the same label.
         variant_seconds: time in each variant's fusion and decoding.
+        skipped: (index, id, reason) of images of the batch that could not be predicted; they are not in ``ids``.
+        clean_seconds: the part of the own variant's time that clean-up of small regions took.
     """
 
     start: int
@@ -52,3 +54,5 @@ class Predicted:
     compared: int = 0
     agreed: int = 0
     variant_seconds: dict[Variant, float] = field(default_factory=dict)
+    clean_seconds: float = 0.0
+    skipped: list[tuple[int, str, str]] = field(default_factory=list)

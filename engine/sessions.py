@@ -1,8 +1,4 @@
-"""Opens ONNX files, checks their contract, and runs batches into planar logits.
-
-One session is one thread: the pipeline runs batches side by side, which was measured a fifth faster than threads inside
-a session. All workers share the sessions.
-"""
+"""Opens ONNX files, checks their contract, and runs batches into planar logits; what runs them: engine.runtimes."""
 
 from __future__ import annotations
 
@@ -18,6 +14,8 @@ from numpy.typing import NDArray
 from engine.contract import LABELS, METADATA_KEY, ModelContract
 from engine.errors import ContractError, InputError, ModelError
 from engine.infer_contract import Ports, complete_contract
+from engine.runtimes import Session
+from engine.runtimes.onnxruntime import OnnxSession
 
 # A probability of 0 becomes this logit, log(2**-126): finite, so that one sure member cannot turn a sum into NaN.
 LEAST_PROBABILITY = np.float32(2.0**-126)
@@ -31,7 +29,7 @@ class Member:
         name: file name without suffix, or what the plan calls it.
         path: the file.
         contract: what it promises, completed by what the user stated.
-        session: the ONNX Runtime session.
+        session: the file, opened in a runtime.
         output_name: the output that is read.
         checksum: SHA-256 of the file, hexadecimal.
         grey_as_rgb: whether a grey image is repeated over the three channels the net takes.
@@ -40,7 +38,7 @@ class Member:
     name: str
     path: Path
     contract: ModelContract
-    session: Any
+    session: Session
     output_name: str
     checksum: str
     grey_as_rgb: bool = False
@@ -77,10 +75,30 @@ class Member:
         Raises:
             ModelError: the runtime fails, or the output has another shape than promised.
         """
-        maps = self._infer(prepared)
-        if self.contract.kind == "packed":
-            np.equal(_flat_labels(maps, out.shape, self.path), np.arange(out.shape[1])[:, None], out=out)
+        held = self.contract
+        if held.kind == "packed":
+            labels = _flat_labels(self.session.run(self.output_name, prepared), out.shape, self.path)
+            np.equal(labels, np.arange(out.shape[1])[:, None], out=out)
             return
+        planar = (
+            held.input_layout == held.output_layout == "NCHW"
+            and prepared.shape[2] * prepared.shape[3] == out[0, 0].size
+        )
+        planes = out.reshape(*out.shape[:2], *prepared.shape[2:]) if planar else None
+        maps = self.session.run(self.output_name, prepared, planes)
+        if maps is not planes:
+            self._copy(maps, out)
+        if held.activation == "probabilities":
+            _to_logits(out, specialist=held.kind in ("specialist", "specialists"))
+        if held.calibration is not None:
+            biases, temperatures = (np.asarray(values, np.float32)[:, None] for values in held.calibration)
+            out += biases
+            out /= temperatures
+
+    def _copy(self, maps: NDArray[Any], out: NDArray[np.float32]) -> None:
+        """Copy what a runtime put out elsewhere into the planar logits, once it has the promised shape."""
+        if maps.ndim != 4 or maps.dtype.kind != "f":
+            raise ModelError(f"{self.path} puts out {maps.dtype} of shape {maps.shape}; float of rank 4 is needed")
         if self.contract.output_layout == "NHWC":
             maps = maps.transpose(0, 3, 1, 2)
         batch, count, pixels = out.shape
@@ -90,22 +108,6 @@ class Member:
                 f"maps of {pixels} pixels: state --output-layout or export it again"
             )
         np.copyto(out.reshape(maps.shape), maps)
-        held = self.contract
-        if held.activation == "probabilities":
-            _to_logits(out, specialist=held.kind in ("specialist", "specialists"))
-        if held.calibration is not None:
-            biases, temperatures = (np.asarray(values, np.float32)[:, None] for values in held.calibration)
-            out += biases
-            out /= temperatures
-
-    def _infer(self, prepared: NDArray[np.float32]) -> NDArray[Any]:
-        try:
-            maps = self.session.run([self.output_name], {self.session.get_inputs()[0].name: prepared})[0]
-        except _runtime_errors() as error:
-            raise ModelError(f"{self.path} fails on a batch of shape {prepared.shape}: {_first_line(error)}") from None
-        if self.contract.kind != "packed" and (maps.ndim != 4 or maps.dtype.kind != "f"):
-            raise ModelError(f"{self.path} puts out {maps.dtype} of shape {maps.shape}; float of rank 4 is needed")
-        return np.asarray(maps)
 
 
 def open_member(
@@ -133,11 +135,11 @@ def open_member(
         raise InputError(f"no such model: {path}")
     stated = dict(stated or {})
     output_name = stated.pop("output_name", "")
-    session = _open_session(path)
+    session = OnnxSession(path)
     try:
-        carried = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        carried = session.raw.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         contract = None if carried is None else ModelContract.from_json(carried)
-        ports = _ports(session, output_name, packed=contract is not None and contract.kind == "packed")
+        ports = _ports(session.raw, output_name, packed=contract is not None and contract.kind == "packed")
         if contract is not None:
             ports.check(contract)
         else:
@@ -202,35 +204,6 @@ def check_range(pixels: NDArray[Any], members: Iterable[Member]) -> None:
             )
 
 
-def _open_session(path: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    onnxruntime.set_default_logger_severity(4)
-    try:
-        # Its fallback would print on stdout before it fails a second time.
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"], enable_fallback=0)
-    except _runtime_errors() as error:
-        raise ModelError(
-            f"cannot open {path} as an ONNX model ({_first_line(error)}): export or copy it again"
-        ) from None
-
-
-def _runtime_errors() -> tuple[type[BaseException], ...]:
-    """Return the exceptions of ONNX Runtime; they share no base of their own."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    own = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-    return (*own, RuntimeError, ValueError)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no reason given"])[0][:200]
-
-
 def _ports(session: Any, output_name: str, packed: bool) -> Ports:
     inputs, outputs = session.get_inputs(), session.get_outputs()
     output_name = LABELS if packed else output_name
@@ -254,13 +227,13 @@ def _ports(session: Any, output_name: str, packed: bool) -> Ports:
     return ports
 
 
-def _probe(session: Any, ports: Ports, image: NDArray[np.float32]) -> NDArray[np.float32]:
+def _probe(session: OnnxSession, ports: Ports, image: NDArray[np.float32]) -> NDArray[np.float32]:
     try:
-        return np.asarray(session.run([ports.output_name], {session.get_inputs()[0].name: image})[0])
-    except _runtime_errors() as error:
+        return np.asarray(session.run(ports.output_name, image))
+    except ModelError as error:
+        reason = str(error).partition(f"{image.shape}: ")[2]
         raise ContractError(
-            f"it fails on one image of shape {image.shape} ({_first_line(error)}): "
-            "check --input-layout and the images' size"
+            f"it fails on one image of shape {image.shape} ({reason}): check --input-layout and the images' size"
         ) from None
 
 

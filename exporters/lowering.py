@@ -96,7 +96,7 @@ def _reader(member: Member, images: npt.NDArray[Any]) -> Any:
             self._batches = self._prepared()
 
         def _prepared(self) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
-            name = member.session.get_inputs()[0].name
+            name = member.session.input_name
             for start in range(0, len(chosen), 8):
                 yield {name: member.prepare(images[chosen[start : start + 8]])}
 

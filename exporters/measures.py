@@ -101,7 +101,7 @@ def speed(first: Member, second: Member, images: npt.NDArray[Any], rounds: int =
         for member, batches, taken in zip((first, second), fed, seconds, strict=True):
             began = perf_counter()
             for batch in batches:
-                member.session.run([member.output_name], {member.session.get_inputs()[0].name: batch})
+                member.session.run(member.output_name, batch)
             if turn:  # the first round warms up
                 taken.append(perf_counter() - began)
     slow, fast = map(statistics.median, seconds)

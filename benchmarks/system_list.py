@@ -1,0 +1,158 @@
+"""The systems of the report (AN2DL second homework, ANNalyzers, 2024), and the members of the final ensemble.
+
+What the report calls each, the score it gives, and the arguments of `trainers` that train it here. What all share
+(data, folds, preset, learning rate) is added by :mod:`benchmarks.systems`. The report trains with the background in the
+loss; the members leave it out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KEEP = "--keep-background"
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the table.
+
+    Attributes:
+        name: file name of its network.
+        title: what the row says.
+        notebook: the report's notebook; empty for what the report does not have.
+        kaggle: the report's score on its test set, MIoU; None where it gives none.
+        arguments: of `trainers`, the command first.
+        epochs: how long it is trained.
+        needs: a system that is trained before it.
+        member: whether it is offered to the selection of the final ensemble.
+    """
+
+    name: str
+    title: str
+    notebook: str
+    kaggle: float | None
+    arguments: str
+    epochs: int = 15
+    needs: str = ""
+    member: bool = False
+
+    @property
+    def is_set(self) -> bool:
+        """Return whether it is a set of specialists: a folder of networks."""
+        return self.arguments.startswith("fit-specialists")
+
+
+def _report(
+    name: str, title: str, notebook: str, kaggle: float | None, arguments: str, epochs: int = 15, needs: str = ""
+) -> System:
+    return System(name, title, notebook, kaggle, f"{arguments} {KEEP}", epochs, needs)
+
+
+def _member(name: str, title: str, arguments: str, epochs: int, needs: str = "") -> System:
+    return System(name, title, "", None, arguments, epochs, needs, member=True)
+
+
+#: The mix of losses that cross-validation finds is put in the place of ``MIX``, the labelled images of the members in
+#: that of ``PSEUDO``.
+MIX, PSEUDO = "{mix}", "{pseudo}"
+
+SYSTEMS = (
+    _report("unet", "U-Net", "PrimoTentativo", 0.4098, "fit unet --augment none"),
+    _report("upp", "U-Net++", "UNet++", 0.4779, "fit unet_plus_plus --augment none"),
+    _report("upp-flips", "U-Net++, flips", "UNet++", 0.4955, "fit unet_plus_plus --augment flips"),
+    _report(
+        *("upp-weighted", "U-Net++, flips, weighted loss", "UNet++ Experiment", 0.50),
+        "fit unet_plus_plus --augment flips --loss weighted-cross-entropy",
+    ),
+    _report(
+        *("upp-dice", "U-Net++, flips, Dice", "UNet++ Experiment", 0.49),
+        "fit unet_plus_plus --augment flips --loss dice",
+    ),
+    _report(
+        *("upp-focal", "U-Net++, flips, focal", "UNet++ Experiment", None),
+        "fit unet_plus_plus --augment flips --loss focal",
+    ),
+    _report(
+        *("upp-boundary", "U-Net++, flips, boundary", "UNet++ Experiment", None),
+        "fit unet_plus_plus --augment flips --loss boundary",
+    ),
+    _report(
+        *("upp-mix", "U-Net++, flips, best mix of losses", "CrossValidation", 0.50),
+        f"fit unet_plus_plus --augment flips --loss {MIX}",
+    ),
+    _report("pan", "PAN", "PAN", 0.51, "fit pan --augment flips --option squeeze=false"),
+    _report(
+        *("pan-full", "PAN, squeeze-and-excitation, dropout, custom augmentation", "PAN", 0.53),
+        "fit pan --augment custom --dropout 0.1",
+    ),
+    _report("double", "two cascaded U-Nets, whole", "FeaturesFusion", 0.52, "fit double_unet --augment flips"),
+    _report(
+        *("double-first", "two cascaded U-Nets, first stage alone", "FeaturesFusion", None),
+        "fit double_unet --augment flips --stage first",
+        epochs=8,
+    ),
+    _report(
+        *("double-staged", "two cascaded U-Nets, one after the other", "FeaturesFusion", 0.52),
+        "fit double_unet --augment flips --stage second",
+        epochs=8,
+        needs="double-first",
+    ),
+    _report(
+        *("transformer", "U-Net, transformer bottleneck, gated skips", "Unet-Vgg16", 0.54),
+        "fit transformer_unet --augment flips",
+    ),
+    System("five", "five one-class networks", "FiveNets", 0.48, "fit-specialists --augment flips", 8),
+    _report("unet-short", "U-Net, flips, short", "UNet_post_processing", 0.61, "fit unet --augment flips", epochs=6),
+    _report("unet-long", "U-Net, flips, long", "UNet_post_processing", 0.70, "fit unet --augment flips", epochs=40),
+    System(
+        *("unet-left-out", "U-Net, flips, background left out of the loss", "", None),
+        "fit unet --augment flips",
+    ),
+    _member(
+        *("residual-zoo", "residual attention U-Net"),
+        "fit residual_attention_unet --loss cross-entropy+dice --augment mirror+jitter+translate+cutout "
+        "--oversample 0.3",
+        30,
+    ),
+    _member(
+        *("unet-zoo", "U-Net of 16 maps"),
+        "fit unet --option filters=16 --loss cross-entropy --augment custom+jitter --paste 0.3",
+        30,
+    ),
+    _member(
+        *("pan-zoo", "PAN"),
+        "fit pan --dropout 0.1 --loss dice+0.5*focal --augment mirror+jitter+translate+cutout",
+        30,
+    ),
+    _member(
+        *("unet-plus-plus-zoo", "U-Net++"),
+        "fit unet_plus_plus --loss dice+cross-entropy --augment flips-jitter+cutmix --oversample 0.3",
+        25,
+    ),
+    _member(
+        *("transformer-zoo", "transformer U-Net"),
+        "fit transformer_unet --loss cross-entropy --augment mirror+jitter+translate+rotate",
+        30,
+    ),
+    _member(
+        *("double-zoo", "two cascaded U-Nets"),
+        "fit double_unet --loss cross-entropy+dice --augment mirror+jitter+cutout",
+        20,
+    ),
+    _member(*("five-zoo", "five one-class networks"), "fit-specialists --augment mirror+jitter+translate", 12),
+)
+
+#: Networks trained on the images that the ensemble of the members above labelled, as well.
+STUDENTS = (
+    _member(
+        *("residual-pseudo-zoo", "residual attention U-Net, pseudo-labels"),
+        "fit residual_attention_unet --loss cross-entropy+dice --augment mirror+jitter+translate+cutout "
+        f"--extra {PSEUDO}",
+        15,
+    ),
+    _member(
+        *("unet-pseudo-zoo", "U-Net of 16 maps, pseudo-labels"),
+        f"fit unet --option filters=16 --loss cross-entropy --augment custom+jitter --paste 0.3 --extra {PSEUDO}",
+        15,
+    ),
+)

@@ -1,0 +1,214 @@
+"""Train, export and score every system of the report on the task's own file, and write the table.
+
+    python -m benchmarks.systems --data mars_for_students.npz --groups train_groups.npz --runs runs/
+
+One resumable command: a finished network is never trained again, an unfinished one goes on after its last epoch, and
+`--only NAME` takes single ones. Validation is by panorama, the same fold for all; pseudo-labels are of images that are
+in no fold. Needs the extras train, export and cleanup. About five to fifteen minutes a network on two cores in the
+preset `small`; `--quick` trains tiny networks for one epoch on a few tiles, to see that everything runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.system_list import MIX, PSEUDO, STUDENTS, SYSTEMS, System
+
+COMMON = "--learning-rate 0.002 --ema 0.99 --patience 0 --fold 0"
+# One candidate costs at most three folds of this; the first three are the losses alone.
+SEARCH = "--preset tiny --epochs 4 --folds 3 --trials 8 --threshold 0.2 --max-tiles 600"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run of this script keeps its things.
+
+    Attributes:
+        runs: the folder.
+        data: training tiles without outliers.
+        groups: panorama of each tile of the original file.
+        images: the file whose test images get pseudo-labels.
+        quick: tiny networks, one epoch, few tiles.
+        preset: size of the networks.
+    """
+
+    runs: Path
+    data: Path
+    groups: Path
+    images: Sequence[Path]
+    quick: bool
+    preset: str
+
+    @property
+    def validation(self) -> Path:
+        """Return the held-out tiles of the fold that all systems share."""
+        found = sorted(self.runs.glob("*.validation.npz")) + sorted(self.runs.glob("*/k0.validation.npz"))
+        if not found:
+            sys.exit(f"no network in {self.runs} is trained yet: leave --only out, or train one first")
+        return found[0]
+
+    def network(self, system: System) -> Path:
+        """Return the Keras archive of a system, of a set the first of them."""
+        return self.runs / system.name / "k0.keras" if system.is_set else self.runs / f"{system.name}.keras"
+
+    def onnx(self, system: System) -> Path:
+        """Return the exported file of a system."""
+        return self.runs / f"{system.name}.onnx"
+
+
+def call(module: str, *arguments: object) -> None:
+    """Run one of the command lines; leave with its message when it fails."""
+    words = [str(argument) for argument in arguments]
+    print("$", module, shlex.join(words), flush=True)
+    done = subprocess.run([sys.executable, "-m", f"{module}.cli", *words])
+    if done.returncode:
+        sys.exit(f"{module} {words[0]} failed with exit code {done.returncode}")
+
+
+def train(place: Place, system: System) -> None:
+    """Train one system, unless its network is there."""
+    if trained(place, system):
+        return
+    words = [fill(word, place) for word in shlex.split(system.arguments)]
+    out = place.runs / system.name if system.is_set else place.network(system)
+    if system.needs:
+        words += ["--from", str(place.runs / f"{system.needs}.keras")]
+    shared = [*shlex.split(COMMON), "--data", place.data, "--groups", place.groups]
+    shared += (
+        ["--preset", "tiny", "--epochs", 1, "--max-tiles", 60]
+        if place.quick
+        else [*("--preset", place.preset, "--epochs", system.epochs)]
+    )
+    checkpoint = list(place.runs.glob(f"{system.name}.checkpoint*"))
+    call("trainers", *words, *shared, *(["--resume"] if checkpoint and not system.is_set else []), "--out", out)
+
+
+def trained(place: Place, system: System) -> bool:
+    """Return whether all networks of a system are there."""
+    if not system.is_set:
+        return place.network(system).exists()
+    folder = place.runs / system.name
+    return len(list(folder.glob("k*.keras"))) == 5
+
+
+def fill(word: str, place: Place) -> str:
+    """Put what was found on the way in the place of a name in braces."""
+    if word == MIX:
+        return best_mix(place)
+    if word == PSEUDO:
+        return str(pseudo_labels(place))
+    return word
+
+
+def best_mix(place: Place) -> str:
+    """Return the mix of losses that cross-validation finds on the tiles outside the shared fold."""
+    import csv
+
+    folder = place.runs / "study"
+    table = folder / "candidates.csv"
+    rest, groups = place.runs / "rest.npz", place.runs / "rest_groups.npz"
+    if not (folder / "done").exists():
+        held = np.load(place.validation)["index"]
+        with np.load(place.data) as file:
+            images, labels, index = file["images"], file["labels"], file["index"]
+        kept = ~np.isin(index, held)
+        np.savez_compressed(rest, images=images[kept], labels=labels[kept])
+        with np.load(place.groups) as file:
+            np.savez(groups, groups=file[file.files[0]][index[kept]])
+        search = (
+            SEARCH.replace("--trials 8", "--trials 3").replace("--epochs 4", "--epochs 1") if place.quick else SEARCH
+        )
+        call(
+            *("trainers", "cross-validate", "unet_plus_plus", "--data", rest, "--groups", groups),
+            *("--augment", "flips", "--keep-background", "--learning-rate", 0.002, *shlex.split(search)),
+            *("--out", folder),
+        )
+        (folder / "done").touch()
+    with table.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return max(rows, key=lambda row: float(row["mean"] or 0))["loss"]
+
+
+def pseudo_labels(place: Place) -> Path:
+    """Return the tiles without labels as the members, fused, label them where they are sure."""
+    out = place.runs / "pseudo.npz"
+    if not out.exists():
+        unlabelled = place.runs / "unlabelled.npz"
+        images = []
+        for path in place.images:
+            with np.load(path) as file:
+                images.append(file["test_set"] if "test_set" in file.files else file[file.files[0]])
+        np.savez_compressed(unlabelled, images=np.concatenate(images))
+        models = [word for system in members(place) for word in ("--models", str(place.onnx(system)))]
+        call("trainers", "pseudo-label", *models, "--images", unlabelled, "--confidence", 0.7, "--out", out)
+    return out
+
+
+def members(place: Place) -> list[System]:
+    """Return the exported members that saw no pseudo-labels."""
+    return [system for system in SYSTEMS if system.member and place.onnx(system).exists()]
+
+
+def export(place: Place, system: System) -> None:
+    """Write the ONNX file of a trained system, unless it is there and no older."""
+    source, target = place.network(system), place.onnx(system)
+    if target.exists() and target.stat().st_mtime >= source.stat().st_mtime:
+        return
+    if system.is_set:
+        nets = sorted((place.runs / system.name).glob("k*.keras"))
+        shutil.rmtree(target.with_suffix(""), ignore_errors=True)
+        call("exporters", "specialists", *nets, "--tiles", place.validation, "--out", target, "--overwrite")
+    else:
+        call("exporters", "onnx", source, "--tiles", place.validation, "--out", target, "--overwrite")
+
+
+def clean(data: Path, runs: Path) -> Path:
+    """Return the training tiles without outliers, as an npz of images, labels and index."""
+    out = runs / "cleaned.npz"
+    if not out.exists():
+        call("trainers", "clean", "--data", data, "--out", out)
+    return out
+
+
+def main() -> None:
+    """Train what is asked for, then score everything there is."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="mars_for_students.npz")
+    parser.add_argument("--groups", type=Path, required=True, help="panorama of each training tile (npz)")
+    parser.add_argument("--unlabelled", type=Path, help="further images without labels (npz)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for networks and results")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="train this one alone; repeatable")
+    parser.add_argument("--no-training", action="store_true", help="score and tabulate what is there")
+    parser.add_argument("--preset", default="small", help="size of the networks")
+    parser.add_argument("--quick", action="store_true", help="tiny networks, to see that everything runs")
+    given = parser.parse_args()
+    known = {system.name: system for system in (*SYSTEMS, *STUDENTS)}
+    unknown = [name for name in given.only if name not in known]
+    if unknown:
+        parser.error(f"--only {unknown[0]}: choose from {', '.join(known)}")
+    given.runs.mkdir(parents=True, exist_ok=True)
+    images = [given.data, *([given.unlabelled] if given.unlabelled else [])]
+    place = Place(given.runs, clean(given.data, given.runs), given.groups, images, given.quick, given.preset)
+    for system in known.values():
+        if not given.no_training and (not given.only or system.name in given.only):
+            if system.needs and not trained(place, known[system.needs]):
+                train(place, known[system.needs])
+            train(place, system)
+        if trained(place, system):
+            export(place, system)
+    from benchmarks.system_scores import write_results
+
+    write_results(place, [system for system in known.values() if place.onnx(system).exists()])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""OpenVINO on the CPU: an optional second runtime for the same ONNX files."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import ModelError, PlanError
+from engine.runtimes import first_line, padded
+
+MISSING = "--runtime openvino needs OpenVINO: pip install 'maskfuse[openvino]'"
+HINTS = {"float32": "f32", "bf16": "bf16", "int8": "f32"}
+
+
+def load_openvino() -> Any:
+    """Import OpenVINO.
+
+    Raises:
+        PlanError: it is not installed.
+    """
+    try:
+        import openvino
+    except ImportError:
+        raise PlanError(MISSING) from None
+    return openvino
+
+
+def installed() -> bool:
+    """Return whether OpenVINO can be imported, without importing it."""
+    from importlib.util import find_spec
+
+    return find_spec("openvino") is not None
+
+
+def has_native_bf16() -> bool:
+    """Return whether this processor computes in bfloat16 by itself; elsewhere bf16 gains nothing."""
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class OpenVinoSession:
+    """A file in OpenVINO; attributes as :class:`engine.runtimes.Session`.
+
+    The graph is compiled for a fixed shape the first time a batch of that shape comes; a smaller batch is filled up.
+    Each thread has an infer request of its own, and each request one stream of one core: this was measured as fast as
+    the asynchronous queue, and it keeps the batch, its logits and their fusion on one core.
+    """
+
+    runtime = "openvino"
+    provider = "cpu"
+
+    def __init__(self, path: Path, precision: str = "float32", streams: int = 1) -> None:
+        """Read a file.
+
+        Args:
+            path: the ONNX file.
+            precision: ``float32``, ``bf16``, or ``int8`` for a quantised file.
+            streams: how many threads will run it at once.
+
+        Raises:
+            ModelError: OpenVINO cannot read it.
+            PlanError: OpenVINO is not installed.
+        """
+        openvino = load_openvino()
+        self.path, self.precision = path, precision
+        self._streams = max(1, streams)
+        try:
+            self._model = _core().read_model(path)
+        except RuntimeError as error:
+            raise _refusal(path, error) from None
+        self.input_name: str = self._model.inputs[0].get_any_name()
+        self._tensor = openvino.Tensor
+        self._lock = threading.Lock()
+        self._compiled: dict[tuple[int, ...], Any] = {}
+        self._local = threading.local()
+        self._requests: list[Any] = []
+        self._stopped = False
+
+    def run(self, output_name: str, prepared: NDArray[np.float32], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """See :meth:`engine.runtimes.Session.run`."""
+        count = len(prepared)
+        shape = self._shape_for(prepared.shape)
+        try:
+            request = self._request(shape)
+            request.set_input_tensor(self._tensor(padded(prepared, shape[0]), shared_memory=True))
+            if self._stopped:
+                raise ModelError(f"{self.path}: stopped")
+            request.infer()
+            found = request.get_tensor(output_name).data[:count]
+        except RuntimeError as error:
+            raise ModelError(f"{self.path} fails in OpenVINO on {prepared.shape}: {first_line(error)}") from None
+        if out is not None and out.shape == found.shape and out.dtype == found.dtype:
+            np.copyto(out, found)
+            return out
+        return np.array(found)
+
+    def _shape_for(self, wanted: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the smallest compiled shape that holds a batch, or the batch's own."""
+        fitting = [held for held in list(self._compiled) if held[1:] == wanted[1:] and held[0] >= wanted[0]]
+        return min(fitting, default=tuple(wanted))
+
+    def _request(self, shape: tuple[int, ...]) -> Any:
+        held: dict[tuple[int, ...], Any] | None = getattr(self._local, "requests", None)
+        if held is None:
+            held = self._local.requests = {}
+        if shape not in held:
+            with self._lock:
+                if shape not in self._compiled:
+                    self._compiled[shape] = self._compile(shape)
+                held[shape] = self._compiled[shape].create_infer_request()
+                self._requests.append(held[shape])
+        return held[shape]
+
+    def _compile(self, shape: tuple[int, ...]) -> Any:
+        settings = {
+            "INFERENCE_PRECISION_HINT": HINTS[self.precision],
+            "NUM_STREAMS": str(self._streams),
+            "INFERENCE_NUM_THREADS": str(self._streams),
+            "ENABLE_CPU_PINNING": "NO",
+        }
+        try:
+            model = self._model.clone()
+            model.reshape({model.inputs[0]: list(shape)})
+            return _core().compile_model(model, "CPU", settings)
+        except RuntimeError as error:
+            raise _refusal(self.path, error) from None
+
+    def stop(self) -> None:
+        """See :meth:`engine.runtimes.Session.stop`."""
+        self._stopped = True
+        for request in self._requests:
+            request.cancel()
+
+    def resume(self) -> None:
+        """See :meth:`engine.runtimes.Session.resume`."""
+        self._stopped = False
+
+
+def _refusal(path: Path, error: BaseException) -> ModelError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = (lines or ["no reason given"])[-1][:200]
+    return ModelError(f"OpenVINO cannot compile {path} ({told}): use --runtime onnxruntime")
+
+
+_held: list[Any] = []
+_opening = threading.Lock()
+
+
+def _core() -> Any:
+    """Return the one OpenVINO core of this process."""
+    with _opening:
+        if not _held:
+            _held.append(load_openvino().Core())
+    return _held[0]

@@ -1,0 +1,140 @@
+"""One run over a set of images: read ahead, a worker a core, results in the images' order, memory bounded."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.early_exit import EarlyExit, cheapest_first, run_early
+from engine.flow import Ahead
+from engine.images import Batch, Source
+from engine.labels import as_labels
+from engine.metrics import confusion_matrices
+from engine.prediction import Predicted, Variant
+from engine.regions import cleaned
+from engine.sessions import check_range
+
+if TYPE_CHECKING:
+    from engine.pipeline import Ensemble
+
+# With an approximate early exit, one batch in so many is predicted by all members too, to see how well the two agree.
+CHECK_EVERY = 16
+# Two batches a worker in flight: nobody waits, and memory stays bounded.
+IN_FLIGHT = 2
+
+Fed = tuple[Batch, NDArray[np.uint8] | None]
+
+
+@dataclass
+class Stream:
+    """One run; iterate over it once.
+
+    Attributes:
+        ensemble: the members and how they are fused.
+        images: what to predict.
+        labels: true label maps, or None.
+        variants: further ways to decode, scored beside the ensemble's own.
+        batch_size: images a worker takes at a time.
+        workers: threads.
+        read_seconds: processor time that reading took so far.
+    """
+
+    ensemble: Ensemble
+    images: Source
+    labels: Source | None
+    variants: Sequence[Variant]
+    batch_size: int
+    workers: int
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _reader: Ahead[Fed] | None = None
+
+    @property
+    def read_seconds(self) -> float:
+        """Return the processor time that reading took so far."""
+        return self._reader.seconds if self._reader is not None else 0.0
+
+    def __iter__(self) -> Iterator[Predicted]:
+        """Yield the batches' predictions in the images' order.
+
+        Raises:
+            EngineError: images or labels that do not fit, or a member that fails.
+        """
+        order: list[int] = []
+        pending: deque[Future[Predicted]] = deque()
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="maskfuse")
+        self._reader = Ahead(self._fed(), self.workers)
+        try:
+            for batch, truth in self._reader:
+                if batch.start == 0:
+                    check_range(batch.pixels, self.ensemble.nets)
+                if self.ensemble.early_exit is not None and not order:
+                    order = cheapest_first(self.ensemble, Batch(0, batch.ids[:1], batch.pixels[:1]))
+                pending.append(pool.submit(self._work, batch, truth, order))
+                if len(pending) > IN_FLIGHT * self.workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except KeyboardInterrupt:
+            self.ensemble.interrupt()
+            raise
+        finally:
+            self._ended.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            self.ensemble.resume()
+
+    def _fed(self) -> Iterator[Fed]:
+        truths = self.labels.batches(self.batch_size) if self.labels is not None else None
+        for batch in self.images.batches(self.batch_size):
+            truth = None
+            if truths is not None and self.labels is not None:
+                truth = as_labels(next(truths), len(self.ensemble.classes), self.labels.name)
+            yield batch, truth
+
+    def _work(self, batch: Batch, truth: NDArray[np.uint8] | None, order: list[int]) -> Predicted:
+        ensemble = self.ensemble
+        if ensemble.early_exit is not None:
+            return self._work_early(batch, truth, ensemble.early_exit, order)
+        # Without suppression first: decoding a suppressed variant overwrites what the specialists said.
+        asked = sorted({ensemble.variant, *self.variants}, key=lambda variant: bool(variant.decoding.suppress))
+        skip = frozenset.intersection(*(variant.decoding.suppress for variant in asked))
+        logits, seconds = ensemble.logits(batch, skip, self._ended)
+        runs = [len(batch.ids)] * len(ensemble.members)
+        done = Predicted(batch.start, batch.ids, np.empty((0, 0), np.uint8), member_seconds=seconds, member_runs=runs)
+        for variant in asked:
+            began = perf_counter()
+            labels, ties = ensemble.decode(logits, variant, batch.size, clean=False)
+            fused = perf_counter()
+            labels = cleaned(labels, variant.decoding, batch.size)
+            ended = perf_counter()
+            if variant == ensemble.variant:
+                done.labels, done.ties = labels, ties
+                done.clean_seconds = ended - fused
+            done.variant_seconds[variant] = ended - began
+            if truth is not None:
+                done.confusion[variant] = confusion_matrices(truth, labels, len(ensemble.classes))
+        return done
+
+    def _work_early(
+        self, batch: Batch, truth: NDArray[np.uint8] | None, early: EarlyExit, order: list[int]
+    ) -> Predicted:
+        began = perf_counter()
+        ensemble, own = self.ensemble, self.ensemble.variant
+        raw, runs, seconds = run_early(ensemble, batch, early, order)
+        labels = cleaned(raw, own.decoding, batch.size)
+        done = Predicted(batch.start, batch.ids, labels, member_seconds=seconds, member_runs=runs)
+        done.variant_seconds[own] = perf_counter() - began - sum(seconds)
+        if truth is not None:
+            done.confusion[own] = confusion_matrices(truth, labels, len(ensemble.classes))
+        if early.agreement < 1 and batch.start // len(batch.ids) % CHECK_EVERY == 0:
+            logits, _ = ensemble.logits(batch, own.decoding.suppress, self._ended)
+            full, _ = ensemble.decode(logits, own, batch.size)
+            done.compared, done.agreed = full.size, int((full == labels).sum())
+        return done

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 STORE = RESULTS / "systems.json"
 CONVENTIONS = ("keras-ignore", "labelled")
 Row = dict[str, Any]
-NOTE = """Validation tiles of one fold by panorama, never trained on. `raw` and `suppressed` are MIoU under `keras-ignore`,
-IoU of the classes is that of the suppressed masks under `labelled`. The report's scores are of its own test set, not of
-these tiles. Training times are as they came: several networks were trained side by side.
+NOTE = """Validation tiles of one fold by panorama, never trained on. `raw` and `suppressed` are MIoU under
+`keras-ignore`, IoU of the classes is that of the suppressed masks under `labelled`. The report's scores are of its own
+test set, not of these tiles. Training times are as they came: several networks were trained side by side.
 """
 
 

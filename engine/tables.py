@@ -24,7 +24,7 @@ SHOWN = ("keras-ignore", "labelled")
 def scores_table(outcome: Outcome, ensemble: Ensemble) -> Table:
     """Return a row for each member and strategy, raw and suppressed: images/s and MIoU; the best in bold."""
     suppress = ensemble.variant.decoding.suppress
-    table = _table(_title(outcome, ensemble))
+    table = plain_table(_title(outcome, ensemble))
     table.add_column("member\nor strategy", overflow="fold", min_width=max(map(len, STRATEGIES)))
     table.add_column("\nimages/s", justify="right")
     states = ["raw", "suppressed"] if suppress else ["raw"]
@@ -54,7 +54,8 @@ def scores_table(outcome: Outcome, ensemble: Ensemble) -> Table:
     return table
 
 
-def _table(title: str | None = None) -> Table:
+def plain_table(title: str | None = None) -> Table:
+    """Return an empty table in the style of all tables that the command line prints."""
     return Table(
         title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1)
     )
@@ -74,7 +75,7 @@ def _cell(value: float | None, best: float) -> Text:
 
 def classes_table(score: Score, names: Sequence[str], convention: str = "labelled") -> Table:
     """Return a row for each class: share of the counted pixels, IoU, precision, recall."""
-    table = _table(f"Classes ({convention})")
+    table = plain_table(f"Classes ({convention})")
     for title in ("class", "pixels", "IoU", "precision", "recall"):
         table.add_column(title, justify="left" if title == "class" else "right")
     iou = class_iou(score.confusion, convention, score.ignored_class)
@@ -90,7 +91,7 @@ def classes_table(score: Score, names: Sequence[str], convention: str = "labelle
 
 def conventions_table(score: Score, intervals: Mapping[str, Interval] | None = None) -> Table:
     """Return the MIoU under every convention, with its bootstrap interval where there is one."""
-    table = _table("MIoU by convention")
+    table = plain_table("MIoU by convention")
     table.add_column("convention")
     table.add_column("MIoU", justify="right")
     if intervals:
@@ -105,7 +106,7 @@ def conventions_table(score: Score, intervals: Mapping[str, Interval] | None = N
 
 def contracts_table(members: Sequence[Member]) -> Table:
     """Return a row for each model: what its contract promises; the classes stand below, once where all agree."""
-    table = _table()
+    table = plain_table()
     for title in ("model", "kind", "input", "output", "ignored", "size"):
         table.add_column(title, overflow="fold")
     listed: dict[tuple[str, ...], list[str]] = {}

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from engine import console
+from engine.cli.compare import compare
 from engine.cli.ensemble import ensemble
 from engine.cli.evaluate import evaluate
 from engine.cli.inspect import inspect
@@ -22,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for _command in (ensemble, evaluate, select, inspect):
+for _command in (ensemble, evaluate, select, compare, inspect):
     app.command()(_command)
 
 

@@ -1,0 +1,135 @@
+"""``engine compare``: every member and strategy against each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from engine.cli.options import AsJson, GreyAsRgb, Groups, Models, contract_fields
+from engine.console import with_options
+
+HOW = "How to compare"
+RUN = "How to run"
+
+
+@with_options(contract_fields, "stated")
+def compare(
+    models: Models = None,
+    input: Annotated[
+        str, typer.Option("--input", "-i", help="Images: .npz, .npz:KEY, .npy or a folder of pictures.")
+    ] = "",
+    labels: Annotated[
+        str, typer.Option(help="True masks of the same images. Without them: speed, agreement and class shares alone.")
+    ] = "",
+    groups: Groups = "",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Keep the run in this .npz, for engine report.")
+    ] = None,
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="What sorts, tunes and selects: keras-ignore, labelled, all, foreground or per-image. All five are "
+            "reported.",
+            rich_help_panel=HOW,
+        ),
+    ] = "keras-ignore",
+    suppress: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLASS",
+            help="Never predict this class when suppressed or tuned. Default: the one that the models ignore.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    no_suppress: Annotated[
+        bool, typer.Option("--no-suppress", help="Let every class be predicted.", rich_help_panel=HOW)
+    ] = False,
+    ablation: Annotated[
+        bool, typer.Option(help="Also add one step of the pipeline at a time.", rich_help_panel=HOW)
+    ] = True,
+    flips: Annotated[
+        str,
+        typer.Option(
+            help="Mirror images of the ablation's step: none, horizontal, vertical or both.", rich_help_panel=HOW
+        ),
+    ] = "horizontal",
+    folds: Annotated[int, typer.Option(help="Folds of the cross-fitting.", rich_help_panel=HOW)] = 5,
+    pixels: Annotated[int, typer.Option(help="Pixels to search biases and members on.", rich_help_panel=HOW)] = 50_000,
+    seed: Annotated[int, typer.Option(help="Of folds, sample and intervals.", rich_help_panel=HOW)] = 0,
+    gallery: Annotated[
+        int,
+        typer.Option(
+            help="Tiles kept for the report: so many worst, most disputed, and of the rarest class.",
+            rich_help_panel=HOW,
+        ),
+    ] = 8,
+    batch_size: Annotated[int, typer.Option(help="Images a worker takes at a time.", rich_help_panel=RUN)] = 4,
+    workers: Annotated[int, typer.Option(help="Threads; 0 means one a core.", rich_help_panel=RUN)] = 0,
+    limit: Annotated[int, typer.Option(help="Only the first so many images; 0 means all.", rich_help_panel=RUN)] = 0,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the members' logits while it runs. Default: the system's.", rich_help_panel=RUN),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run.", rich_help_panel=RUN)] = False,
+    as_json: AsJson = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print the results as CSV on stdout, a line a row and convention.")
+    ] = False,
+    grey_as_rgb: GreyAsRgb = False,
+    *,
+    stated: dict[str, Any],
+) -> None:
+    """Compare every member and every fusion strategy, raw, suppressed and tuned: score, interval, speed.
+
+    Members run once; their exact logits serve every strategy. Differences are to the best single member, on the same
+    images. Biases are found by cross-fitting: no image is scored by one that has seen it.
+
+    Examples:
+      engine compare -m models/ -i val.npz --labels val.npz --groups val.npz:groups -o run.npz
+
+      engine report run.npz --out report.html
+    """
+    import shlex
+    import sys
+
+    from engine.compare.command import compare as run_comparison
+    from engine.compare.options import CompareOptions
+    from engine.compare.show import print_comparison
+    from engine.errors import PlanError
+    from engine.job import Options
+    from engine.select.report import bars
+
+    if as_json and as_csv:
+        raise PlanError("--json and --csv: give one of them")
+    job = Options(
+        models=models or (),
+        input=input,
+        labels=labels,
+        suppress=suppress or (),
+        no_suppress=no_suppress,
+        limit=limit,
+        grey_as_rgb=grey_as_rgb,
+        stated=stated,
+    )
+    options = CompareOptions(
+        job,
+        out,
+        groups=groups,
+        metric=metric,
+        folds=folds,
+        pixels=pixels,
+        seed=seed,
+        flips=flips,
+        ablation=ablation,
+        gallery=gallery,
+        scratch=scratch,
+        batch_size=batch_size,
+        workers=workers,
+        overwrite=overwrite,
+        command=shlex.join(["engine", *sys.argv[1:]]),
+    )
+    with bars() as starting:
+        done = run_comparison(options, starting)
+    print_comparison(done, "json" if as_json else "csv" if as_csv else "table", out)

@@ -1,0 +1,115 @@
+"""One step at a time: what each part of the pipeline adds to the score, and what it costs in speed.
+
+Best single member, mean of all, suppression, flips, selection of members and weights, class bias, clean-up. Whatever is
+chosen by looking at labels (the last three) is cross-fitted: no image is scored by a choice that has seen it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.compare.intervals import Bootstrap, ends
+from engine.compare.result import Step
+from engine.compare.study import Counts, Study
+from engine.decode import Decoding
+from engine.prediction import Variant
+from engine.select.crossfit import Level, cross_fit
+from engine.select.pool import Choice
+from engine.select.report import describe
+from engine.select.sample import draw
+from engine.select.search import Settings
+
+TIMED_IMAGES = 32
+PLAIN, SELECTED, BIASED, CLEANED = 1, 2, 3, 5
+
+
+def ablation(
+    study: Study,
+    counts: dict[Variant, Counts],
+    best_raw: int,
+    bootstrap: Bootstrap,
+    flips: str,
+    advance: Callable[[], object] = lambda: None,
+) -> list[Step]:
+    """Measure the steps.
+
+    Args:
+        study: members, logits, truth and folds.
+        counts: of every plain variant.
+        best_raw: index of the member that scores best alone, raw.
+        bootstrap: the draws of all intervals.
+        flips: name of the flips; the step is left out for ``none``.
+        advance: called after each of the folds + 1 selections.
+    """
+    assert study.folds is not None
+    members, single = len(study.ensemble.members), Variant("mean-logit", Decoding(), best_raw)
+    mean = Variant("mean-prob", Decoding())
+    steps = [
+        (
+            "best single member",
+            study.ensemble.members[best_raw].name,
+            counts[single].matrices,
+            _rate(study, counts, single),
+        ),
+        ("+ mean of all", f"mean-prob of {members}", counts[mean].matrices, _rate(study, counts, mean)),
+    ]
+    if study.suppressed.suppress:
+        told = ", ".join(study.ensemble.classes[index] for index in sorted(study.suppressed.suppress))
+        steps.append(("+ suppression", told, counts[study.reference].matrices, _rate(study, counts, study.reference)))
+    pool = study.pool(turned=True)
+    sample = draw(pool, study.metric, study.folds, study.pixels, study.seed)
+    fitted = cross_fit(pool, sample, study.folds, Settings(seed=study.seed, threshold=False), advance=advance)
+    wanted = [(SELECTED, "+ selection"), (BIASED, "+ class bias")]
+    if study.store.turned is not None:
+        wanted.insert(0, (PLAIN, "+ flips"))
+    if find_spec("cc3d") is not None:
+        wanted.append((CLEANED, "+ clean-up"))
+    before: Level | None = None
+    for place, name in wanted:
+        level = fitted.levels[place]
+        kept = before is None or (level.choice, level.fold_choices) != (before.choice, before.fold_choices)
+        told = flips if place == PLAIN else describe(level.choice) if kept else "does not help: left out"
+        matrices = level.same if place == PLAIN else level.cross
+        steps.append((name, told, matrices.astype(np.int32), _choice_rate(study, level.choice)))
+        before = level
+    return _steps(steps, study.metric, bootstrap)
+
+
+def _steps(found: list[tuple[str, str, NDArray[np.int32], float]], metric: str, bootstrap: Bootstrap) -> list[Step]:
+    steps = []
+    before: NDArray[np.float64] | None = None
+    for name, detail, matrices, rate in found:
+        values = bootstrap.values(matrices)[metric]
+        change = (float("nan"),) * 3 if before is None else ends(values - before)
+        steps.append(Step(name, detail, *ends(values), *change, rate))
+        before = values
+    return steps
+
+
+def _rate(study: Study, counts: dict[Variant, Counts], variant: Variant) -> float:
+    """Return images/s of a run of a plain variant alone."""
+    store = study.store
+    members = store.plain_seconds if variant.member is None else [store.plain_seconds[variant.member]]
+    busy = sum(members) + counts[variant].seconds
+    return store.images * store.workers / busy if busy else float("nan")
+
+
+def _choice_rate(study: Study, choice: Choice) -> float:
+    """Return images/s of a run of a choice on flipped images, its fusion and decoding timed on a few images."""
+    store = study.store
+    pool = study.pool(turned=True)
+    tiles = study.all_tiles[:TIMED_IMAGES]
+    # Once for the pages of the store to be in memory, once to measure.
+    for _ in range(2):
+        began = perf_counter()
+        pool.labels(choice, tiles)
+        decoding = (perf_counter() - began) / len(tiles)
+    used = [study.ensemble.fusion_order[slot] for slot in choice.members]
+    seconds = store.turned_seconds if store.turned is not None else store.plain_seconds
+    busy = sum(seconds[index] for index in used) / store.images + decoding
+    return store.workers / busy if busy else float("nan")

@@ -1,0 +1,204 @@
+"""``engine compare``: from its options to a comparison; what can be refused is refused before a member runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine import console
+from engine.bootstrap import LEVEL
+from engine.compare.ablation import ablation
+from engine.compare.disagree import disagreement, reliability
+from engine.compare.facts import member_facts, provenance
+from engine.compare.gallery import choose, draw, rarest_class
+from engine.compare.intervals import Bootstrap
+from engine.compare.options import CompareOptions, check_ensemble, check_options
+from engine.compare.result import Comparison, Facts
+from engine.compare.rows import baselines, entries, estimated, find_best, plain_rows, trap_of
+from engine.compare.runfile import write_run
+from engine.compare.store import LogitStore
+from engine.compare.study import Study, count
+from engine.errors import InputError
+from engine.flips import named_flips
+from engine.groups import read_groups
+from engine.images import Source, open_source
+from engine.job import limited, open_ensemble
+from engine.labels import as_labels, check_match, open_labels
+from engine.metrics import CONVENTIONS
+from engine.pipeline import Ensemble
+from engine.plan import Plan, PlannedMember
+from engine.record import resolved_plan
+from engine.select.cache import fingerprint
+from engine.select.crossfit import assign_folds
+from engine.strategies import STRATEGIES, compile_ahead, not_compiled
+from engine.version import VERSION
+
+Starting = Callable[[str, int], Callable[[int], object]]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything opened and checked."""
+
+    ensemble: Ensemble
+    images: Source
+    truth: NDArray[np.uint8] | None
+    groups: NDArray[np.int64] | None
+    folds: NDArray[np.int64] | None
+
+
+def compare(options: CompareOptions, starting: Starting = lambda name, total: lambda count: None) -> Comparison:
+    """Compare all members and strategies; write the run file where one is asked for.
+
+    Args:
+        options: what to do.
+        starting: called with a name and a total for each long part; returns what to call as it advances.
+
+    Raises:
+        EngineError: the first thing that does not fit; nothing is written then.
+    """
+    check_options(options)
+    given = open_inputs(options)
+    compile_ahead(not_compiled(STRATEGIES))
+    turned = options.ablation and given.truth is not None and options.flips != "none"
+    with tempfile.TemporaryDirectory(prefix="maskfuse-", dir=options.scratch) as temporary:
+        store = LogitStore(Path(temporary), given.ensemble, len(given.images), given.images.size, turned)
+        advance = starting("running members", len(given.images))
+        store.fill(given.images, named_flips(options.flips)[1:], options.batch_size, options.workers, advance)
+        study = Study(
+            given.ensemble, store, given.truth, given.groups, given.folds, options.metric, options.pixels, options.seed
+        )
+        done = _compared(study, given.images, options, starting)
+    if options.out is not None:
+        write_run(options.out, done)
+    return done
+
+
+def open_inputs(options: CompareOptions) -> Inputs:
+    """Open images, labels, groups and members, and deal the folds.
+
+    Raises:
+        EngineError: the first thing that does not fit.
+    """
+    images = open_source(options.job.input)
+    labels = open_labels(options.job.labels) if options.job.labels else None
+    groups = read_groups(options.groups, len(images)) if options.groups else None
+    if labels is not None:
+        check_match(images, labels)
+    images = limited(images, options.job.limit)
+    plan = Plan(tuple(PlannedMember(spec, contract=options.job.stated) for spec in options.job.models))
+    ensemble = open_ensemble(plan, options.job, images)
+    check_ensemble(ensemble, len(images), labels is not None)
+    if labels is None:
+        return Inputs(ensemble, images, None, None, None)
+    if groups is not None:
+        groups = np.unique(groups[: len(images)], return_inverse=True)[1].astype(np.int64)
+        if groups.max() < 1:
+            raise InputError(
+                f"{options.groups}: all images are of one group; leave --groups out, or give two groups or more"
+            )
+    else:
+        console.say(
+            "warning: no --groups, so images are drawn one by one: intervals of tiles of one scene are too narrow"
+        )
+    limit = limited(labels, options.job.limit)
+    classes = len(ensemble.classes)
+    truth = np.concatenate([as_labels(batch, classes, labels.name) for batch in limit.batches(64)])
+    _check_counted(truth, ensemble.ignored_class, options)
+    dealt = len(truth) if groups is None else int(groups.max()) + 1
+    folds = assign_folds(truth, groups, min(options.folds, dealt), classes, options.seed)
+    return Inputs(ensemble, images, truth, groups, folds)
+
+
+def _check_counted(truth: NDArray[np.uint8], ignored: int | None, options: CompareOptions) -> None:
+    if ignored is not None and (truth == ignored).all():
+        raise InputError(
+            f"{options.job.labels}: every true label is the ignored class {ignored}: nothing can be scored"
+        )
+
+
+def _compared(study: Study, images: Source, options: CompareOptions, starting: Starting) -> Comparison:
+    advance = starting("decoding and tuning", 2)
+    counts = count(study, study.variants, study.all_tiles)
+    advance(1)
+    found = entries(study, counts)
+    advance(1)
+    bootstrap, steps, baseline = None, [], {}
+    if study.truth is not None:
+        bootstrap = Bootstrap(study.groups, len(study.truth), study.ensemble.ignored_class, study.seed)
+        values = [bootstrap.values(entry.counts.matrices) for entry in found]
+        order = sorted(range(len(found)), key=lambda i: -np.nan_to_num(values[i][study.metric][0], nan=-1))
+        found, values = [found[i] for i in order], [values[i] for i in order]
+        baseline = baselines(found, values)
+        rows = estimated(study, found, values, baseline)
+        if options.ablation:
+            advance = starting("adding step by step", int(study.folds.max()) + 2 if study.folds is not None else 1)
+            best_raw = next(e.variant.member for e in found if e.variant.member is not None and e.state == "raw")
+            steps = ablation(study, counts, best_raw, bootstrap, options.flips, lambda: advance(1))
+    else:
+        rows = plain_rows(study, found)
+    best = find_best(study, found)
+    differing = disagreement(study)
+    rarest = rarest_class(study, differing)
+    chosen = choose(study, found[best].counts.matrices, differing, rarest, options.gallery)
+    tiles, pictures = draw(study, images, chosen, found[best].variant, found[best].fold_biases, differing, rarest)
+    curves, curve_images = reliability(study) if study.truth is not None else ([], 0)
+    facts = Facts(
+        version=VERSION,
+        run_sha256=run_hash(study, images, options),
+        command=options.command,
+        **provenance(),
+        workers=study.store.workers,
+        images=len(images),
+        height=images.size[0],
+        width=images.size[1],
+        classes=list(study.ensemble.classes),
+        ignored_class=-1 if study.ensemble.ignored_class is None else study.ensemble.ignored_class,
+        suppressed=sorted(study.suppressed.suppress),
+        input=options.job.input,
+        labels=options.job.labels,
+        groups=0 if study.groups is None else int(study.groups.max()) + 1,
+        metric=study.metric,
+        folds=0 if study.folds is None else int(study.folds.max()) + 1,
+        level=LEVEL if bootstrap is not None else 0.0,
+        flips=options.flips,
+        rows=rows,
+        baseline=baseline,
+        trap=trap_of(study, found),
+        ablation=steps,
+        members=member_facts(study),
+        agreement=differing.agreement.tolist(),
+        disputed_by_class=differing.by_class.tolist(),
+        rarest=rarest,
+        curves=curves,
+        curve_images=curve_images,
+        fused=best,
+        tiles=tiles,
+    )
+    return Comparison(facts, pictures)
+
+
+def run_hash(study: Study, images: Source, options: CompareOptions) -> str:
+    """Return a SHA-256 of everything that decides the scores: members, images, labels, groups and options."""
+
+    def digest(array: NDArray[Any] | None) -> str:
+        return "" if array is None else hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+    told = {
+        "maskfuse": VERSION,
+        "plan": resolved_plan(study.ensemble),
+        "images": fingerprint(images),
+        "labels": digest(study.truth),
+        "groups": digest(study.groups),
+        "options": [options.metric, options.folds, options.pixels, options.seed, options.flips, options.ablation],
+        "conventions": CONVENTIONS,
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True, allow_nan=False).encode()).hexdigest()

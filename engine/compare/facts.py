@@ -1,0 +1,60 @@
+"""What stands beside the scores: the members and their contracts, the machine, the time."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from engine.compare.result import MemberFacts
+from engine.compare.study import Study
+from engine.members import Voter
+from engine.pipeline import available_cores
+
+
+def member_facts(study: Study) -> list[MemberFacts]:
+    """Return what a reader wants to know of each member, in the order given."""
+    store = study.store
+    return [
+        _member(voter, 1000 * store.plain_seconds[index] / store.images)
+        for index, voter in enumerate(study.ensemble.members)
+    ]
+
+
+def _member(voter: Voter, milliseconds: float) -> MemberFacts:
+    held = voter.contract
+    kind = held.architecture or held.kind
+    if voter.is_set and len(voter.nets) > 1:
+        kind = f"{len(voter.nets)} specialists" + (f" ({held.architecture})" if held.architecture else "")
+    size = f"{held.size[0]}x{held.size[1]}" if held.size else "any size"
+    return MemberFacts(
+        name=voter.name,
+        kind=kind,
+        files=[net.path.name for net in voter.nets],
+        sha256=voter.checksum,
+        megabytes=sum(net.path.stat().st_size for net in voter.nets) / 1e6,
+        input=f"{held.input_layout}, {size}, {held.channels} channel{'s' * (held.channels > 1)}",
+        scaling=f"x {held.scale:.6g}, mean {_listed(held.mean)}, std {_listed(held.std)}",
+        output=f"{held.output_layout}, {held.activation}",
+        milliseconds=milliseconds,
+    )
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)
+
+
+def provenance() -> dict[str, Any]:
+    """Return ``date`` (ISO 8601, UTC) and ``machine`` (processor, cores, system)."""
+    return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
+
+
+def machine() -> str:
+    """Return processor, cores and system in a few words."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text(errors="replace").splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {available_cores()} cores, {platform.system()}, Python {platform.python_version()}"

@@ -1,0 +1,123 @@
+"""The tiles a reader learns most from: where the fused mask is worst, members disagree most, the rarest class is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.bootstrap import mean_ious
+from engine.compare.disagree import Disagreement
+from engine.compare.result import REASONS, Pictures, TileFacts
+from engine.compare.study import Study
+from engine.compare.tune import Bias, biased
+from engine.images import Source
+from engine.prediction import Variant
+
+
+def rarest_class(study: Study, found: Disagreement) -> int:
+    """Return the class with the fewest pixels that has any, the ignored and suppressed ones aside."""
+    pixels = found.class_pixels.sum(axis=0).astype(np.float64)
+    aside = {study.ensemble.ignored_class, *study.suppressed.suppress} - {None}
+    if len(aside) < len(pixels):
+        pixels[[index for index in aside if index is not None]] = 0
+    pixels[pixels == 0] = np.inf
+    return int(pixels.argmin())
+
+
+def choose(
+    study: Study, matrices: NDArray[np.int32], found: Disagreement, rarest: int, most: int
+) -> list[tuple[int, list[str], float]]:
+    """Choose the tiles.
+
+    Args:
+        study: members and truth.
+        matrices: int32 (images, classes, classes) of the row that is shown; none without labels.
+        found: where members disagree.
+        rarest: id of the rarest class.
+        most: how many for each reason.
+
+    Returns:
+        Index, reasons and own score of each tile, in the order of the images; the score is NaN without labels.
+    """
+    alone = np.full(study.store.images, np.nan)
+    if len(matrices):
+        alone = mean_ious(matrices, "labelled", study.ensemble.ignored_class)
+    orders = {
+        "worst": np.argsort(np.where(np.isnan(alone), np.inf, alone), kind="stable")[: (~np.isnan(alone)).sum()],
+        "disputed": np.argsort(-found.disputed, kind="stable"),
+        "rarest": np.argsort(-found.class_pixels[:, rarest], kind="stable")[
+            : (found.class_pixels[:, rarest] > 0).sum()
+        ],
+    }
+    reasons: dict[int, list[str]] = {}
+    for reason in REASONS:
+        for index in orders[reason][:most].tolist():
+            reasons.setdefault(index, []).append(reason)
+    return [(index, reasons[index], float(alone[index])) for index in sorted(reasons)]
+
+
+def draw(
+    study: Study,
+    images: Source,
+    chosen: list[tuple[int, list[str], float]],
+    shown: Variant,
+    fold_biases: tuple[Bias, ...],
+    found: Disagreement,
+    rarest: int,
+) -> tuple[list[TileFacts], Pictures]:
+    """Decode the chosen tiles once more.
+
+    Args:
+        study: members, logits, truth.
+        images: where the pixels come from.
+        chosen: what :func:`choose` returned.
+        shown: the variant whose masks are shown as fused.
+        fold_biases: its biases where it is tuned, one a fold; empty else.
+        found: where members disagree.
+        rarest: id of the rarest class.
+    """
+    ensemble, (height, width) = study.ensemble, study.store.size
+    members = [Variant("mean-logit", study.suppressed, index) for index in range(len(ensemble.members))]
+    facts, fused, own = [], [], []
+    for index, reasons, score in chosen:
+        logits = study.store.read(np.array([index]))
+        variant = shown
+        if fold_biases and study.folds is not None:
+            variant = biased(shown, fold_biases[study.folds[index]])
+        own.append(np.stack([ensemble.decode(logits.copy(), each, study.store.size)[0][0] for each in members]))
+        fused.append(ensemble.decode(logits, variant, study.store.size)[0][0])
+        rare = found.class_pixels[index, rarest] / (height * width)
+        disputed = float((own[-1] != fused[-1]).mean())
+        facts.append(TileFacts(str(images.ids[index]), index, reasons, score, disputed, float(rare)))
+    tiles = [index for index, _, _ in chosen]
+    maps = (len(tiles), height, width)
+    pictures = Pictures(
+        _pixels(images, tiles),
+        np.zeros((0, height, width), np.uint8) if study.truth is None else study.truth[tiles].reshape(maps),
+        np.array(fused, np.uint8).reshape(maps),
+        np.array(own, np.uint8).reshape(len(tiles), len(members), height, width),
+    )
+    return facts, pictures
+
+
+def _pixels(images: Source, tiles: list[int]) -> NDArray[np.uint8]:
+    """Return uint8 (tiles, height, width, channels); values outside 0..255 are scaled to fit, image by image."""
+    wanted, held = set(tiles), []
+    for batch in images.batches(64):
+        held += [shown(batch.pixels[i]) for i in range(len(batch.ids)) if batch.start + i in wanted]
+        if len(held) == len(tiles):
+            break
+    return np.array(held, np.uint8).reshape(len(tiles), *images.size, images.channels)
+
+
+def shown(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return an image as uint8; values that do not fit, or that span no more than 0..1, are stretched to 0..255."""
+    if image.dtype == np.uint8:
+        return image
+    pixels = np.nan_to_num(image.astype(np.float64), posinf=0, neginf=0)
+    low, high = float(pixels.min()), float(pixels.max())
+    if low < 0 or high > 255 or high <= 1:
+        pixels = (pixels - low) * (255 / max(high - low, 1e-9))
+    return pixels.astype(np.uint8)

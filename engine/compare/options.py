@@ -1,0 +1,123 @@
+"""What ``engine compare`` is asked for, and what of it is refused before anything is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import OutputError, PlanError
+from engine.flips import named_flips
+from engine.images import split_key
+from engine.job import Options
+from engine.masks import check_replaceable
+from engine.metrics import CONVENTIONS
+from engine.pipeline import BATCH_SIZE, Ensemble
+
+PIXELS = 50_000
+FOLDS = 5
+GALLERY = 8
+MOST_GALLERY = 100
+# Confusion matrices of single images are kept, for the bootstrap: refuse what no memory would hold.
+MOST_COUNT_BYTES = 8 * 2**30
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """What the user asked for.
+
+    Attributes:
+        job: models, input, labels, suppression, limit and stated contract fields, as ``engine ensemble`` takes them.
+        out: the run file to write; None for none.
+        groups: file with the scene of each image; empty for none.
+        metric: the MIoU convention that sorts, tunes and selects.
+        folds: of the cross-fitting.
+        pixels: how many to search biases and members on.
+        seed: of folds, sample and bootstrap.
+        flips: mirror images of the ablation's step; ``none`` leaves the step out.
+        ablation: whether to add one step at a time.
+        gallery: tiles kept for the report, of each reason.
+        scratch: folder for the members' logits while it runs; None for the system's.
+        batch_size: images a worker takes at a time.
+        workers: threads; 0 for one a core.
+        overwrite: whether to replace the run file.
+        command: the command line, to repeat it.
+    """
+
+    job: Options
+    out: Path | None = None
+    groups: str = ""
+    metric: str = "keras-ignore"
+    folds: int = FOLDS
+    pixels: int = PIXELS
+    seed: int = 0
+    flips: str = "horizontal"
+    ablation: bool = True
+    gallery: int = GALLERY
+    scratch: Path | None = None
+    batch_size: int = BATCH_SIZE
+    workers: int = 0
+    overwrite: bool = False
+    command: str = ""
+
+
+def check_options(options: CompareOptions) -> None:
+    """Refuse what no file needs to be opened for.
+
+    Raises:
+        PlanError: naming the option and what is allowed.
+        OutputError: the run file cannot be written where it is wanted.
+    """
+    for needed, option in ((options.job.models, "--models"), (options.job.input, "--input")):
+        if not needed:
+            raise PlanError(f"{option} is missing: engine compare needs --models and --input, and --labels for scores")
+    if options.groups and not options.job.labels:
+        raise PlanError("--groups without --labels: groups are drawn for the intervals of scores; give the labels too")
+    if options.metric not in CONVENTIONS:
+        raise PlanError(f"unknown metric {options.metric!r}; allowed are {', '.join(CONVENTIONS)}")
+    named_flips(options.flips)
+    for option, value, least, most in (
+        ("--folds", options.folds, 2, 1000),
+        ("--pixels", options.pixels, 100, 10**8),
+        ("--gallery", options.gallery, 0, MOST_GALLERY),
+        ("--batch-size", options.batch_size, 1, 10**6),
+        ("--workers", options.workers, 0, 10**4),
+        ("--seed", options.seed, 0, 2**32 - 1),
+    ):
+        if not least <= value <= most:
+            raise PlanError(f"{option} {value}; allowed are {least} to {most}")
+    if options.scratch is not None and not options.scratch.is_dir():
+        raise PlanError(f"--scratch {options.scratch}: no such folder; make it first")
+    if options.out is not None:
+        _check_out(options.out, options)
+
+
+def _check_out(out: Path, options: CompareOptions) -> None:
+    if out.suffix.lower() != ".npz":
+        raise PlanError(f"--out {out}: the run is an .npz file")
+    if out.is_dir():
+        raise OutputError(f"--out {out} is a folder: name an .npz file")
+    check_replaceable(out, options.overwrite)
+    given = (("--input", options.job.input), ("--labels", options.job.labels), ("--groups", options.groups))
+    for option, source in given:
+        if source and out.resolve() == split_key(source)[0].resolve():
+            raise OutputError(f"{out} is what {option} reads: choose another name for the run")
+
+
+def check_ensemble(ensemble: Ensemble, images: int, scored: bool) -> None:
+    """Refuse members or images that cannot be compared.
+
+    Raises:
+        PlanError: saying why.
+    """
+    if ensemble.is_packed:
+        raise PlanError(
+            f"{ensemble.members[0].name} is a packed ensemble, which puts out labels alone: name its members instead"
+        )
+    if scored and images < 2:
+        raise PlanError("one labelled image: intervals and folds need two or more")
+    classes, rows = len(ensemble.classes), 3 * (len(ensemble.members) + 9)
+    if scored and images * rows * classes**2 * 8 > MOST_COUNT_BYTES:
+        raise PlanError(
+            f"{images:,} images of {classes} classes: their confusion matrices need more than "
+            f"{MOST_COUNT_BYTES / 2**30:.0f} GB of memory: compare on fewer with --limit"
+        )

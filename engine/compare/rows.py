@@ -1,0 +1,117 @@
+"""The rows of a comparison: each member and strategy in each state, with estimates against the best single member."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.compare.intervals import Values, ends
+from engine.compare.result import Estimate, Row
+from engine.compare.study import Counts, Study
+from engine.compare.tune import Bias, tune
+from engine.metrics import CONVENTIONS, find_trap
+from engine.prediction import Variant
+from engine.run import variant_name
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row in the making.
+
+    Attributes:
+        variant: how it decodes; a tuned one with the bias found on all images.
+        state: ``raw``, ``suppressed`` or ``tuned``.
+        counts: what it predicted.
+        fold_biases: of a tuned one, the bias each fold was decoded with.
+    """
+
+    variant: Variant
+    state: str
+    counts: Counts
+    fold_biases: tuple[Bias, ...] = ()
+
+
+def entries(study: Study, counts: dict[Variant, Counts]) -> list[Entry]:
+    """Return every member and strategy, raw, suppressed and (with labels) tuned."""
+    made = [Entry(v, "suppressed" if v.decoding.suppress else "raw", done) for v, done in counts.items()]
+    if study.truth is None:
+        return made
+    basis = [variant for variant in counts if variant.decoding.suppress == study.suppressed.suppress]
+    return [*made, *(Entry(done.variant, "tuned", done.counts, done.fold_biases) for done in tune(study, basis))]
+
+
+def rate(study: Study, entry: Entry) -> float:
+    """Return the images/s a run of this entry alone would reach, from the measured time of its parts."""
+    store = study.store
+    member = entry.variant.member
+    members = store.plain_seconds if member is None else [store.plain_seconds[member]]
+    busy = sum(members) + entry.counts.seconds
+    return store.images * store.workers / busy if busy else float("nan")
+
+
+def baselines(found: Sequence[Entry], values: Sequence[Values]) -> dict[str, int]:
+    """Return for each convention the index of the best row of a single member, in whatever state it is best.
+
+    The most demanding rival there is: it is picked after the fact, and may be suppressed and tuned as the strategies.
+    """
+    singles = [index for index, entry in enumerate(found) if entry.variant.member is not None]
+    return {
+        convention: max(singles, key=lambda index: np.nan_to_num(values[index][convention][0], nan=-1.0))
+        for convention in CONVENTIONS
+    }
+
+
+def estimated(study: Study, found: Sequence[Entry], values: Sequence[Values], baseline: dict[str, int]) -> list[Row]:
+    """Return the rows with their estimates."""
+    rows = []
+    for entry, own in zip(found, values, strict=True):
+        scores = {}
+        for convention in CONVENTIONS:
+            gain = own[convention] - values[baseline[convention]][convention]
+            scores[convention] = Estimate(*ends(own[convention]), *ends(gain))
+        rows.append(_row(study, entry, scores))
+    return rows
+
+
+def plain_rows(study: Study, found: Sequence[Entry]) -> list[Row]:
+    """Return the rows of a comparison without labels."""
+    return [_row(study, entry, {}) for entry in found]
+
+
+def _row(study: Study, entry: Entry, scores: dict[str, Estimate]) -> Row:
+    counts = entry.counts
+    pixels = max(int(counts.predicted.sum()), 1)
+    confusion: NDArray[np.int64] = counts.matrices.sum(axis=0, dtype=np.int64)
+    return Row(
+        variant_name(entry.variant, study.ensemble),
+        -1 if entry.variant.member is None else entry.variant.member,
+        entry.state,
+        rate(study, entry),
+        scores,
+        (counts.predicted / pixels).tolist(),
+        counts.agreed / pixels,
+        confusion.tolist() if len(counts.matrices) else [],
+        list(entry.variant.decoding.bias),
+        [list(bias) for bias in entry.fold_biases],
+    )
+
+
+def find_best(study: Study, found: Sequence[Entry]) -> int:
+    """Return which entry's masks to show as fused: the best strategy; without labels the suppressed mean."""
+    if study.truth is None:
+        return next(index for index, entry in enumerate(found) if entry.variant == study.reference)
+    return next(index for index, entry in enumerate(found) if entry.variant.member is None)
+
+
+def trap_of(study: Study, found: Sequence[Entry]) -> str:
+    """Say what the class-0 trap costs the best raw strategy; nothing where it costs nothing."""
+    if study.truth is None:
+        return ""
+    raw = next((e for e in found if e.variant.member is None and e.state == "raw"), None)
+    if raw is None:
+        return ""
+    trap = find_trap(raw.counts.matrices.sum(axis=0, dtype=np.int64), study.ensemble.ignored_class)
+    return "" if trap is None else f"{raw.variant.strategy}, raw: {trap}"

@@ -1,0 +1,139 @@
+"""A comparison as one .npz: ``metadata`` (JSON text) and the gallery's arrays; checked before it is believed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from engine.arrays import array_files
+from engine.compare.result import Comparison, Facts, Pictures
+from engine.errors import InputError, OutputError
+from engine.sidecar import NPZ_KEY
+
+SCHEMA = 1
+ARRAYS = ("images", "truth", "fused", "members")
+MOST_BYTES = 4 * 2**30
+KIND = "maskfuse comparison"
+
+
+def write_run(path: Path, done: Comparison) -> None:
+    """Write a comparison; the file appears whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
+    arrays = {name: getattr(done.pictures, name) for name in ARRAYS}
+    facts = plain(asdict(done.facts))
+    head = {"kind": KIND, "schema": SCHEMA, "content_sha256": _digest(facts, arrays), "facts": facts}
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        with partial.open("wb") as stream:
+            np.savez_compressed(stream, **{NPZ_KEY: np.array(json.dumps(head, allow_nan=False)), **arrays})
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path} ({error.strerror or error}): choose another place") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_run(path: Path) -> Comparison:
+    """Read a comparison.
+
+    Raises:
+        InputError: no such file, no run of ``engine compare``, of another version, damaged or changed by hand.
+    """
+    if path.is_dir() or path.suffix.lower() != ".npz":
+        raise InputError(f"{path} is no run: give the .npz that engine compare --out wrote")
+    found = array_files(path)
+    held = found.get(NPZ_KEY)
+    if held is None or held.dtype.kind != "U" or held.shape != ():
+        raise InputError(f"{path} is no run: give the .npz that engine compare --out wrote")
+    if sum(math.prod(array.shape) * array.dtype.itemsize for array in found.values()) > MOST_BYTES:
+        raise InputError(f"{path} would need more than {MOST_BYTES / 2**30:.0f} GB of memory: that is no run")
+    with np.load(path, allow_pickle=False) as archive:
+        head = _head(path, str(archive[NPZ_KEY]))
+        if not set(ARRAYS) <= set(found) or not all(found[name].dtype == np.uint8 for name in ARRAYS):
+            raise InputError(f"{path} lacks its pictures: it is damaged, run engine compare again")
+        arrays = {name: archive[name] for name in ARRAYS}
+    if head["content_sha256"] != _digest(head["facts"], arrays):
+        raise InputError(f"{path} is not as engine compare wrote it: damaged or changed, run engine compare again")
+    facts = _typed(Facts, head["facts"], str(path), "facts")
+    _check_shapes(path, facts, arrays)
+    return Comparison(facts, Pictures(**arrays))
+
+
+def plain(value: Any) -> Any:
+    """Return JSON types alone: NaN becomes None."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def _head(path: Path, text: str) -> dict[str, Any]:
+    try:
+        head = json.loads(text)
+    except (ValueError, RecursionError):
+        head = None
+    if not isinstance(head, dict) or head.get("kind") != KIND:
+        raise InputError(f"{path} is no run: give the .npz that engine compare --out wrote")
+    if head.get("schema") != SCHEMA:
+        raise InputError(
+            f"{path} is a run of schema {str(head.get('schema'))[:20]}, this version reads {SCHEMA}: "
+            "run engine compare again"
+        )
+    if not {"content_sha256", "facts"} <= set(head):
+        raise InputError(f"{path} is not as engine compare wrote it: damaged or changed, run engine compare again")
+    return head
+
+
+def _digest(facts: Any, arrays: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name in ARRAYS:
+        digest.update(f"{name}{arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    return digest.hexdigest()
+
+
+def _typed(kind: Any, value: Any, path: str, place: str) -> Any:
+    """Return JSON as the dataclasses it was made of; every field present and of its type."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if is_dataclass(kind) and isinstance(kind, type):
+        hints = get_type_hints(kind)
+        if isinstance(value, dict) and set(value) == {item.name for item in fields(kind)}:
+            return kind(**{name: _typed(hints[name], value[name], path, name) for name in hints})
+    elif origin is list and isinstance(value, list):
+        return [_typed(inner[0], item, path, place) for item in value]
+    elif origin is dict and isinstance(value, dict):
+        return {key: _typed(inner[1], item, path, place) for key, item in value.items()}
+    elif kind is float and (value is None or (isinstance(value, int | float) and not isinstance(value, bool))):
+        return math.nan if value is None else float(value)
+    elif kind in (int, str) and type(value) is kind:
+        return value
+    raise InputError(f"{path} is no run of this version ({place} is not what it should be): run engine compare again")
+
+
+def _check_shapes(path: Path, facts: Facts, arrays: dict[str, Any]) -> None:
+    tiles, size, classes = len(facts.tiles), (facts.height, facts.width), len(facts.classes)
+    wanted = {
+        "images": ((tiles, *size, 1), (tiles, *size, 3)),
+        "truth": ((tiles, *size), (0, *size)),
+        "fused": ((tiles, *size),),
+        "members": ((tiles, len(facts.members), *size),),
+    }
+    fits = all(arrays[name].shape in shapes for name, shapes in wanted.items())
+    known = all(int(arrays[name].max(initial=0)) < classes for name in ("truth", "fused", "members"))
+    inside = 0 <= facts.fused < len(facts.rows) and 0 <= facts.rarest < classes
+    inside = inside and all(0 <= index < len(facts.rows) for index in facts.baseline.values())
+    if not (fits and known and inside):
+        raise InputError(f"{path} contradicts itself: it is damaged, run engine compare again")

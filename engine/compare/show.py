@@ -1,0 +1,167 @@
+"""What ``engine compare`` prints: one table, the ablation, the same as JSON or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict
+from math import isnan
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from engine import console
+from engine.compare.result import Comparison, Estimate, Facts, Row
+from engine.compare.runfile import plain
+from engine.metrics import CONVENTIONS
+from engine.tables import plain_table
+
+# Terminals from this width on show every convention, narrower ones the metric alone.
+WIDE = 132
+# More shares of classes than that are left to JSON and CSV.
+MOST_SHARES = 6
+SHORT = {"raw": "raw", "suppressed": "suppr.", "tuned": "tuned"}
+
+
+def print_comparison(done: Comparison, form: str, out: Path | None) -> None:
+    """Print a comparison on stdout as ``table``, ``json`` or ``csv``, and remarks on stderr."""
+    facts = done.facts
+    if form == "json":
+        print(json.dumps(as_dict(facts), indent=2, allow_nan=False))
+    elif form == "csv":
+        print(as_csv(facts), end="")
+    else:
+        screen = console.stdout()
+        screen.print(rows_table(facts, screen.width) if facts.labels else unlabelled_table(facts))
+        if facts.ablation:
+            screen.print(ablation_table(facts))
+        if facts.labels and screen.width < WIDE:
+            console.say(f"other conventions than {facts.metric}: --json, --csv, or a terminal of {WIDE} columns")
+    if facts.trap:
+        console.say(f"warning: {facts.trap}")
+    if out is not None:
+        console.say(f"wrote {out}: engine report {out} makes a page of it")
+
+
+def verdict(gain: Estimate) -> str:
+    """Say in words whether a difference can be told from chance."""
+    if isnan(gain.gain_low):
+        return "cannot be told"
+    if gain.gain_low > 0:
+        return "better"
+    return "worse" if gain.gain_high < 0 else "may be chance"
+
+
+def rows_table(facts: Facts, width: int) -> Table:
+    """Return a row a member or strategy and state, the best first and marked."""
+    baseline = facts.rows[facts.baseline[facts.metric]]
+    drawn = f"{facts.groups:,} groups" if facts.groups else f"{facts.images:,} images"
+    table = plain_table(f"MIoU on {facts.images:,} images; {facts.level:.0%} intervals over {drawn}; the best first")
+    table.collapse_padding = True
+    table.add_column("member\nor strategy", overflow="fold", min_width=16)
+    table.add_column("\nstate", no_wrap=True)
+    table.add_column("\nimages/s", justify="right", no_wrap=True)
+    shown = sorted(CONVENTIONS if width >= WIDE else [facts.metric], key=lambda name: name != facts.metric)
+    best = {name: max((row.scores[name].value for row in facts.rows), default=0.0) for name in shown}
+    for name in shown:
+        table.add_column(name.replace("-", "-\n") if "-" in name else f"\n{name}", justify="right")
+        if name == facts.metric:
+            table.add_column("\ninterval", no_wrap=True)
+            table.add_column("difference to the\nbest single member", justify="right", no_wrap=True)
+    for index, row in enumerate(facts.rows):
+        cells = []
+        for name in shown:
+            found = row.scores[name]
+            cells.append(Text(_score(found.value), style="bold" if found.value == best[name] else ""))
+            if name == facts.metric:
+                cells += [Text(_ends(found)), Text("it is that one" if row is baseline else _gain(found))]
+        state = row.state if width >= WIDE else SHORT[row.state]
+        table.add_row(Text(row.name), state, f"{row.rate:,.0f}", *cells, style="" if index else "bold")
+    held = ", ".join(facts.classes[index] for index in facts.suppressed)
+    told = [f"best: {facts.rows[0].name}, {facts.rows[0].state}; best single member: {baseline.name}, {baseline.state}"]
+    if held:
+        told.append(f"{SHORT['suppressed'] if width < WIDE else 'suppressed'}: never predicting {held}; tuned likewise")
+    told.append(f"tuned: with class biases for {facts.metric}, cross-fitted in {facts.folds} folds")
+    table.caption, table.caption_justify = "\n".join(told), "left"
+    return table
+
+
+def ablation_table(facts: Facts) -> Table:
+    """Return a row a step."""
+    table = plain_table(f"One step at a time ({facts.metric})")
+    for title, justify in (
+        ("step", "left"),
+        ("", "left"),
+        ("MIoU", "right"),
+        ("change", "right"),
+        ("images/s", "right"),
+    ):
+        table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for step in facts.ablation:
+        change = "" if isnan(step.change) else f"{step.change:+.3f} [{step.change_low:+.3f},{step.change_high:+.3f}]"
+        table.add_row(step.name, Text(step.detail), _score(step.value), change, f"{step.rate:,.0f}")
+    table.caption = "selection, bias and clean-up are cross-fitted: each image by choices that have not seen its fold"
+    table.caption_justify = "left"
+    return table
+
+
+def unlabelled_table(facts: Facts) -> Table:
+    """Return speed, agreement with the mean of all, and class shares."""
+    table = plain_table(f"{facts.images:,} images without labels: speed, agreement with mean-prob, share of each class")
+    table.collapse_padding = True
+    table.add_column("member\nor strategy", overflow="fold", min_width=16)
+    table.add_column("\nstate", no_wrap=True)
+    for title in ("\nimages/s", "\nagrees"):
+        table.add_column(title, justify="right", no_wrap=True)
+    shown = range(len(facts.classes)) if len(facts.classes) <= MOST_SHARES else []
+    for index in shown:
+        table.add_column(Text(facts.classes[index]), justify="right", overflow="fold", max_width=6)
+    for row in facts.rows:
+        shares = [f"{row.share[index]:.1%}" for index in shown]
+        table.add_row(Text(row.name), SHORT[row.state], f"{row.rate:,.0f}", f"{row.agreement:.1%}", *shares)
+    return table
+
+
+def as_dict(facts: Facts) -> dict[str, object]:
+    """Return the comparison as plain JSON types; NaN is null."""
+    found: dict[str, object] = plain(asdict(facts))
+    for index, row in enumerate(found["rows"]):  # type: ignore[arg-type, var-annotated]
+        row["best"] = bool(facts.labels) and index == 0
+    return found
+
+
+def as_csv(facts: Facts) -> str:
+    """Return one line a member or strategy, state and convention; without labels one a member or strategy and state."""
+    text = io.StringIO()
+    write = csv.writer(text, lineterminator="\n").writerow
+    head = ["name", "kind", "state", "images_per_second", "agreement"]
+    scored = ["convention", "miou", "low", "high", "difference", "difference_low", "difference_high", "best"]
+    write([*head, *(scored if facts.labels else (f"share {name}" for name in facts.classes))])
+    for row in facts.rows:
+        start = [row.name, "strategy" if row.member < 0 else "member", row.state, f"{row.rate:.3f}"]
+        start.append(f"{row.agreement:.6f}")
+        if not facts.labels:
+            write([*start, *(f"{share:.6f}" for share in row.share)])
+        for convention, found in row.scores.items():
+            values = (found.value, found.low, found.high, found.gain, found.gain_low, found.gain_high)
+            numbers = ["" if isnan(value) else f"{value:.6f}" for value in values]
+            write([*start, convention, *numbers, "yes" if _is_best(facts, row, convention) else ""])
+    return text.getvalue()
+
+
+def _is_best(facts: Facts, row: Row, convention: str) -> bool:
+    return row is max(facts.rows, key=lambda other: -1.0 if isnan(value := other.scores[convention].value) else value)
+
+
+def _score(value: float) -> str:
+    return "-" if isnan(value) else f"{value:.4f}"
+
+
+def _ends(found: Estimate) -> str:
+    return "-" if isnan(found.low) else f"{found.low:.3f}-{found.high:.3f}"
+
+
+def _gain(found: Estimate) -> str:
+    return "-" if isnan(found.gain) else f"{found.gain:+.3f} [{found.gain_low:+.3f},{found.gain_high:+.3f}]"

@@ -1,0 +1,135 @@
+"""The members' logits of all images, exact, on disk: each member runs once, everything else reads them again.
+
+float32, not rounded: a score out of the store is the score ``engine ensemble`` gives. One thread pool runs the batches
+side by side, as the pipeline does.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import OutputError
+from engine.flips import flipped
+from engine.images import Batch, Source
+from engine.pipeline import Ensemble, available_cores
+from engine.sessions import check_range, check_sample
+
+Logits = NDArray[np.float32]
+# Room to leave on the disk.
+SPARE_BYTES = 2**28
+
+
+class LogitStore:
+    """Logits of every member on every image, plain and (where flips are asked for) averaged over mirror images.
+
+    Attributes:
+        plain: float32 (members, images, classes, pixels), members in the ensemble's own order of fusion.
+        turned: the same, averaged over the mirror images; None without flips.
+        plain_seconds: time of each member (in the order given) on the plain images, summed over workers.
+        turned_seconds: likewise on the plain and the mirror images together.
+        images: how many images there are.
+        workers: how many threads ran.
+    """
+
+    def __init__(self, folder: Path, ensemble: Ensemble, images: int, size: tuple[int, int], turned: bool) -> None:
+        """Make the files.
+
+        Raises:
+            OutputError: the disk has no room for them.
+        """
+        shape = (len(ensemble.members), images, len(ensemble.classes), size[0] * size[1])
+        needed = int(np.prod(shape)) * 4 * (2 if turned else 1)
+        free = shutil.disk_usage(folder).free
+        if needed + SPARE_BYTES > free:
+            raise OutputError(
+                f"the members' logits need {needed / 1e9:,.1f} GB in {folder}, {free / 1e9:,.1f} GB are free: "
+                "name a roomier folder with --scratch, or compare on fewer images with --limit"
+            )
+        self.ensemble, self.size, self.images = ensemble, size, images
+        self.plain = _array(folder / "plain.npy", shape)
+        self.turned = _array(folder / "turned.npy", shape) if turned else None
+        self.plain_seconds = [0.0] * shape[0]
+        self.turned_seconds = [0.0] * shape[0]
+        self.workers = 1
+
+    def fill(
+        self,
+        images: Source,
+        flips: Sequence[tuple[bool, bool]],
+        batch_size: int,
+        workers: int,
+        advance: Callable[[int], object],
+    ) -> None:
+        """Run every member on every image.
+
+        Args:
+            images: what to predict.
+            flips: the mirror images after the plain one.
+            batch_size: images a worker takes at a time.
+            workers: threads; 0 for one a core.
+            advance: called with a number of images as they are done.
+
+        Raises:
+            EngineError: images the members cannot take, or a member that fails.
+        """
+        nets = [net for voter in self.ensemble.members for net in voter.nets]
+        for net in nets:
+            check_sample(net, (*images.size, images.channels))
+        self.workers = workers or available_cores()
+        pending: deque[Future[tuple[int, list[float], list[float]]]] = deque()
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="maskfuse")
+        try:
+            for batch in images.batches(batch_size):
+                if batch.start == 0:
+                    check_range(batch.pixels, nets)
+                pending.append(pool.submit(self._run, batch, flips))
+                if len(pending) > 2 * self.workers:
+                    advance(self._account(pending.popleft().result()))
+            while pending:
+                advance(self._account(pending.popleft().result()))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def read(self, tiles: NDArray[np.int64], turned: bool = False) -> Logits:
+        """Return float32 (members, tiles, classes, pixels), a copy that may be written to."""
+        held = self.turned if turned and self.turned is not None else self.plain
+        return np.ascontiguousarray(np.asarray(held[:, tiles]))
+
+    def _run(self, batch: Batch, flips: Sequence[tuple[bool, bool]]) -> tuple[int, list[float], list[float]]:
+        """Store a batch; return the number of its images and each member's seconds, plain and in all."""
+        here = slice(batch.start, batch.start + len(batch.ids))
+        logits, plain = self.ensemble.logits(batch)
+        self.plain[:, here] = logits
+        total = list(plain)
+        if self.turned is not None:
+            mean = logits.copy()
+            planes = mean.reshape(*mean.shape[:3], *batch.size)
+            for flip in flips:
+                mirrored, seconds = self.ensemble.logits(
+                    Batch(batch.start, batch.ids, np.ascontiguousarray(flipped(batch.pixels, flip, rows=1)))
+                )
+                planes += flipped(mirrored.reshape(planes.shape), flip, rows=3)
+                total = [a + b for a, b in zip(total, seconds, strict=True)]
+            mean *= np.float32(1 / (1 + len(flips)))
+            self.turned[:, here] = mean
+        return len(batch.ids), plain, total
+
+    def _account(self, done: tuple[int, list[float], list[float]]) -> int:
+        count, plain, total = done
+        self.plain_seconds = [a + b for a, b in zip(self.plain_seconds, plain, strict=True)]
+        self.turned_seconds = [a + b for a, b in zip(self.turned_seconds, total, strict=True)]
+        return count
+
+
+def _array(path: Path, shape: tuple[int, ...]) -> Logits:
+    try:
+        return np.lib.format.open_memmap(path, "w+", np.float32, shape)
+    except OSError as error:
+        raise OutputError(f"cannot write {path} ({error.strerror or error}): name a folder with --scratch") from None

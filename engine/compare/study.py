@@ -1,0 +1,163 @@
+"""What all parts of a comparison look at, and the one way they turn stored logits into labels and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.compare.store import LogitStore
+from engine.decode import Decoding
+from engine.metrics import confusion_matrices
+from engine.pipeline import Ensemble
+from engine.prediction import Variant
+from engine.run import every_variant
+from engine.select.pool import Pool
+
+BATCH = 8
+Done = TypeVar("Done")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Members, their logits and the truth.
+
+    Attributes:
+        ensemble: the members; its own variant decides what is suppressed.
+        store: their logits.
+        truth: uint8 (images, pixels), or None.
+        groups: int64 (images,) scene of each image, or None.
+        folds: int64 (images,) fold of each image, or None without labels.
+        metric: the convention that sorts, tunes and selects.
+        pixels: how many to search on.
+        seed: of sample and bootstrap.
+    """
+
+    ensemble: Ensemble
+    store: LogitStore
+    truth: NDArray[np.uint8] | None
+    groups: NDArray[np.int64] | None
+    folds: NDArray[np.int64] | None
+    metric: str
+    pixels: int
+    seed: int
+
+    @property
+    def classes(self) -> int:
+        """Return the number of classes."""
+        return len(self.ensemble.classes)
+
+    @property
+    def suppressed(self) -> Decoding:
+        """Return the decoding of the state ``suppressed``; of ``raw`` where no class is suppressed."""
+        return Decoding(self.ensemble.variant.decoding.suppress)
+
+    @property
+    def reference(self) -> Variant:
+        """Return the variant that agreement is measured against: the suppressed mean of probabilities."""
+        return Variant("mean-prob", self.suppressed)
+
+    @property
+    def variants(self) -> list[Variant]:
+        """Return each member alone and each strategy, raw and (where a class is suppressed) suppressed."""
+        return every_variant(self.ensemble)
+
+    @property
+    def all_tiles(self) -> NDArray[np.int64]:
+        """Return the index of every image."""
+        return np.arange(self.store.images)
+
+    def pool(self, turned: bool = False) -> Pool:
+        """Return the members as ``engine select`` takes them, with exact logits in place of rounded ones."""
+        assert self.truth is not None
+        held = self.store.turned if turned and self.store.turned is not None else self.store.plain
+        voters = [self.ensemble.members[index] for index in self.ensemble.fusion_order]
+        return Pool(
+            voters,
+            list(held),
+            self.truth,
+            self.groups,
+            self.store.size,
+            self.ensemble.classes,
+            self.ensemble.ignored_class,
+            self.suppressed.suppress,
+        )
+
+    def in_batches(self, tiles: NDArray[np.int64], work: Callable[[NDArray[np.int64]], Done]) -> Iterator[Done]:
+        """Yield what ``work`` makes of each few images, in order; batches run side by side."""
+        parts = [tiles[start : start + BATCH] for start in range(0, len(tiles), BATCH)]
+        with ThreadPoolExecutor(self.store.workers) as pool:
+            yield from pool.map(work, parts)
+
+
+@dataclass
+class Counts:
+    """What a variant predicted.
+
+    Attributes:
+        matrices: int32 (images, classes, classes), rows are the truth; (0, classes, classes) without labels.
+        predicted: int64 (classes,), pixels predicted as each class.
+        agreed: pixels with the label of the reference.
+        seconds: time in fusion and decoding, summed over workers.
+    """
+
+    matrices: NDArray[np.int32]
+    predicted: NDArray[np.int64]
+    agreed: int
+    seconds: float
+
+
+def count(study: Study, variants: Sequence[Variant], tiles: NDArray[np.int64]) -> dict[Variant, Counts]:
+    """Decode images with every variant and count the labels.
+
+    Args:
+        study: members, logits, truth.
+        variants: how to decode.
+        tiles: int64, which images.
+    """
+    # Without suppression first: decoding a suppressed variant overwrites what the specialists said.
+    asked = sorted({study.reference, *variants}, key=lambda variant: bool(variant.decoding.suppress))
+    classes = study.classes
+
+    def work(part: NDArray[np.int64]) -> dict[Variant, tuple[NDArray[np.uint8], float]]:
+        logits = study.store.read(part)
+        found = {}
+        for variant in asked:
+            began = perf_counter()
+            labels, _ = study.ensemble.decode(logits, variant, study.store.size)
+            found[variant] = labels, perf_counter() - began
+        return found
+
+    def counted(part: NDArray[np.int64]) -> dict[Variant, Counts]:
+        found = work(part)
+        reference = found[study.reference][0]
+        none = np.zeros((0, classes, classes), np.int32)
+        return {
+            variant: Counts(
+                none
+                if study.truth is None
+                else confusion_matrices(study.truth[part], labels, classes).astype(np.int32),
+                np.bincount(labels.ravel(), minlength=classes),
+                int((labels == reference).sum()),
+                seconds,
+            )
+            for variant, (labels, seconds) in found.items()
+        }
+
+    parts = list(study.in_batches(tiles, counted))
+    return {variant: joined([part[variant] for part in parts]) for variant in dict.fromkeys(variants)}
+
+
+def joined(parts: Sequence[Counts]) -> Counts:
+    """Return the counts of several sets of images as one, in that order."""
+    return Counts(
+        np.concatenate([part.matrices for part in parts]),
+        np.sum([part.predicted for part in parts], axis=0),
+        sum(part.agreed for part in parts),
+        sum(part.seconds for part in parts),
+    )

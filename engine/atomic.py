@@ -1,9 +1,13 @@
-"""Small text files that appear whole or not at all."""
+"""Files that appear whole or not at all, and what a killed process leaves of them."""
 
 from __future__ import annotations
 
+import glob
 import os
+import shutil
 from pathlib import Path
+
+from engine.journal import sync_folder
 
 
 def write_text(path: Path, text: str) -> None:
@@ -19,3 +23,43 @@ def write_text(path: Path, text: str) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def clear_left_over(goal: Path, mark: str) -> None:
+    """Remove what killed processes have left beside a goal; those that live keep theirs.
+
+    Args:
+        goal: the output.
+        mark: ``partial`` for what is half-written, ``replaced`` for an output whose successor is in place by now.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    for name in (goal.name, f"{goal.name}.json"):
+        for path in goal.parent.glob(glob.escape(f".{name}.{mark}-") + "*"):
+            if _is_dead(path.name.rpartition("-")[2]):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _is_dead(number: str) -> bool:
+    """Return whether no process has this number; False where that cannot be told."""
+    if not number.isdecimal() or int(number) >= 1 << 31 or os.name == "nt":
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def sync_output(goal: Path) -> None:
+    """Bring a finished output and its name to disk.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    if goal.is_dir() and hasattr(os, "sync"):
+        os.sync()  # thousands of files: one call for all of them
+    sync_folder(goal.parent)

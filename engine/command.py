@@ -4,47 +4,147 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
+import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from engine import console
+from engine.atomic import write_text
+from engine.durable import DurableRun
+from engine.errors import OutputError
+from engine.feed import Feed, rest_of
 from engine.job import Job
 from engine.masks import open_writer
 from engine.metrics import find_trap
+from engine.outcome import Outcome
+from engine.prediction import Predicted, Variant
 from engine.preview import draw
 from engine.record import run_record
-from engine.run import Outcome, as_dict, early_exit_summary, every_variant, preview_tiles, run
+from engine.resume import incomplete_goal, is_complete, run_folder, run_header, skipped_list
+from engine.run import as_dict, early_exit_summary, every_variant, preview_tiles, run
 from engine.strategies import STRATEGIES, compile_ahead, not_compiled
 from engine.tables import scores_table
+
+# What shells expect of a program that SIGTERM ended: 128 + SIGTERM.
+TERMINATED = 143
+# Some images could not be predicted and were left out, as --on-bad-image skip allows.
+INCOMPLETE = 3
 
 
 def run_job(job: Job, batch_size: int, workers: int, overwrite: bool) -> Outcome:
     """Predict, score, write the masks and the picture.
 
     Raises:
-        EngineError: the images, the labels, a member or the disk fails; nothing is left half-written.
+        EngineError: the images, the labels, a member or the disk fails; the output is then not there, and of a run
+            that was long enough the finished images are kept for ``--resume``.
     """
     assert job.output is not None
+    header = run_header(job.ensemble, job.images, job.input_sha256, job.labels_sha256)
+    if job.resume and not run_folder(job.output).exists():
+        for goal in (job.output, incomplete_goal(job.output)):
+            if is_complete(goal, header):
+                console.say(f"{goal} is complete: nothing to resume")
+                return Outcome.empty(job.ensemble)
+        console.say("nothing to resume: starting with the first image")
     scored = job.labels is not None and job.ensemble.early_exit is None
     variants = every_variant(job.ensemble) if scored else []
     _compile({job.ensemble.variant.strategy, *(variant.strategy for variant in variants)})
-    record = run_record(job.ensemble, images=len(job.images))
-    writer = open_writer(job.output, job.images.ids, job.images.size, len(job.ensemble.classes), overwrite, record)
-    with writer, _progress(len(job.images)) as advance:
-        outcome = run(job.ensemble, job.images, writer, job.labels, variants, batch_size, workers, advance)
-    rate = outcome.images / outcome.seconds
-    console.say(f"wrote {job.output}: {outcome.images:,} masks in {outcome.seconds:.1f} s, {rate:,.0f} images/s")
+    header["overwrite"] = overwrite
+    with _stoppable(), DurableRun(job.output, job.ensemble, variants, header, job.resume) as work:
+        try:
+            outcome, goal = _predict(job, work, variants, batch_size, workers)
+        except (KeyboardInterrupt, SystemExit):
+            work.keep()
+            if work.done:
+                console.say(work.kept())
+            raise
+        work.finish(goal)
+    new = outcome.images - outcome.resumed
+    before = f" ({outcome.resumed:,} of them by the run before)" if outcome.resumed else ""
+    rate = f", {new / outcome.seconds:,.0f} images/s" if new else ""
+    console.say(f"wrote {goal}: {outcome.images:,} masks{before} in {outcome.seconds:.1f} s{rate}")
     if job.preview is not None:
         draw(preview_tiles(job.ensemble, job.images, job.labels), job.ensemble.classes, job.preview)
         console.say(f"wrote {job.preview}")
     return outcome
 
 
-def report(job: Job, outcome: Outcome, as_json: bool) -> None:
-    """Print the results on stdout and the class-0 trap on stderr."""
+def _predict(
+    job: Job, work: DurableRun, variants: Sequence[Variant], batch_size: int, workers: int
+) -> tuple[Outcome, Path]:
+    """Predict what is left to do and write all masks; return what came of it and where the masks are."""
+    assert job.output is not None
+    done = work.done
+    if done:
+        console.say(f"resuming behind {done:,} of {len(job.images):,} images")
+    images = rest_of(job.images, done)
+    labels = rest_of(job.labels, done) if job.labels is not None else None
+    predict = partial(run, job.ensemble, images, None, labels, variants, batch_size, workers)
+    with _progress(len(job.images), done) as advance:
+        if job.bad is None:
+            with _writing(job, work, []) as feed:
+
+                def record(part: Predicted) -> None:
+                    work.record(part)
+                    feed.write(part.labels)
+
+                outcome = predict(advance, record)
+        else:
+            # Which images the file will hold is known at the end alone.
+            outcome = predict(advance, work.record, job.bad)
+            work.seal()
+            with _writing(job, work, [*work.outcome.skipped, *outcome.skipped]):
+                pass
+    outcome.add(work.outcome)
+    outcome.resumed = work.outcome.images
+    outcome.skipped.sort()
+    return outcome, incomplete_goal(job.output) if outcome.skipped else job.output
+
+
+@contextlib.contextmanager
+def _writing(job: Job, work: DurableRun, skipped: Sequence[tuple[int, str, str]]) -> Iterator[Feed]:
+    """Open the writer and hand it what the shards hold; leaving puts the output in its place."""
+    assert job.output is not None
+    left_out = {index for index, _, _ in skipped}
+    ids: Sequence[str] = job.images.ids
+    more: dict[str, Any] = {"images": len(ids), "input_sha256": job.input_sha256}
+    goal = job.output
+    if left_out:
+        goal, more["skipped"] = incomplete_goal(goal), len(left_out)
+        ids = [name for index, name in enumerate(ids) if index not in left_out]
+        _write_skipped(skipped_list(job.output), skipped)
+    record = run_record(job.ensemble, **more)
+    # What stands there was allowed to be replaced when the job was checked.
+    writer = open_writer(goal, ids, job.images.size, len(job.ensemble.classes), job.replace, record)
+    with writer:
+        feed = Feed(writer, ids, int(np.prod(job.images.size)))
+        for labels in work.replay():
+            feed.write(labels)
+        yield feed
+        feed.flush()
+        work.placing()
+
+
+def _write_skipped(path: Path, skipped: Sequence[tuple[int, str, str]]) -> None:
+    rows = [
+        f"{index}\t{console.one_line(name)}\t{console.one_line(reason)}\n" for index, name, reason in sorted(skipped)
+    ]
+    try:
+        write_text(path, "index\tid\treason\n" + "".join(rows))
+    except OSError as error:
+        raise OutputError(f"cannot write {path} ({error.strerror or error}): make space") from None
+
+
+def report(job: Job, outcome: Outcome, as_json: bool) -> int:
+    """Print the results on stdout and the class-0 trap on stderr; return the exit code: 0, or 3 where images lack."""
     if as_json:
         print(json.dumps(as_dict(outcome, job.ensemble), indent=2))
     elif outcome.scores:
@@ -57,6 +157,31 @@ def report(job: Job, outcome: Outcome, as_json: bool) -> None:
     trap = find_trap(own.confusion, own.ignored_class) if own is not None else None
     if trap is not None:
         console.say(f"warning: {trap}")
+    if not outcome.skipped or job.output is None:
+        return 0
+    console.say(
+        f"INCOMPLETE: {len(outcome.skipped):,} of {len(job.images):,} images could not be predicted and are missing in "
+        f"{incomplete_goal(job.output)}; {job.output} was not written; see {skipped_list(job.output)}"
+    )
+    return INCOMPLETE
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM end the run as Ctrl-C does: what is finished is kept. Only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _compile(strategies: set[str]) -> None:
@@ -72,7 +197,7 @@ def _compile(strategies: set[str]) -> None:
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], object]]:
+def _progress(total: int, done: int = 0) -> Iterator[Callable[[int], object]]:
     """Show a bar with images/s and the time left on a terminal; nothing in a pipe."""
     if not sys.stderr.isatty():
         yield lambda count: None
@@ -85,7 +210,7 @@ def _progress(total: int) -> Iterator[Callable[[int], object]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console.stderr(), transient=True) as bar:
-        task = bar.add_task("predicting", total=total, rate="-")
+        task = bar.add_task("predicting", total=total, completed=done, rate="-")
 
         def advance(count: int) -> None:
             bar.update(task, advance=count)

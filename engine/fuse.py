@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from engine.decode import Decoding
-from engine.errors import InputError, ModelError, PlanError
+from engine.errors import InputError, NotFiniteError, PlanError
 from engine.kernels.counting import first_not_finite
 from engine.strategies import named_strategy
 from engine.strategies.task import Task
@@ -94,10 +94,9 @@ def check_finite(logits: NDArray[np.float32], member: str, ids: Sequence[str]) -
         ids: (batch,) names of the images, for the message.
 
     Raises:
-        ModelError: naming the member and the first such image.
+        NotFiniteError: naming the member and the images.
     """
-    bad = first_not_finite(logits.reshape(len(logits), -1).view(np.int32))
-    if bad >= 0:
-        raise ModelError(
-            f"member {member} computes NaN or infinity for image {ids[bad]}: leave the member out or mend the image"
-        )
+    first = first_not_finite(logits.reshape(len(logits), -1).view(np.int32))
+    if first >= 0:
+        bad = [at for at in range(first, len(logits)) if not np.isfinite(logits[at]).all()]
+        raise NotFiniteError(member, bad, [ids[at] for at in bad])

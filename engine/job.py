@@ -9,20 +9,24 @@ from typing import Any
 
 import numpy as np
 
+from engine.attempt import BadImages
 from engine.early_exit import EarlyExit
 from engine.errors import InputError, OutputError, PlanError
+from engine.fingerprint import fingerprint
 from engine.images import Source, open_source, split_key
 from engine.labels import open_labels
 from engine.masks import check_goal, check_replaceable
 from engine.members import find_models
 from engine.pipeline import Ensemble
 from engine.plan import Plan, PlannedMember, Weight, read_plan
+from engine.resume import incomplete_goal, left_over, skipped_list
 from engine.sessions import Member, open_member
 from engine.sidecar import check_sidecar
 from engine.strategies import named_strategy
 
 SAMPLES = Path(__file__).parent / "samples"
 SAMPLE_SCENES = 512
+ON_BAD_IMAGE = ("fail", "skip")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Options:
     preview: Path | None = None
     overwrite: bool = False
     grey_as_rgb: bool = False
+    resume: bool = False
+    on_bad_image: str = "fail"
     stated: dict[str, Any] = field(default_factory=dict)
 
 
@@ -63,6 +69,11 @@ class Job:
         labels: true label maps, or None.
         output: where the masks go, or None.
         preview: where the picture goes, or None.
+        resume: go on with a run that was cut off.
+        replace: whether an output that is there may be replaced.
+        bad: where images that cannot be predicted are noted; None when they are an error.
+        input_sha256: fingerprint of the images.
+        labels_sha256: fingerprint of the true label maps; empty without.
     """
 
     ensemble: Ensemble
@@ -70,6 +81,11 @@ class Job:
     labels: Source | None
     output: Path | None
     preview: Path | None
+    resume: bool = False
+    replace: bool = False
+    bad: BadImages | None = None
+    input_sha256: str = ""
+    labels_sha256: str = ""
 
 
 def prepare(options: Options) -> Job:
@@ -86,11 +102,28 @@ def prepare(options: Options) -> Job:
     if not options.input:
         raise PlanError("no images: name them with --input")
     output = options.output or Path("submission.csv")
-    _check_outputs(options, output)
+    replaced = _check_outputs(options, output)
     images = limited(open_source(options.input), options.limit)
     labels = limited(open_labels(options.labels), options.limit) if options.labels else None
     ensemble = open_ensemble(plan, options, images)
-    return Job(ensemble, images, labels, output, options.preview)
+    return Job(
+        ensemble,
+        images,
+        labels,
+        output,
+        options.preview,
+        resume=options.resume,
+        replace=replaced,
+        bad=_bad_images(options),
+        input_sha256=fingerprint(options.input),
+        labels_sha256=fingerprint(options.labels) if options.labels else "",
+    )
+
+
+def _bad_images(options: Options) -> BadImages | None:
+    if options.on_bad_image not in ON_BAD_IMAGE:
+        raise PlanError(f"--on-bad-image {options.on_bad_image}; allowed are {' and '.join(ON_BAD_IMAGE)}")
+    return BadImages() if options.on_bad_image == "skip" else None
 
 
 def _sample_job(options: Options) -> Job:
@@ -102,12 +135,13 @@ def _sample_job(options: Options) -> Job:
     output = options.output or Path("submission.csv")
     preview = options.preview or Path("preview.png")
     options = replace(options, preview=preview)
-    _check_outputs(options, output)
+    replaced = _check_outputs(options, output)
     scenes = generate(min(options.limit, SAMPLE_SCENES) if options.limit else SAMPLE_SCENES)
     images = from_array(scenes.images, "images", "sample scenes")
     labels = from_array(scenes.labels, "labels", "sample labels")
     plan = Plan((PlannedMember(str(SAMPLES)),))
-    return Job(open_ensemble(plan, options, images), images, labels, output, preview)
+    ensemble = open_ensemble(plan, options, images)
+    return Job(ensemble, images, labels, output, preview, options.resume, replaced, _bad_images(options), "samples")
 
 
 def _planned(options: Options) -> Plan | None:
@@ -202,9 +236,23 @@ def _plan_weights(opened: Sequence[Member], planned: Sequence[Weight]) -> list[f
     return [list(w) if isinstance(w, tuple) else [w] * classes for w in weights.values()]
 
 
-def _check_outputs(options: Options, output: Path) -> None:
-    check_goal(output, options.overwrite)
-    check_sidecar(output, options.overwrite)
+def _check_outputs(options: Options, output: Path) -> bool:
+    """Refuse outputs that cannot be written; return whether those that are there may be replaced.
+
+    An output that is there beside what a run has left is that run's own, cut off after it was put in its place. One
+    without is looked at once the members are known: it may be complete.
+    """
+    left = left_over(output)
+    if left is not None and not options.resume:
+        raise left.refusal()
+    begun = left is None or left.placing or bool(left.header.get("overwrite"))
+    replaced = options.overwrite or (options.resume and begun)
+    goals = [output, incomplete_goal(output)] if options.on_bad_image == "skip" else [output]
+    for goal in goals:
+        check_goal(goal, replaced)
+        check_sidecar(goal, replaced)
+    if len(goals) > 1:
+        check_replaceable(skipped_list(output), replaced)
     for option, source in (("--input", options.input), ("--labels", options.labels)):
         if source and output.resolve() == split_key(source)[0].resolve():
             raise OutputError(f"{output} is what {option} reads: choose another name for the masks")
@@ -213,7 +261,8 @@ def _check_outputs(options: Options, output: Path) -> None:
             raise OutputError(f"--preview {options.preview} is a folder: name a .png file")
         if options.preview.suffix.lower() != ".png":
             raise PlanError(f"--preview {options.preview}: the picture is a .png")
-        check_replaceable(options.preview, options.overwrite)
+        check_replaceable(options.preview, options.overwrite or options.resume)
+    return replaced
 
 
 def limited(source: Source, limit: int) -> Source:

@@ -3,63 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from engine.attempt import BadImages
 from engine.decode import Decoding
 from engine.images import Batch, Source
 from engine.labels import as_labels
 from engine.masks import MaskWriter
-from engine.metrics import Score
+from engine.outcome import Outcome as Outcome
 from engine.pipeline import Ensemble, available_cores
 from engine.prediction import Predicted, Variant
 from engine.preview import Tile
 from engine.strategies import STRATEGIES
 
 PREVIEW_TILES = 6
-
-
-@dataclass
-class Outcome:
-    """What a run gave.
-
-    Attributes:
-        images: how many were predicted.
-        seconds: wall time from the first image to the last mask.
-        workers: worker threads.
-        ties: pixels whose vote was tied.
-        pixels: pixels predicted in all.
-        scores: a score a variant; empty without labels.
-        member_seconds: time inside each member's nets, summed over workers.
-        variant_seconds: time inside each variant's fusion and decoding, summed over workers.
-        member_runs: on how many images each member ran; fewer than all with early exit.
-        compared: pixels predicted again by all members, to check an approximate early exit.
-        agreed: how many of those got the same label.
-        class_pixels: int64 (classes,): how often each class was predicted.
-    """
-
-    images: int = 0
-    seconds: float = 0.0
-    workers: int = 1
-    ties: int = 0
-    pixels: int = 0
-    scores: dict[Variant, Score] = field(default_factory=dict)
-    member_seconds: list[float] = field(default_factory=list)
-    variant_seconds: dict[Variant, float] = field(default_factory=dict)
-    member_runs: list[int] = field(default_factory=list)
-    compared: int = 0
-    agreed: int = 0
-    class_pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-
-    def rate(self, variant: Variant) -> float:
-        """Return the images/s a run of this variant alone would reach, from the measured time of its parts."""
-        members = self.member_seconds if variant.member is None else [self.member_seconds[variant.member]]
-        busy = sum(members) + self.variant_seconds[variant]
-        return self.images * self.workers / busy if busy else float("nan")
 
 
 def run(
@@ -71,54 +31,37 @@ def run(
     batch_size: int = 4,
     workers: int = 0,
     advance: Callable[[int], object] = lambda count: None,
+    record: Callable[[Predicted], object] = lambda part: None,
+    bad: BadImages | None = None,
 ) -> Outcome:
     """Predict every image once, in order.
 
     Args:
         ensemble: the members and how to fuse them.
         images: what to predict.
-        writer: takes the masks; None to score alone.
+        writer: takes the masks; None for none.
         labels: true label maps; None for no scores.
         variants: further variants to score beside the ensemble's own.
         batch_size: images a worker takes at a time.
         workers: threads; 0 for one a core.
         advance: called with the number of images each time a batch is done.
+        record: called with each batch before its masks are written.
+        bad: where images that cannot be predicted are noted, which are then left out; None when they are an error.
 
     Raises:
         EngineError: images, labels or members fail; the writer then leaves nothing behind.
     """
-    count = len(ensemble.classes)
-    outcome = Outcome(
-        workers=workers or available_cores(),
-        member_seconds=[0.0] * len(ensemble.members),
-        member_runs=[0] * len(ensemble.members),
-        class_pixels=np.zeros(count, np.int64),
-    )
+    outcome = Outcome.empty(ensemble, workers or available_cores())
     began = perf_counter()
     stream = ensemble.stream(images, labels, variants if labels is not None else (), batch_size, workers)
     for part in stream:
+        record(part)
         if writer is not None:
             writer.write(part.ids, part.labels)
-        _account(outcome, part, ensemble)
-        advance(len(part.ids))
+        outcome.count(part, ensemble)
+        advance(len(part.ids) + len(part.skipped))
     outcome.seconds = perf_counter() - began
     return outcome
-
-
-def _account(outcome: Outcome, part: Predicted, ensemble: Ensemble) -> None:
-    outcome.images += len(part.ids)
-    outcome.ties += part.ties
-    outcome.pixels += part.labels.size
-    outcome.class_pixels += np.bincount(part.labels.ravel(), minlength=len(ensemble.classes))
-    outcome.member_seconds = [a + b for a, b in zip(outcome.member_seconds, part.member_seconds, strict=True)]
-    outcome.member_runs = [a + b for a, b in zip(outcome.member_runs, part.member_runs, strict=True)]
-    outcome.compared += part.compared
-    outcome.agreed += part.agreed
-    for variant, seconds in part.variant_seconds.items():
-        outcome.variant_seconds[variant] = outcome.variant_seconds.get(variant, 0.0) + seconds
-    for variant, matrices in part.confusion.items():
-        score = outcome.scores.setdefault(variant, Score(len(ensemble.classes), ensemble.ignored_class))
-        score.add(matrices)
 
 
 def every_variant(ensemble: Ensemble) -> list[Variant]:

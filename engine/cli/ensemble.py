@@ -110,6 +110,18 @@ def ensemble(
         typer.Option(help="Also draw image, truth, fused mask and disagreement (.png).", rich_help_panel=RUN),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs.", rich_help_panel=RUN)] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with a run that was cut off, to the same output.", rich_help_panel=RUN),
+    ] = False,
+    on_bad_image: Annotated[
+        str,
+        typer.Option(
+            help="fail, or skip: leave out images that cannot be read or predicted, list them in OUTPUT.skipped.txt, "
+            "write the rest as incomplete-OUTPUT and leave with exit code 3.",
+            rich_help_panel=RUN,
+        ),
+    ] = "fail",
     as_json: AsJson = False,
     grey_as_rgb: GreyAsRgb = False,
     *,
@@ -149,7 +161,11 @@ def ensemble(
         preview=preview,
         overwrite=overwrite,
         grey_as_rgb=grey_as_rgb,
+        resume=resume,
+        on_bad_image=on_bad_image,
         stated=stated,
     )
     job = prepare(options)
-    report(job, run_job(job, batch_size, workers, overwrite), as_json)
+    code = report(job, run_job(job, batch_size, workers, overwrite), as_json)
+    if code:
+        raise typer.Exit(code)

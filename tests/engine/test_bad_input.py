@@ -108,7 +108,7 @@ CASES: dict[str, tuple[Arrange, str, list[str]]] = {
     "NaN in an image": (spoilt(np.nan), INPUT + "x.npz", ["member a", "image 4"]),
     "infinity in an image": (spoilt(np.inf), INPUT + "x.npz", ["member a", "image 4"]),
     "beyond float32 in an image": (spoilt(1e300), INPUT + "x.npz", ["member a", "image 4"]),
-    "nothing but NaN": (images(lambda x: x * np.nan), INPUT + "x.npz", ["member a", "image 0"]),
+    "nothing but NaN": (images(lambda x: x * np.nan), INPUT + "x.npz", ["member a", "images 0, 1"]),
     "unknown suffix of input": (broken.text("x.txt", "x"), INPUT + "x.txt", [".txt", ".npz"]),
     "folder named npz": (lambda w: Path("x.npz").mkdir(), INPUT + "x.npz", ["x.npz", "no images"]),
     "empty folder": (lambda w: Path("tiles").mkdir(), INPUT + "tiles", ["tiles", "no images"]),

@@ -1,0 +1,92 @@
+"""A batch that fails is done again once; images that cannot be predicted are set apart where the user allows it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import EngineError, ModelError, NotFiniteError
+from engine.images import Batch
+from engine.prediction import Predicted
+
+Truth = NDArray[np.uint8] | None
+Work = Callable[[Batch, Truth], Predicted]
+
+
+class BadImages:
+    """The images that cannot be read or predicted, by id; any thread may add to it."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def add(self, name: str, reason: object) -> None:
+        """Note why an image is left out; its first reason stands."""
+        with self._lock:
+            self._reasons.setdefault(name, str(reason))
+
+    def reason(self, name: str) -> str | None:
+        """Return why an image is left out, or None when it is not."""
+        return self._reasons.get(name)
+
+
+def attempt(work: Work, batch: Batch, truth: Truth, bad: BadImages | None = None) -> Predicted:
+    """Predict a batch; where a session fails, once more; where images are bad, without them.
+
+    Args:
+        work: predicts a batch.
+        batch: the images.
+        truth: their true labels, uint8 (batch, pixels), or None.
+        bad: where bad images are noted; None when they are an error.
+
+    Returns:
+        What ``work`` gave for the good images, with the bad ones in ``skipped``.
+
+    Raises:
+        EngineError: ``work`` failed twice, or an image is bad and ``bad`` is None.
+    """
+    if bad is None:
+        return _twice(work, batch, truth)
+    names = list(batch.ids)
+    good = [at for at, name in enumerate(names) if bad.reason(name) is None]
+    while True:
+        if not good:
+            done = Predicted(batch.start, [], np.empty((0, batch.size[0] * batch.size[1]), np.uint8))
+            break
+        part = Batch(batch.start, [names[at] for at in good], batch.pixels[good])
+        try:
+            done = _twice(work, part, None if truth is None else truth[good])
+            break
+        except NotFiniteError as error:
+            for position in error.positions:
+                bad.add(names[good[position]], f"member {error.member} computes NaN or infinity")
+            good = [at for position, at in enumerate(good) if position not in error.positions]
+    left_out = [at for at in range(len(names)) if at not in good]
+    skipped = [(batch.start + at, names[at], bad.reason(names[at]) or "") for at in left_out]
+    return replace(done, start=batch.start, skipped=skipped)
+
+
+def _twice(work: Work, batch: Batch, truth: Truth) -> Predicted:
+    try:
+        return work(batch, truth)
+    except NotFiniteError:
+        raise
+    except (ModelError, MemoryError, RuntimeError):
+        pass  # a session or its worker died: what fails for good fails again
+    try:
+        return work(batch, truth)
+    except EngineError as error:
+        error.args = (f"{error} (tried twice, {_named(batch)})",)
+        raise
+    except (MemoryError, RuntimeError) as error:
+        told: Any = str(error).strip() or type(error).__name__
+        raise ModelError(f"predicting {_named(batch)} failed twice ({told}): try a smaller --batch-size") from None
+
+
+def _named(batch: Batch) -> str:
+    return f"image {batch.ids[0]}" if len(batch.ids) == 1 else f"images {batch.ids[0]} to {batch.ids[-1]}"

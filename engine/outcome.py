@@ -1,0 +1,141 @@
+"""What a run gave: counted batch by batch, added up over shards, written to the journal and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.metrics import Score
+from engine.pipeline import Ensemble
+from engine.prediction import Predicted, Variant
+
+_NUMBERS = ("images", "ties", "pixels", "compared", "agreed")
+_LISTS = ("member_seconds", "member_runs")
+
+
+@dataclass
+class Outcome:
+    """What a run gave.
+
+    Attributes:
+        images: how many were predicted.
+        seconds: wall time from the first image to the last mask; of a resumed run, since it went on.
+        workers: worker threads.
+        ties: pixels whose vote was tied.
+        pixels: pixels predicted in all.
+        scores: a score a variant; empty without labels.
+        member_seconds: time inside each member's nets, summed over workers.
+        variant_seconds: time inside each variant's fusion and decoding, summed over workers.
+        member_runs: on how many images each member ran; fewer than all with early exit.
+        compared: pixels predicted again by all members, to check an approximate early exit.
+        agreed: how many of those got the same label.
+        class_pixels: int64 (classes,): how often each class was predicted.
+        skipped: (index, id, reason) of the images that could not be predicted and were left out.
+        resumed: how many of the images an earlier run had finished.
+    """
+
+    images: int = 0
+    seconds: float = 0.0
+    workers: int = 1
+    ties: int = 0
+    pixels: int = 0
+    scores: dict[Variant, Score] = field(default_factory=dict)
+    member_seconds: list[float] = field(default_factory=list)
+    variant_seconds: dict[Variant, float] = field(default_factory=dict)
+    member_runs: list[int] = field(default_factory=list)
+    compared: int = 0
+    agreed: int = 0
+    class_pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    skipped: list[tuple[int, str, str]] = field(default_factory=list)
+    resumed: int = 0
+
+    @classmethod
+    def empty(cls, ensemble: Ensemble, workers: int = 1) -> Outcome:
+        """Return the outcome of a run that has predicted nothing yet."""
+        members = len(ensemble.members)
+        return cls(
+            workers=workers,
+            member_seconds=[0.0] * members,
+            member_runs=[0] * members,
+            class_pixels=np.zeros(len(ensemble.classes), np.int64),
+        )
+
+    def rate(self, variant: Variant) -> float:
+        """Return the images/s a run of this variant alone would reach, from the measured time of its parts."""
+        members = self.member_seconds if variant.member is None else [self.member_seconds[variant.member]]
+        busy = sum(members) + self.variant_seconds[variant]
+        return self.images * self.workers / busy if busy else float("nan")
+
+    def count(self, part: Predicted, ensemble: Ensemble) -> None:
+        """Add one batch."""
+        self.skipped += part.skipped
+        if not part.ids:
+            return
+        self.images += len(part.ids)
+        self.ties += part.ties
+        self.pixels += part.labels.size
+        self.class_pixels += np.bincount(part.labels.ravel(), minlength=len(ensemble.classes))
+        self.member_seconds = _added(self.member_seconds, part.member_seconds)
+        self.member_runs = _added(self.member_runs, part.member_runs)
+        self.compared += part.compared
+        self.agreed += part.agreed
+        for variant, seconds in part.variant_seconds.items():
+            self.variant_seconds[variant] = self.variant_seconds.get(variant, 0.0) + seconds
+        for variant, matrices in part.confusion.items():
+            score = self.scores.setdefault(variant, Score(len(ensemble.classes), ensemble.ignored_class))
+            score.add(matrices)
+
+    def add(self, other: Outcome) -> None:
+        """Add what another part of the same run gave."""
+        for name in _NUMBERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in _LISTS:
+            setattr(self, name, _added(getattr(self, name), getattr(other, name)))
+        self.class_pixels = self.class_pixels + other.class_pixels
+        self.skipped += other.skipped
+        for variant, seconds in other.variant_seconds.items():
+            self.variant_seconds[variant] = self.variant_seconds.get(variant, 0.0) + seconds
+        for variant, score in other.scores.items():
+            own = self.scores.setdefault(variant, Score(score.classes, score.ignored_class))
+            own.confusion += score.confusion
+            own.per_image += score.per_image
+
+
+def to_entry(outcome: Outcome, variants: Sequence[Variant]) -> dict[str, Any]:
+    """Return an outcome as plain JSON types; variants are named by their place in ``variants``."""
+    return {
+        **{name: getattr(outcome, name) for name in (*_NUMBERS, *_LISTS)},
+        "class_pixels": outcome.class_pixels.tolist(),
+        "skipped": [list(item) for item in outcome.skipped],
+        "variant_seconds": [outcome.variant_seconds.get(variant) for variant in variants],
+        "scores": [
+            [outcome.scores[variant].confusion.tolist(), outcome.scores[variant].per_image]
+            if variant in outcome.scores
+            else None
+            for variant in variants
+        ],
+    }
+
+
+def from_entry(entry: Mapping[str, Any], variants: Sequence[Variant], ensemble: Ensemble) -> Outcome:
+    """Return what :func:`to_entry` wrote, for the same variants."""
+    outcome = Outcome(**{name: entry[name] for name in (*_NUMBERS, *_LISTS)})
+    outcome.class_pixels = np.array(entry["class_pixels"], np.int64)
+    outcome.skipped = [(int(index), str(name), str(reason)) for index, name, reason in entry["skipped"]]
+    for variant, seconds, held in zip(variants, entry["variant_seconds"], entry["scores"], strict=True):
+        if seconds is not None:
+            outcome.variant_seconds[variant] = seconds
+        if held is not None:
+            score = Score(len(ensemble.classes), ensemble.ignored_class)
+            score.confusion += np.array(held[0], np.int64)
+            score.per_image += held[1]
+            outcome.scores[variant] = score
+    return outcome
+
+
+def _added(a: list[Any], b: list[Any]) -> list[Any]:
+    return [left + right for left, right in zip(a, b, strict=True)]

@@ -1,0 +1,195 @@
+"""What ``--resume`` checks: what a run that was cut off has left, and whether it is the run that is asked for now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.errors import InputError, OutputError, PlanError
+from engine.images import Source
+from engine.journal import read_journal
+from engine.locks import is_locked
+from engine.pipeline import Ensemble
+from engine.record import plan_hash, resolved_plan
+from engine.sidecar import HASH_KEY, MOST_BYTES, NPZ_KEY, sidecar
+from engine.version import VERSION
+
+JOURNAL = "journal"
+INPUT_KEY = "input_sha256"
+
+
+def run_folder(goal: Path) -> Path:
+    """Return the folder of the run that writes a goal."""
+    return goal.with_name(f".{goal.name}.run")
+
+
+def incomplete_goal(goal: Path) -> Path:
+    """Return where the masks go when some images had to be left out: never under the name of the whole set."""
+    return goal.with_name(f"incomplete-{goal.name}")
+
+
+def skipped_list(goal: Path) -> Path:
+    """Return where the images that were left out are listed, a line each: index, id, reason."""
+    return goal.with_name(f"{goal.name}.skipped.txt")
+
+
+@dataclass(frozen=True)
+class LeftOver:
+    """What a run that was cut off left.
+
+    Attributes:
+        goal: the output it was to write.
+        header: the journal's first entry.
+        images: how many images are finished.
+        placing: whether the output was about to be put in its place, or had just been.
+    """
+
+    goal: Path
+    header: Mapping[str, Any]
+    images: int
+    placing: bool
+
+    def refusal(self) -> OutputError:
+        """Return the error that tells of it and of what can be done about it."""
+        return OutputError(
+            f"a run that writes {self.goal} was cut off; {self.images:,} of {self.header['images']:,} images are kept: "
+            f"add --resume to go on, or remove {run_folder(self.goal)}"
+        )
+
+
+def left_over(goal: Path) -> LeftOver | None:
+    """Return what a run that was cut off left beside a goal; None when there is nothing.
+
+    Raises:
+        OutputError: another process is at work on this goal, or the journal is there and cannot be read.
+    """
+    if not goal.name or not run_folder(goal).is_dir():
+        return None
+    folder = run_folder(goal)
+    holder = is_locked(folder)
+    if holder:
+        raise OutputError(f"{goal} is being written by {holder}: wait for it, or choose another name")
+    try:
+        entries, _ = read_journal(folder / JOURNAL)
+    except OSError as error:
+        raise OutputError(f"cannot read {folder / JOURNAL} ({error.strerror or error}): see to its rights") from None
+    return described(goal, entries)
+
+
+def described(goal: Path, entries: list[dict[str, Any]]) -> LeftOver | None:
+    """Return what the entries of a journal tell; None when there are none.
+
+    Raises:
+        OutputError: they are no journal of this program's.
+    """
+    if not entries:
+        return None
+    try:
+        header = {**entries[0], "images": int(entries[0]["images"])}
+        images = sum(consumed(entry) for entry in entries[1:] if "shard" in entry)
+    except (KeyError, TypeError, ValueError):
+        raise OutputError(f"{run_folder(goal)} holds a journal of another kind: remove that folder") from None
+    return LeftOver(goal, header, images, any("placing" in entry for entry in entries))
+
+
+def consumed(entry: Mapping[str, Any]) -> int:
+    """Return how many images the journal entry of a shard accounts for, those that were skipped among them."""
+    return int(entry["outcome"]["images"]) + len(entry["outcome"]["skipped"])
+
+
+def run_header(ensemble: Ensemble, images: Source, input_sha256: str, labels_sha256: str = "") -> dict[str, Any]:
+    """Return what decides every label of a run and every score, as plain JSON types.
+
+    Args:
+        ensemble: the members and how they are fused.
+        images: what is predicted.
+        input_sha256: fingerprint of the images, see :func:`engine.fingerprint.fingerprint`.
+        labels_sha256: fingerprint of the true label maps; empty without.
+    """
+    return {
+        "maskfuse": VERSION,
+        "plan": resolved_plan(ensemble),
+        HASH_KEY: plan_hash(ensemble),
+        "members": {net.checksum: net.path.name for voter in ensemble.members for net in voter.nets},
+        "images": len(images),
+        "size": list(images.size),
+        INPUT_KEY: input_sha256,
+        "labels_sha256": labels_sha256,
+    }
+
+
+def check_same_run(goal: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run that was another one.
+
+    Raises:
+        PlanError: naming what differs.
+    """
+    differing = next(_differences(then, json.loads(json.dumps(now))), None)
+    if differing is not None:
+        raise PlanError(
+            f"cannot resume {goal}: {differing}; resume with what it was begun with, or remove {run_folder(goal)}"
+        )
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    if then.get("maskfuse") != now["maskfuse"]:
+        yield f"it was begun by maskfuse {then.get('maskfuse')}, this is {now['maskfuse']}"
+    before, after = then.get("members", {}), now["members"]
+    gone = [f"{before[key]} ({key[:12]})" for key in before if key not in after]
+    new = [f"{after[key]} ({key[:12]})" for key in after if key not in before]
+    if gone or new:
+        yield f"the members differ: {', '.join(gone) or 'none'} then, {', '.join(new) or 'none'} now"
+    for key, value in now["plan"].items():
+        old = then.get("plan", {}).get(key)
+        if old != value:
+            told = "their weights or contracts" if key == "members" else f"{old!r} then, {value!r} now"
+            yield f"the plan differs in {key}: {told}"[:300]
+    names = {"images": "number of images", "size": "images' size", INPUT_KEY: "input", "labels_sha256": "true labels"}
+    for key, name in names.items():
+        if then.get(key) != now[key]:
+            yield f"the {name} differ{'' if name.endswith('labels') else 's'}: {_shown(then.get(key))} then, " + (
+                f"{_shown(now[key])} now"
+            )
+
+
+def _shown(value: Any) -> str:
+    return (f"{value[:12]}..." if value else "none") if isinstance(value, str) else str(value)
+
+
+def is_complete(goal: Path, header: Mapping[str, Any]) -> bool:
+    """Return whether the output that is there is what this very run writes, so that nothing is left to do.
+
+    Raises:
+        OutputError: an output is there, and it is another run's.
+    """
+    if not goal.exists():
+        return False
+    record = _record_of(goal)
+    same = all(record.get(key) == header[key] for key in ("maskfuse", HASH_KEY, "images", INPUT_KEY))
+    if not same:
+        raise OutputError(f"{goal} exists, and was made by another run: add --overwrite to replace it")
+    return True
+
+
+def _record_of(goal: Path) -> Mapping[str, Any]:
+    """Return the record that goes with an output; empty where there is none that can be read."""
+    path = sidecar(goal)
+    try:
+        if path is not None:
+            held = json.loads(path.read_bytes()) if path.stat().st_size <= MOST_BYTES else None
+        else:
+            from engine.arrays import array_files
+
+            array = array_files(goal).get(NPZ_KEY)
+            if array is None or array.shape != () or array.dtype.itemsize > 4 * MOST_BYTES:
+                return {}
+            with np.load(goal, allow_pickle=False) as archive:
+                held = json.loads(archive[NPZ_KEY].item())
+    except (OSError, ValueError, TypeError, RecursionError, InputError):
+        return {}
+    return held if isinstance(held, dict) else {}

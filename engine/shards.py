@@ -1,0 +1,97 @@
+"""Label maps of finished images in files of some thousands, each with its SHA-256."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A shard is full at so many images or bytes, whichever comes first.
+MOST_IMAGES = 4096
+MOST_BYTES = 1 << 25
+# What is read back at a time.
+READ_BYTES = 1 << 23
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Return where a shard lies."""
+    return folder / f"{number:08d}.labels"
+
+
+class Shard:
+    """A shard that is being filled.
+
+    Attributes:
+        path: the file.
+        rows: label maps in it.
+        bytes: their size.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, empty.
+
+        Raises:
+            OSError: the system refuses.
+        """
+        self.path = path
+        self.rows = self.bytes = 0
+        self._stream: IO[bytes] = path.open("wb")
+        self._digest = hashlib.sha256()
+
+    def write(self, labels: NDArray[np.uint8]) -> None:
+        """Append label maps, uint8 (rows, pixels).
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        data = np.ascontiguousarray(labels).data.cast("B") if labels.size else b""
+        self._stream.write(data)
+        self._digest.update(data)
+        self.rows += len(labels)
+        self.bytes += labels.size
+
+    def seal(self) -> str:
+        """Bring the file to disk, close it, and return its SHA-256, hexadecimal.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+        return self._digest.hexdigest()
+
+    def drop(self) -> None:
+        """Remove the file."""
+        with contextlib.suppress(OSError):  # what is still in the buffer does not fit on the disk, and is not wanted
+            self._stream.close()
+        self.path.unlink(missing_ok=True)
+
+
+def is_whole(path: Path, rows: int, pixels: int, sha256: str) -> bool:
+    """Return whether a shard is there with the size and the checksum it should have."""
+    try:
+        if path.stat().st_size != rows * pixels:
+            return False
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == sha256
+    except OSError:
+        return False
+
+
+def read_shard(path: Path, pixels: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield the label maps of a whole shard, uint8 (some, pixels).
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    step = max(1, READ_BYTES // pixels) * pixels
+    with path.open("rb") as stream:
+        while data := stream.read(step):
+            yield np.frombuffer(data, np.uint8).reshape(-1, pixels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from engine.decode import Decoding
 from engine.early_exit import EarlyExit
-from engine.errors import ModelError, PlanError
+from engine.errors import PlanError
 from engine.flips import flipped, named_flips
 from engine.flow import available_cores as available_cores
 from engine.fuse import check_finite, fuse, normalised_weights
@@ -205,7 +206,8 @@ class Ensemble:
             members; and the seconds of each member.
 
         Raises:
-            ModelError: a member fails or computes NaN or infinity, or the run was given up.
+            ModelError: a member fails or computes NaN or infinity.
+            CancelledError: the run was given up.
         """
         count, height, width = batch.pixels.shape[:3]
         shape = (len(self.members), count, len(self.classes), height * width)
@@ -214,7 +216,7 @@ class Ensemble:
         seconds = []
         for index in range(len(self.members)):
             if ended is not None and ended.is_set():
-                raise ModelError("the run was given up")
+                raise CancelledError
             began = perf_counter()
             self._run_member(index, batch, prepared, out[self._slot[index]], skip)
             seconds.append(perf_counter() - began)

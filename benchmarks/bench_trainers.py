@@ -1,7 +1,7 @@
 """How fast each architecture trains: images/s of a training epoch for every preset, and the number of parameters.
 
-    python benchmarks/bench_trainers.py            # all of it: writes benchmarks/results/trainers.md
-    python benchmarks/bench_trainers.py --quick    # one timed epoch of the tiny presets, printed only
+    python -m benchmarks.bench_trainers            # all of it: writes benchmarks/results/trainers.md
+    python -m benchmarks.bench_trainers --quick    # one timed epoch of the tiny presets, printed only
 
 A step is what `trainers fit` does: augmented tiles of 64x128, batch 16, AdamW, cross-entropy on the pixels that count.
 Tiles are generated; their content does not change the time.
@@ -12,16 +12,17 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import platform
 import statistics
 import time
 from pathlib import Path
 
+from benchmarks.table import rows, write
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-RESULTS = Path(__file__).parent / "results" / "trainers.md"
-SIZE, CLASSES, BATCH, STEPS = (64, 128), 5, 16, 3
-PRESETS = ("small", "base", "large")
+SIZE, CLASSES, BATCH = (64, 128), 5, 16
+#: Steps of a timed epoch: the smaller the network, the more there must be before the start of an epoch stops to show.
+STEPS = {"tiny": 2, "small": 16, "base": 6, "large": 3}
 
 
 def measure(arch: str, preset: str, epochs: int) -> tuple[int, float]:
@@ -37,13 +38,13 @@ def measure(arch: str, preset: str, epochs: int) -> tuple[int, float]:
     from trainers.models import ARCHITECTURES
 
     rng = np.random.default_rng(0)
-    count = BATCH * STEPS
+    count = BATCH * STEPS[preset]
     images = rng.integers(0, 256, (count, *SIZE, 1), dtype=np.uint8)
     labels = rng.integers(0, CLASSES, (count, *SIZE), dtype=np.uint8)
     data = Dataset(images, labels, None, tuple(f"class {k}" for k in range(CLASSES)), np.arange(count))
     class_id = 1 if ARCHITECTURES[arch].specialist else None
     config = FitConfig(arch=arch, data="none", out="none.keras", preset=preset, batch_size=BATCH, class_id=class_id)
-    learner = make_learner(config, (*SIZE, 1), Target(CLASSES, 0, class_id), steps=STEPS)
+    learner = make_learner(config, (*SIZE, 1), Target(CLASSES, 0, class_id), steps=STEPS[preset])
     speeds = []
     for epoch in range(1 + epochs):
         batches = Batches(data, config, epoch)
@@ -56,47 +57,39 @@ def measure(arch: str, preset: str, epochs: int) -> tuple[int, float]:
     return parameters, statistics.median(speeds[1:])
 
 
-def table(rows: list[tuple[str, str, int, float]]) -> str:
+def report(lines: list[tuple[str, str, int, float]]) -> Path:
     import keras
 
-    lines = [
-        "# Training speed",
-        "",
-        f"Images/s of a training epoch: tiles of {SIZE[0]}x{SIZE[1]}, batch {BATCH}, augmentation included; median of "
-        "the epochs after the first, which traces the graph. Written by `python benchmarks/bench_trainers.py`.",
-        "",
-        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, Keras {keras.__version__} "
-        f"on {keras.backend.backend()}.",
-        "",
-        "| architecture | preset | parameters | images/s |",
-        "| --- | --- | ---: | ---: |",
-    ]
-    lines += [f"| {arch} | {preset} | {parameters:,} | {speed:.1f} |" for arch, preset, parameters, speed in rows]
-    return "\n".join(lines) + "\n"
+    told = (
+        f"Images/s of a training epoch: tiles of {SIZE[0]}x{SIZE[1]}, batch {BATCH}, augmentation included; median of\n"
+        f"the epochs after the first, which traces the graph. Backend: {keras.backend.backend()}.\n"
+    )
+    cells = [(arch, preset, f"{parameters:,}", f"{speed:.1f}") for arch, preset, parameters, speed in lines]
+    table = rows(["architecture", "preset", "parameters", "images/s"], cells)
+    packages = ["keras", "tensorflow"]
+    return write("trainers", "Training speed", "python -m benchmarks.bench_trainers", packages, told, table)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny presets, one timed epoch, nothing written")
-    parser.add_argument("--epochs", type=int, default=3, help="timed epochs of three steps each")
+    parser.add_argument("--epochs", type=int, default=3, help="timed epochs")
     parser.add_argument("--only", default="", help="architectures, separated by commas; all by default")
     options = parser.parse_args()
     from trainers.models import ARCHITECTURES
 
-    presets = ("tiny",) if options.quick else PRESETS
+    presets = ("tiny",) if options.quick else ("small", "base", "large")
     wanted = options.only.split(",") if options.only else list(ARCHITECTURES)
-    rows = []
+    rows_measured = []
     for arch in wanted:
         for preset in presets:
-            rows.append((arch, preset, *measure(arch, preset, 1 if options.quick else options.epochs)))
-            print(f"{arch} {preset}: {rows[-1][2]:,} parameters, {rows[-1][3]:.1f} images/s", flush=True)
+            rows_measured.append((arch, preset, *measure(arch, preset, 1 if options.quick else options.epochs)))
+            print(
+                f"{arch} {preset}: {rows_measured[-1][2]:,} parameters, {rows_measured[-1][3]:.1f} images/s", flush=True
+            )
     if options.quick or options.only:
         return
-    RESULTS.parent.mkdir(exist_ok=True)
-    partial = RESULTS.with_name(f".{RESULTS.name}.partial-{os.getpid()}")
-    partial.write_text(table(rows), "utf-8")
-    partial.replace(RESULTS)
-    print(RESULTS)
+    print(report(rows_measured))
 
 
 if __name__ == "__main__":

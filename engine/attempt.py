@@ -35,7 +35,9 @@ class BadImages:
         return self._reasons.get(name)
 
 
-def attempt(work: Work, batch: Batch, truth: Truth, bad: BadImages | None = None) -> Predicted:
+def attempt(
+    work: Work, batch: Batch, truth: Truth, bad: BadImages | None = None, ended: threading.Event | None = None
+) -> Predicted:
     """Predict a batch; where a session fails, once more; where images are bad, without them.
 
     Args:
@@ -43,6 +45,7 @@ def attempt(work: Work, batch: Batch, truth: Truth, bad: BadImages | None = None
         batch: the images.
         truth: their true labels, uint8 (batch, pixels), or None.
         bad: where bad images are noted; None when they are an error.
+        ended: set once nobody wants the batch any more: it is not done again then.
 
     Returns:
         What ``work`` gave for the good images, with the bad ones in ``skipped``.
@@ -51,7 +54,7 @@ def attempt(work: Work, batch: Batch, truth: Truth, bad: BadImages | None = None
         EngineError: ``work`` failed twice, or an image is bad and ``bad`` is None.
     """
     if bad is None:
-        return _twice(work, batch, truth)
+        return _twice(work, batch, truth, ended)
     names = list(batch.ids)
     good = [at for at, name in enumerate(names) if bad.reason(name) is None]
     while True:
@@ -60,7 +63,7 @@ def attempt(work: Work, batch: Batch, truth: Truth, bad: BadImages | None = None
             break
         part = Batch(batch.start, [names[at] for at in good], batch.pixels[good])
         try:
-            done = _twice(work, part, None if truth is None else truth[good])
+            done = _twice(work, part, None if truth is None else truth[good], ended)
             break
         except NotFiniteError as error:
             for position in error.positions:
@@ -71,13 +74,15 @@ def attempt(work: Work, batch: Batch, truth: Truth, bad: BadImages | None = None
     return replace(done, start=batch.start, skipped=skipped)
 
 
-def _twice(work: Work, batch: Batch, truth: Truth) -> Predicted:
+def _twice(work: Work, batch: Batch, truth: Truth, ended: threading.Event | None) -> Predicted:
     try:
         return work(batch, truth)
     except NotFiniteError:
         raise
     except (ModelError, MemoryError, RuntimeError):
-        pass  # a session or its worker died: what fails for good fails again
+        if ended is not None and ended.is_set():
+            raise
+        # A session or its worker died: what fails for good fails again.
     try:
         return work(batch, truth)
     except EngineError as error:

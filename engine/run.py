@@ -54,6 +54,7 @@ def run(
     outcome = Outcome.empty(ensemble, workers or available_cores())
     began = perf_counter()
     stream = ensemble.stream(images, labels, variants if labels is not None else (), batch_size, workers)
+    stream.bad = bad
     for part in stream:
         record(part)
         if writer is not None:

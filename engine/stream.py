@@ -7,12 +7,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.attempt import BadImages, attempt
 from engine.early_exit import EarlyExit, cheapest_first, run_early
 from engine.flow import Ahead
 from engine.images import Batch, Source
@@ -44,6 +46,7 @@ class Stream:
         variants: further ways to decode, scored beside the ensemble's own.
         batch_size: images a worker takes at a time.
         workers: threads.
+        bad: where images that cannot be predicted are noted, which are then left out; None when they are an error.
         read_seconds: processor time that reading took so far.
     """
 
@@ -53,6 +56,7 @@ class Stream:
     variants: Sequence[Variant]
     batch_size: int
     workers: int
+    bad: BadImages | None = None
     _ended: threading.Event = field(default_factory=threading.Event)
     _reader: Ahead[Fed] | None = None
 
@@ -76,8 +80,10 @@ class Stream:
                 if batch.start == 0:
                     check_range(batch.pixels, self.ensemble.nets)
                 if self.ensemble.early_exit is not None and not order:
-                    order = cheapest_first(self.ensemble, Batch(0, batch.ids[:1], batch.pixels[:1]))
-                pending.append(pool.submit(self._work, batch, truth, order))
+                    # Only the time counts; in the first image itself a member may compute NaN.
+                    order = cheapest_first(self.ensemble, Batch(0, batch.ids[:1], np.zeros_like(batch.pixels[:1])))
+                work = partial(self._work, order=order)
+                pending.append(pool.submit(attempt, work, batch, truth, self.bad, self._ended))
                 if len(pending) > IN_FLIGHT * self.workers:
                     yield pending.popleft().result()
             while pending:

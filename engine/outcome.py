@@ -36,6 +36,9 @@ class Outcome:
         class_pixels: int64 (classes,): how often each class was predicted.
         skipped: (index, id, reason) of the images that could not be predicted and were left out.
         resumed: how many of the images an earlier run had finished.
+        clean_seconds: time in clean-up of small regions, of the own variant, summed over workers.
+        read_seconds: processor time that reading took in its own thread; not kept over a resumed run.
+        write_seconds: processor time that writing took in its own thread; not kept over a resumed run.
     """
 
     images: int = 0
@@ -52,6 +55,9 @@ class Outcome:
     class_pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     skipped: list[tuple[int, str, str]] = field(default_factory=list)
     resumed: int = 0
+    clean_seconds: float = 0.0
+    read_seconds: float = 0.0
+    write_seconds: float = 0.0
 
     @classmethod
     def empty(cls, ensemble: Ensemble, workers: int = 1) -> Outcome:
@@ -83,6 +89,7 @@ class Outcome:
         self.member_runs = _added(self.member_runs, part.member_runs)
         self.compared += part.compared
         self.agreed += part.agreed
+        self.clean_seconds += part.clean_seconds
         for variant, seconds in part.variant_seconds.items():
             self.variant_seconds[variant] = self.variant_seconds.get(variant, 0.0) + seconds
         for variant, matrices in part.confusion.items():

@@ -10,6 +10,7 @@ import numpy as np
 
 from engine.attempt import BadImages
 from engine.decode import Decoding
+from engine.flow import Behind
 from engine.images import Batch, Source
 from engine.labels import as_labels
 from engine.masks import MaskWriter
@@ -55,12 +56,19 @@ def run(
     began = perf_counter()
     stream = ensemble.stream(images, labels, variants if labels is not None else (), batch_size, workers)
     stream.bad = bad
-    for part in stream:
+
+    def finish(part: Predicted) -> None:
         record(part)
         if writer is not None:
             writer.write(part.ids, part.labels)
-        outcome.count(part, ensemble)
-        advance(len(part.ids) + len(part.skipped))
+
+    # The workers' results do not wait for the disk, nor the workers for either.
+    with Behind(finish, outcome.workers) as later:
+        for part in stream:
+            later(part)
+            outcome.count(part, ensemble)
+            advance(len(part.ids) + len(part.skipped))
+    outcome.read_seconds, outcome.write_seconds = stream.read_seconds, later.seconds
     outcome.seconds = perf_counter() - began
     return outcome
 

@@ -88,7 +88,7 @@ class Stream:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             self.ensemble.interrupt()
             raise
         finally:

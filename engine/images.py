@@ -16,7 +16,7 @@ from engine.arrays import ArrayFile, array_files, require_numbers
 from engine.errors import InputError
 from engine.sources.layout import Layout, Role, layout_of
 from engine.sources.pictures import SUFFIXES as PICTURES
-from engine.sources.pictures import decode, picture_files
+from engine.sources.pictures import Bad, decode, picture_files
 from engine.sources.pictures import read_batches as read_pictures
 
 # Keys that are found by themselves, in this order; the first two are those of the Mars terrain task.
@@ -85,13 +85,14 @@ class Source:
             start += len(pixels)
 
 
-def open_source(spec: str | Path, role: Role = "images") -> Source:
+def open_source(spec: str | Path, role: Role = "images", bad: Bad | None = None) -> Source:
     """Open ``file.npz``, ``file.npz:key``, ``file.npy``, ``store.zarr[:key]`` or a folder of images.
 
     Args:
         spec: the file or folder, with the key of an .npz or a Zarr group after a colon.
         role: whether images or label maps are wanted; decides the key and, for the task's file, the plane. A label map
             may also be one picture, a set of one.
+        bad: told the id of each picture that cannot be read, and why; zeros come in its place. None makes it an error.
 
     Raises:
         InputError: nothing there, wrong key (the message lists the keys), unusable shape or type.
@@ -102,7 +103,7 @@ def open_source(spec: str | Path, role: Role = "images") -> Source:
     if looks_like_zarr(path):
         return _zarr_source(path, key, role)
     if path.is_dir():
-        return _pictures_source(str(path), picture_files(path), role)
+        return _pictures_source(str(path), picture_files(path), role, bad)
     suffix = path.suffix.lower()
     if not path.exists():
         raise InputError(f"no such file or folder: {path}")
@@ -196,10 +197,21 @@ def _source(name: str, count: int, layout: Layout, read: Callable[[int], Iterato
     return Source(name, [str(index) for index in range(count)], layout.size, layout.channels, read)
 
 
-def _pictures_source(name: str, files: Sequence[Path], role: Role) -> Source:
-    first = decode(files[0], role).shape
+def _pictures_source(name: str, files: Sequence[Path], role: Role, bad: Bad | None = None) -> Source:
+    first = _first_shape(files, role, bad is not None)
 
     def read(count: int) -> Iterator[NDArray[Any]]:
-        return read_pictures(files, role, first, count)
+        return read_pictures(files, role, first, count, bad)
 
     return Source(name, [path.stem for path in files], (first[0], first[1]), first[2], read, named=True)
+
+
+def _first_shape(files: Sequence[Path], role: Role, lenient: bool) -> tuple[int, ...]:
+    """Return the shape of the first picture; with ``lenient`` of the first that can be read."""
+    for path in files[:-1]:
+        try:
+            return decode(path, role).shape
+        except InputError:
+            if not lenient:
+                raise
+    return decode(files[-1], role).shape

@@ -103,7 +103,8 @@ def prepare(options: Options) -> Job:
         raise PlanError("no images: name them with --input")
     output = options.output or Path("submission.csv")
     replaced = _check_outputs(options, output)
-    images = limited(open_source(options.input), options.limit)
+    bad = _bad_images(options)
+    images = limited(open_source(options.input, bad=bad.add if bad is not None else None), options.limit)
     labels = limited(open_labels(options.labels), options.limit) if options.labels else None
     ensemble = open_ensemble(plan, options, images)
     return Job(
@@ -114,7 +115,7 @@ def prepare(options: Options) -> Job:
         options.preview,
         resume=options.resume,
         replace=replaced,
-        bad=_bad_images(options),
+        bad=bad,
         input_sha256=fingerprint(options.input),
         labels_sha256=fingerprint(options.labels) if options.labels else "",
     )

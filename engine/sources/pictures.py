@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from engine.sources.layout import Role
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp")
 # Decoders let go of the GIL; more of them would take the cores from the nets.
 DECODERS = 2
+# Takes the id of a picture that cannot be read, and the reason.
+Bad = Callable[[str, object], None]
 # Pictures decoded and not asked for yet, at least; a whole batch is always allowed.
 WAITING = 8
 
@@ -42,7 +44,9 @@ def picture_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_batches(files: Sequence[Path], role: Role, first: tuple[int, ...], size: int) -> Iterator[NDArray[Any]]:
+def read_batches(
+    files: Sequence[Path], role: Role, first: tuple[int, ...], size: int, bad: Bad | None = None
+) -> Iterator[NDArray[Any]]:
     """Yield the pictures ``size`` at a time, (batch, height, width, channels).
 
     Args:
@@ -50,21 +54,29 @@ def read_batches(files: Sequence[Path], role: Role, first: tuple[int, ...], size
         role: whether images or label maps are wanted.
         first: shape of the first picture, which all must have.
         size: pictures a batch.
+        bad: told of a picture that is damaged or has another shape, in whose place zeros come; None makes it an error.
 
     Raises:
-        InputError: a picture is damaged or has another shape.
+        InputError: a picture is damaged or has another shape, and ``bad`` is None.
     """
-    decoded = ahead(lambda path: decode(path, role), files, DECODERS, max(WAITING, size))
-    for start in range(0, len(files), size):
-        images = list(islice(decoded, size))
-        for path, image in zip(files[start:], images, strict=False):
-            if image.shape != first:
-                advice = "" if role == "labels" else ", or cut them into tiles with --tile HEIGHTxWIDTH"
-                raise InputError(
-                    f"{path} is {told_shape(image.shape)}, {files[0].name} is {told_shape(first)}: "
-                    f"all must be alike{advice}"
-                )
-        yield np.stack(images)
+
+    def read(path: Path) -> NDArray[Any]:
+        try:
+            image = decode(path, role)
+            if image.shape == first:
+                return image
+            advice = "" if role == "labels" else ", or cut them into tiles with --tile HEIGHTxWIDTH"
+            told = f"{path} is {told_shape(image.shape)}, {files[0].name} is {told_shape(first)}"
+            raise InputError(f"{told}: all must be alike{advice}")
+        except InputError as error:
+            if bad is None:
+                raise
+            bad(path.stem, error)
+            return np.zeros(first, np.uint8)
+
+    decoded = ahead(read, files, DECODERS, max(WAITING, size))
+    for _ in range(0, len(files), size):
+        yield np.stack(list(islice(decoded, size)))
 
 
 def told_shape(shape: tuple[int, ...]) -> str:

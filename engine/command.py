@@ -56,9 +56,9 @@ def run_job(job: Job, batch_size: int, workers: int, overwrite: bool) -> Outcome
         console.say("nothing to resume: starting with the first image")
     scored = job.labels is not None and job.ensemble.early_exit is None
     variants = every_variant(job.ensemble) if scored else []
-    _compile({job.ensemble.variant.strategy, *(variant.strategy for variant in variants)})
+    compile_kernels({job.ensemble.variant.strategy, *(variant.strategy for variant in variants)})
     header["overwrite"] = overwrite
-    with _stoppable(), DurableRun(job.output, job.ensemble, variants, header, job.resume) as work:
+    with stoppable(), DurableRun(job.output, job.ensemble, variants, header, job.resume) as work:
         try:
             outcome, goal = _predict(job, work, variants, batch_size, workers)
         except (KeyboardInterrupt, SystemExit):
@@ -88,7 +88,7 @@ def _predict(
     images = rest_of(job.images, done)
     labels = rest_of(job.labels, done) if job.labels is not None else None
     predict = partial(run, job.ensemble, images, None, labels, variants, batch_size, workers)
-    with _progress(len(job.images), done) as advance:
+    with progress(len(job.images), done) as advance:
         if job.bad is None:
             with _writing(job, work, []) as feed:
 
@@ -167,7 +167,7 @@ def report(job: Job, outcome: Outcome, as_json: bool) -> int:
 
 
 @contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
+def stoppable() -> Iterator[None]:
     """Let SIGTERM end the run as Ctrl-C does: what is finished is kept. Only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -184,7 +184,7 @@ def _stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _compile(strategies: set[str]) -> None:
+def compile_kernels(strategies: set[str]) -> None:
     """Compile what has not been, and say so on a terminal: else the first run looks slow."""
     missing = not_compiled(name for name in STRATEGIES if name in strategies)
     if not missing:
@@ -197,7 +197,7 @@ def _compile(strategies: set[str]) -> None:
 
 
 @contextlib.contextmanager
-def _progress(total: int, done: int = 0) -> Iterator[Callable[[int], object]]:
+def progress(total: int, done: int = 0) -> Iterator[Callable[[int], object]]:
     """Show a bar with images/s and the time left on a terminal; nothing in a pipe."""
     if not sys.stderr.isatty():
         yield lambda count: None

@@ -94,7 +94,7 @@ def prepare(options: Options) -> Job:
     Raises:
         EngineError: the first thing that does not fit, in one line.
     """
-    plan = _planned(options)
+    plan = planned(options)
     if plan is None and not options.input:
         return _sample_job(options)
     if plan is None:
@@ -145,7 +145,12 @@ def _sample_job(options: Options) -> Job:
     return Job(ensemble, images, labels, output, preview, options.resume, replaced, _bad_images(options), "samples")
 
 
-def _planned(options: Options) -> Plan | None:
+def planned(options: Options) -> Plan | None:
+    """Return the plan that ``--plan`` or ``--models`` name; None where neither is given.
+
+    Raises:
+        EngineError: both are given, or the plan cannot be read.
+    """
     if options.plan is not None:
         if options.models:
             raise PlanError("--plan and --models: give one of them")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import OutputError
+from engine.goals import FolderGoal
 from engine.outputs.arrays import NpyWriter, NpzWriter
 from engine.outputs.base import MaskWriter
 from engine.outputs.png import PngWriter
@@ -34,9 +35,9 @@ WRITERS: dict[str, Callable[..., MaskWriter]] = {
 }
 
 
-def form_of(goal: Path, folder: bool = False) -> str:
-    """Return the suffix that decides how a goal is written; ``folder`` makes it a folder whatever its name."""
-    if folder:
+def form_of(goal: Path) -> str:
+    """Return the suffix that decides how a goal is written; that of a folder is empty."""
+    if isinstance(goal, FolderGoal):
         return FOLDER
     return RLE_SUFFIX if goal.name.lower().endswith(RLE_SUFFIX) else goal.suffix.lower()
 
@@ -48,7 +49,6 @@ def open_writer(
     classes: int,
     overwrite: bool = False,
     record: Mapping[str, Any] | None = None,
-    folder: bool = False,
 ) -> MaskWriter:
     """Choose the writer by the suffix of the goal.
 
@@ -60,26 +60,22 @@ def open_writer(
         overwrite: replace what is there.
         record: what goes with the masks, see :func:`engine.record.run_record`: into an .npz as ``metadata``, beside
             anything else as ``GOAL.json``; None for none.
-        folder: make a folder, whatever suffix its name seems to have.
 
     Raises:
         OutputError: unknown suffix, no such folder, or something is there and ``overwrite`` is not set.
     """
-    check_goal(goal, overwrite, folder)
+    check_goal(goal, overwrite)
     if record is not None:
         check_sidecar(goal, overwrite)
-    return WRITERS[form_of(goal, folder)](goal, ids, size, classes, record)
+    return WRITERS[form_of(goal)](goal, ids, size, classes, record)
 
 
-def check_goal(
-    goal: Path, overwrite: bool, folder: bool = False, allowed: Sequence[str] = tuple(WRITERS), told: str = FORMATS
-) -> None:
+def check_goal(goal: Path, overwrite: bool, allowed: Sequence[str] = tuple(WRITERS), told: str = FORMATS) -> None:
     """Refuse a goal that cannot become a mask file or folder.
 
     Args:
         goal: file or folder to make.
         overwrite: whether what is there may be replaced.
-        folder: make a folder, whatever suffix its name seems to have.
         allowed: the suffixes that can be written.
         told: these, in words.
 
@@ -89,7 +85,7 @@ def check_goal(
     """
     if goal.name in ("", ".."):
         raise OutputError(f"cannot write {goal}: name a file or a folder of its own")
-    form = form_of(goal, folder)
+    form = form_of(goal)
     if form not in allowed:
         raise OutputError(f"cannot write {goal.suffix or 'a folder'} ({goal}); allowed are {told}")
     check_replaceable(goal, overwrite)

@@ -9,6 +9,8 @@ import typer
 
 from engine.cli.options import AsJson, GreyAsRgb, Models, contract_fields
 from engine.console import with_options
+from engine.errors import PlanError
+from engine.goals import goal_path
 
 RUN = "How to run"
 FUSION = "How to fuse and decode"
@@ -18,11 +20,23 @@ FUSION = "How to fuse and decode"
 def ensemble(
     models: Models = None,
     input: Annotated[
-        str, typer.Option("--input", "-i", help="Images: .npz, .npz:KEY, .npy or a folder of pictures.")
+        str,
+        typer.Option(
+            "--input",
+            "-i",
+            help="Images: .npz, .npz:KEY, .npy, .zarr or a folder of pictures; with --tile one picture.",
+        ),
     ] = "",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Masks: submission .csv (default submission.csv), .npz, .npy or a folder."),
+        typer.Option(
+            "--output",
+            "-o",
+            parser=goal_path,
+            metavar="PATH",
+            help="Masks: submission .csv (default submission.csv), run lengths .rle.csv, .npz, .npy, .zarr or a folder "
+            "of PNGs; of one scene .png, .tif, .npy or .zarr.",
+        ),
     ] = None,
     plan: Annotated[
         Path | None, typer.Option(help="An ensemble.toml with members, weights, strategy and decoding.")
@@ -109,6 +123,21 @@ def ensemble(
         Path | None,
         typer.Option(help="Also draw image, truth, fused mask and disagreement (.png).", rich_help_panel=RUN),
     ] = None,
+    tile: Annotated[
+        str,
+        typer.Option(
+            metavar="HEIGHTxWIDTH",
+            help="Cut images of any size into overlapping tiles, as in 64x128, and blend their logits; for scenes "
+            "(.png, .tif, .zarr, ...) and folders of pictures of different sizes.",
+            rich_help_panel=RUN,
+        ),
+    ] = "",
+    overlap: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of a tile that the next one shows too, 0 up to below 1; 0.5 by default.", rich_help_panel=RUN
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs.", rich_help_panel=RUN)] = False,
     resume: Annotated[
         bool,
@@ -135,6 +164,8 @@ def ensemble(
       engine ensemble -m models/ -i mars_for_students.npz -o submission.csv
 
       engine ensemble -m a.onnx -m b.onnx -i tiles/ -o masks/ --strategy vote --suppress 0
+
+      engine ensemble -m models/ -i panorama.tif -o mask.tif --tile 64x128
     """
     from engine.command import report, run_job
     from engine.job import Options, prepare
@@ -165,6 +196,14 @@ def ensemble(
         on_bad_image=on_bad_image,
         stated=stated,
     )
+    if tile:
+        from engine.tiled_job import prepare_tiled, run_tiled
+
+        scenes = prepare_tiled(options, tile, overlap)
+        report(scenes.base, run_tiled(scenes, batch_size, workers, overwrite), as_json)
+        return
+    if overlap is not None:
+        raise PlanError("--overlap without --tile: say how large a tile is, as in --tile 64x128")
     job = prepare(options)
     code = report(job, run_job(job, batch_size, workers, overwrite), as_json)
     if code:

@@ -1,0 +1,181 @@
+"""Masks of scenes, written some rows at a time: .png, .tif, .npy and .zarr."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import OutputError
+from engine.outputs.arrays import write_header
+from engine.outputs.png import PngStream
+from engine.outputs.zarr_store import chunk_sides, create
+from engine.palette import colours
+from engine.sources.georeference import CACHE_MB, Georeference, require_rasterio
+
+TIFF_BLOCK = 256
+
+
+class RowFile(ABC):
+    """One mask on its way to disk; rows are gathered until they fill the form's own blocks."""
+
+    def __init__(
+        self, path: Path, size: tuple[int, int], classes: int, georeference: Georeference | None = None
+    ) -> None:
+        """Open the file.
+
+        Args:
+            path: file or folder to make.
+            size: (height, width) of the mask.
+            classes: number of classes.
+            georeference: where the scene lies; forms that cannot say it leave it out.
+
+        Raises:
+            OSError: the system refuses.
+        """
+        self._path, self._size, self._classes = path, size, classes
+        self._held = np.empty((0, size[1]), np.uint8)
+        self._placed = 0
+        self._block = 1
+        self._open(georeference)
+
+    def write(self, labels: NDArray[np.uint8]) -> None:
+        """Append uint8 (rows, width) labels."""
+        self._held = np.concatenate([self._held, labels]) if len(self._held) else labels
+        whole = len(self._held) // self._block * self._block
+        if whole:
+            self._put(self._placed, self._held[:whole])
+            self._placed += whole
+            self._held = self._held[whole:].copy()
+
+    def close(self) -> None:
+        """Write what is left, and the end of the file."""
+        if len(self._held):
+            self._put(self._placed, self._held)
+            self._held = self._held[:0]
+        self._finish()
+
+    @abstractmethod
+    def _open(self, georeference: Georeference | None) -> None: ...
+
+    @abstractmethod
+    def _put(self, start: int, labels: NDArray[np.uint8]) -> None: ...
+
+    @abstractmethod
+    def _finish(self) -> None: ...
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Let go of the file without finishing it; may be called after :meth:`close` as well."""
+
+
+class _StreamRows(RowFile):
+    stream: IO[bytes]
+
+    def _open(self, georeference: Georeference | None) -> None:
+        self.stream = self._path.open("wb")
+
+    def abandon(self) -> None:
+        """Close the stream as it is."""
+        self.stream.close()
+
+
+class PngRows(_StreamRows):
+    """A palette PNG."""
+
+    def _open(self, georeference: Georeference | None) -> None:
+        super()._open(georeference)
+        self._picture = PngStream(self.stream, self._size, self._classes)
+
+    def _put(self, start: int, labels: NDArray[np.uint8]) -> None:
+        self._picture.write(labels)
+
+    def _finish(self) -> None:
+        self._picture.close()
+        self.stream.close()
+
+
+class NpyRows(_StreamRows):
+    """A uint8 array (height, width)."""
+
+    def _open(self, georeference: Georeference | None) -> None:
+        super()._open(georeference)
+        write_header(self.stream, self._size)
+
+    def _put(self, start: int, labels: NDArray[np.uint8]) -> None:
+        self.stream.write(np.ascontiguousarray(labels).data)
+
+    def _finish(self) -> None:
+        self.stream.close()
+
+
+class ZarrRows(RowFile):
+    """A uint8 Zarr array (height, width)."""
+
+    def _open(self, georeference: Georeference | None) -> None:
+        chunks = chunk_sides(self._size)
+        self._block = chunks[0]
+        self._array = create(self._path, self._size, chunks, self._classes, {})
+
+    def _put(self, start: int, labels: NDArray[np.uint8]) -> None:
+        self._array[start : start + len(labels)] = labels
+
+    def _finish(self) -> None: ...
+
+    def abandon(self) -> None:
+        """Do nothing: each chunk is a file of its own."""
+
+
+class TiffRows(RowFile):
+    """A GeoTIFF with a colour table, compressed, in blocks that are read alone; BigTIFF where it must be."""
+
+    def _open(self, georeference: Georeference | None) -> None:
+        rasterio = require_rasterio(OutputError, f"writing {self._path.name}")
+        height, width = self._size
+        # Blocks of a GeoTIFF are multiples of 16; a mask smaller than one is stored in strips.
+        blocked = min(self._size) >= TIFF_BLOCK
+        layout: dict[str, Any] = {"tiled": blocked}
+        if blocked:
+            layout |= {"blockxsize": TIFF_BLOCK, "blockysize": TIFF_BLOCK}
+        self._block = TIFF_BLOCK
+        place = georeference or Georeference()
+        profile: dict[str, Any] = {"height": height, "width": width, "count": 1, "dtype": "uint8"}
+        profile |= {"compress": "deflate", "bigtiff": "if_safer", **layout}
+        profile |= {key: value for key, value in (("crs", place.crs), ("transform", place.transform)) if value}
+        self._stack = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB))
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            self._file = stack.enter_context(rasterio.open(self._path, "w", driver="GTiff", **profile))
+            if place.points[0]:
+                self._file.gcps = place.points
+            table = {index: (*colour, 255) for index, colour in enumerate(colours(self._classes))}
+            self._file.write_colormap(1, table)
+            self._stack = stack.pop_all()
+
+    def _put(self, start: int, labels: NDArray[np.uint8]) -> None:
+        from rasterio.windows import Window
+
+        self._file.write(labels, 1, window=Window(0, start, self._size[1], len(labels)))
+
+    def _finish(self) -> None:
+        self._stack.close()
+
+    def abandon(self) -> None:
+        """Close the file; what is missing in it stays empty."""
+        self._stack.close()
+
+
+ROW_FILES: dict[str, type[RowFile]] = {
+    ".png": PngRows,
+    ".tif": TiffRows,
+    ".tiff": TiffRows,
+    ".npy": NpyRows,
+    ".zarr": ZarrRows,
+}

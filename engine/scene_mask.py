@@ -1,0 +1,105 @@
+"""One scene's mask on its way: blended logits in, labels out, counted and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.images import Batch
+from engine.labels import as_labels
+from engine.metrics import Score, confusion_matrices
+from engine.outcome import Outcome
+from engine.outputs.scenes import Sink
+from engine.pipeline import Ensemble
+from engine.prediction import Variant
+from engine.regions import cleaned
+from engine.sources.scenes import Scene
+from engine.sources.strips import Strips
+from engine.tiled import Blended
+
+
+class SceneMask:
+    """Fuses the parts of one scene and hands the labels on."""
+
+    def __init__(self, ensemble: Ensemble, scene: Scene, truth: Scene | None, sink: Sink, outcome: Outcome) -> None:
+        """Begin a mask.
+
+        Args:
+            ensemble: how to fuse.
+            scene: what is predicted.
+            truth: its true label map, or None.
+            sink: takes the labels.
+            outcome: what the run gave so far; added to.
+        """
+        self._ensemble, self._size, self._sink, self._outcome = ensemble, scene.size, sink, outcome
+        self._truth = Strips(truth) if truth is not None else None
+        self._id = scene.id
+        self._confusion: dict[Variant, NDArray[np.int64]] = {}
+        # Regions cross the borders of parts: their clean-up waits for the whole mask, at one byte a pixel.
+        self._cleans = ensemble.variant.decoding.min_region > 1
+        self._waiting: list[tuple[NDArray[np.uint8], NDArray[np.uint8] | None]] = []
+        sink.begin(scene)
+
+    def add(self, part: Blended, variants: Sequence[Variant]) -> None:
+        """Decode some finished rows.
+
+        Args:
+            part: their logits; overwritten.
+            variants: the ensemble's own and others to score; those that suppress a class come last.
+
+        Raises:
+            EngineError: the true labels or the disk fail.
+        """
+        truth = self._true_rows(part)
+        seconds = self._outcome.variant_seconds
+        for variant in variants:
+            began = perf_counter()
+            labels, ties = self._ensemble.decode(part.logits, variant, part.size, clean=False)
+            seconds[variant] = seconds.get(variant, 0.0) + perf_counter() - began
+            if variant != self._ensemble.variant:
+                self._score(variant, labels, truth)
+                continue
+            self._outcome.ties += ties
+            if self._cleans:
+                self._waiting.append((labels, truth))
+            else:
+                self._hand_on(labels, truth)
+
+    def end(self) -> None:
+        """Finish the mask and its scores.
+
+        Raises:
+            OutputError: the disk fails.
+        """
+        ensemble = self._ensemble
+        if self._cleans:
+            whole = np.concatenate([labels for labels, _ in self._waiting], axis=1)
+            truths = [truth for _, truth in self._waiting if truth is not None]
+            labels = cleaned(whole, ensemble.variant.decoding, self._size)
+            self._hand_on(labels, np.concatenate(truths, axis=1) if truths else None)
+        self._sink.end()
+        self._outcome.images += 1
+        for variant, matrices in self._confusion.items():
+            score = self._outcome.scores.setdefault(variant, Score(len(ensemble.classes), ensemble.ignored_class))
+            score.add(matrices)
+
+    def _true_rows(self, part: Blended) -> NDArray[np.uint8] | None:
+        """Return uint8 (1, pixels): the true labels of a part."""
+        if self._truth is None:
+            return None
+        rows = self._truth.read(np.arange(part.start, part.start + part.size[0]))
+        return as_labels(Batch(0, [self._id], rows[None]), len(self._ensemble.classes), "--labels")
+
+    def _hand_on(self, labels: NDArray[np.uint8], truth: NDArray[np.uint8] | None) -> None:
+        self._score(self._ensemble.variant, labels, truth)
+        self._outcome.pixels += labels.size
+        self._outcome.class_pixels += np.bincount(labels.ravel(), minlength=len(self._ensemble.classes))
+        self._sink.write_rows(labels.reshape(-1, self._size[1]))
+
+    def _score(self, variant: Variant, labels: NDArray[np.uint8], truth: NDArray[np.uint8] | None) -> None:
+        if truth is not None:
+            matrices = confusion_matrices(truth, labels, len(self._ensemble.classes))
+            self._confusion[variant] = self._confusion.get(variant, 0) + matrices

@@ -1,0 +1,77 @@
+"""Which tiles the nets take: those of a fixed size one alone, others multiples of what they shrink the image by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from engine.errors import ModelError, PlanError
+from engine.pipeline import Ensemble
+from engine.sessions import Member
+from engine.tiling import Tiling, told_size
+
+# Nets halve the image a number of times; none in use shrinks it by more.
+STRIDES = (1, 2, 4, 8, 16, 32, 64)
+
+
+def settle(ensemble: Ensemble, tiling: Tiling, channels: int) -> Tiling:
+    """Return the tiling with the stride that the nets need.
+
+    A net whose sizes are free is run on blank images: on a tile, and on tiles that are larger by 1, 2, 4 and so on; the
+    first of these that it takes is its stride.
+
+    Args:
+        ensemble: the nets.
+        tiling: what was asked for.
+        channels: channels of the scenes.
+
+    Raises:
+        PlanError: a net does not take tiles of that size; the message says which it takes.
+    """
+    stride = 1
+    for net in (net for voter in ensemble.members for net in voter.nets):
+        fixed = net.contract.size
+        if fixed is None:
+            stride = max(stride, _stride(net, tiling.tile, channels))
+        elif fixed != tiling.tile:
+            raise PlanError(
+                f"--tile {tiling.told}: {net.path.name} takes {told_size(fixed)} alone: use --tile {told_size(fixed)}"
+            )
+    return replace(tiling, stride=stride)
+
+
+def _stride(net: Member, tile: tuple[int, int], channels: int) -> int:
+    refusal = _refusal(net, tile, channels)
+    if refusal is not None:
+        nearest = [told_size(size) for size in _nearest(net, tile, channels)]
+        if not nearest:
+            raise refusal
+        raise PlanError(f"--tile {told_size(tile)}: {net.path.name} cannot take it; it takes {' or '.join(nearest)}")
+    for stride in STRIDES:
+        if _refusal(net, (tile[0] + stride, tile[1] + stride), channels) is None:
+            return stride
+    return 1
+
+
+def _nearest(net: Member, tile: tuple[int, int], channels: int) -> list[tuple[int, int]]:
+    """Return the sizes next below and next above that a net takes; empty where none is found."""
+    for stride in STRIDES[1:]:
+        below = (max(stride, tile[0] // stride * stride), max(stride, tile[1] // stride * stride))
+        above = (-(-tile[0] // stride) * stride, -(-tile[1] // stride) * stride)
+        taken = [size for size in dict.fromkeys((below, above)) if _refusal(net, size, channels) is None]
+        if taken:
+            return taken
+    return []
+
+
+def _refusal(net: Member, size: tuple[int, int], channels: int) -> ModelError | None:
+    """Return why a net does not take images of (height, width), or None where it does."""
+    blank = np.zeros((1, *size, channels), np.uint8)
+    packed = net.contract.kind == "packed"
+    maps = len(net.contract.classes) if packed else net.contract.outputs
+    try:
+        net.run(net.prepare(blank), np.empty((1, maps, size[0] * size[1]), np.float32))
+    except ModelError as error:
+        return error
+    return None

@@ -8,8 +8,7 @@ be written again where the networks are not at hand.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import shutil
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.system_list import System
+from benchmarks.system_zoo import records, select
 from benchmarks.table import RESULTS, rows, write
 from engine.bootstrap import GroupedCounts, interval, paired_difference
 from engine.decode import Decoding
@@ -70,8 +70,7 @@ def score_system(place: Place, system: System) -> tuple[Row, GroupedCounts]:
     raw, suppressed = Variant("mean-logit", Decoding()), ensemble.variant
     matrices, rates = count(place, ensemble, [raw, suppressed])
     found = {"raw": matrices[raw], "suppressed": matrices[suppressed]}
-    records = sorted((place.runs / system.name).glob("k*.run.toml")) or [place.runs / f"{system.name}.run.toml"]
-    results = [tomllib.loads(path.read_text("utf-8"))["result"] for path in records]
+    results = [tomllib.loads(path.read_text("utf-8"))["result"] for path in records(place, system)]
     row = {
         "parameters": sum(result["parameters"] for result in results),
         "training_seconds": round(sum(result["seconds"] for result in results), 1),
@@ -113,17 +112,10 @@ def score_ensembles(
 
 def selection(place: Place, pool: Sequence[System], flips: str) -> Row:
     """Return what `engine select` finds on the shared tiles, as it prints it."""
-    tiles = place.validation
     with tempfile.TemporaryDirectory() as folder:
-        models = [word for system in pool for word in ("--models", str(place.onnx(system)))]
-        command = [sys.executable, "-m", "engine.cli", "select", *models, "--input", f"{tiles}:images"]
-        command += ["--labels", f"{tiles}:labels", "--groups", f"{tiles}:groups", "--flips", flips, "--json"]
-        command += ["--out", str(Path(folder) / "ensemble.toml")]
-        done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr)
-    found: Row = json.loads(done.stdout)
-    return found
+        for system in pool:
+            shutil.copy(place.onnx(system), folder)
+        return select(place, Path(folder), flips)
 
 
 def count(
@@ -143,10 +135,10 @@ def count(
     return {variant: np.concatenate(found) for variant, found in parts.items()}, rates
 
 
-def groups(place: Place) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return the panorama of each shared tile, numbered from 0."""
+def groups(place: Place) -> np.ndarray[Any, np.dtype[np.int64]] | None:
+    """Return the panorama of each shared tile, numbered from 0; None where the data know none."""
     with np.load(place.validation) as file:
-        return np.unique(file["groups"], return_inverse=True)[1]
+        return np.unique(file["groups"], return_inverse=True)[1] if "groups" in file.files else None
 
 
 def scores(matrices: np.ndarray[Any, np.dtype[np.int64]]) -> Row:

@@ -1,6 +1,7 @@
 """Train, export and score every system of the report on the task's own file, and write the table.
 
-    python -m benchmarks.systems --data mars_for_students.npz --groups train_groups.npz --runs runs/
+    python -m benchmarks.systems --data mars_for_students.npz --groups train_groups.npz --runs runs/ \\
+        --zoo zoo/ --submission submission.csv
 
 One resumable command: a finished network is never trained again, an unfinished one goes on after its last epoch, and
 `--only NAME` takes single ones. Validation is by panorama, the same fold for all; pseudo-labels are of images that are
@@ -35,7 +36,7 @@ class Place:
     Attributes:
         runs: the folder.
         data: training tiles without outliers.
-        groups: panorama of each tile of the original file.
+        groups: panorama of each tile of the original file; None for a split at random.
         images: the file whose test images get pseudo-labels.
         quick: tiny networks, one epoch, few tiles.
         preset: size of the networks.
@@ -43,7 +44,7 @@ class Place:
 
     runs: Path
     data: Path
-    groups: Path
+    groups: Path | None
     images: Sequence[Path]
     quick: bool
     preset: str
@@ -82,7 +83,8 @@ def train(place: Place, system: System) -> None:
     out = place.runs / system.name if system.is_set else place.network(system)
     if system.needs:
         words += ["--from", str(place.runs / f"{system.needs}.keras")]
-    shared = [*shlex.split(COMMON), "--data", place.data, "--groups", place.groups]
+    shared = [*shlex.split(COMMON), "--data", place.data]
+    shared += [] if place.groups is None else ["--groups", place.groups]
     shared += (
         ["--preset", "tiny", "--epochs", 1, "--max-tiles", 60]
         if place.quick
@@ -122,8 +124,11 @@ def best_mix(place: Place) -> str:
             images, labels, index = file["images"], file["labels"], file["index"]
         kept = ~np.isin(index, held)
         np.savez_compressed(rest, images=images[kept], labels=labels[kept])
-        with np.load(place.groups) as file:
-            np.savez(groups, groups=file[file.files[0]][index[kept]])
+        panorama = np.arange(index.max() + 1)
+        if place.groups is not None:
+            with np.load(place.groups) as file:
+                panorama = file[file.files[0]]
+        np.savez(groups, groups=panorama[index[kept]])
         search = (
             SEARCH.replace("--trials 8", "--trials 3").replace("--epochs 4", "--epochs 1") if place.quick else SEARCH
         )
@@ -183,12 +188,14 @@ def main() -> None:
     """Train what is asked for, then score everything there is."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="mars_for_students.npz")
-    parser.add_argument("--groups", type=Path, required=True, help="panorama of each training tile (npz)")
+    parser.add_argument("--groups", type=Path, help="panorama of each training tile (npz); else a split at random")
     parser.add_argument("--unlabelled", type=Path, help="further images without labels (npz)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for networks and results")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="train this one alone; repeatable")
     parser.add_argument("--no-training", action="store_true", help="score and tabulate what is there")
     parser.add_argument("--preset", default="small", help="size of the networks")
+    parser.add_argument("--zoo", type=Path, help="select the final ensemble into this folder, with its plan")
+    parser.add_argument("--submission", type=Path, help="and predict the test images of --data with it (.csv)")
     parser.add_argument("--quick", action="store_true", help="tiny networks, to see that everything runs")
     given = parser.parse_args()
     known = {system.name: system for system in (*SYSTEMS, *STUDENTS)}
@@ -206,8 +213,15 @@ def main() -> None:
         if trained(place, system):
             export(place, system)
     from benchmarks.system_scores import write_results
+    from benchmarks.system_zoo import build_zoo, submit
 
-    write_results(place, [system for system in known.values() if place.onnx(system).exists()])
+    exported = [system for system in known.values() if place.onnx(system).exists()]
+    write_results(place, exported)
+    pool = [system for system in exported if system.member]
+    if given.zoo is not None and len(pool) > 1:
+        plan = build_zoo(place, pool, given.zoo)
+        if given.submission is not None:
+            submit(plan, given.data, given.submission)
 
 
 if __name__ == "__main__":

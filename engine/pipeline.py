@@ -23,9 +23,11 @@ from engine.labels import check_match
 from engine.members import FLOOR, Prepared, Voter, class_names, class_number, find_models, gather, ignored_class
 from engine.prediction import Variant
 from engine.regions import cleaned
+from engine.runtimes import Wanted
 from engine.sessions import Member, check_sample, open_member
 from engine.strategies import named_strategy
 from engine.stream import Stream
+from engine.ways import Way
 
 BATCH_SIZE = 4
 
@@ -41,6 +43,7 @@ class Ensemble:
         weights: float64 (members, classes), columns summing to 1.
         fusion_order: indices of the members in the order in which they are summed.
         parts: how many images of a batch each member takes at a time; 0 for all of them.
+        wanted: which arithmetic and runtimes are allowed, see :mod:`engine.tuning`.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Ensemble:
         self._slot = {index: slot for slot, index in enumerate(self.fusion_order)}
         self._slot_weights = self.weights[self.fusion_order]
         self.parts = [0] * len(self.members)
+        self.wanted = Wanted("cpu")
         self._scratch = threading.local()
 
     @property
@@ -247,6 +251,11 @@ class Ensemble:
         out = np.empty((len(batch.ids), len(self.classes), batch.size[0] * batch.size[1]), np.float32)
         self._run_member(index, batch, [{} for _ in self.flips], out, skip)
         return out
+
+    def use(self, index: int, way: Way) -> None:
+        """Let a member run in another way: in another runtime, or on another number of images at a time."""
+        self.members[index] = way.of(self.members[index])
+        self.parts[index] = way.part
 
     def interrupt(self) -> None:
         """Make all runs of the members fail soon, those under way among them."""

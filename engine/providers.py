@@ -57,10 +57,10 @@ def choose_provider(wanted: str) -> Choice:
         return Choice(wanted)
     reason = obstacle("cuda")
     if reason:
-        return Choice("cpu", f"running on the CPU; no cuda or tensorrt: {reason}")
+        return Choice("cpu", f"provider cpu; not cuda or tensorrt: {reason}")
     other = obstacle("tensorrt")
     told = f"does not work here ({other})" if other else "only when asked for: it builds an engine a net first"
-    return Choice("cuda", f"running on cuda; tensorrt {told}")
+    return Choice("cuda", f"provider cuda; tensorrt {told}")
 
 
 @cache

@@ -11,6 +11,7 @@ from engine.pipeline import Ensemble
 from engine.sessions import Member
 from engine.sidecar import HASH_KEY
 from engine.version import VERSION
+from engine.ways import present_way
 
 SCHEMA = 1
 
@@ -26,7 +27,7 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
         {"nets": [_net(net) for net in voter.nets], "weights": [round(float(weight), 12) for weight in row]}
         for voter, row in zip(ensemble.members, ensemble.weights, strict=True)
     ]
-    return {
+    plan = {
         "schema": SCHEMA,
         "strategy": ensemble.variant.strategy,
         "suppress": sorted(decoding.suppress),
@@ -39,6 +40,10 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
         "flips": next(name for name, flips in FLIPS.items() if flips == ensemble.flips),
         "members": sorted(members, key=lambda member: json.dumps(member, sort_keys=True)),
     }
+    wanted = ensemble.wanted
+    if (wanted.runtime, wanted.precision) != ("onnxruntime", "float32"):
+        plan["arithmetic"] = {"runtime": wanted.runtime, "precision": wanted.precision}
+    return plan
 
 
 def _net(net: Member) -> dict[str, Any]:
@@ -71,6 +76,7 @@ def run_record(ensemble: Ensemble, **more: Any) -> dict[str, Any]:
             {
                 "name": voter.name,
                 "sha256": voter.checksum,
+                "runtime": present_way(voter, 0).name,
                 "files": [{"name": net.path.name, "sha256": net.checksum} for net in voter.nets],
             }
             for voter in ensemble.members

@@ -7,12 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli.options import AsJson, GreyAsRgb, Models, contract_fields
+from engine.cli.options import (
+    RUN,
+    AsJson,
+    BatchSize,
+    GreyAsRgb,
+    Models,
+    Precision,
+    Provider,
+    Runtime,
+    Workers,
+    contract_fields,
+)
 from engine.console import with_options
 from engine.errors import PlanError
 from engine.goals import goal_path
 
-RUN = "How to run"
 FUSION = "How to fuse and decode"
 
 
@@ -116,8 +126,11 @@ def ensemble(
             rich_help_panel=RUN,
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images a worker takes at a time.", rich_help_panel=RUN)] = 4,
-    workers: Annotated[int, typer.Option(help="Threads; 0 means one a core.", rich_help_panel=RUN)] = 0,
+    batch_size: BatchSize = 0,
+    workers: Workers = 0,
+    provider: Provider = "auto",
+    runtime: Runtime = "onnxruntime",
+    precision: Precision = "float32",
     limit: Annotated[int, typer.Option(help="Only the first so many images; 0 means all.", rich_help_panel=RUN)] = 0,
     preview: Annotated[
         Path | None,
@@ -169,6 +182,10 @@ def ensemble(
     """
     from engine.command import report, run_job
     from engine.job import Options, prepare
+    from engine.ready import make_ready, tell
+    from engine.runtimes import Wanted
+
+    wanted = Wanted(provider, runtime, precision)
 
     options = Options(
         models=models or (),
@@ -200,11 +217,17 @@ def ensemble(
         from engine.tiled_job import prepare_tiled, run_tiled
 
         scenes = prepare_tiled(options, tile, overlap)
-        report(scenes.base, run_tiled(scenes, batch_size, workers, overwrite), as_json)
+        how = make_ready(scenes.base.ensemble, None, wanted, batch_size, workers)
+        outcome = run_tiled(scenes, how.batch_size, how.workers, overwrite)
+        tell(how)
+        report(scenes.base, outcome, as_json)
         return
     if overlap is not None:
         raise PlanError("--overlap without --tile: say how large a tile is, as in --tile 64x128")
     job = prepare(options)
-    code = report(job, run_job(job, batch_size, workers, overwrite), as_json)
+    how = make_ready(job.ensemble, job.images, wanted, batch_size, workers)
+    outcome = run_job(job, how.batch_size, how.workers, overwrite)
+    tell(how)
+    code = report(job, outcome, as_json)
     if code:
         raise typer.Exit(code)

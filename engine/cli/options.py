@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+RUN = "How to run"
 FOREIGN = "Models without a contract (made by other tools)"
 
 Models = Annotated[
@@ -17,6 +18,29 @@ Groups = Annotated[
     typer.Option(
         help="The scene each image belongs to: .npz, .npz:KEY or .npy, one value an image. Intervals and folds keep a "
         "scene together."
+    ),
+]
+BatchSize = Annotated[
+    int,
+    typer.Option(help="Images a worker takes at a time; 0 means measured on the first images.", rich_help_panel=RUN),
+]
+Workers = Annotated[int, typer.Option(help="Threads; 0 means one a core.", rich_help_panel=RUN)]
+Provider = Annotated[
+    str,
+    typer.Option(
+        help="auto (a GPU where one truly works), cuda, tensorrt or cpu; what is named must work.", rich_help_panel=RUN
+    ),
+]
+Runtime = Annotated[
+    str,
+    typer.Option(help="onnxruntime, openvino, or auto: the faster one for each model, measured.", rich_help_panel=RUN),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="The least precise arithmetic allowed: float32, bf16, or int8 (with MODEL_int8.onnx beside MODEL.onnx). "
+        "Below float32 the agreement of the labels is printed.",
+        rich_help_panel=RUN,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout instead of tables.")]

@@ -1,0 +1,199 @@
+"""How the members run on this machine: provider, runtime, batch size and workers, settled by a short measurement."""
+
+from __future__ import annotations
+
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import EngineError, ModelError, PlanError
+from engine.flow import available_cores
+from engine.images import Batch, Source
+from engine.providers import choose_provider
+from engine.runtimes import Wanted
+from engine.runtimes.onnxruntime import OnnxSession
+from engine.ways import GAIN, Way, fastest_way, present_way, ways_of
+
+if TYPE_CHECKING:
+    from engine.pipeline import Ensemble
+
+BATCH_SIZE = 4
+BATCH_SIZES = (1, 2, 4, 8)
+# On a GPU a launch must be worth its while; of its two lanes one copies and fuses while the other computes.
+GPU_BATCH_SIZE, GPU_WORKERS = 32, 2
+# A batch of more pixels leaves every cache, and large images take much memory.
+MOST_PIXELS = 1 << 17
+# How many images are measured on, and what share of the whole run, and seconds, that may take.
+SAMPLE, SHARE, MOST_SECONDS = 8, 0.01, 4.0
+# A measurement shorter than this says nothing.
+LEAST_SECONDS = 0.2
+
+
+@dataclass
+class Settled:
+    """How a run goes.
+
+    Attributes:
+        batch_size: images a worker takes at a time.
+        workers: threads.
+        told: lines for people about what was chosen and why.
+        seconds: what settling took.
+    """
+
+    batch_size: int
+    workers: int
+    told: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def settle(
+    ensemble: Ensemble,
+    images: Source | None,
+    wanted: Wanted | None = None,
+    batch_size: int = 0,
+    workers: int = 0,
+) -> Settled:
+    """Settle how the members run, and put their sessions in place.
+
+    Neither batch size nor workers change the labels. Another runtime rounds differently; arithmetic below float32 is
+    used only when ``wanted`` allows it, and its agreement with float32 on the sample is then measured and told.
+
+    Args:
+        ensemble: its members' sessions and its ``parts`` are replaced.
+        images: what will be predicted; the first few are measured on. None where they are not at hand: then a choice
+            of runtimes is measured on blank images of the size the members declare.
+        wanted: what the user allows; None for ONNX Runtime in float32, on a GPU where one works.
+        batch_size: images a worker takes at a time; 0 to measure.
+        workers: threads; 0 for the faster of one a core and one every other core.
+
+    Raises:
+        PlanError: a negative number, a provider or runtime that is not there.
+        ModelError: a net that the runtime asked for cannot run.
+    """
+    if batch_size < 0 or workers < 0:
+        raise PlanError(f"batch size {batch_size}, workers {workers}: give a number above 0, or 0 to have it measured")
+    wanted = wanted or Wanted()
+    began = perf_counter()
+    settled = Settled(batch_size or BATCH_SIZE, workers or available_cores())
+    ensemble.wanted = wanted
+    if wanted.runtime != "openvino" and _on_gpu(ensemble, wanted, settled):
+        settled.batch_size, settled.workers = batch_size or GPU_BATCH_SIZE, workers or GPU_WORKERS
+    else:
+        sample, real = _sample(ensemble, images)
+        if sample is not None:
+            _on_cpu(ensemble, sample, real, len(images or ()), settled, batch_size)
+            if not workers:
+                _spare_twins(ensemble, sample, len(images or ()), settled)
+    settled.seconds = perf_counter() - began
+    return settled
+
+
+def _on_gpu(ensemble: Ensemble, wanted: Wanted, settled: Settled) -> bool:
+    """Move the members to the provider that works; return whether that is a GPU."""
+    choice = choose_provider(wanted.provider)
+    if choice.told:
+        settled.told.append(choice.told)
+    if choice.provider == "cpu":
+        return False
+    for index, voter in enumerate(ensemble.members):
+        sessions = tuple(OnnxSession(net.path, choice.provider, wanted.precision) for net in voter.nets)
+        ensemble.use(index, Way(sessions, 0))
+    return True
+
+
+def _sample(ensemble: Ensemble, images: Source | None) -> tuple[Batch | None, bool]:
+    """Return a few images to measure on, and whether they are real ones on which all members give sound logits.
+
+    What is wrong with an image is for the run to say, which knows what to do then: here a blank one takes its place.
+    """
+    real: Batch | None = None
+    with contextlib.suppress(EngineError):
+        real = next(images.batches(min(SAMPLE, len(images))), None) if images else None
+        if real is not None:
+            ensemble.logits(real)
+            return real, True
+    size = (
+        images.size
+        if images is not None
+        else next((v.contract.size for v in ensemble.members if v.contract.size), None)
+    )
+    if size is None:
+        return None, False
+    channels = images.channels if images is not None else ensemble.members[0].contract.channels
+    return Batch(0, [str(index) for index in range(SAMPLE)], np.zeros((SAMPLE, *size, channels), np.uint8)), False
+
+
+def _on_cpu(ensemble: Ensemble, sample: Batch, real: bool, images: int, settled: Settled, batch_size: int) -> None:
+    """Choose runtime and precision of each member where there is a choice, then its batch size where there is time."""
+    wanted = ensemble.wanted
+    choice = (wanted.runtime, wanted.precision) != ("onnxruntime", "float32")
+    began = perf_counter()
+    try:
+        ensemble.logits(sample)
+    except ModelError:
+        return  # the run will say so
+    expected = (perf_counter() - began) * images / len(sample.ids) / settled.workers
+    want = _labels(ensemble, sample) if real and wanted.precision != "float32" else None
+    share = min(SHARE * expected, MOST_SECONDS) / len(ensemble.members)
+    usual = batch_size or min(BATCH_SIZE, _most(sample))
+    sizes = [size for size in BATCH_SIZES if size <= _most(sample)]
+    chosen = []
+    for index, voter in enumerate(ensemble.members):
+        way = present_way(voter, usual)
+        if choice:
+            way = fastest_way(voter, ways_of(voter, wanted, usual, settled.workers), sample, settled.workers, share)
+        if not batch_size and share * len(ensemble.members) > LEAST_SECONDS:
+            others = [replace(way, part=size) for size in sizes if size != usual]
+            way = fastest_way(voter, [way, *others], sample, settled.workers, share)
+        ensemble.use(index, way)
+        chosen.append(way)
+    settled.batch_size = max(way.part for way in chosen)
+    if choice:
+        _tell(ensemble, chosen, sample, want, settled)
+
+
+def _most(sample: Batch) -> int:
+    return max(1, MOST_PIXELS // (sample.size[0] * sample.size[1]))
+
+
+def _labels(ensemble: Ensemble, sample: Batch) -> NDArray[np.uint8]:
+    logits, _ = ensemble.logits(sample)
+    return ensemble.decode(logits, ensemble.variant, sample.size)[0].copy()
+
+
+def _tell(
+    ensemble: Ensemble, chosen: list[Way], sample: Batch, want: NDArray[np.uint8] | None, settled: Settled
+) -> None:
+    names = [f"{voter.name} {way.name}" for voter, way in zip(ensemble.members, chosen, strict=True)]
+    settled.told.append(f"fastest by measurement: {', '.join(names)}")
+    lowered = [way for way in chosen if way.precision != "float32"]
+    if ensemble.wanted.precision != "float32" and not lowered:
+        told = f"--precision {ensemble.wanted.precision}: nothing below float32 is both at hand and faster here"
+        settled.told.append(told)
+    if lowered:
+        told = "their agreement with float32 could not be measured on the first images"
+        if want is not None:
+            same = float((_labels(ensemble, sample) == want).mean())
+            told = f"labels agree with float32 on {same:.3%} of the {want.size:,} pixels of the warm-up batch"
+        settled.told.append(f"{len(lowered)} of {len(chosen)} members run below float32: {told}")
+
+
+def _spare_twins(ensemble: Ensemble, sample: Batch, images: int, settled: Settled) -> None:
+    """Halve the workers where that is faster: two threads that share a core can be slower than one."""
+    if settled.workers < 4 or images < 16 * settled.workers * settled.batch_size:
+        return
+    part = Batch(0, sample.ids[: settled.batch_size], sample.pixels[: settled.batch_size])
+    seconds = {}
+    for workers in (settled.workers, settled.workers // 2):
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(ensemble.logits, [part] * workers))
+            began = perf_counter()
+            list(pool.map(ensemble.logits, [part] * settled.workers * 2))
+            seconds[workers] = perf_counter() - began
+    if seconds[settled.workers // 2] * GAIN < seconds[settled.workers]:
+        settled.workers //= 2

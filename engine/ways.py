@@ -1,0 +1,172 @@
+"""The ways a member may run on the CPU (runtime, precision, images at a time), and which of them is fastest here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from engine.errors import EngineError, ModelError
+from engine.images import Batch
+from engine.members import Prepared, Voter
+from engine.runtimes import Session, Wanted
+from engine.runtimes.onnxruntime import OnnxSession
+from engine.sessions import Member, open_member
+
+# What a way must gain on the one before it: less is noise.
+GAIN = 1.03
+# How often each way is timed where there is time, and where there is little.
+ROUNDS, LEAST_ROUNDS = 5, 2
+# The note by which `exporters quantize` names the file it started from.
+TWIN_NOTE = "precision_of_sha256"
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run a member.
+
+    Attributes:
+        sessions: one a net of the member.
+        part: how many images they take at a time.
+    """
+
+    sessions: tuple[Session, ...]
+    part: int
+
+    @property
+    def name(self) -> str:
+        """Return what people call it."""
+        first = self.sessions[0]
+        what = first.runtime if first.provider == "cpu" else first.provider
+        return what if self.precision == "float32" else f"{what} {self.precision}"
+
+    @property
+    def precision(self) -> str:
+        """Return the least precise arithmetic it was told to use."""
+        return self.sessions[0].precision
+
+    def of(self, voter: Voter) -> Voter:
+        """Return the member with these sessions."""
+        nets = [replace(net, session=session) for net, session in zip(voter.nets, self.sessions, strict=True)]
+        return replace(voter, nets=tuple(nets))
+
+
+def present_way(voter: Voter, part: int) -> Way:
+    """Return the way a member runs now, with so many images at a time."""
+    return Way(tuple(net.session for net in voter.nets), part)
+
+
+def ways_of(voter: Voter, wanted: Wanted, part: int, workers: int) -> list[Way]:
+    """Return the ways that are allowed, the most careful first.
+
+    Args:
+        voter: the member, opened in ONNX Runtime.
+        wanted: what the user allows.
+        part: images at a time.
+        workers: threads that will run it at once.
+
+    Raises:
+        PlanError: OpenVINO was asked for and is not installed.
+        ModelError: OpenVINO was asked for and cannot read a net.
+    """
+    from engine.runtimes import openvino
+
+    found: list[tuple[Session, ...]] = []
+    twins = _int8_twins(voter) if wanted.allows("int8") else []
+    if wanted.runtime != "openvino":
+        found.append(present_way(voter, part).sessions)
+        if twins:
+            found.append(tuple(OnnxSession(path, precision="int8") for path in twins))
+    if wanted.runtime == "openvino" or (wanted.runtime == "auto" and openvino.installed()):
+        openvino.load_openvino()
+        kinds: list[tuple[str, Sequence[Path]]] = [("float32", [net.path for net in voter.nets])]
+        if wanted.allows("bf16") and openvino.has_native_bf16():
+            kinds.append(("bf16", [net.path for net in voter.nets]))
+        if twins:
+            kinds.append(("int8", twins))
+        try:
+            found += [tuple(openvino.OpenVinoSession(p, kind, workers) for p in paths) for kind, paths in kinds]
+        except ModelError:
+            if wanted.runtime == "openvino":
+                raise
+    return [Way(sessions, part) for sessions in found]
+
+
+def _int8_twins(voter: Voter) -> list[Path]:
+    """Return the quantised files beside a member's nets (NAME_int8.onnx), if each net has one made of just this net."""
+    found = []
+    for net in voter.nets:
+        path = net.path.with_name(f"{net.path.stem}_int8.onnx")
+        if not path.is_file() or not _is_twin(path, net):
+            return []
+        found.append(path)
+    return found
+
+
+def _is_twin(path: Path, net: Member) -> bool:
+    try:
+        other = open_member(path)
+    except EngineError:
+        return False
+    return other.contract.notes.get(TWIN_NOTE) == net.checksum and other.output_name == net.output_name
+
+
+def fastest_way(voter: Voter, ways: Sequence[Way], sample: Batch, workers: int, seconds: float) -> Way:
+    """Return the fastest way, timed in turns with all workers busy; an earlier one unless a later one gains 3 %.
+
+    Args:
+        voter: the member.
+        ways: what to choose from; one that fails is left out.
+        sample: images to run on.
+        workers: threads.
+        seconds: about how long it may take; each way is timed twice at least, after a run that warms it up.
+
+    Raises:
+        ModelError: all ways fail.
+    """
+    with ThreadPoolExecutor(workers, thread_name_prefix="maskfuse-warm-up") as pool:
+        timers = []
+        refusal: ModelError | None = None
+        for way in ways:
+            timer = _timer(way.of(voter), way.part, sample, pool, workers)
+            try:
+                timer()
+            except ModelError as error:
+                refusal = refusal or error
+                continue
+            timers.append((way, timer))
+        if refusal is not None and not timers:
+            raise refusal
+        if len(timers) == 1:
+            return timers[0][0]
+        best = [float("inf")] * len(timers)
+        end = perf_counter() + seconds
+        for turn in range(ROUNDS):
+            if turn >= LEAST_ROUNDS and perf_counter() > end:
+                break
+            for index, (_, timer) in enumerate(timers):
+                best[index] = min(best[index], timer())
+    chosen = 0
+    for index, taken in enumerate(best):
+        if taken * GAIN < best[chosen]:
+            chosen = index
+    return timers[chosen][0]
+
+
+def _timer(voter: Voter, part: int, sample: Batch, pool: ThreadPoolExecutor, workers: int) -> Callable[[], float]:
+    """Return what measures the seconds that all workers take for the sample, each."""
+    pixels = sample.size[0] * sample.size[1]
+    outs = [np.empty((len(sample.ids), len(voter.contract.classes), pixels), np.float32) for _ in range(workers)]
+    prepared: Prepared = {net.input_key: net.prepare(sample.pixels) for net in voter.nets}
+
+    def measure() -> float:
+        began = perf_counter()
+        for done in [pool.submit(voter.run, sample.pixels, prepared, out, (), part) for out in outs]:
+            done.result()
+        return perf_counter() - began
+
+    return measure

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
+from engine.sources.mapped import rows_in_turn
 
 # What a row-by-row reader may hold at once, far above any batch of tiles.
 MOST_ROW_BYTES = 2**31
@@ -59,9 +60,7 @@ class ArrayFile:
             InputError: the data ends early or is damaged.
         """
         if self.fortran_order or not self.key:
-            rows = self._whole()
-            for start in range(0, len(rows), size):
-                yield rows[start : start + size]
+            yield from rows_in_turn(self._whole(), size)
             return
         row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
         with _reading(self.label), zipfile.ZipFile(self.path) as archive, archive.open(self.key + ".npy") as stream:

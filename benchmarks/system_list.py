@@ -126,20 +126,20 @@ SYSTEMS = (
     ),
     _member(
         *("unet-plus-plus-zoo", "U-Net++"),
-        "fit unet_plus_plus --loss dice+cross-entropy --augment flips-jitter+cutmix --oversample 0.3",
-        25,
+        "fit unet_plus_plus --loss dice+cross-entropy --augment mirror+jitter+translate+cutmix --oversample 0.3",
+        20,
     ),
     _member(
         *("transformer-zoo", "transformer U-Net"),
-        "fit transformer_unet --loss cross-entropy --augment mirror+jitter+translate+rotate",
-        30,
+        "fit transformer_unet --loss cross-entropy+dice --augment mirror+jitter+translate+rotate --oversample 0.3",
+        25,
     ),
     _member(
         *("double-zoo", "two cascaded U-Nets"),
-        "fit double_unet --loss cross-entropy+dice --augment mirror+jitter+cutout",
-        20,
+        "fit double_unet --loss cross-entropy+dice --augment mirror+jitter+cutout --oversample 0.3",
+        15,
     ),
-    _member(*("five-zoo", "five one-class networks"), "fit-specialists --augment mirror+jitter+translate", 12),
+    _member(*("five-zoo", "five one-class networks"), "fit-specialists --augment mirror+jitter+translate", 8),
 )
 
 #: Networks trained on the images that the ensemble of the members above labelled, as well.

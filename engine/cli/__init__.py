@@ -11,6 +11,7 @@ from engine.cli.compare import compare
 from engine.cli.ensemble import ensemble
 from engine.cli.evaluate import evaluate
 from engine.cli.inspect import inspect
+from engine.cli.report import report
 from engine.cli.select import select
 
 app = typer.Typer(
@@ -23,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for _command in (ensemble, evaluate, select, compare, inspect):
+for _command in (ensemble, evaluate, select, compare, report, inspect):
     app.command()(_command)
 
 

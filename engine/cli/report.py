@@ -1,0 +1,31 @@
+"""``engine report``: a run of ``engine compare`` as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine import console
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The .npz that engine compare --out wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .html page to write.")] = Path("report.html"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page.")] = False,
+) -> None:
+    """Make one self-contained page of a run: scores, speed, plots, members and the most informative tiles.
+
+    The page needs no network and no other file; pass it on as it is. A run made without labels shows agreement, class
+    shares and the most disputed tiles. Needs the extra packages of maskfuse[report].
+
+    Examples:
+      engine compare -m models/ -i val.npz --labels val.npz --out run.npz
+
+      engine report run.npz --out report.html
+    """
+    from engine.report.command import report as write_report
+
+    size = write_report(run, out, overwrite)
+    console.say(f"wrote {out}: {size / 1e6:.1f} MB, open it in any browser")

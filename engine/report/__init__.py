@@ -1,0 +1,1 @@
+"""A comparison as one self-contained page: no network, no fonts, nothing but the file."""

@@ -1,0 +1,41 @@
+"""``engine report``: a run file in, one page out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.atomic import write_text
+from engine.compare.runfile import read_run
+from engine.errors import OutputError, PlanError
+from engine.masks import check_replaceable
+from engine.report.page import render
+
+
+def report(run: Path, out: Path, overwrite: bool) -> int:
+    """Write the page of a run.
+
+    Args:
+        run: what ``engine compare --out`` wrote.
+        out: the .html file to write; it appears whole or not at all.
+        overwrite: whether to replace it.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        InputError: the run cannot be read or trusted.
+        OutputError: the page cannot be written there.
+        PlanError: a name that is no .html, or the packages of the extra ``report`` are missing.
+    """
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise PlanError(f"--out {out}: the page is an .html file")
+    if out.is_dir():
+        raise OutputError(f"--out {out} is a folder: name an .html file")
+    check_replaceable(out, overwrite)
+    # Bytes of file names that are not UTF-8 are shown as question marks.
+    page = render(read_run(run)).encode("utf-8", "replace").decode("utf-8")
+    try:
+        write_text(out, page)
+    except OSError as error:
+        raise OutputError(f"cannot write {out} ({error.strerror or error}): choose another place") from None
+    return out.stat().st_size

@@ -1,0 +1,198 @@
+"""From a comparison to one HTML text: figures, tables, gallery, and a policy that lets nothing in or out."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.resources
+from dataclasses import dataclass
+from math import isnan
+from typing import Any
+
+import numpy as np
+
+from engine.compare.result import REASONS, Comparison, Facts, Row
+from engine.compare.show import verdict
+from engine.errors import PlanError
+from engine.metrics import CONVENTIONS
+from engine.palette import colours
+from engine.report import figures, pictures
+from engine.report.svg import page_style
+
+REASON_NAMES = {"worst": "Worst", "disputed": "Most disputed", "rarest": "Rarest class"}
+CONVENTION_NOTES = {
+    "keras-ignore": "pixels of the ignored class are not counted; predicting it where it is not true costs a whole "
+    "class (keras.metrics.MeanIoU with ignore_class)",
+    "labelled": "pixels of the ignored class are not counted; the mean is over the other classes",
+    "all": "every pixel, every class",
+    "foreground": "every pixel; the mean is over all classes but the ignored one",
+    "per-image": "as labelled in each image, then the mean over images",
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a tile."""
+
+    name: str
+    uri: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """One tile of the gallery."""
+
+    name: str
+    reasons: list[str]
+    told: str
+    panels: list[Panel]
+
+
+def render(done: Comparison) -> str:
+    """Return the page.
+
+    Raises:
+        PlanError: the packages of the extra ``report`` are not installed.
+    """
+    try:
+        import jinja2
+        from markupsafe import Markup
+    except ImportError:
+        raise PlanError("engine report needs further packages: pip install 'maskfuse[report]'") from None
+    facts = done.facts
+    files = importlib.resources.files("engine.report")
+    style, script, layout = (
+        (files / name).read_text("utf-8").strip() for name in ("style.css", "script.js", "template.html.j2")
+    )
+    rules, classes = class_rules(facts)
+    style += "\n" + rules
+    with page_style():
+        plots = draw_plots(facts)
+    made = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {"score": score, "signed": signed, "rate": rate, "percent": percent}
+    return made.from_string(layout).render(
+        facts=facts,
+        policy=policy(style, script),
+        style=Markup(style),
+        script=Markup(script),
+        plots={name: Markup(text) for name, text in plots.items()},
+        classes=classes,
+        conventions=[facts.metric, *(name for name in CONVENTIONS if name != facts.metric)] if facts.labels else [],
+        notes=CONVENTION_NOTES,
+        rows=[_table_row(facts, row, place) for place, row in enumerate(facts.rows)],
+        states=[s for s in ("raw", "suppressed", "tuned") if any(row.state == s for row in facts.rows)],
+        fused=facts.rows[facts.fused],
+        single=facts.rows[facts.baseline[facts.metric]] if facts.labels else None,
+        verdict=verdict,
+        cards=[_card(done, index) for index in range(len(facts.tiles))],
+        reasons=[(r, REASON_NAMES[r]) for r in REASONS if any(r in tile.reasons for tile in facts.tiles)],
+        reason_names=REASON_NAMES,
+        disputed=_disputed(facts),
+    )
+
+
+def policy(style: str, script: str) -> str:
+    """Return a Content-Security-Policy: this very style and script, pictures out of the file, and nothing else."""
+
+    def digest(text: str) -> str:
+        return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+    return (
+        f"default-src 'none'; img-src data:; style-src '{digest(style)}'; script-src '{digest(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def class_rules(facts: Facts) -> tuple[str, list[tuple[str, str]]]:
+    """Return CSS rules for the swatches of the classes (no inline styles), and (CSS class, name) of each."""
+    palette = colours(len(facts.classes))
+    rules = [f".k{index}{{background:rgb({r},{g},{b})}}" for index, (r, g, b) in enumerate(palette)]
+    return "\n".join(rules), [(f"k{index}", name) for index, name in enumerate(facts.classes)]
+
+
+def draw_plots(facts: Facts) -> dict[str, str]:
+    """Return every plot this comparison has, by name."""
+    plots = {"throughput": figures.throughput(facts)}
+    if len(facts.members) > 1:
+        plots |= {"agreement": figures.agreement(facts), "disputed": figures.disputed(facts)}
+    if not facts.labels:
+        return {**plots, "shares": figures.shares(facts)}
+    best, single = facts.rows[facts.fused], facts.rows[facts.baseline[facts.metric]]
+    plots["classes"] = figures.class_scores(facts, [best, single])
+    plots["confusion_best"] = figures.confusion(facts, best, "confusion_best")
+    plots["confusion_single"] = figures.confusion(facts, single, "confusion_single")
+    plots["reliability"] = figures.reliability(facts)
+    if facts.ablation:
+        plots["steps"] = figures.steps(facts)
+    return plots
+
+
+def _table_row(facts: Facts, row: Row, place: int) -> dict[str, Any]:
+    """Return a row of the strategy table, with where the ends of its intervals lie on a scale of 0 to 100."""
+    bars = {}
+    for convention, found in row.scores.items():
+        values = [
+            held for other in facts.rows for held in (other.scores[convention].low, other.scores[convention].high)
+        ]
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
+        span = max(high - low, 1e-9)
+        known = not any(map(isnan, (found.low, found.high, found.value)))
+        bars[convention] = (
+            [round(100 * (v - low) / span, 1) for v in (found.low, found.high, found.value)] if known else []
+        )
+    return {
+        "row": row,
+        "place": place,
+        "bars": bars,
+        "baseline": {convention: facts.baseline[convention] == place for convention in row.scores},
+    }
+
+
+def _card(done: Comparison, index: int) -> Card:
+    facts, held = done.facts, done.pictures
+    tile, count = facts.tiles[index], len(facts.classes)
+    panels = [Panel("image", pictures.photograph(held.images[index]), "image")]
+    if len(held.truth):
+        panels.append(Panel("truth", pictures.mask(held.truth[index], count), "mask"))
+    row = facts.rows[facts.fused]
+    panels.append(Panel(f"fused: {row.name}", pictures.mask(held.fused[index], count), "mask"))
+    for member, labels in zip(facts.members, held.members[index], strict=True):
+        panels.append(Panel(member.name, pictures.mask(labels, count), "mask"))
+    against = (held.members[index] != held.fused[index]).mean(axis=0)
+    panels.append(Panel("disagreement", pictures.dispute(against), "dispute"))
+    told = [] if isnan(tile.score) else [f"MIoU {tile.score:.3f}"]
+    told.append(f"{tile.disputed:.0%} of the members' labels disputed")
+    told.append(f"{tile.rare:.1%} {facts.classes[facts.rarest]}")
+    return Card(tile.name, tile.reasons, " \N{MIDDLE DOT} ".join(told), panels)
+
+
+def _disputed(facts: Facts) -> str:
+    """Say which class is disputed most."""
+    held = [
+        (value, name) for value, name in zip(facts.disputed_by_class, facts.classes, strict=True) if not isnan(value)
+    ]
+    if not held or len(facts.members) < 2:
+        return ""
+    value, name = max(held)
+    return f"{name} is disputed most: there, {value:.0%} of the members speak against the mean of all."
+
+
+def score(value: float) -> str:
+    """Return a score with four digits."""
+    return "\N{EN DASH}" if isnan(value) else f"{value:.4f}"
+
+
+def signed(value: float) -> str:
+    """Return a difference with its sign."""
+    return "\N{EN DASH}" if isnan(value) else f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
+
+
+def rate(value: float) -> str:
+    """Return images a second."""
+    return "\N{EN DASH}" if isnan(value) else f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def percent(value: float) -> str:
+    """Return a share."""
+    return "\N{EN DASH}" if isnan(value) else f"{value:.1%}"

@@ -16,6 +16,7 @@ from engine.journal import read_journal
 from engine.locks import is_locked
 from engine.pipeline import Ensemble
 from engine.record import plan_hash, resolved_plan
+from engine.runtimes import Session
 from engine.sidecar import HASH_KEY, MOST_BYTES, NPZ_KEY, sidecar
 from engine.version import VERSION
 
@@ -115,12 +116,18 @@ def run_header(ensemble: Ensemble, images: Source, input_sha256: str, labels_sha
         "maskfuse": VERSION,
         "plan": resolved_plan(ensemble),
         HASH_KEY: plan_hash(ensemble),
-        "members": {net.checksum: net.path.name for voter in ensemble.members for net in voter.nets},
+        "members": {net.checksum: net.path.name for net in ensemble.nets},
+        # Two runtimes round differently: labels on the edge of a decision may differ.
+        "run_by": {net.checksum: _run_by(net.session) for net in ensemble.nets},
         "images": len(images),
         "size": list(images.size),
         INPUT_KEY: input_sha256,
         "labels_sha256": labels_sha256,
     }
+
+
+def _run_by(session: Session) -> str:
+    return f"{session.runtime} on {session.provider} in {session.precision}"
 
 
 def check_same_run(goal: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -149,6 +156,9 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[st
         if old != value:
             told = "their weights or contracts" if key == "members" else f"{old!r} then, {value!r} now"
             yield f"the plan differs in {key}: {told}"[:300]
+    for key, told in now["run_by"].items():
+        if then.get("run_by", {}).get(key) != told:
+            yield f"{after[key]} was run by {then.get('run_by', {}).get(key)}, now by {told}"
     names = {"images": "number of images", "size": "images' size", INPUT_KEY: "input", "labels_sha256": "true labels"}
     for key, name in names.items():
         if then.get(key) != now[key]:

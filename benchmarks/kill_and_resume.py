@@ -1,0 +1,139 @@
+"""Kills runs of ``engine ensemble`` at random moments, resumes them, and compares the outputs byte for byte.
+
+    python -m benchmarks.kill_and_resume --kills 50
+    python -m benchmarks.kill_and_resume --kills 50 --signals KILL TERM INT
+
+Each run is a process of its own. It is forked from one that has loaded everything, so a run is as long as its work.
+Prints a row for each form of output; leaves with 1 when any output differs or anything is left over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+
+FORMS = ("masks.csv", "masks.rle.csv", "masks.npz", "masks.npy", "masks")
+SAMPLES = Path(__file__).parent.parent / "engine" / "samples"
+IMAGES, SHARD = 96, 8
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the trials and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50, help="how many runs are killed, spread over the forms")
+    parser.add_argument("--forms", nargs="+", default=FORMS, help="names of the outputs")
+    parser.add_argument("--signals", nargs="+", choices=("KILL", "TERM", "INT"), default=["KILL"], help="used in turn")
+    parser.add_argument("--images", type=int, default=IMAGES, help="how many images a run predicts")
+    parser.add_argument("--models", help="what predicts, instead of sample nets")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    signals = cycle(getattr(signal, f"SIG{name}") for name in options.signals)
+    prepare()
+    draw = np.random.default_rng(options.seed)
+    failed = 0
+    print("| output | killed | cut off in mid-run | identical after --resume |\n| --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder) / "images.npy"
+        np.save(images, draw.integers(0, 256, (options.images, 64, 128)).astype(np.uint8))
+        for index, form in enumerate(options.forms):
+            kills = options.kills * (index + 1) // len(options.forms) - options.kills * index // len(options.forms)
+            models = options.models or str(SAMPLES / "one_class_*.onnx")
+            cut, same = trials(Path(folder), ["-m", models, "-i", str(images)], form, kills, signals, draw)
+            failed += kills - same
+            print(f"| {form} | {kills} | {cut} | {same} of {kills} |", flush=True)
+    return int(failed > 0)
+
+
+def prepare() -> None:
+    """Load what a run needs, and make its shards small, so that a short run has many."""
+    import onnxruntime  # noqa: F401
+
+    import engine.command
+    import engine.durable
+    import engine.strategies
+
+    engine.strategies.compile_ahead(["mean-logit"])
+    engine.durable.MOST_IMAGES = SHARD
+
+
+def trials(
+    folder: Path, job: list[str], form: str, kills: int, signals: Iterator[int], draw: np.random.Generator
+) -> tuple[int, int]:
+    """Return how many of the killed runs left a journal, and how many outputs were the same after all."""
+    began = time.perf_counter()
+    assert wait(start(run_in(folder / "whole", job, form))) == 0, (folder / "whole" / "log").read_text()
+    seconds = time.perf_counter() - began
+    want = digest(folder / "whole")
+    cut = same = 0
+    for _ in range(kills):
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            process = start(run_in(Path(place), job, form))
+            time.sleep(draw.uniform(0, seconds))
+            os.kill(process, next(signals))
+            wait(process)
+            cut += any(Path(place).glob(".*.run/journal"))
+            code = wait(start([*run_in(Path(place), job, form), "--resume"]))
+            same += code == 0 and digest(Path(place)) == want
+            if code:
+                print((Path(place) / "log").read_text(), file=sys.stderr)
+    for path in sorted((folder / "whole").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    return cut, same
+
+
+def run_in(place: Path, job: list[str], form: str) -> list[str]:
+    """Return the command line of a run that writes into a folder."""
+    place.mkdir(exist_ok=True)
+    return ["ensemble", *job, "-o", str(place / form)]
+
+
+def start(arguments: Sequence[str]) -> int:
+    """Run the command line in a forked process, which logs into the output's folder; return its number."""
+    sys.stdout.flush()
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        log = os.open(Path(arguments[arguments.index("-o") + 1]).parent / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        from engine import console
+        from engine.cli import app
+
+        console.exit_code(lambda: app(list(arguments)))
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else int(left.code is not None)
+    finally:
+        os._exit(code)
+
+
+def wait(process: int) -> int:
+    """Return the exit code of a process."""
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def digest(folder: Path) -> str:
+    """Return a hash of all that lies in a folder but the log; anything left over changes it."""
+    total = hashlib.sha256()
+    for path in sorted(_files(folder)):
+        total.update(str(path.relative_to(folder)).encode() + b"\0" + (path.read_bytes() if path.is_file() else b"/"))
+    return total.hexdigest()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.name != "log")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -28,7 +28,7 @@ from engine.outcome import Outcome
 from engine.prediction import Predicted, Variant
 from engine.preview import draw
 from engine.record import run_record
-from engine.resume import incomplete_goal, is_complete, run_folder, run_header, skipped_list
+from engine.resume import incomplete_goal, is_complete, read_skipped, run_folder, run_header, skipped_list
 from engine.run import as_dict, early_exit_summary, every_variant, preview_tiles, run
 from engine.strategies import STRATEGIES, compile_ahead, not_compiled
 from engine.tables import scores_table
@@ -52,7 +52,9 @@ def run_job(job: Job, batch_size: int, workers: int, overwrite: bool) -> Outcome
         for goal in (job.output, incomplete_goal(job.output)):
             if is_complete(goal, header):
                 console.say(f"{goal} is complete: nothing to resume")
-                return Outcome.empty(job.ensemble)
+                done = Outcome.empty(job.ensemble)
+                done.skipped = read_skipped(job.output) if goal != job.output else []
+                return done
         console.say("nothing to resume: starting with the first image")
     scored = job.labels is not None and job.ensemble.early_exit is None
     variants = every_variant(job.ensemble) if scored else []

@@ -39,6 +39,19 @@ def skipped_list(goal: Path) -> Path:
     return goal.with_name(f"{goal.name}.skipped.txt")
 
 
+def read_skipped(goal: Path) -> list[tuple[int, str, str]]:
+    """Return (index, id, reason) of the images that are missing in the result beside a goal.
+
+    Raises:
+        OSError: their list cannot be read.
+        OutputError: it is none.
+    """
+    rows = [line.split("\t", 2) for line in skipped_list(goal).read_text("utf-8").splitlines()[1:]]
+    if not all(len(row) == 3 and row[0].isdecimal() for row in rows):
+        raise OutputError(f"{skipped_list(goal)} is no list of skipped images: remove it and run again")
+    return [(int(index), name, reason) for index, name, reason in rows]
+
+
 @dataclass(frozen=True)
 class LeftOver:
     """What a run that was cut off left.

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from engine import console
+from engine.cli.bench import bench
 from engine.cli.compare import compare
 from engine.cli.ensemble import ensemble
 from engine.cli.evaluate import evaluate
@@ -24,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for _command in (ensemble, evaluate, select, compare, report, inspect):
+for _command in (ensemble, evaluate, select, compare, report, bench, inspect):
     app.command()(_command)
 
 

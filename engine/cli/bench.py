@@ -1,0 +1,58 @@
+"""``engine bench``: how fast an ensemble runs on this machine, and what its members allow."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from engine.cli.options import (
+    AsJson,
+    BatchSize,
+    GreyAsRgb,
+    Models,
+    Precision,
+    Provider,
+    Runtime,
+    Workers,
+    contract_fields,
+)
+from engine.console import with_options
+
+
+@with_options(contract_fields, "stated")
+def bench(
+    models: Models = None,
+    input: Annotated[
+        str, typer.Option("--input", "-i", help="Images to run on, as engine ensemble reads them. Default: scenes.")
+    ] = "",
+    images: Annotated[int, typer.Option(help="Images a round; the input is repeated up to that number.")] = 256,
+    rounds: Annotated[int, typer.Option(help="How often pipeline and members are timed, in turns.")] = 3,
+    strategy: Annotated[str, typer.Option(help="Fusion strategy.")] = "mean-logit",
+    batch_size: BatchSize = 0,
+    workers: Workers = 0,
+    provider: Provider = "auto",
+    runtime: Runtime = "onnxruntime",
+    precision: Precision = "float32",
+    as_json: AsJson = False,
+    grey_as_rgb: GreyAsRgb = False,
+    *,
+    stated: dict[str, Any],
+) -> None:
+    """Measure images/s of each model alone and of the whole pipeline, the time by stage and the memory.
+
+    The limit is what the models could do with nothing between them: 1 over the sum of 1 / images/s, each at its best
+    batch size and use of threads.
+
+    Examples:
+      engine bench
+
+      engine bench -m models/ -i tiles.npz --images 1000 --runtime auto --precision bf16
+    """
+    from engine.bench_command import bench_job, print_bench
+    from engine.job import Options
+    from engine.runtimes import Wanted
+
+    options = Options(models=models or (), input=input, strategy=strategy, grey_as_rgb=grey_as_rgb, stated=stated)
+    wanted = Wanted(provider, runtime, precision)
+    print_bench(bench_job(options, wanted, images, rounds, batch_size, workers), as_json)

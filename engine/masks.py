@@ -19,7 +19,7 @@ from engine.sources.zarr_store import looks_like_zarr, require_zarr
 
 FORMATS = (
     ".csv (submission), .rle.csv (run lengths), .npz or .npy (uint8 masks), .zarr, "
-    "or a folder (palette PNGs; end its name in / if it has a dot)"
+    "or a folder (palette PNGs; end its name in / if it has a dot); .png and .tif with --tile, for one scene"
 )
 FOLDER = ""
 # Forms whose result is a folder on the disk.

@@ -28,6 +28,7 @@ from engine.run import every_variant
 from engine.scene_mask import SceneMask
 from engine.sessions import check_range
 from engine.sidecar import check_sidecar
+from engine.sources.georeference import bounded_cache
 from engine.sources.scenes import Scenes, first_scenes, open_scenes
 from engine.sources.strips import Strips
 from engine.tile_check import settle
@@ -166,6 +167,7 @@ def run_tiled(job: TiledJob, batch_size: int, workers: int, overwrite: bool) -> 
     began = perf_counter()
     with (
         stoppable(),
+        bounded_cache(),
         _sink(job, overwrite) as sink,
         TiledRun(ensemble, job.tiling, skip, batch_size, outcome.workers) as tiler,
         progress(tiles) as advance,

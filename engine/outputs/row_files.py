@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import warnings
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +14,7 @@ from engine.outputs.arrays import write_header
 from engine.outputs.png import PngStream
 from engine.outputs.zarr_store import chunk_sides, create
 from engine.palette import colours
-from engine.sources.georeference import CACHE_MB, Georeference, require_rasterio
+from engine.sources.georeference import Georeference, quiet, require_rasterio
 
 TIFF_BLOCK = 256
 
@@ -147,17 +145,11 @@ class TiffRows(RowFile):
         profile: dict[str, Any] = {"height": height, "width": width, "count": 1, "dtype": "uint8"}
         profile |= {"compress": "deflate", "bigtiff": "if_safer", **layout}
         profile |= {key: value for key, value in (("crs", place.crs), ("transform", place.transform)) if value}
-        self._stack = contextlib.ExitStack()
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB))
-            stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            self._file = stack.enter_context(rasterio.open(self._path, "w", driver="GTiff", **profile))
-            if place.points[0]:
-                self._file.gcps = place.points
-            table = {index: (*colour, 255) for index, colour in enumerate(colours(self._classes))}
-            self._file.write_colormap(1, table)
-            self._stack = stack.pop_all()
+        with quiet():
+            self._file = rasterio.open(self._path, "w", driver="GTiff", **profile)
+        if place.points[0]:
+            self._file.gcps = place.points
+        self._file.write_colormap(1, {index: (*colour, 255) for index, colour in enumerate(colours(self._classes))})
 
     def _put(self, start: int, labels: NDArray[np.uint8]) -> None:
         from rasterio.windows import Window
@@ -165,11 +157,11 @@ class TiffRows(RowFile):
         self._file.write(labels, 1, window=Window(0, start, self._size[1], len(labels)))
 
     def _finish(self) -> None:
-        self._stack.close()
+        self._file.close()
 
     def abandon(self) -> None:
         """Close the file; what is missing in it stays empty."""
-        self._stack.close()
+        self._file.close()
 
 
 ROW_FILES: dict[str, type[RowFile]] = {

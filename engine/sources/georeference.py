@@ -11,8 +11,8 @@ from typing import Any
 
 from engine.errors import EngineError, InputError
 
-# What GDAL may keep of decoded blocks, in MB; its own default is a twentieth of the machine's memory.
-CACHE_MB = 64
+# What GDAL may keep of decoded blocks; its own default is a twentieth of the machine's memory.
+CACHE_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,42 @@ def require_rasterio(kind: type[EngineError], action: str) -> Any:
 
 
 @contextlib.contextmanager
+def bounded_cache() -> Iterator[None]:
+    """Bound what GDAL keeps of the files that are open inside; does nothing where rasterio is not installed."""
+    try:
+        import rasterio
+    except ImportError:
+        yield
+        return
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+        yield
+
+
+@contextlib.contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """Open a TIFF with rasterio, its cache bounded.
+    """Open a TIFF with rasterio.
 
     Raises:
         InputError: the package is missing, or the file is no TIFF or damaged.
     """
     rasterio = require_rasterio(InputError, f"reading the scene {path}")
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), warnings.catch_warnings():
-        # A picture without coordinates is no reason for a warning here.
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        try:
-            dataset = rasterio.open(path, driver=["GTiff"])
-        except rasterio.errors.RasterioError as error:
-            raise InputError(f"cannot read the scene {path} ({_one_line(error)}): it is no TIFF, or damaged") from None
-        with dataset:
-            yield dataset
+    try:
+        with quiet():
+            dataset = rasterio.open(path, driver="GTiff")
+    except rasterio.errors.RasterioError as error:
+        raise InputError(f"cannot read the scene {path} ({_one_line(error)}): it is no TIFF, or damaged") from None
+    with dataset:
+        yield dataset
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep rasterio from warning of pictures without coordinates."""
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
 
 
 def read_window(dataset: Any, path: Path, start: int, stop: int, bands: list[int]) -> Any:

@@ -41,7 +41,7 @@ def test_a_mapped_array_does_not_stay_in_memory(held: int, tmp_path: Path) -> No
 
 
 def test_what_was_let_go_of_can_be_read_again(tmp_path: Path) -> None:
-    array = np.random.default_rng(0).integers(0, 256, (700, 256, 256)).astype(np.uint8)
+    array = np.random.default_rng(0).integers(0, 256, (700, 256, 256), np.uint8)
     np.save(tmp_path / "x.npy", array)
     batches = list(open_source(tmp_path / "x.npy").batches(100))
     np.testing.assert_array_equal(np.concatenate([batch.pixels[..., 0] for batch in batches]), array)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import lzma
 import math
+import os
 import tokenize
 import zipfile
 import zlib
@@ -21,6 +23,11 @@ from engine.sources.mapped import rows_in_turn
 
 # What a row-by-row reader may hold at once, far above any batch of tiles.
 MOST_ROW_BYTES = 2**31
+# A header lists a shape and a type; NumPy itself reads headers of no more than 10,000 characters.
+MOST_HEADER_BYTES = 2**16
+MOST_MEMBERS = 10_000
+# What deflate can make of a byte at most (RFC 1951: 258 bytes of a match from two bits); the others pack zeros tighter.
+MOST_RATIO = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032, zipfile.ZIP_BZIP2: 50_000, zipfile.ZIP_LZMA: 10_000}
 # Beside ValueError, OSError and RuntimeError (an archive with a password).
 _DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError, EOFError)
 
@@ -76,6 +83,12 @@ class ArrayFile:
         with _reading(self.label):
             if not self.key:
                 return np.load(self.path, mmap_mode="r", allow_pickle=False)
+            declared = math.prod(self.shape) * self.dtype.itemsize
+            if declared > memory_bound():
+                raise InputError(
+                    f"{self.label} lies column by column and needs {declared} bytes of memory at once: "
+                    "save it row by row (order C)"
+                )
             with np.load(self.path, allow_pickle=False) as archive:
                 return np.asarray(archive[self.key])
 
@@ -105,6 +118,7 @@ def array_files(path: Path) -> dict[str, ArrayFile]:
             return {"": _checked(ArrayFile(path, "", shape, dtype, fortran), stored)}
         found = {}
         with zipfile.ZipFile(path) as archive:
+            _check_members(path, archive.infolist())
             for info in archive.infolist():
                 if info.filename.endswith(".npy"):
                     key = info.filename.removesuffix(".npy")
@@ -115,12 +129,51 @@ def array_files(path: Path) -> dict[str, ArrayFile]:
         return found
 
 
+def memory_bound() -> int:
+    """Return how many bytes one array may take in memory: half of what the machine has, 4 GiB where that is unknown."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, OSError, ValueError):
+        return 2**32
+
+
+def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Refuse an archive whose directory cannot be true, or names what no array is called.
+
+    Raises:
+        InputError: too many members, names that lead elsewhere, or sizes that no such file can hold.
+    """
+    if len(members) > MOST_MEMBERS:
+        raise InputError(f"{path} holds {len(members)} members; no more than {MOST_MEMBERS} are read")
+    size = path.stat().st_size
+    for info in members:
+        name = info.filename
+        if name.startswith("/") or "\\" in name or ".." in name.split("/") or not name.isprintable():
+            raise InputError(f"{path} holds a member named {name[:60]!r}, which is no array's name: save it again")
+        most = info.compress_size * MOST_RATIO.get(info.compress_type, 1) + 64
+        if info.compress_size > size or info.file_size > most:
+            raise InputError(
+                f"{path}:{name} declares {info.file_size} bytes, more than a file of {size} bytes can hold: "
+                "it is damaged or made to do harm"
+            )
+
+
 def _read_header(stream: IO[bytes], label: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = np.lib.format.read_magic(stream)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise InputError(f"{label} has NumPy format version {version}; versions 1.0 and 2.0 are read: save it again")
-    shape, fortran, dtype = readers[version](stream)
+    # NumPy would read a header of any length before it looks at that length.
+    field = stream.read(2 if version == (1, 0) else 4)
+    length = int.from_bytes(field, "little")
+    if length > MOST_HEADER_BYTES:
+        raise InputError(f"{label} declares a header of {length} bytes; no more than {MOST_HEADER_BYTES} are read")
+    try:
+        shape, fortran, dtype = readers[version](io.BytesIO(field + stream.read(length)))
+    except (TypeError, LookupError, ArithmeticError, RecursionError, MemoryError, SyntaxError, AttributeError) as error:
+        raise InputError(f"cannot read the header of {label} ({error}): it is damaged, save it again") from None
+    if any(type(side) is not int or not 0 <= side < 2**62 for side in shape):
+        raise InputError(f"{label} declares the shape {str(shape)[:80]}: it is damaged, save it again")
     return shape, fortran, dtype
 
 

@@ -34,8 +34,8 @@ def stderr() -> Console:
 
 
 def say(text: str) -> None:
-    """Print one line about the run on stderr, as it is: no markup, no wrapping."""
-    print(text, file=sys.stderr, flush=True)
+    """Print one line about the run on stderr: no markup, no wrapping, and no control characters out of names."""
+    print(one_line(text), file=sys.stderr, flush=True)
 
 
 def run(app: typer.Typer) -> None:

@@ -18,6 +18,7 @@ from engine.sources.layout import Layout, Role, layout_of
 from engine.sources.pictures import SUFFIXES as PICTURES
 from engine.sources.pictures import Bad, decode, picture_files
 from engine.sources.pictures import read_batches as read_pictures
+from engine.sources.row_numbers import RowNumbers
 
 # Keys that are found by themselves, in this order; the first two are those of the Mars terrain task.
 KEYS: dict[Role, tuple[str, ...]] = {
@@ -194,7 +195,7 @@ def _zarr_source(path: Path, key: str, role: Role) -> Source:
 
 def _source(name: str, count: int, layout: Layout, read: Callable[[int], Iterator[NDArray[Any]]]) -> Source:
     """Return the source of an array, whose images are named by their row numbers."""
-    return Source(name, [str(index) for index in range(count)], layout.size, layout.channels, read)
+    return Source(name, RowNumbers(range(count)), layout.size, layout.channels, read)
 
 
 def _pictures_source(name: str, files: Sequence[Path], role: Role, bad: Bad | None = None) -> Source:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.console import one_line
 from engine.contract import LABELS, METADATA_KEY, ModelContract
 from engine.errors import ContractError, InputError, ModelError
+from engine.external_data import model_checksum
 from engine.infer_contract import Ports, complete_contract
 from engine.runtimes import Session
 from engine.runtimes.onnxruntime import OnnxSession
@@ -31,7 +32,7 @@ class Member:
         contract: what it promises, completed by what the user stated.
         session: the file, opened in a runtime.
         output_name: the output that is read.
-        checksum: SHA-256 of the file, hexadecimal.
+        checksum: SHA-256, hexadecimal, of the file, and of the weights it keeps beside it.
         grey_as_rgb: whether a grey image is repeated over the three channels the net takes.
     """
 
@@ -135,6 +136,7 @@ def open_member(
         raise InputError(f"no such model: {path}")
     stated = dict(stated or {})
     output_name = stated.pop("output_name", "")
+    checksum = model_checksum(path)
     session = OnnxSession(path)
     try:
         carried = session.raw.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
@@ -148,8 +150,8 @@ def open_member(
         raise ContractError(f"{path}: {error}") from None
     except UnicodeDecodeError:
         raise ModelError(f"{path} holds names that are not UTF-8: it is damaged, export or copy it again") from None
-    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
-    member = Member(name or path.stem, path, contract, session, ports.output_name, checksum, grey_as_rgb)
+    # The name goes into tables and files; a file's own may hold escape sequences.
+    member = Member(one_line(name or path.stem), path, contract, session, ports.output_name, checksum, grey_as_rgb)
     if sample is not None:
         check_sample(member, sample.shape)
     return member

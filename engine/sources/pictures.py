@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +19,8 @@ from engine.errors import InputError
 from engine.sources.layout import Role
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp")
+# What these suffixes stand for. Pillow goes by the content, and would hand others to programs of the system (EPS).
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "PPM", "WEBP")
 # Decoders let go of the GIL; more of them would take the cores from the nets.
 DECODERS = 2
 # Takes the id of a picture that cannot be read, and the reason.
@@ -34,11 +40,13 @@ def picture_files(folder: Path) -> list[Path]:
         raise InputError(f"{folder} holds no images; read are {' '.join(SUFFIXES)}")
     stems = [path.stem for path in files]
     if len(set(stems)) < len(stems):
-        twin = next(stem for stem in stems if stems.count(stem) > 1)
+        twin = Counter(stems).most_common(1)[0][0]
         raise InputError(f"{folder} holds two images named {twin}: every id must be one image, rename one of them")
-    broken = next((stem for stem in stems if "\n" in stem or "\r" in stem), None)
+    broken = next((stem for stem in stems if any(category(letter) == "Cc" for letter in stem)), None)
     if broken is not None:
-        raise InputError(f"{folder} holds an image with a line break in its name, {broken!r}: rename it")
+        raise InputError(
+            f"{folder} holds an image with a line break or another control character in its name, {broken!r}: rename it"
+        )
     if all(stem.isdecimal() for stem in stems):
         files.sort(key=lambda path: int(path.stem))
     return files
@@ -92,8 +100,9 @@ def decode(path: Path, role: Role) -> NDArray[Any]:
     """
     from PIL import Image, UnidentifiedImageError
 
+    _keep_quiet()
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if role == "images" and image.mode in ("P", "RGBA", "CMYK", "YCbCr", "PA", "HSV", "LAB"):
                 pixels = np.asarray(image.convert("RGB"))
             elif image.mode == "LA":
@@ -109,3 +118,11 @@ def decode(path: Path, role: Role) -> NDArray[Any]:
     if role == "labels":
         raise InputError(f"{path} has {pixels.shape[2]} channels; a label image holds one class id a pixel")
     return pixels
+
+
+@cache
+def _keep_quiet() -> None:
+    """Keep Pillow from warning of large pictures; those of more than twice that size it refuses before it decodes."""
+    from PIL import Image
+
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

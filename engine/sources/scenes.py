@@ -17,7 +17,7 @@ from engine.errors import InputError, PlanError
 from engine.images import KEYS, PAIRED_KEY, Source, open_array, open_source, split_key
 from engine.sources.georeference import Georeference, georeference_of, opened, read_window
 from engine.sources.layout import Role, layout_of
-from engine.sources.pictures import SUFFIXES, decode, picture_files, told_shape
+from engine.sources.pictures import FORMATS, SUFFIXES, decode, picture_files, told_shape
 
 TIFF = (".tif", ".tiff")
 Rows = Callable[[int, int], NDArray[Any]]
@@ -181,7 +181,7 @@ def _shape(path: Path, role: Role) -> tuple[int, int, int]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with _large_pictures(), Image.open(path) as image:
+        with _large_pictures(), Image.open(path, formats=FORMATS) as image:
             grey = role == "labels" or image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;")
             return (image.height, image.width, 1 if grey else 3)
     except Image.DecompressionBombError as error:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from engine.outputs.submission import RLE_HEADER
 
 DIGIT_ZERO, DIGIT_NINE, COMMA = ord("0"), ord("9"), ord(",")
 QUOTED_ID = re.compile(rb'"((?:[^"]|"")*)",')
+# A line of labels of 128 million pixels; and no map may be larger, however few characters describe it.
+MOST_LINE = 2**28
+MOST_PIXELS = 2**28
 # More digits than any number of pixels that fits into memory has.
 MOST_DIGITS = 15
 
@@ -30,7 +34,7 @@ def open_submission(path: Path) -> Source:
     if not path.is_file():
         raise InputError(f"no such file: {path}")
     with path.open("rb") as stream:
-        header = stream.readline().rstrip(b"\r\n")
+        header = _line(stream, path).rstrip(b"\r\n")
     if header == RLE_HEADER.rstrip():
         return _rle_source(path)
     return _csv_source(path, header.split(b","))
@@ -54,10 +58,20 @@ def _csv_source(path: Path, header: list[bytes]) -> Source:
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield the rows below the header with their line numbers; empty lines are passed over."""
     with path.open("rb") as stream:
-        stream.readline()
-        for number, line in enumerate(stream, start=2):
+        _line(stream, path)
+        number = 1
+        while line := _line(stream, path):
+            number += 1
             if line.strip():
                 yield number, line
+
+
+def _line(stream: IO[bytes], path: Path) -> bytes:
+    """Return the next line; what never ends is not read into memory."""
+    line = stream.readline(MOST_LINE)
+    if len(line) == MOST_LINE:
+        raise InputError(f"{path} holds a line of more than {MOST_LINE} bytes: that is no submission")
+    return line
 
 
 def _stacked(maps: Iterator[NDArray[np.uint8]], count: int) -> Iterator[NDArray[Any]]:
@@ -114,7 +128,7 @@ def _rle_source(path: Path) -> Source:
     if not ids:
         raise InputError(f"{path} has a header and no rows")
     if len(set(ids)) < len(ids):
-        twin = next(name for name in ids if ids.count(name) > 1)
+        twin = Counter(ids).most_common(1)[0][0]
         raise InputError(f"{path}: the rows of image {twin} are not together: sort the file by image")
 
     def maps() -> Iterator[NDArray[np.uint8]]:
@@ -148,6 +162,8 @@ def _label_map(rows: list[_Row]) -> NDArray[np.uint8]:
     found = [_runs(row) for row in rows]
     starts = np.concatenate([pairs[:, 0] for pairs in found])
     lengths = np.concatenate([pairs[:, 1] for pairs in found])
+    if lengths.astype(np.float64).sum() > MOST_PIXELS:
+        raise InputError(f"{rows[0].where}: image {rows[0].name} has more than {MOST_PIXELS} pixels: that is no mask")
     values = np.repeat(np.array([row.value for row in rows], np.uint8), [len(pairs) for pairs in found])
     order = np.argsort(starts, kind="stable")
     starts, lengths, values = starts[order], lengths[order], values[order]

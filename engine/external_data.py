@@ -1,0 +1,136 @@
+"""Weights that an ONNX file keeps in files beside it: where they are, that they stay there, and their part in the hash.
+
+Reads the protocol buffers' wire format itself, as far as it is needed: the engine does without the onnx package. The
+field numbers are those of onnx.proto3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine.errors import ModelError
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+# The ways from a message to the tensors below it: ModelProto.graph -> GraphProto.initializer and so on.
+_MODEL = {7: "graph", 25: "function"}
+_GRAPH = {1: "node", 5: "tensor", 15: "sparse"}
+_FUNCTION = {7: "node"}
+_NODE = {5: "attribute"}
+_ATTRIBUTE = {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"}
+_SPARSE = {1: "tensor", 2: "tensor"}
+_BELOW = {
+    "model": _MODEL,
+    "graph": _GRAPH,
+    "function": _FUNCTION,
+    "node": _NODE,
+    "attribute": _ATTRIBUTE,
+    "sparse": _SPARSE,
+}
+_EXTERNAL_DATA, _KEY, _VALUE = 13, 1, 2
+# Graphs within graphs, as of If and Loop, deeper than any net has them.
+MOST_DEPTH = 64
+
+
+def external_files(path: Path, raw: bytes) -> list[Path]:
+    """Return the files beside a model that hold weights of it, each once, in the order of their names.
+
+    Args:
+        path: the model.
+        raw: its content. What is no ONNX file names no files: that is for the runtime to say.
+
+    Raises:
+        ModelError: a file lies outside the model's folder.
+    """
+    names = set()
+    try:
+        for tensor in _tensors(memoryview(raw), "model", 0):
+            for number, entry in _fields(tensor):
+                if number == _EXTERNAL_DATA:
+                    held = dict(_fields(entry))
+                    if bytes(held.get(_KEY, b"")) == b"location":
+                        names.add(bytes(held.get(_VALUE, b"")).decode("utf-8", "surrogateescape"))
+    except ValueError:
+        return []
+    folder = path.parent.resolve()
+    found = []
+    for name in sorted(names):
+        try:
+            file = (folder / name).resolve()
+        except (OSError, ValueError, RuntimeError):
+            file = Path("/")
+        if not name or folder not in file.parents:
+            raise ModelError(f"{path} keeps weights in {name[:80]!r}, outside its own folder: export it again")
+        found.append(file)
+    return found
+
+
+def model_checksum(path: Path) -> str:
+    """Return the SHA-256, hexadecimal, of a model; of one with weights beside it, over those files too.
+
+    Raises:
+        ModelError: a file with weights is not there, or lies outside the model's folder.
+        OSError: the model cannot be read.
+    """
+    raw = path.read_bytes()
+    digest = hashlib.sha256(raw)
+    for file in external_files(path, raw):
+        if not file.is_file():
+            raise ModelError(f"{path} keeps weights in {file.name}, which is not there: copy it too")
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _tensors(message: memoryview, kind: str, depth: int) -> Iterator[memoryview]:
+    """Yield every TensorProto below a message.
+
+    Raises:
+        ValueError: the bytes are no such message.
+    """
+    if depth > MOST_DEPTH:
+        raise ValueError("too deep")
+    below = _BELOW[kind]
+    for number, value in _fields(message):
+        inner = below.get(number)
+        if inner == "tensor":
+            yield value
+        elif inner is not None:
+            yield from _tensors(value, inner, depth + 1)
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield number and content of the fields that are messages, texts or bytes; pass over the others.
+
+    Raises:
+        ValueError: the bytes end early or are no fields.
+    """
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        wire = tag & 7
+        if wire == BYTES:
+            length, at = _varint(message, at)
+            if at + length > len(message):
+                raise ValueError("ends early")
+            yield tag >> 3, message[at : at + length]
+            at += length
+        elif wire == VARINT:
+            _, at = _varint(message, at)
+        elif wire in (FIXED64, FIXED32):
+            at += 8 if wire == FIXED64 else 4
+        else:
+            raise ValueError("no wire type")
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(message) and shift < 64:
+        byte = message[at]
+        value |= (byte & 127) << shift
+        at += 1
+        if byte < 128:
+            return value, at
+        shift += 7
+    raise ValueError("no number")

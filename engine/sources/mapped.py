@@ -22,14 +22,14 @@ def rows_in_turn(array: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
         array: what ``numpy.load(..., mmap_mode="r")`` returned, rows first.
         size: rows a view.
     """
-    mapping = array.base
-    can_let_go = isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED") and array.flags.c_contiguous
+    held: Any = array.base
+    mapping = held if isinstance(held, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED") else None
     row_bytes = array.nbytes // max(1, len(array))
     let_go = 0
     for start in range(0, len(array), size):
         yield array[start : start + size]
         read = min(len(array), start + size) * row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
-        if can_let_go and read - let_go >= LET_GO_BYTES:
+        if mapping is not None and array.flags.c_contiguous and read - let_go >= LET_GO_BYTES:
             # From the beginning: batches still in work may have brought earlier pages back.
             mapping.madvise(mmap.MADV_DONTNEED, 0, read)
             let_go = read

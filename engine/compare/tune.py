@@ -22,6 +22,9 @@ from engine.select.search import Scorer, prepare, tune_bias
 from engine.select.tables import ADDITIVE
 
 Bias = tuple[float, ...]
+# Where a strategy is no sum over members, each candidate is fused anew: so many candidates, and so many logits read, end
+# the search of a bias where it is. Four classes stay below both.
+MOST_CANDIDATES, MOST_READ = 640, 3e9
 
 
 @dataclass(frozen=True)
@@ -109,11 +112,19 @@ class _Search:
         self.sample, self.choice, self.scorer = sample, choice, scorer
         self.base = None if scorer is None else scorer.total(choice.counts)
         self.known: dict[Bias, NDArray[np.float64]] = {}
+        affordable = int(MOST_READ / max(sample.logits[choice.members].size, 1))
+        self.most = min(MOST_CANDIDATES, max(2 * sample.classes, affordable))
 
     def bias(self, fold: int | None) -> Bias:
         """Return the bias found without the images of a fold; empty where none helps."""
 
+        tried = 0
+
         def scores(biases: NDArray[np.float64]) -> NDArray[np.float64]:
+            nonlocal tried
+            tried += len(biases)
+            if self.scorer is None and tried > self.most:
+                return np.zeros(len(biases))
             return self._scores(biases, fold)
 
         start = replace(self.choice, score=float(scores(np.zeros((1, self.sample.classes)))[0]))

@@ -147,7 +147,9 @@ def _on_cpu(ensemble: Ensemble, sample: Batch, real: bool, images: int, settled:
         way = present_way(voter, usual)
         if choice:
             way = fastest_way(voter, ways_of(voter, wanted, usual, settled.workers), sample, settled.workers, share)
-        if not batch_size and share * len(ensemble.members) > LEAST_SECONDS:
+        # OpenVINO compiles anew for each batch size, which takes longer than its choice gains.
+        own = way.sessions[0].runtime == "onnxruntime"
+        if own and not batch_size and share * len(ensemble.members) > LEAST_SECONDS:
             others = [replace(way, part=size) for size in sizes if size != usual]
             way = fastest_way(voter, [way, *others], sample, settled.workers, share)
         ensemble.use(index, way)

@@ -1,16 +1,19 @@
-"""How many pixels a kernel works on at a time."""
+"""How many pixels a kernel works on at a time, and the memory it works in."""
 
 from __future__ import annotations
 
-from engine.kernels.jit import kernel
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 MOST, LEAST = 8192, 1024
 # Bytes for the float32 scores of all classes of one block: they stay in the second-level cache.
 SCORES = 262_144
+# Pixels worked on at a time where several rows of scratch are gone over again and again: they stay in the first cache.
+PART = 512
+CACHE_LINE = 64
 
 
-@kernel
-def block_of(classes):  # type: ignore[no-untyped-def]
+def block_of(classes: int, pixels: int) -> int:
     """Return the pixels of a block: long rows, because memory is read at full speed in long runs alone.
 
     Rows of 8,192 pixels (32 KB) were read three times as fast as rows of 1,024; with many classes the scores of all of
@@ -19,10 +22,12 @@ def block_of(classes):  # type: ignore[no-untyped-def]
     block = MOST
     while block > LEAST and block * classes * 4 > SCORES:
         block //= 2
-    return block
+    return min(block, pixels)
 
 
-@kernel
-def part_of(block):  # type: ignore[no-untyped-def]
-    """Return the pixels of a part of a block: what was read once is worked on in parts of the first cache's size."""
-    return min(block, LEAST)
+def scratch(*shape: int, dtype: DTypeLike = np.float32) -> NDArray:
+    """Return uninitialised memory that begins at a cache line: a packed load or store must not touch two lines."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    held = np.empty(size + CACHE_LINE, np.uint8)
+    start = -held.ctypes.data % CACHE_LINE
+    return held[start : start + size].view(dtype).reshape(shape)

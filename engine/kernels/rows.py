@@ -9,17 +9,8 @@ import numpy as np
 
 from engine.kernels.jit import kernel
 
-LOG2_E = np.float32(1.4426950408889634)
-# Below this power of two a float32 leaves its normal range: such a term is nothing beside the greatest one, which is 1.
-LEAST_POWER = np.float32(-126.0)
-# 2**f on [-0.5, 0.5] as a polynomial of degree 5 with the least relative error (9.2e-8) of those that are 1 at 0.
-P0 = np.float32(1.0)
-P1 = np.float32(0.6931469775985029)
-P2 = np.float32(0.2402224208429438)
-P3 = np.float32(0.05550733743741306)
-P4 = np.float32(0.009671512710364791)
-P5 = np.float32(0.0013264727262220074)
 FIXED_POINT = np.float32(2.0**30)
+ZERO = np.float32(0.0)
 HALF = np.float32(0.5)
 ONE = np.float32(1.0)
 
@@ -43,20 +34,6 @@ def add(row, term):  # type: ignore[no-untyped-def]
     """Add ``term`` element by element."""
     for i in range(row.size):
         row[i] += term[i]
-
-
-@kernel
-def multiply(row, factor):  # type: ignore[no-untyped-def]
-    """Multiply element by element."""
-    for i in range(row.size):
-        row[i] *= factor[i]
-
-
-@kernel
-def scale(row, factor):  # type: ignore[no-untyped-def]
-    """Multiply by one factor for the row."""
-    for i in range(row.size):
-        row[i] *= factor
 
 
 @kernel
@@ -88,10 +65,24 @@ def add_scaled_three(row, a, b, c, fa, fb, fc):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def multiply(row, factor):  # type: ignore[no-untyped-def]
+    """Multiply element by element."""
+    for i in range(row.size):
+        row[i] *= factor[i]
+
+
+@kernel
+def scale(row, factor):  # type: ignore[no-untyped-def]
+    """Multiply by one factor for the row."""
+    for i in range(row.size):
+        row[i] *= factor
+
+
+@kernel
 def add_product(row, term, other, factor):  # type: ignore[no-untyped-def]
     """Add ``factor * term * other`` element by element."""
     for i in range(row.size):
-        row[i] += factor * term[i] * other[i]
+        row[i] += term[i] * (factor * other[i])
 
 
 @kernel
@@ -107,33 +98,68 @@ def add_beaten(row, own, other, amount):  # type: ignore[no-untyped-def]
     twice = amount + amount
     for i in range(row.size):
         a, b, old = own[i], other[i], row[i]
-        equal = amount if a == b else np.float32(0.0)
+        equal = amount if a == b else ZERO
         row[i] = old + (twice if a > b else equal)
 
 
 @kernel
-def count_equal(row, value, peak):  # type: ignore[no-untyped-def]
-    """Add 1 where ``value`` is the peak."""
+def add_left(row, count, term, value, peak):  # type: ignore[no-untyped-def]
+    """Add ``term`` to ``row`` where ``value`` is below the peak, 1 to ``count`` where it is not."""
     for i in range(row.size):
-        row[i] += ONE if value[i] == peak[i] else np.float32(0.0)
+        left, old, known = term[i], row[i], count[i]
+        below = value[i] < peak[i]
+        row[i] = old + (left if below else ZERO)
+        count[i] = known + (ZERO if below else ONE)
 
 
 @kernel
-def add_odds(row, term, other, value, peak):  # type: ignore[no-untyped-def]
-    """Add ``term / other`` where ``value`` is below the peak."""
+def add_but_one(row, count):  # type: ignore[no-untyped-def]
+    """Add ``count - 1``."""
     for i in range(row.size):
-        odds = term[i] / other[i]
-        row[i] += odds if value[i] < peak[i] else np.float32(0.0)
+        row[i] += count[i] - ONE
 
 
 @kernel
-def take_surer(row, term, rest, least):  # type: ignore[no-untyped-def]
-    """Where ``rest`` is below ``least`` take ``term``; where it equals it, the greater of the two."""
+def take_surer(row, term, share, rest, least):  # type: ignore[no-untyped-def]
+    """Where ``rest`` is below ``least`` take ``term * share``; where it equals it, the greater of that and ``row``."""
     for i in range(row.size):
-        new, old, a, b = term[i], row[i], rest[i], least[i]
+        new, old, a, b = term[i] * share[i], row[i], rest[i], least[i]
         greater = new if new > old else old
         kept = greater if a == b else old
         row[i] = new if a < b else kept
+
+
+@kernel
+def add_rank(below, other_below, value, other, weight, other_weight):  # type: ignore[no-untyped-def]
+    """Add each one's weight to what lies below the other where the other is greater; ``value`` goes below an equal."""
+    for i in range(below.size):
+        own, others = below[i], other_below[i]
+        greater = value[i] > other[i]
+        below[i] = own + (other_weight if greater else ZERO)
+        other_below[i] = others + (ZERO if greater else weight)
+
+
+@kernel
+def add_median(row, value, below, weight, half):  # type: ignore[no-untyped-def]
+    """Add ``value`` where its weight covers the middle, half of it where it ends there."""
+    for i in range(row.size):
+        low, old = below[i], row[i]
+        high = low + weight
+        touches = HALF if low <= half <= high else ZERO
+        covers = HALF if low < half < high else ZERO
+        row[i] = old + (touches + covers) * value[i]
+
+
+@kernel
+def add_inside(row, value, below, weight, low, high):  # type: ignore[no-untyped-def]
+    """Add ``value`` times what of its weight lies within ``low`` and ``high``."""
+    for i in range(row.size):
+        start, old = below[i], row[i]
+        stop = start + weight
+        stop = stop if stop < high else high
+        start = start if start > low else low
+        inside = stop - start
+        row[i] = old + (inside if inside > ZERO else ZERO) * value[i]
 
 
 @kernel
@@ -153,15 +179,6 @@ def raise_to(row, other):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def raise_to_two(row, a, b):  # type: ignore[no-untyped-def]
-    """Keep the greatest of the three."""
-    for i in range(row.size):
-        first, second, old = a[i], b[i], row[i]
-        greater = second if second > first else first
-        row[i] = greater if greater > old else old
-
-
-@kernel
 def set_greater(row, a, b):  # type: ignore[no-untyped-def]
     """Set the greater of ``a`` and ``b``."""
     for i in range(row.size):
@@ -174,40 +191,6 @@ def invert(row):  # type: ignore[no-untyped-def]
     """Replace each element by its reciprocal."""
     for i in range(row.size):
         row[i] = ONE / row[i]
-
-
-@kernel
-def exp_below(row, bits, power, source, peak):  # type: ignore[no-untyped-def]
-    """Set ``row = exp(source - peak)`` for float32 ``source <= peak``; absolute error below 4e-7.
-
-    ``power`` is the float32 view of the int32 scratch row ``bits``. Writing the exponent through the one and reading it
-    through the other in two passes keeps each loop to buffers that LLVM can tell apart.
-    """
-    split_exp(row, bits, source, peak)
-    for i in range(row.size):
-        row[i] *= power[i]
-
-
-@kernel
-def exp_below_adding(row, total, bits, power, source, peak):  # type: ignore[no-untyped-def]
-    """As :func:`exp_below`, and add the result to ``total``."""
-    split_exp(row, bits, source, peak)
-    for i in range(row.size):
-        value = row[i] * power[i]
-        row[i] = value
-        total[i] += value
-
-
-@kernel
-def split_exp(row, bits, source, peak):  # type: ignore[no-untyped-def]
-    """Split ``exp(source - peak)`` into ``row`` times a power of two, whose float32 bits go to ``bits``."""
-    for i in range(row.size):
-        t = (source[i] - peak[i]) * LOG2_E
-        t = t if t > LEAST_POWER else LEAST_POWER
-        n = np.floor(t + HALF)
-        f = t - n
-        row[i] = P0 + f * (P1 + f * (P2 + f * (P3 + f * (P4 + f * P5))))
-        bits[i] = (np.int32(n) + np.int32(127)) << np.int32(23)
 
 
 @kernel
@@ -225,26 +208,6 @@ def add_fixed_point(row, term, other, factor):  # type: ignore[no-untyped-def]
     """Add ``factor * round_down(term * other * 2**30)`` to an int64 row; ``term * other`` lies within 0..1."""
     for i in range(row.size):
         row[i] += factor * np.int64(np.int32(term[i] * other[i] * FIXED_POINT))
-
-
-@kernel
-def take_greater_two(best, label, a, b, candidate_a, candidate_b):  # type: ignore[no-untyped-def]
-    """As :func:`take_greater` for ``a``, then for ``b``, in one run."""
-    for i in range(best.size):
-        first, second, old, known = a[i], b[i], best[i], label[i]
-        known = candidate_a if first > old else known
-        old = first if first > old else old
-        label[i] = candidate_b if second > old else known
-        best[i] = second if second > old else old
-
-
-@kernel
-def set_greater_two(best, label, a, b, candidate_a, candidate_b):  # type: ignore[no-untyped-def]
-    """Set ``best`` to the greater of the two and ``label`` to its candidate; ``a`` wins an exact tie."""
-    for i in range(best.size):
-        first, second = a[i], b[i]
-        label[i] = candidate_b if second > first else candidate_a
-        best[i] = second if second > first else first
 
 
 @kernel

@@ -47,17 +47,24 @@ def named_strategy(name: str) -> Strategy:
 
 
 def not_compiled(names: Iterable[str]) -> list[str]:
-    """Return which strategies must be compiled before they run: each once an installation, a second or so."""
-    return [name for name in names if not all(map(compiled_before, _kernels(named_strategy(name))))]
+    """Return which strategies must be compiled before they run: each once an installation, a second or so.
+
+    A strategy may have kernels for few and for many classes; one of them is compiled when it is needed.
+    """
+    return [name for name in names if not any(map(compiled_before, _kernels(named_strategy(name))))]
 
 
-def compile_ahead(names: Iterable[str]) -> None:
-    """Run strategies on a few pixels, so that compilation does not count as part of a run."""
+def compile_ahead(names: Iterable[str], classes: int = 5) -> None:
+    """Run strategies on a few pixels, so that compilation does not count as part of a run.
+
+    Args:
+        names: the strategies.
+        classes: how many there are: up to :data:`engine.kernels.registers.MOST_SLOTS`, each number has its own code.
+    """
     for name in names:
-        shape = (1, 1, 2, 8)
-        task = Task(
-            np.zeros(shape, np.float32), np.ones((1, 2)), Decoding(), np.zeros((1, 8), np.uint8), np.zeros(1, np.int64)
-        )
+        shape = (1, 1, classes, 8)
+        labels, ties = np.zeros((1, 8), np.uint8), np.zeros(1, np.int64)
+        task = Task(np.zeros(shape, np.float32), np.ones((1, classes)), Decoding(), labels, ties)
         named_strategy(name)(task)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from engine.kernels import rows
-from engine.kernels.blocks import block_of
+from engine.kernels.blocks import block_of, scratch
 from engine.kernels.decode import argmax_block
 from engine.kernels.jit import kernel
 from engine.strategies.task import Task
@@ -13,6 +13,7 @@ from engine.strategies.vote import voting_units
 
 # Whole numbers up to here are exact in float32, so that equal ranks are true ties whatever the members' order.
 MOST_EXACT = 2**24
+ZERO = np.float32(0.0)
 
 
 def borda(task: Task) -> None:
@@ -21,22 +22,22 @@ def borda(task: Task) -> None:
     most = MOST_EXACT // (2 * (classes - 1))
     units = np.stack([voting_units(column, most) for column in task.weights.T], axis=1)
     share = 1.0 / (2.0 * (classes - 1) * units.sum(axis=0))
-    _borda(task.logits, units.astype(np.float32), share.astype(np.float32), task.rule(), task.labels)
+    block = block_of(classes, task.logits.shape[3])
+    scores, best, label = scratch(classes, block), scratch(block), scratch(block, dtype=np.int32)
+    whole, share = units.astype(np.float32), share.astype(np.float32)
+    _borda(task.logits, whole, share, scores, best, label, task.rule(), task.labels)
 
 
 @kernel
-def _borda(logits, units, share, rule, labels):  # type: ignore[no-untyped-def]
+def _borda(logits, units, share, scores, best, label, rule, labels):  # type: ignore[no-untyped-def]
     members, batch, classes, pixels = logits.shape
-    block = block_of(classes)
-    scores = np.empty((classes, block), np.float32)
-    best = np.empty(block, np.float32)
-    label = np.empty(block, np.int32)
+    block = best.size
     for b in range(batch):
         for start in range(0, pixels, block):
             stop = min(start + block, pixels)
             n = stop - start
             for c in range(classes):
-                rows.fill(scores[c, :n], np.float32(0.0))
+                rows.fill(scores[c, :n], ZERO)
                 for m in range(members):
                     own = logits[m, b, c, start:stop]
                     for d in range(classes):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from engine.kernels import rows
-from engine.kernels.blocks import block_of
+from engine.kernels.blocks import PART, block_of, scratch
 from engine.kernels.decode import argmax_block
 from engine.kernels.jit import kernel
-from engine.kernels.softmax import probabilities
+from engine.kernels.softmax import softmax_terms
 from engine.strategies.task import Task
+
+ZERO = np.float32(0.0)
+INFINITE = np.float32(np.inf)
 
 
 def max_confidence(task: Task) -> None:
@@ -21,38 +24,38 @@ def max_confidence(task: Task) -> None:
     order never shows.
     """
     taking_part = np.flatnonzero((task.weights > 0).any(axis=1))
-    _max_confidence(task.logits, taking_part, task.rule(), task.labels)
+    classes, pixels = task.logits.shape[2:]
+    block = block_of(classes, pixels)
+    scores, best, label = scratch(classes, block), scratch(block), scratch(block, dtype=np.int32)
+    work = scratch(classes + 4, PART)
+    _max_confidence(task.logits, taking_part, work, scores, best, label, task.rule(), task.labels)
 
 
 @kernel
-def _max_confidence(logits, taking_part, rule, labels):  # type: ignore[no-untyped-def]
+def _max_confidence(logits, taking_part, work, scores, least, label, rule, labels):  # type: ignore[no-untyped-def]
     _, batch, classes, pixels = logits.shape
-    block = block_of(classes)
-    scores = np.empty((classes, block), np.float32)
-    terms = np.empty((classes, block), np.float32)
-    total = np.empty(block, np.float32)
-    rest = np.empty(block, np.float32)
-    least = np.empty(block, np.float32)
-    best = np.empty(block, np.float32)
-    label = np.empty(block, np.int32)
-    bits = np.empty(block, np.int32)
-    power = bits.view(np.float32)
+    block, part = least.size, work.shape[1]
     for b in range(batch):
         for start in range(0, pixels, block):
-            stop = min(start + block, pixels)
-            n = stop - start
-            rows.fill(least[:n], np.float32(np.inf))
+            n = min(block, pixels - start)
+            rows.fill(least[:n], INFINITE)
             for c in range(classes):
-                rows.fill(scores[c, :n], np.float32(0.0))
+                rows.fill(scores[c, :n], ZERO)
             for m in taking_part:
-                probabilities(terms, total[:n], best[:n], bits[:n], power[:n], logits[m, b], start, stop)
-                rows.fill(rest[:n], np.float32(-1.0))
-                for c in range(classes):
-                    rows.count_equal(rest[:n], logits[m, b, c, start:stop], best[:n])
-                # The odds of all other classes against the top one, smallest terms untouched by the 1 of the top.
-                for c in range(classes):
-                    rows.add_odds(rest[:n], terms[c, :n], total[:n], logits[m, b, c, start:stop], best[:n])
-                for c in range(classes):
-                    rows.take_surer(scores[c, :n], terms[c, :n], rest[:n], least[:n])
-                rows.lower_to(least[:n], rest[:n])
-            argmax_block(labels[b, start:stop], scores, rule, False, best[:n], label[:n])
+                for low in range(0, n, part):
+                    p = min(part, n - low)
+                    at = start + low
+                    share, peak = work[classes, :p], work[classes + 1, :p]
+                    rest, count = work[classes + 2, :p], work[classes + 3, :p]
+                    softmax_terms(work, share, peak, logits[m, b], at, at + p)
+                    rows.fill(rest, ZERO)
+                    rows.fill(count, ZERO)
+                    # What all other classes have against the top one, smallest terms untouched by the 1 of the top.
+                    for c in range(classes):
+                        rows.add_left(rest, count, work[c, :p], logits[m, b, c, at : at + p], peak)
+                    rows.add_but_one(rest, count)
+                    surest = least[low : low + p]
+                    for c in range(classes):
+                        rows.take_surer(scores[c, low : low + p], work[c, :p], share, rest, surest)
+                    rows.lower_to(surest, rest)
+            argmax_block(labels[b, start : start + n], scores, rule, False, least[:n], label[:n])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from engine.kernels import rows
-from engine.kernels.blocks import block_of
+from engine.kernels.blocks import block_of, scratch
 from engine.kernels.decode import argmax_block
 from engine.kernels.jit import kernel
 from engine.strategies.task import Task
@@ -13,16 +13,17 @@ from engine.strategies.task import Task
 
 def mean_logit(task: Task) -> None:
     """Score of a class = sum over members of weight x logit."""
-    _mean_logit(task.logits, task.single_weights, task.rule(log_domain=True), task.labels)
+    classes, pixels = task.logits.shape[2:]
+    block = block_of(classes, pixels)
+    scores, best, label = scratch(classes, block), scratch(block), scratch(block, dtype=np.int32)
+    rule = task.rule(log_domain=True)
+    _mean_logit(task.logits, task.single_weights, scores, best, label, rule, task.labels)
 
 
 @kernel
-def _mean_logit(logits, weights, rule, labels):  # type: ignore[no-untyped-def]
+def _mean_logit(logits, weights, scores, best, label, rule, labels):  # type: ignore[no-untyped-def]
     members, batch, classes, pixels = logits.shape
-    block = block_of(classes)
-    scores = np.empty((classes, block), np.float32)
-    best = np.empty(block, np.float32)
-    label = np.empty(block, np.int32)
+    block = best.size
     for b in range(batch):
         for start in range(0, pixels, block):
             stop = min(start + block, pixels)

@@ -5,42 +5,56 @@ from __future__ import annotations
 import numpy as np
 
 from engine.kernels import rows
-from engine.kernels.blocks import block_of, part_of
+from engine.kernels.blocks import PART, block_of, scratch
 from engine.kernels.decode import argmax_block
 from engine.kernels.jit import kernel
-from engine.kernels.softmax import exp_terms, greatest_logits
+from engine.kernels.registers import MOST_SLOTS, slots_of
+from engine.kernels.softmax import add_softmax, softmax_terms
 from engine.strategies.task import Task
+
+ZERO = np.float32(0.0)
 
 
 def mean_prob(task: Task) -> None:
     """Score of a class = sum over members of weight x probability."""
-    _mean_prob(task.logits, task.single_weights, task.rule(), task.labels)
+    classes, pixels = task.logits.shape[2:]
+    block = block_of(classes, pixels)
+    scores, best, label = scratch(classes, block), scratch(block), scratch(block, dtype=np.int32)
+    rest = scores, best, label, task.rule(), task.labels
+    if classes <= MOST_SLOTS:
+        _mean_prob(task.logits, task.single_weights, np.arange(classes), slots_of(classes), *rest)
+    else:
+        terms, total, peak = scratch(classes, PART), scratch(PART), scratch(PART)
+        _mean_prob_of_many(task.logits, task.single_weights, terms, total, peak, *rest)
 
 
 @kernel
-def _mean_prob(logits, weights, rule, labels):  # type: ignore[no-untyped-def]
+def _mean_prob(logits, weights, ids, slots, scores, best, label, rule, labels):  # type: ignore[no-untyped-def]
     members, batch, classes, pixels = logits.shape
-    block = block_of(classes)
-    part = part_of(block)
-    scores = np.empty((classes, block), np.float32)
-    best = np.empty(block, np.float32)
-    label = np.empty(block, np.int32)
-    terms = np.empty((classes, part), np.float32)
-    total = np.empty(part, np.float32)
-    bits = np.empty(part, np.int32)
-    power = bits.view(np.float32)
+    block = best.size
     for b in range(batch):
         for start in range(0, pixels, block):
             n = min(block, pixels - start)
             for c in range(classes):
-                rows.fill(scores[c, :n], np.float32(0.0))
+                rows.fill(scores[c, :n], ZERO)
             for m in range(members):
-                # The one pass that waits for memory runs over the whole block, the arithmetic over parts of it.
-                greatest_logits(best[:n], logits[m, b], start, start + n)
+                add_softmax(scores, logits[m, b], start, n, weights[m], ids, slots)
+            argmax_block(labels[b, start : start + n], scores, rule, False, best[:n], label[:n])
+
+
+@kernel
+def _mean_prob_of_many(logits, weights, terms, total, peak, scores, best, label, rule, labels):  # type: ignore[no-untyped-def]
+    members, batch, classes, pixels = logits.shape
+    block, part = best.size, peak.size
+    for b in range(batch):
+        for start in range(0, pixels, block):
+            n = min(block, pixels - start)
+            for c in range(classes):
+                rows.fill(scores[c, :n], ZERO)
+            for m in range(members):
                 for low in range(0, n, part):
                     p = min(part, n - low)
-                    peak, at = best[low : low + p], start + low
-                    exp_terms(terms, total[:p], peak, bits[:p], power[:p], logits[m, b], at, at + p)
+                    softmax_terms(terms, total[:p], peak[:p], logits[m, b], start + low, start + low + p)
                     for c in range(classes):
                         rows.add_product(scores[c, low : low + p], terms[c, :p], total[:p], weights[m, c])
             argmax_block(labels[b, start : start + n], scores, rule, False, best[:n], label[:n])

@@ -8,20 +8,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from math import gcd, lcm
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels import rows
-from engine.kernels.blocks import block_of
+from engine.kernels.blocks import block_of, scratch
 from engine.kernels.jit import kernel
-from engine.kernels.softmax import softmax_terms
+from engine.kernels.registers import MOST_SLOTS, slots_of
+from engine.kernels.voting import add_packed_votes, break_ties, count_top, count_votes, positions, settle, top_of_packed
 from engine.strategies.task import Task
 
 # The sum of one column of voting units: leaves room in int32 for a class bias, in int64 for the tie-break.
 MOST_UNITS = 2**30
-# Below any count of votes: a class that a threshold has struck out.
-STRUCK = np.int32(-(2**31))
+# Where the counts of all classes fit side by side into an int32, one addition a member counts for all classes.
+PACKED_BITS = 31
+
+
+class TieBreak(NamedTuple):
+    """What a tie is decided by.
+
+    Attributes:
+        units: int32 (members, classes), the weights as whole numbers.
+        spread: int32 (classes,), what one unit counts for.
+        allowed: int64 (count,), the classes that may win, ascending.
+    """
+
+    units: NDArray[np.int32]
+    spread: NDArray[np.int32]
+    allowed: NDArray[np.int64]
 
 
 def vote(task: Task) -> None:
@@ -47,8 +63,18 @@ def vote(task: Task) -> None:
     everything = np.ones(classes, np.bool_)
     voted = rule.allowed if decoding.threshold is None and decoding.vote_stage == "members" else everything
     allowed = rule.allowed if decoding.threshold is None else everything
-    whole, spread = units.astype(np.int32), spread.astype(np.int32)
-    _vote(task.logits, whole, spread, gain, bias, least, np.flatnonzero(voted), allowed, task.labels, task.ties)
+    tie = TieBreak(units.astype(np.int32), spread.astype(np.int32), np.flatnonzero(allowed))
+    width = int(units.sum(axis=0).max()).bit_length()
+    block = block_of(classes, task.logits.shape[3])
+    if plain and classes <= MOST_SLOTS and width * classes <= PACKED_BITS:
+        shifts = (width * np.arange(classes)).astype(np.int32)
+        sets = np.flatnonzero(voted), slots_of(int(voted.sum())), tie.allowed, slots_of(len(tie.allowed))
+        work = scratch(3, block, dtype=np.int32)
+        _vote_packed(task.logits, *sets, shifts, np.int32(2**width - 1), tie, work, task.labels, task.ties)
+    else:
+        votes, best = scratch(classes + 3, block, dtype=np.int32), scratch(block)
+        settled = gain, bias, least
+        _vote(task.logits, np.flatnonzero(voted), *settled, tie, votes, best, task.labels, task.ties)
 
 
 def voting_units(weights: Sequence[float] | NDArray[np.float64], most: int = MOST_UNITS) -> NDArray[np.int64]:
@@ -76,183 +102,50 @@ def voting_units(weights: Sequence[float] | NDArray[np.float64], most: int = MOS
 
 
 @kernel
-def best_payload(payload, image, payloads, voted, best, start, stop):  # type: ignore[no-untyped-def]
-    """Set int32 ``payload`` to that of the member's best class among those voted for, pixel by pixel.
-
-    Args:
-        payload: int32 (pixels,), the result.
-        image: float32 (classes, all pixels), the member's logits.
-        payloads: int32 (classes,).
-        voted: int64 (count,), the classes a member may vote for, ascending.
-        best: float32 (pixels,) scratch.
-        start: first pixel.
-        stop: one past the last pixel.
-    """
-    if voted.size == 1:
-        rows.fill(payload, payloads[voted[0]])
-        return
-    a, b = voted[0], voted[1]
-    rows.set_greater_two(best, payload, image[a, start:stop], image[b, start:stop], payloads[a], payloads[b])
-    k = 2
-    while k + 1 < voted.size:
-        a, b = voted[k], voted[k + 1]
-        rows.take_greater_two(best, payload, image[a, start:stop], image[b, start:stop], payloads[a], payloads[b])
-        k += 2
-    if k < voted.size:
-        a = voted[k]
-        rows.take_greater(best, payload, image[a, start:stop], payloads[a])
-
-
-@kernel
-def count_votes(votes, logits, image, units, voted, packed, best, payload, start, stop):  # type: ignore[no-untyped-def]
-    """Set int32 (classes, pixels) ``votes`` to the units each class got; ``packed`` is int32 (pixels,) scratch.
-
-    Where the counts of all classes fit side by side into 31 bits, one addition a member counts for all classes.
-    """
-    members, classes = units.shape
-    n = stop - start
-    width = 1
-    for c in range(classes):
-        while units[:, c].sum() >= 1 << width:
-            width += 1
+def _vote_packed(logits, ids, slots, allowed, allowed_slots, shifts, mask, tie, work, labels, ties):  # type: ignore[no-untyped-def]
+    members, batch, classes, pixels = logits.shape
+    block = work.shape[1]
     payloads = np.empty(classes, np.int32)
-    if width * classes <= 31:
-        rows.fill(packed, np.int32(0))
-        for m in range(members):
-            for c in range(classes):
-                payloads[c] = units[m, c] << (c * width)
-            best_payload(payload, logits[m, image], payloads, voted, best, start, stop)
-            rows.add(packed, payload)
-        mask = np.int32((1 << width) - 1)
-        for c in range(classes):
-            row, shift = votes[c, :n], np.int32(c * width)
-            for i in range(n):
-                row[i] = (packed[i] >> shift) & mask
-        return
-    for c in range(classes):
-        payloads[c] = c
-        rows.fill(votes[c, :n], np.int32(0))
-    for m in range(members):
-        best_payload(payload, logits[m, image], payloads, voted, best, start, stop)
-        for c in voted:
-            rows.add_where_equal(votes[c, :n], payload, np.int32(c), units[m, c])
-
-
-@kernel
-def count_top(votes, allowed, top, label, tied):  # type: ignore[no-untyped-def]
-    """Set the most votes of an allowed class, the first class that has them, and 1 where another has as many.
-
-    Returns:
-        The number of tied pixels.
-    """
-    first = 0
-    while not allowed[first]:
-        first += 1
-    rows.copy(top, votes[first, : top.size])
-    rows.fill(label, np.int32(first))
-    rows.fill(tied, np.int32(0))
-    for c in range(first + 1, allowed.size):
-        if allowed[c]:
-            row = votes[c, : top.size]
-            for i in range(top.size):
-                new, old, known, held = row[i], top[i], tied[i], label[i]
-                equal = np.int32(1) if new == old else known
-                tied[i] = np.int32(0) if new > old else equal
-                label[i] = np.int32(c) if new > old else held
-                top[i] = new if new > old else old
-    count = 0
-    for i in range(tied.size):
-        count += tied[i]
-    return count
-
-
-@kernel
-def break_ties(label, votes, top, tied, logits, units, spread, image, start, allowed):  # type: ignore[no-untyped-def]
-    """Give each tied pixel to the tied class with the highest mean probability, the lowest id of equals.
-
-    The probabilities are weighted and summed as whole numbers. Tied pixels are few: they are gathered first, so that
-    the softmax runs over them alone.
-    """
-    members, _, classes, _ = logits.shape
-    count = 0
-    at = np.empty(label.size, np.int64)
-    for i in range(label.size):
-        at[count] = i
-        count += tied[i]
-    terms = np.empty((classes, count), np.float32)
-    gathered = np.empty((classes, count), np.float32)
-    total = np.empty(count, np.float32)
-    peak = np.empty(count, np.float32)
-    bits = np.empty(count, np.int32)
-    power = bits.view(np.float32)
-    means = np.zeros((classes, count), np.int64)
-    for m in range(members):
-        for c in range(classes):
-            source, goal = logits[m, image, c], gathered[c]
-            for k in range(count):
-                goal[k] = source[start + at[k]]
-        softmax_terms(terms, total, peak, bits, power, gathered, 0, count)
-        for c in range(classes):
-            rows.add_fixed_point(means[c], terms[c], total, np.int64(units[m, c]) * np.int64(spread[c]))
-    for k in range(count):
-        i = at[k]
-        highest = np.int64(-1)
-        for c in range(classes):
-            if allowed[c] and votes[c, i] == top[i] and means[c, k] > highest:
-                highest = means[c, k]
-                label[i] = c
-
-
-@kernel
-def settle(votes, size, spread, gain, bias, least):  # type: ignore[no-untyped-def]
-    """Strike out what misses its least count, then apply gain and bias, in place.
-
-    Only where there is something to apply are the counts spread to the full range of units: a bias finer than one vote
-    must not be rounded away.
-
-    Args:
-        votes: int32 (classes, >= size).
-        size: pixels of the block.
-        spread: int32 (classes,), what one unit becomes.
-        gain: float64 (classes,), at most 1.
-        bias: int32 (classes,), in units.
-        least: int32 (classes,), in units.
-    """
-    for c in range(votes.shape[0]):
-        row = votes[c, :size]
-        if spread[c] != 1:
-            for i in range(size):
-                row[i] *= spread[c]
-        if least[c] > 0:
-            for i in range(size):
-                row[i] = STRUCK if row[i] < least[c] else row[i]
-        if gain[c] != 1.0:
-            for i in range(size):
-                row[i] = row[i] if row[i] == STRUCK else np.int32(row[i] * gain[c])
-        if bias[c] != 0:
-            for i in range(size):
-                row[i] = row[i] if row[i] == STRUCK else row[i] + bias[c]
-
-
-@kernel
-def _vote(logits, units, spread, gain, bias, least, voted, allowed, labels, ties):  # type: ignore[no-untyped-def]
-    _, batch, classes, pixels = logits.shape
-    block = block_of(classes)
-    votes = np.empty((classes, block), np.int32)
-    best = np.empty(block, np.float32)
-    packed = np.empty(block, np.int32)
-    label = np.empty(block, np.int32)
-    top = np.empty(block, np.int32)
-    tied = np.empty(block, np.int32)
     for b in range(batch):
         ties[b] = 0
         for start in range(0, pixels, block):
-            stop = min(start + block, pixels)
-            n = stop - start
-            count_votes(votes, logits, b, units, voted, packed[:n], best[:n], label[:n], start, stop)
-            settle(votes, n, spread, gain, bias, least)
-            count = count_top(votes, allowed, top[:n], label[:n], tied[:n])
+            n = min(block, pixels - start)
+            packed, label, tied = work[0, :n], work[1, :n], work[2, :n]
+            rows.fill(packed, np.int32(0))
+            for m in range(members):
+                for c in range(classes):
+                    payloads[c] = tie.units[m, c] << shifts[c]
+                add_packed_votes(packed, logits[m, b], start, payloads, ids, slots)
+            count = top_of_packed(packed, label, tied, shifts, mask, allowed, allowed_slots)
             if count > 0:
                 ties[b] += count
-                break_ties(label[:n], votes, top[:n], tied[:n], logits, units, spread, b, start, allowed)
-            rows.narrow(labels[b, start:stop], label[:n])
+                at = positions(tied, count)
+                votes = np.empty((classes, count), np.int32)
+                for c in range(classes):
+                    for k in range(count):
+                        votes[c, k] = (packed[at[k]] >> shifts[c]) & mask
+                break_ties(label, at, votes, tie, logits, b, start)
+            rows.narrow(labels[b, start : start + n], label)
+
+
+@kernel
+def _vote(logits, voted, gain, bias, least, tie, votes, best, labels, ties):  # type: ignore[no-untyped-def]
+    _, batch, classes, pixels = logits.shape
+    block = best.size
+    for b in range(batch):
+        ties[b] = 0
+        for start in range(0, pixels, block):
+            n = min(block, pixels - start)
+            top, label, tied = votes[classes, :n], votes[classes + 1, :n], votes[classes + 2, :n]
+            count_votes(votes, logits, b, tie.units, voted, best[:n], label, start, start + n)
+            settle(votes, n, tie.spread, gain, bias, least)
+            count = count_top(votes, tie.allowed, top, label, tied)
+            if count > 0:
+                ties[b] += count
+                at = positions(tied, count)
+                held = np.empty((classes, count), np.int32)
+                for c in range(classes):
+                    for k in range(count):
+                        held[c, k] = votes[c, at[k]]
+                break_ties(label, at, held, tie, logits, b, start)
+            rows.narrow(labels[b, start : start + n], label)

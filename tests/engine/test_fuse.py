@@ -10,6 +10,8 @@ from hypothesis.extra.numpy import arrays
 from engine.decode import Decoding
 from engine.errors import InputError, ModelError, PlanError
 from engine.fuse import check_finite, fuse, normalised_weights
+from engine.kernels.blocks import MOST
+from engine.kernels.registers import MOST_SLOTS
 from engine.strategies import STRATEGIES
 from engine.strategies.vote import voting_units
 from tests import reference
@@ -24,7 +26,8 @@ def problems(draw, max_members=7, max_classes=6):
     """Logits with many exact ties among them, weights and a set of allowed classes."""
     members = draw(st.integers(1, max_members))
     batch = draw(st.integers(1, 3))
-    classes = draw(st.integers(2, max_classes))
+    # Few classes are worked on in registers, many row by row.
+    classes = draw(st.integers(2, max_classes) | st.just(MOST_SLOTS + 1))
     pixels = draw(st.sampled_from([1, 7, 64, 1025]))
     seed = draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
@@ -216,6 +219,20 @@ def test_the_two_vote_stages_differ():
     logits[:2, 0, 0], logits[:2, 0, 1], logits[2, 0, 2] = 5, 4, 5
     assert fuse(logits, "vote", None, Decoding(frozenset({0}))).labels.tolist() == [[1]]
     assert fuse(logits, "vote", None, Decoding(frozenset({0}), vote_stage="fused")).labels.tolist() == [[2]]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "staple"])
+@pytest.mark.parametrize("classes", [3, MOST_SLOTS + 1])
+def test_blocks_leave_no_seam(name, classes):
+    # Longer than a block of any kernel, and no multiple of one; staple alone looks at the image as a whole.
+    pixels = 300 if numba.config.DISABLE_JIT else 2 * MOST + 77
+    logits = np.random.default_rng(2).normal(0, 2, (4, 1, classes, pixels)).astype(np.float32)
+    cut = pixels // 3
+    parts = [np.ascontiguousarray(logits[..., :cut]), np.ascontiguousarray(logits[..., cut:])]
+    whole = fuse(logits, name, [1, 2, 2, 3])
+    halves = [fuse(part, name, [1, 2, 2, 3]) for part in parts]
+    np.testing.assert_array_equal(whole.labels, np.concatenate([half.labels for half in halves], axis=1))
+    assert whole.ties == halves[0].ties + halves[1].ties
 
 
 @pytest.mark.parametrize("name", NAMES)

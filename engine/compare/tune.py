@@ -22,8 +22,8 @@ from engine.select.search import Scorer, prepare, tune_bias
 from engine.select.tables import ADDITIVE
 
 Bias = tuple[float, ...]
-# Where a strategy is no sum over members, each candidate is fused anew: so many candidates, and so many logits read, end
-# the search of a bias where it is. Four classes stay below both.
+# Where a strategy is no sum over members, each candidate is fused anew: so many candidates, or so many logits read, end
+# the search of a bias where it is. Few classes stay below both.
 MOST_CANDIDATES, MOST_READ = 640, 3e9
 
 

@@ -18,6 +18,7 @@ from engine.errors import PlanError
 from engine.flips import flipped, named_flips
 from engine.flow import available_cores as available_cores
 from engine.fuse import check_finite, fuse, normalised_weights
+from engine.gpu import DeviceFusion
 from engine.images import Batch, Source, from_array
 from engine.labels import check_match
 from engine.members import FLOOR, Prepared, Voter, class_names, class_number, find_models, gather, ignored_class
@@ -43,6 +44,7 @@ class Ensemble:
         weights: float64 (members, classes), columns summing to 1.
         fusion_order: indices of the members in the order in which they are summed.
         parts: how many images of a batch each member takes at a time; 0 for all of them.
+        device: fuses batches on a GPU, see :mod:`engine.gpu`; None to fuse on the CPU.
         wanted: which arithmetic and runtimes are allowed, see :mod:`engine.tuning`.
     """
 
@@ -93,6 +95,7 @@ class Ensemble:
         self._slot_weights = self.weights[self.fusion_order]
         self.parts = [0] * len(self.members)
         self.wanted = Wanted("cpu")
+        self.device: DeviceFusion | None = None
         self._scratch = threading.local()
 
     @property

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from engine.attempt import BadImages, attempt
 from engine.early_exit import EarlyExit, cheapest_first, run_early
 from engine.flow import Ahead
+from engine.gpu import DeviceFusion
 from engine.images import Batch, Source
 from engine.labels import as_labels
 from engine.metrics import confusion_matrices
@@ -108,6 +109,8 @@ class Stream:
         ensemble = self.ensemble
         if ensemble.early_exit is not None:
             return self._work_early(batch, truth, ensemble.early_exit, order)
+        if ensemble.device is not None and not self.variants:
+            return self._work_on_device(batch, truth, ensemble.device)
         # Without suppression first: decoding a suppressed variant overwrites what the specialists said.
         asked = sorted({ensemble.variant, *self.variants}, key=lambda variant: bool(variant.decoding.suppress))
         skip = frozenset.intersection(*(variant.decoding.suppress for variant in asked))
@@ -126,6 +129,19 @@ class Stream:
             done.variant_seconds[variant] = ended - began
             if truth is not None:
                 done.confusion[variant] = confusion_matrices(truth, labels, len(ensemble.classes))
+        return done
+
+    def _work_on_device(self, batch: Batch, truth: NDArray[np.uint8] | None, device: DeviceFusion) -> Predicted:
+        ensemble, own = self.ensemble, self.ensemble.variant
+        found = device.run(batch)
+        began = perf_counter()
+        labels = cleaned(found.labels, own.decoding, batch.size)
+        runs = [len(batch.ids)] * len(ensemble.members)
+        done = Predicted(batch.start, batch.ids, labels, found.ties, member_runs=runs)
+        done.member_seconds, done.clean_seconds = found.member_seconds, perf_counter() - began
+        done.variant_seconds[own] = found.fuse_seconds + done.clean_seconds
+        if truth is not None:
+            done.confusion[own] = confusion_matrices(truth, labels, len(ensemble.classes))
         return done
 
     def _work_early(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from engine.errors import EngineError, ModelError, PlanError
 from engine.flow import available_cores
+from engine.gpu import DeviceFusion, why_not
 from engine.images import Batch, Source
 from engine.providers import choose_provider
 from engine.runtimes import Wanted
@@ -83,6 +84,10 @@ def settle(
     ensemble.wanted = wanted
     if wanted.runtime != "openvino" and _on_gpu(ensemble, wanted, settled):
         settled.batch_size, settled.workers = batch_size or GPU_BATCH_SIZE, workers or GPU_WORKERS
+        reason = why_not(ensemble)
+        ensemble.device = None if reason else DeviceFusion(ensemble, settled.batch_size)
+        if reason:
+            settled.told.append(f"logits are fused on the CPU: {reason}")
     else:
         sample, real = _sample(ensemble, images)
         if sample is not None:

@@ -65,6 +65,17 @@ class OnnxSession:
                 f"{self.path} fails on a batch of shape {(count, *prepared.shape[1:])}: {first_line(error)}"
             ) from None
 
+    def run_bound(self, output_name: str, given: Any, out: Any, shape: tuple[int, ...]) -> None:
+        """See :class:`engine.gpu.BoundSession`; the arrays tell their place by ``__cuda_array_interface__``."""
+        source, goal = given.__cuda_array_interface__, out.__cuda_array_interface__
+        try:
+            binding = self.raw.io_binding()
+            binding.bind_input(self.input_name, "cuda", 0, np.float32, source["shape"], source["data"][0])
+            binding.bind_output(output_name, "cuda", 0, np.float32, shape, goal["data"][0])
+            self.raw.run_with_iobinding(binding, self._options)
+        except runtime_errors() as error:
+            raise ModelError(f"{self.path} fails on a batch of shape {source['shape']}: {first_line(error)}") from None
+
     def _fits(self, output_name: str, out: NDArray[Any]) -> bool:
         """Return whether the graph declares the very shape of ``out``; only then may it be bound."""
         shape, kind = self._declared[output_name]

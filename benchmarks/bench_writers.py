@@ -95,7 +95,7 @@ GROUPS: dict[str, dict[str, Callable[[Path, np.ndarray], object]]] = {
     "arrays": {form: engine_writer(form) for form in (".npy", ".npz", ".zarr")},
 }
 # The slow ones are run once; all but pandas on so many times fewer masks.
-ONCE = {"pandas.to_csv": 1, "numpy.savetxt": 40, "NumPy + pandas": 10, "Pillow": 5}
+ONCE = {"pandas.to_csv": 1, "numpy.savetxt": 40, "NumPy + pandas": 10, "Pillow": 1}
 
 
 def measure(masks: np.ndarray, repeats: int, root: Path) -> dict[str, tuple[float, int]]:

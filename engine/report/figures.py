@@ -17,6 +17,8 @@ MOST_CLASSES = 24
 MOST_NAMED_CURVES = 8
 # Bins with a smaller share of the pixels say nothing.
 LEAST_BIN = 0.001
+# Names of points this near in images/s must not lie on each other.
+NEAR = 2.0
 # Lines of members: Okabe and Ito's colours that stand out on white and on black alike.
 LINES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a7fd1", "#8c8c8c")
 
@@ -62,11 +64,11 @@ def throughput(facts: Facts) -> str:
         zorder=2,
         drawstyle="steps-post",
     )
-    _name_points(plot, [(rates[i], values[i], _row_name(facts.rows[i])) for i in front])
     plot.set_xscale("log")
-    low, high = min(rates), max(rates)
-    plot.set_xlim(low / 1.35, high * 1.6)
-    _plain_ticks(plot, low / 1.35, high * 1.6)
+    ends = min(rates) / 1.3, max(rates) * 1.3
+    plot.set_xlim(*ends)
+    _plain_ticks(plot, *ends)
+    _name_points(plot, [(rates[i], values[i], _row_name(facts.rows[i])) for i in front])
     plot.set_xlabel("images/s")
     plot.set_ylabel(f"MIoU ({facts.metric})" if scored else "agreement with mean-prob")
     _key(plot, sorted({row.state for row in facts.rows}, key=list(MARKERS).index))
@@ -88,13 +90,19 @@ def _plain_ticks(plot: object, low: float, high: float) -> None:
 
 
 def _name_points(plot: object, points: Sequence[tuple[float, float, str]]) -> None:
-    """Write names beside points, each below the one before if they would touch."""
+    """Write names beside points, on the side with more room and off the line; none lies on a neighbour's."""
     low, high = plot.get_ylim()  # type: ignore[attr-defined]
-    gap, last = (high - low) / 22, float("inf")
+    left, right = plot.get_xlim()  # type: ignore[attr-defined]
+    gap, placed = (high - low) / 20, list[tuple[float, float]]()
+    box = {"fc": PAPER, "ec": "none", "alpha": 0.8, "pad": 0.8}
     for x, y, name in sorted(points, key=lambda point: -point[1]):
-        at = min(y, last - gap)
-        plot.annotate(name, (x, y), (x * 1.04, at), fontsize=8.5, va="center", color=INK, zorder=4)  # type: ignore[attr-defined]
-        last = at
+        at = min([y + 0.65 * gap, *(other - gap for near, other in placed if max(x, near) / min(x, near) < NEAR)])
+        placed.append((x, at))
+        turned = x > (left * right) ** 0.5
+        plot.annotate(  # type: ignore[attr-defined]
+            name, (x, y), (x / 1.05 if turned else x * 1.05, at), fontsize=8.5, va="center", color=INK, zorder=4,
+            ha="right" if turned else "left", bbox=box,
+        )  # fmt: skip
 
 
 def _key(plot: object, states: Sequence[str]) -> None:

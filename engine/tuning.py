@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -91,9 +93,8 @@ def settle(
     else:
         sample, real = _sample(ensemble, images)
         if sample is not None:
-            _on_cpu(ensemble, sample, real, len(images or ()), settled, batch_size)
-            if not workers:
-                _spare_twins(ensemble, sample, len(images or ()), settled)
+            count = len(images) if images is not None else 0
+            _interruptible(ensemble, partial(_on_cpu, ensemble, sample, real, count, settled, batch_size, workers))
     settled.seconds = perf_counter() - began
     return settled
 
@@ -111,40 +112,54 @@ def _on_gpu(ensemble: Ensemble, wanted: Wanted, settled: Settled) -> bool:
     return True
 
 
-def _sample(ensemble: Ensemble, images: Source | None) -> tuple[Batch | None, bool]:
-    """Return a few images to measure on, and whether they are real ones on which all members give sound logits.
+def _interruptible(ensemble: Ensemble, call: Callable[[], None]) -> None:
+    """Call in a thread, so that Ctrl-C reaches this one while a net is in the middle of a batch."""
+    with ThreadPoolExecutor(1, thread_name_prefix="maskfuse-warm-up") as pool:
+        try:
+            pool.submit(call).result()
+        except (KeyboardInterrupt, SystemExit):
+            ensemble.interrupt()
+            raise
 
-    What is wrong with an image is for the run to say, which knows what to do then: here a blank one takes its place.
-    """
-    real: Batch | None = None
-    with contextlib.suppress(EngineError):
-        real = next(images.batches(min(SAMPLE, len(images))), None) if images else None
-        if real is not None:
-            ensemble.logits(real)
-            return real, True
-    size = (
-        images.size
-        if images is not None
-        else next((v.contract.size for v in ensemble.members if v.contract.size), None)
-    )
+
+def _sample(ensemble: Ensemble, images: Source | None) -> tuple[Batch | None, bool]:
+    """Return a few images to measure on, and whether they are real ones; blank ones where those cannot be read."""
+    if images is not None:
+        with contextlib.suppress(EngineError):
+            first = next(images.batches(min(SAMPLE, max(1, len(images)))), None)
+            return first, first is not None
+    declared = (voter.contract.size for voter in ensemble.members)
+    size = images.size if images is not None else next((size for size in declared if size), None)
     if size is None:
         return None, False
     channels = images.channels if images is not None else ensemble.members[0].contract.channels
-    return Batch(0, [str(index) for index in range(SAMPLE)], np.zeros((SAMPLE, *size, channels), np.uint8)), False
+    names = [str(index) for index in range(SAMPLE)]
+    return Batch(0, names, np.zeros((SAMPLE, *size, channels), np.uint8)), False
 
 
-def _on_cpu(ensemble: Ensemble, sample: Batch, real: bool, images: int, settled: Settled, batch_size: int) -> None:
+def _on_cpu(
+    ensemble: Ensemble,
+    sample: Batch,
+    real: bool,
+    images: int,
+    settled: Settled,
+    batch_size: int,
+    workers: int,
+) -> None:
     """Choose runtime and precision of each member where there is a choice, then its batch size where there is time."""
     wanted = ensemble.wanted
     choice = (wanted.runtime, wanted.precision) != ("onnxruntime", "float32")
-    began = perf_counter()
     try:
-        ensemble.logits(sample)
+        want = _labels(ensemble, sample) if real and wanted.precision != "float32" else None
+        expected = _seconds_an_image(ensemble, sample)
     except ModelError:
-        return  # the run will say so
-    expected = (perf_counter() - began) * images / len(sample.ids) / settled.workers
-    want = _labels(ensemble, sample) if real and wanted.precision != "float32" else None
-    share = min(SHARE * expected, MOST_SECONDS) / len(ensemble.members)
+        # What is wrong with an image is for the run to say, which knows what to do then.
+        sample, want = Batch(0, sample.ids, np.zeros_like(sample.pixels)), None
+        try:
+            expected = _seconds_an_image(ensemble, sample)
+        except ModelError:
+            return
+    share = min(SHARE * expected * images / settled.workers, MOST_SECONDS) / len(ensemble.members)
     usual = batch_size or min(BATCH_SIZE, _most(sample))
     sizes = [size for size in BATCH_SIZES if size <= _most(sample)]
     chosen = []
@@ -162,6 +177,15 @@ def _on_cpu(ensemble: Ensemble, sample: Batch, real: bool, images: int, settled:
     settled.batch_size = max(way.part for way in chosen)
     if choice:
         _tell(ensemble, chosen, sample, want, settled)
+    if not workers:
+        _spare_twins(ensemble, sample, images, settled)
+
+
+def _seconds_an_image(ensemble: Ensemble, sample: Batch) -> float:
+    one = Batch(sample.start, sample.ids[:1], sample.pixels[:1])
+    began = perf_counter()
+    ensemble.logits(one)
+    return perf_counter() - began
 
 
 def _most(sample: Batch) -> int:

@@ -85,11 +85,14 @@ class OpenVinoSession:
         shape = self._shape_for(prepared.shape)
         try:
             request = self._request(shape)
-            request.set_input_tensor(self._tensor(padded(prepared, shape[0]), shared_memory=True))
+            # The request reads the array's own memory: it must be held until the run is over.
+            fed = padded(prepared, shape[0])
+            request.set_input_tensor(self._tensor(fed, shared_memory=True))
             if self._stopped:
                 raise ModelError(f"{self.path}: stopped")
             request.infer()
             found = request.get_tensor(output_name).data[:count]
+            del fed
         except RuntimeError as error:
             raise ModelError(f"{self.path} fails in OpenVINO on {prepared.shape}: {first_line(error)}") from None
         if out is not None and out.shape == found.shape and out.dtype == found.dtype:

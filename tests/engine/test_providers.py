@@ -1,0 +1,106 @@
+"""Which provider works is tried, not assumed; asking for one that does not is an error."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from engine import providers
+from engine.errors import ModelError, PlanError
+from engine.providers import TRIAL, Choice, choose_provider, silenced
+from engine.runtimes.onnxruntime import provider_options
+
+
+@pytest.fixture
+def working(monkeypatch):
+    """Say which providers work."""
+
+    def set_working(*names: str) -> None:
+        monkeypatch.setattr(providers, "obstacle", lambda name: "" if name in names else f"no {name} here")
+
+    return set_working
+
+
+def test_the_trial_model_is_what_it_is_said_to_be():
+    import onnx
+    from onnx import TensorProto, helper
+
+    made = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("Identity", ["x"], ["y"])],
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+        ),
+        opset_imports=[helper.make_opsetid("", 13)],
+        ir_version=7,
+    )
+    assert onnx.load_from_string(TRIAL) == made
+
+
+def test_auto_says_in_one_line_what_it_took_and_why(working):
+    working()
+    assert choose_provider("auto") == Choice("cpu", "provider cpu; not cuda or tensorrt: no cuda here")
+    working("cuda")
+    assert choose_provider("auto").provider == "cuda"
+    assert "no tensorrt here" in choose_provider("auto").told
+    working("cuda", "tensorrt")
+    assert choose_provider("auto").provider == "cuda"
+    assert "only when asked for" in choose_provider("auto").told
+
+
+def test_what_is_asked_for_must_work(working):
+    working("cuda")
+    assert choose_provider("cuda") == Choice("cuda")
+    with pytest.raises(PlanError, match="--provider tensorrt does not work here: no tensorrt here; use --provider cpu"):
+        choose_provider("tensorrt")
+    working()
+    assert choose_provider("cpu") == Choice("cpu")
+
+
+def test_a_session_that_falls_back_does_not_count(monkeypatch):
+    class Fallen:
+        def get_providers(self):
+            return ["CPUExecutionProvider"]
+
+    monkeypatch.setattr("engine.runtimes.onnxruntime.open_raw", lambda *given: Fallen())
+    assert "cannot be loaded" in providers._trial("cuda")
+
+    def refuse(*given):
+        raise ModelError("broken\nand more")
+
+    monkeypatch.setattr("engine.runtimes.onnxruntime.open_raw", refuse)
+    assert providers._trial("cuda") == "broken"
+
+
+def test_without_a_driver_nothing_is_tried(monkeypatch):
+    monkeypatch.setattr(providers, "has_driver", lambda: False)
+    monkeypatch.setattr(providers, "_trial", lambda name: pytest.fail("tried"))
+    providers.obstacle.cache_clear()
+    assert providers.obstacle("cuda")
+    providers.obstacle.cache_clear()
+
+
+def test_float32_leaves_tf32_out_and_less_lets_it_in(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    (name, options), cpu = provider_options("cuda", "bf16")
+    assert (name, cpu) == ("CUDAExecutionProvider", "CPUExecutionProvider")
+    assert options["use_tf32"] == "1"
+    assert "NVIDIA_TF32_OVERRIDE" not in os.environ
+    (_, options), _ = provider_options("cuda")
+    assert (options["use_tf32"], options["cudnn_conv_algo_search"]) == ("0", "HEURISTIC")
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
+    (name, options), *_ = provider_options("tensorrt", "int8")
+    assert name == "TensorrtExecutionProvider"
+    assert (options["trt_engine_cache_enable"], options["trt_int8_enable"]) == ("1", "1")
+    assert (tmp_path / "maskfuse" / "tensorrt").is_dir()
+
+
+def test_silence_reaches_the_file_descriptors(capfd):
+    with silenced():
+        os.write(1, b"noise")
+        os.write(2, b"noise")
+    os.write(2, b"heard")
+    assert capfd.readouterr() == ("", "heard")

@@ -18,7 +18,7 @@ def report(
     """Make one self-contained page of a run: scores, speed, plots, members and the most informative tiles.
 
     The page needs no network and no other file; pass it on as it is. A run made without labels shows agreement, class
-    shares and the most disputed tiles. Needs the extra packages of maskfuse[report].
+    shares and the most disputed tiles. Needs the extra packages named report (matplotlib and Jinja).
 
     Examples:
       engine compare -m models/ -i val.npz --labels val.npz --out run.npz

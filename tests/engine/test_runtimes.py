@@ -155,7 +155,12 @@ def test_given_numbers_are_kept_and_negative_ones_refused(world):
             settled(world.models, world.images, "cpu", **sizes)
 
 
-def test_a_benchmark_tells_all_it_should(world):
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.setattr("engine.bench.SECONDS", 0.001)
+
+
+def test_a_benchmark_tells_all_it_should(world, short):
     ensemble, how = settled(world.models, world.images, "cpu")
     found = bench(ensemble, repeated(from_array(world.images), 20), how, rounds=1)
     told = found.as_dict()
@@ -180,7 +185,7 @@ def test_repeated_images_are_the_images_over_and_over(world):
     assert len(FIVE) == 5
 
 
-def test_the_command_prints_tables_or_json(engine, world):
+def test_the_command_prints_tables_or_json(engine, world, short):
     import json
 
     arguments = ("bench", "-m", world.models, "-i", world.images_file, "--images", "9", "--rounds", "1")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.images import Batch, Source, open_source
+from engine.images import Batch, Source, open_source, split_key
+from engine.sources.pictures import SUFFIXES as PICTURES
+from engine.sources.scenes import open_scenes, whole_scenes
 from engine.sources.submission import open_submission
+
+# Arrays that may be one map by themselves: those of two axes.
+ONE_MAP = (".npy", ".zarr")
 
 
 def open_labels(spec: str | Path) -> Source:
@@ -21,7 +27,15 @@ def open_labels(spec: str | Path) -> Source:
         InputError: nothing there or not readable as label maps.
     """
     path = Path(spec)
-    return open_submission(path) if path.suffix.lower() == ".csv" else open_source(spec, "labels")
+    if path.suffix.lower() == ".csv":
+        return open_submission(path)
+    if split_key(str(spec))[0].suffix.lower() in ONE_MAP:
+        scenes = open_scenes(spec, "labels")
+        if scenes.alone:
+            return whole_scenes(scenes)
+    source = open_source(spec, "labels")
+    # One picture by itself matches any other, whatever the two files are called.
+    return replace(source, ids=["0"], named=False) if path.suffix.lower() in PICTURES and path.is_file() else source
 
 
 def as_labels(batch: Batch, classes: int, name: str) -> NDArray[np.uint8]:

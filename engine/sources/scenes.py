@@ -119,6 +119,18 @@ def first_scenes(scenes: Scenes, limit: int) -> Scenes:
     return replace(scenes, ids=scenes.ids[:limit], sizes=scenes.sizes[:limit], each=each)
 
 
+def whole_scenes(scenes: Scenes) -> Source:
+    """Return scenes of one size as a source, each held whole while its turn lasts."""
+    assert scenes.size is not None
+    height, width = scenes.size
+
+    def read(count: int) -> Generator[NDArray[Any], None, None]:
+        for scene in scenes.each():
+            yield np.asarray(scene.rows(0, height))[None]
+
+    return Source(scenes.name, [str(index) for index in range(len(scenes.ids))], (height, width), scenes.channels, read)
+
+
 def _array_scenes(
     array: Any, shape: tuple[int, ...], label: str, stem: str, role: Role, chunks: tuple[int, ...] = ()
 ) -> Scenes:

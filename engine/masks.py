@@ -15,7 +15,7 @@ from engine.outputs.png import PngWriter
 from engine.outputs.submission import RLE_SUFFIX, CsvWriter, RleWriter
 from engine.outputs.zarr_store import ZarrWriter
 from engine.sidecar import check_sidecar
-from engine.sources.zarr_store import looks_like_zarr, require_zarr
+from engine.sources.zarr_store import is_store, require_zarr
 
 FORMATS = (
     ".csv (submission), .rle.csv (run lengths), .npz or .npy (uint8 masks), .zarr, "
@@ -95,7 +95,7 @@ def check_goal(goal: Path, overwrite: bool, allowed: Sequence[str] = tuple(WRITE
         raise OutputError(f"{goal} holds more than masks (.png, .tif), so it is not replaced: choose another folder")
     if form == ".zarr":
         require_zarr(OutputError, f"writing {goal}")
-        if goal.is_dir() and any(goal.iterdir()) and not looks_like_zarr(goal):
+        if goal.is_dir() and any(goal.iterdir()) and not is_store(goal):
             raise OutputError(f"{goal} is a folder and no Zarr store, so it is not replaced: choose another name")
 
 

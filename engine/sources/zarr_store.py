@@ -20,8 +20,13 @@ MOST_BLOCK_BYTES = 2**28
 
 
 def looks_like_zarr(path: Path) -> bool:
+    """Return whether a folder is meant as a Zarr store, by its name or by what it holds."""
+    return path.is_dir() and (path.suffix.lower() == ".zarr" or is_store(path))
+
+
+def is_store(path: Path) -> bool:
     """Return whether a folder is a Zarr store."""
-    return path.is_dir() and (path.suffix.lower() == ".zarr" or any((path / mark).is_file() for mark in MARKS))
+    return any((path / mark).is_file() for mark in MARKS)
 
 
 def require_zarr(kind: type[EngineError], action: str) -> Any:

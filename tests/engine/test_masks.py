@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,11 @@ import pytest
 from PIL import Image
 
 from engine.errors import EngineError, OutputError
+from engine.goals import goal_path
 from engine.labels import as_labels, open_labels
 from engine.masks import MaskWriter, check_goal, open_writer
+from engine.outputs.png import PngStream
+from engine.palette import colours
 
 SIZE = (3, 4)
 IDS = ["a", "with, comma", 'with "quotes"', "größe", "bytes\udcff"]
@@ -63,6 +67,73 @@ def test_other_programs_read_the_csv(masks: np.ndarray, tmp_path: Path) -> None:
     assert text.startswith(b"id,0,1,2,3,4,5,6,7,8,9,10,11\na,0,9,10,99,100,255,")
     assert text.endswith(b"\n")
     assert b" " not in text.replace(b"with ", b"").replace(b", comma", b"")
+
+
+def test_other_programs_read_the_run_lengths(masks: np.ndarray, tmp_path: Path) -> None:
+    """Decoded with pandas and a loop, from the convention alone: pairs of start, from 1, and length, row by row."""
+    few = masks % 3
+    with open_writer(tmp_path / "m.rle.csv", IDS, SIZE, 4) as writer:
+        writer.write(IDS, few.reshape(len(IDS), -1))
+    table = pandas.read_csv(
+        tmp_path / "m.rle.csv", dtype={"id_class": object}, encoding_errors="surrogateescape", keep_default_na=False
+    )
+    assert list(table.columns) == ["id_class", "rle"]
+    assert list(table["id_class"]) == [f"{name}_{value}" for name in IDS for value in range(4)]
+    assert (table["rle"][3::4] == "").all()
+    got = np.full(few.shape, 255, np.uint8)
+    for position, text in enumerate(table["rle"]):
+        numbers = [int(word) for word in text.split()]
+        for start, length in zip(numbers[::2], numbers[1::2], strict=True):
+            got[position // 4].flat[start - 1 : start - 1 + length] = position % 4
+    np.testing.assert_array_equal(got, few)
+
+
+def test_a_slash_means_a_folder_whatever_its_name(masks: np.ndarray, tmp_path: Path) -> None:
+    for text in ("masks.v2/", "x.csv/"):
+        write(goal_path(f"{tmp_path}/{text}"), masks)
+        assert len(left(tmp_path / text)) == len(IDS)
+    with pytest.raises(OutputError, match=r"cannot write \.v2 .*end its name in / if it has a dot"):
+        check_goal(goal_path(f"{tmp_path}/masks.v2"), overwrite=True)
+
+
+def test_a_name_that_leads_elsewhere_becomes_no_file(masks: np.ndarray, tmp_path: Path) -> None:
+    for name in ("../out", "a/b", "..", ""):
+        with pytest.raises(OutputError, match="cannot become a file"):
+            write(tmp_path / "m", masks[:1], [name], (1,))
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("parts", [[1] * 40, [40], [7, 33]])
+@pytest.mark.parametrize("classes", [2, 5, 256])
+def test_a_png_written_in_parts_is_one_picture(classes: int, parts: list[int]) -> None:
+    labels = np.random.default_rng(1).integers(0, classes, (40, 30)).astype(np.uint8)
+    stream = io.BytesIO()
+    picture = PngStream(stream, (40, 30), classes)
+    for part in np.split(labels, np.cumsum(parts)[:-1]):
+        picture.write(part)
+    picture.close()
+    with Image.open(io.BytesIO(stream.getvalue())) as image:
+        image.verify()
+    with Image.open(stream) as image:
+        np.testing.assert_array_equal(np.asarray(image), labels)
+        assert image.getpalette()[:6] == [value for colour in colours(2) for value in colour]
+
+
+def test_other_programs_read_the_store(masks: np.ndarray, tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr", reason="Zarr stores need the extra zarr")
+    write(tmp_path / "m.zarr", masks)
+    array = zarr.open(tmp_path / "m.zarr", mode="r")
+    np.testing.assert_array_equal(array[:], masks)
+    assert array.attrs["ids"][:4] == IDS[:4]
+    assert [tuple(colour) for colour in array.attrs["colours"]] == colours(256)
+
+
+def test_a_folder_that_is_no_store_is_not_replaced(tmp_path: Path) -> None:
+    pytest.importorskip("zarr", reason="Zarr stores need the extra zarr")
+    (tmp_path / "m.zarr").mkdir()
+    (tmp_path / "m.zarr" / "diary.txt").touch()
+    with pytest.raises(OutputError, match=r"is a folder and no Zarr store"):
+        check_goal(tmp_path / "m.zarr", overwrite=True)
 
 
 def test_other_programs_read_the_arrays(masks: np.ndarray, tmp_path: Path) -> None:

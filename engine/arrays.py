@@ -79,6 +79,14 @@ class ArrayFile:
                     raise InputError(f"{self.label} ends after {start} of {self.shape[0]} rows: copy the file again")
                 yield np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
 
+    def rows(self, start: int, stop: int) -> NDArray[Any]:
+        """Return some rows of a .npy file; nothing else of it is read.
+
+        Raises:
+            InputError: the data is damaged.
+        """
+        return self._whole()[start:stop]
+
     def _whole(self) -> NDArray[Any]:
         with _reading(self.label):
             if not self.key:

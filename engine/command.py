@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -33,14 +33,24 @@ from engine.run import as_dict, early_exit_summary, every_variant, preview_tiles
 from engine.strategies import STRATEGIES, compile_ahead, not_compiled
 from engine.tables import scores_table
 
+if TYPE_CHECKING:
+    from engine.on_ray.stream import OnRay
+
 # What shells expect of a program that SIGTERM ended: 128 + SIGTERM.
 TERMINATED = 143
 # Some images could not be predicted and were left out, as --on-bad-image skip allows.
 INCOMPLETE = 3
 
 
-def run_job(job: Job, batch_size: int, workers: int, overwrite: bool) -> Outcome:
+def run_job(job: Job, batch_size: int, workers: int, overwrite: bool, on_ray: OnRay | None = None) -> Outcome:
     """Predict, score, write the masks and the picture.
+
+    Args:
+        job: what to do.
+        batch_size: images a worker takes at a time.
+        workers: threads.
+        overwrite: whether outputs that are there are replaced.
+        on_ray: predict on a Ray cluster; None predicts in this process.
 
     Raises:
         EngineError: the images, the labels, a member or the disk fails; the output is then not there, and of a run
@@ -60,9 +70,11 @@ def run_job(job: Job, batch_size: int, workers: int, overwrite: bool) -> Outcome
     variants = every_variant(job.ensemble) if scored else []
     compile_kernels({job.ensemble.variant.strategy, *(variant.strategy for variant in variants)})
     header["overwrite"] = overwrite
+    if on_ray is not None:
+        header["run_by"] = on_ray.run_by(header["run_by"])
     with stoppable(), DurableRun(job.output, job.ensemble, variants, header, job.resume) as work:
         try:
-            outcome, goal = _predict(job, work, variants, batch_size, workers)
+            outcome, goal = _predict(job, work, variants, batch_size, workers, on_ray)
         except (KeyboardInterrupt, SystemExit):
             work.keep()
             if work.done:
@@ -80,7 +92,7 @@ def run_job(job: Job, batch_size: int, workers: int, overwrite: bool) -> Outcome
 
 
 def _predict(
-    job: Job, work: DurableRun, variants: Sequence[Variant], batch_size: int, workers: int
+    job: Job, work: DurableRun, variants: Sequence[Variant], batch_size: int, workers: int, on_ray: OnRay | None
 ) -> tuple[Outcome, Path]:
     """Predict what is left to do and write all masks; return what came of it and where the masks are."""
     assert job.output is not None
@@ -89,7 +101,7 @@ def _predict(
         console.say(f"resuming behind {done:,} of {len(job.images):,} images")
     images = rest_of(job.images, done)
     labels = rest_of(job.labels, done) if job.labels is not None else None
-    predict = partial(run, job.ensemble, images, None, labels, variants, batch_size, workers)
+    predict = partial(run, job.ensemble, images, None, labels, variants, batch_size, workers, elsewhere=on_ray)
     with progress(len(job.images), done) as advance:
         if job.bad is None:
             with _writing(job, work, []) as feed:

@@ -68,7 +68,7 @@ class Feed:
 
 @dataclass(frozen=True)
 class Rest(Source):
-    """The images of a source behind the first ones.
+    """Some images of a source.
 
     Attributes:
         first: index of its first image in the whole source.
@@ -88,24 +88,40 @@ class Rest(Source):
 
 def rest_of(source: Source, done: int) -> Source:
     """Return a source without its first ``done`` images."""
-    if not done:
-        return source
+    return span_of(source, done, len(source) - done) if done else source
+
+
+def span_of(source: Source, first: int, count: int) -> Source:
+    """Return ``count`` images of a source from one index on, with their indices in the whole source.
+
+    Where images can be read in order alone, those before are read and passed over.
+    """
 
     def read(size: int) -> Iterator[NDArray[Any]]:
-        skip = done
-        held: NDArray[Any] | None = None
-        for pixels in source.read(size):
-            if skip >= len(pixels):
-                skip -= len(pixels)
-                continue
-            # Batches begin anew at the first image that is left: those of the run before ended there.
-            pixels, skip = pixels[skip:], 0
-            held = pixels if held is None or not len(held) else np.concatenate([held, pixels])
-            while len(held) >= size:
-                yield held[:size]
-                held = held[size:]
-        if held is not None and len(held):
-            yield held
+        if source.at is None:
+            yield from _passed_over(source, first, count, size)
+            return
+        for start in range(first, first + count, size):
+            yield source.at(start, min(start + size, first + count))
 
     kept = {item.name: getattr(source, item.name) for item in fields(Source)}
-    return Rest(**{**kept, "ids": source.ids[done:], "read": read}, first=done)
+    return Rest(**{**kept, "ids": source.ids[first : first + count], "read": read, "at": None}, first=first)
+
+
+def _passed_over(source: Source, first: int, count: int, size: int) -> Iterator[NDArray[Any]]:
+    held: NDArray[Any] | None = None
+    before, left = first, count
+    for pixels in source.read(size):
+        if before >= len(pixels):
+            before -= len(pixels)
+            continue
+        # Batches begin anew at the first image that is wanted: those of the run before ended there.
+        pixels, before = pixels[before:], 0
+        held = pixels if held is None or not len(held) else np.concatenate([held, pixels])
+        while len(held) >= size and left >= size:
+            yield held[:size]
+            held, left = held[size:], left - size
+        if left <= len(held):
+            break
+    if held is not None and left:
+        yield held[:left]

@@ -61,6 +61,7 @@ class Source:
         channels: channels of an image.
         read: maps a batch size to the batches' pixels, in order.
         named: whether the ids are names of their own, and not the row numbers of an array.
+        at: reads the images from one index up to another at once; None where they can be read in order alone.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Source:
     channels: int
     read: Callable[[int], Iterator[NDArray[Any]]]
     named: bool = False
+    at: Callable[[int, int], NDArray[Any]] | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -122,7 +124,8 @@ def open_source(spec: str | Path, role: Role = "images", bad: Bad | None = None)
     def read(count: int) -> Iterator[NDArray[Any]]:
         return map(layout.arrange, array.chunks(count))
 
-    return _source(array.label, array.shape[0], layout, read)
+    at = None if array.key else lambda start, stop: layout.arrange(array.rows(start, stop))
+    return _source(array.label, array.shape[0], layout, read, at)
 
 
 def open_array(path: Path, key: str, role: Role) -> ArrayFile:
@@ -151,7 +154,7 @@ def from_array(array: NDArray[Any], role: Role = "images", name: str = "array") 
         for start in range(0, len(array), count):
             yield layout.arrange(array[start : start + count])
 
-    return _source(name, len(array), layout, read)
+    return _source(name, len(array), layout, read, lambda start, stop: layout.arrange(array[start:stop]))
 
 
 def split_key(spec: str) -> tuple[Path, str]:
@@ -181,7 +184,7 @@ def _pick(path: Path, found: dict[str, ArrayFile], key: str, role: Role) -> Arra
 
 def _zarr_source(path: Path, key: str, role: Role) -> Source:
     from engine.sources.zarr_store import open_array as open_zarr
-    from engine.sources.zarr_store import read_batches
+    from engine.sources.zarr_store import read_batches, read_part
 
     array = open_zarr(path, key, KEYS[role])
     label = f"{path}:{key}" if key else str(path)
@@ -190,12 +193,21 @@ def _zarr_source(path: Path, key: str, role: Role) -> Source:
     def read(count: int) -> Iterator[NDArray[Any]]:
         return map(layout.arrange, read_batches(array, label, count))
 
-    return _source(label, array.shape[0], layout, read)
+    def at(start: int, stop: int) -> NDArray[Any]:
+        return layout.arrange(read_part(array, label, slice(start, stop)))
+
+    return _source(label, array.shape[0], layout, read, at)
 
 
-def _source(name: str, count: int, layout: Layout, read: Callable[[int], Iterator[NDArray[Any]]]) -> Source:
+def _source(
+    name: str,
+    count: int,
+    layout: Layout,
+    read: Callable[[int], Iterator[NDArray[Any]]],
+    at: Callable[[int, int], NDArray[Any]] | None,
+) -> Source:
     """Return the source of an array, whose images are named by their row numbers."""
-    return Source(name, RowNumbers(range(count)), layout.size, layout.channels, read)
+    return Source(name, RowNumbers(range(count)), layout.size, layout.channels, read, at=at)
 
 
 def _pictures_source(name: str, files: Sequence[Path], role: Role, bad: Bad | None = None) -> Source:
@@ -204,7 +216,10 @@ def _pictures_source(name: str, files: Sequence[Path], role: Role, bad: Bad | No
     def read(count: int) -> Iterator[NDArray[Any]]:
         return read_pictures(files, role, first, count, bad)
 
-    return Source(name, [path.stem for path in files], (first[0], first[1]), first[2], read, named=True)
+    def at(start: int, stop: int) -> NDArray[Any]:
+        return next(read_pictures(files[start:stop], role, first, stop - start, bad))
+
+    return Source(name, [path.stem for path in files], (first[0], first[1]), first[2], read, named=True, at=at)
 
 
 def _first_shape(files: Sequence[Path], role: Role, lenient: bool) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,8 +19,13 @@ from engine.pipeline import Ensemble, available_cores
 from engine.prediction import Predicted, Variant
 from engine.preview import Tile
 from engine.strategies import STRATEGIES
+from engine.stream import Stream
+
+if TYPE_CHECKING:
+    from engine.on_ray.stream import RayStream
 
 PREVIEW_TILES = 6
+Elsewhere = Callable[[Ensemble, Source, Source | None, Sequence[Variant]], "RayStream"]
 
 
 def run(
@@ -34,6 +39,7 @@ def run(
     advance: Callable[[int], object] = lambda count: None,
     record: Callable[[Predicted], object] = lambda part: None,
     bad: BadImages | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Outcome:
     """Predict every image once, in order.
 
@@ -48,13 +54,19 @@ def run(
         advance: called with the number of images each time a batch is done.
         record: called with each batch before its masks are written.
         bad: where images that cannot be predicted are noted, which are then left out; None when they are an error.
+        elsewhere: returns the predictions, as from a cluster; None predicts in this process.
 
     Raises:
         EngineError: images, labels or members fail; the writer then leaves nothing behind.
     """
     outcome = Outcome.empty(ensemble, workers or available_cores())
     began = perf_counter()
-    stream = ensemble.stream(images, labels, variants if labels is not None else (), batch_size, workers)
+    variants = variants if labels is not None else ()
+    stream: Stream | RayStream
+    if elsewhere is not None:
+        stream = elsewhere(ensemble, images, labels, variants)
+    else:
+        stream = ensemble.stream(images, labels, variants, batch_size, workers)
     stream.bad = bad
 
     def finish(part: Predicted) -> None:

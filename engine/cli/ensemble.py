@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,10 @@ from engine.console import with_options
 from engine.errors import PlanError
 from engine.goals import goal_path
 
+if TYPE_CHECKING:
+    from engine.on_ray.cluster import Cluster
+
+RAY = "On a cluster"
 FUSION = "How to fuse and decode"
 
 
@@ -164,6 +168,19 @@ def ensemble(
             rich_help_panel=RUN,
         ),
     ] = "fail",
+    on: Annotated[
+        str, typer.Option(help="Where to run: here, or ray (a cluster of one or many machines).", rich_help_panel=RAY)
+    ] = "here",
+    ray_address: Annotated[
+        str,
+        typer.Option(
+            help="Of the Ray cluster, as in auto or ray://head:10001. Default: a cluster on this machine.",
+            rich_help_panel=RAY,
+        ),
+    ] = "",
+    gpus_per_worker: Annotated[
+        float, typer.Option(help="GPUs of each Ray worker; 0.5 lets two share one.", rich_help_panel=RAY)
+    ] = 0.0,
     as_json: AsJson = False,
     grey_as_rgb: GreyAsRgb = False,
     *,
@@ -213,6 +230,7 @@ def ensemble(
         on_bad_image=on_bad_image,
         stated=stated,
     )
+    cluster = _cluster(on, ray_address, workers, gpus_per_worker, bool(tile))
     if tile:
         from engine.tiled_job import prepare_tiled, run_tiled
 
@@ -225,9 +243,28 @@ def ensemble(
     if overlap is not None:
         raise PlanError("--overlap without --tile: say how large a tile is, as in --tile 64x128")
     job = prepare(options)
-    how = make_ready(job.ensemble, job.images, wanted, batch_size, workers)
-    outcome = run_job(job, how.batch_size, how.workers, overwrite)
-    tell(how)
+    if on == "ray":
+        from engine.on_ray.stream import on_ray
+
+        outcome = run_job(job, 1, workers, overwrite, on_ray(job, options, wanted, cluster, batch_size))
+    else:
+        how = make_ready(job.ensemble, job.images, wanted, batch_size, workers)
+        outcome = run_job(job, how.batch_size, how.workers, overwrite)
+        tell(how)
     code = report(job, outcome, as_json)
     if code:
         raise typer.Exit(code)
+
+
+def _cluster(on: str, address: str, workers: int, gpus: float, tiled: bool) -> Cluster:
+    """Check the options about Ray before anything is opened."""
+    from engine.errors import PlanError
+    from engine.on_ray.cluster import Cluster
+
+    if on not in ("here", "ray"):
+        raise PlanError(f"--on {on}; allowed are here and ray")
+    if on == "here" and (address or gpus):
+        raise PlanError("--ray-address and --gpus-per-worker go with --on ray: add it, or leave them out")
+    if on == "ray" and tiled:
+        raise PlanError("--on ray does not work on tiles of a scene: leave out --on or --tile")
+    return Cluster(address, workers if on == "ray" else 0, gpus)

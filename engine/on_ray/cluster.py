@@ -1,0 +1,146 @@
+"""The one place that speaks to Ray: connects, builds the pool of actors, and hands on what it returns."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engine.errors import ModelError, PlanError
+
+# Tasks of Ray; each takes several blocks where there are more.
+MOST_TASKS = 4096
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where and how wide a run on Ray goes.
+
+    Attributes:
+        address: of the Ray cluster; empty for one on this machine alone.
+        workers: actors; 0 for as many as the cluster has room for.
+        gpus: of each actor; a fraction lets actors share one.
+    """
+
+    address: str = ""
+    workers: int = 0
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no cluster has.
+
+        Raises:
+            PlanError: a negative number of workers or GPUs, or no number.
+        """
+        if self.workers < 0 or not 0 <= self.gpus < 1024:
+            raise PlanError(f"{self.workers} workers with {self.gpus:g} GPUs each: give numbers of 0 or above")
+
+
+def require_ray() -> None:
+    """Raise a PlanError where Ray is not installed."""
+    try:
+        import ray.data  # noqa: F401
+    except ImportError:
+        raise PlanError("--on ray needs Ray: pip install 'maskfuse[ray]'") from None
+
+
+def connect(cluster: Cluster) -> bool:
+    """Connect to the cluster, or start one on this machine; return whether it is to be left again.
+
+    Raises:
+        PlanError: Ray is not installed, or nothing answers at the address.
+    """
+    require_ray()
+    import ray
+
+    if ray.is_initialized():
+        return False
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it talks before it reads its own option
+    try:
+        ray.init(
+            address=cluster.address or "local",
+            include_dashboard=None if cluster.address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
+        where = cluster.address or "this machine"
+        raise PlanError(f"cannot reach Ray at {where} ({_last_line(error)}): check --ray-address") from None
+    return True
+
+
+def leave() -> None:
+    """Leave the cluster; one that was started for the run ends."""
+    import ray
+
+    ray.shutdown()
+
+
+def predicted_rows(
+    predictor: type, arguments: tuple[Any, ...], cluster: Cluster, starts: range, end: int
+) -> Iterator[dict[str, Any]]:
+    """Yield what actors return, a row a block, in the blocks' order.
+
+    Args:
+        predictor: the actor's class.
+        arguments: of its constructor.
+        cluster: how many actors, with how many GPUs each.
+        starts: index of each block's first image.
+        end: index behind the last image.
+
+    Raises:
+        PlanError: the cluster has no room for a single actor.
+        ModelError: Ray gives up.
+    """
+    import ray.data
+    from ray.exceptions import RayError
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    tasks = min(len(starts), MOST_TASKS)
+    actors = min(tasks, cluster.workers or _room(cluster.gpus))
+    blocks = ray.data.from_arrow(_tables(starts, end, tasks))
+    try:
+        done = blocks.map_batches(
+            predictor,
+            fn_constructor_args=arguments,
+            batch_size=1,
+            batch_format="numpy",
+            compute=ray.data.ActorPoolStrategy(size=actors),
+            num_cpus=1,
+            num_gpus=cluster.gpus or None,
+        )
+        yield from done.iter_rows()
+    except RayError as error:
+        raise ModelError(f"the run on Ray failed ({_last_line(error)}): see Ray's logs, go on with --resume") from None
+
+
+def _tables(starts: range, end: int, tasks: int) -> list[Any]:
+    """Return one Arrow table a task: start and count of its blocks."""
+    import pyarrow
+
+    begins = np.arange(starts.start, starts.stop, starts.step, dtype=np.int64)
+    counts = np.minimum(starts.step, end - begins)
+    parts = zip(np.array_split(begins, tasks), np.array_split(counts, tasks), strict=True)
+    return [pyarrow.table({"start": begin, "count": count}) for begin, count in parts]
+
+
+def _room(gpus: float) -> int:
+    """Return how many actors the cluster has room for."""
+    import ray
+
+    held = ray.cluster_resources()
+    room = held.get("GPU", 0.0) / gpus if gpus else held.get("CPU", 1.0)
+    if room < 1:
+        raise PlanError(f"the Ray cluster has no room for a worker with {gpus:g} GPUs: check --gpus-per-worker")
+    return int(room)
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(error).__name__

@@ -1,0 +1,131 @@
+"""The actor: opens nets and images once, then predicts blocks of them. It needs Ray for nothing itself."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.attempt import BadImages
+from engine.errors import EngineError, ModelError, PlanError
+from engine.feed import Rest, span_of
+from engine.images import Source, open_source
+from engine.on_ray.wire import failed, packed
+from engine.runtimes import Wanted
+
+if TYPE_CHECKING:
+    from engine.job import Options
+    from engine.prediction import Variant
+
+# What is read at a time where images can be read in order alone.
+READ = 64
+
+
+class Predictor:
+    """Predicts blocks; one a worker."""
+
+    def __init__(self, options: Options, wanted: Wanted, batch_size: int, plan_sha256: str, scored: bool) -> None:
+        """Open everything; what goes wrong is kept for the first block, whose answer tells it in one line.
+
+        Args:
+            options: what the user asked for; names of files are absolute.
+            wanted: provider, runtime and precision.
+            batch_size: images a session takes at a time; 0 to measure.
+            plan_sha256: the plan as the run resolved it; where a node's files give another, it refuses.
+            scored: whether true labels are compared.
+        """
+        self._error = ""
+        try:
+            self._open(options, wanted, batch_size, plan_sha256, scored)
+        except EngineError as error:
+            self._error = str(error)
+
+    def _open(self, options: Options, wanted: Wanted, batch_size: int, plan_sha256: str, scored: bool) -> None:
+        from engine.job import open_ensemble, planned
+        from engine.labels import open_labels
+        from engine.record import plan_hash
+        from engine.run import every_variant
+        from engine.tuning import settle
+
+        self._bad = BadImages() if options.on_bad_image == "skip" else None
+        plan = planned(options)
+        if plan is None:
+            raise PlanError("no models: name them with --models or --plan")
+        images = open_source(options.input, bad=self._bad.add if self._bad is not None else None)
+        self._images = Spans(images)
+        self._labels = Spans(open_labels(options.labels)) if scored else None
+        self._ensemble = open_ensemble(plan, options, images)
+        self._how = settle(self._ensemble, images, wanted, batch_size, 1)
+        if plan_hash(self._ensemble) != plan_sha256:
+            raise PlanError(f"on node {platform.node()} the models are others: give all nodes the same files")
+        scored = scored and self._ensemble.early_exit is None
+        variants: list[Variant] = every_variant(self._ensemble) if scored else []
+        self._asked = list(dict.fromkeys((self._ensemble.variant, *variants)))
+
+    def __call__(self, block: dict[str, NDArray[Any]]) -> dict[str, list[Any]]:
+        """Predict one block.
+
+        Args:
+            block: ``start`` and ``count``, an element each.
+
+        Returns:
+            One row, see :mod:`engine.on_ray.wire`; an error is a row too, since Ray would try it again.
+        """
+        start, count = int(block["start"][0]), int(block["count"][0])
+        try:
+            if self._error:
+                raise ModelError(self._error)
+            row = self._predict(start, count)
+        except EngineError as error:
+            row = failed(start, str(error))
+        return {key: [value] for key, value in row.items()}
+
+    def _predict(self, start: int, count: int) -> dict[str, Any]:
+        images = self._images.span(start, count)
+        labels = self._labels.span(start, count) if self._labels is not None else None
+        stream = self._ensemble.stream(images, labels, self._asked[1:], self._how.batch_size, self._how.workers)
+        stream.bad = self._bad
+        return packed(start, list(stream), self._asked, labels is not None)
+
+
+class Spans:
+    """Blocks of a source by their indices; where it can be read in order alone, it is read on from block to block."""
+
+    def __init__(self, source: Source) -> None:
+        """Hold the source; nothing is read yet."""
+        self._source = source
+        self._parts: Iterator[NDArray[Any]] = iter(())
+        self._held: NDArray[Any] | None = None
+        self._position = len(source) + 1
+
+    def span(self, start: int, count: int) -> Source:
+        """Return ``count`` images from an index on.
+
+        Raises:
+            InputError: the data is damaged.
+        """
+        if self._source.at is not None:
+            return span_of(self._source, start, count)
+        pixels = self._next(start, count)
+
+        def read(size: int) -> Iterator[NDArray[Any]]:
+            for first in range(0, count, size):
+                yield pixels[first : first + size]
+
+        held = self._source
+        return Rest(held.name, held.ids[start : start + count], held.size, held.channels, read, held.named, None, start)
+
+    def _next(self, start: int, count: int) -> NDArray[Any]:
+        if start < self._position:  # a block that another worker lost, or the first one
+            self._parts, self._held, self._position = self._source.read(READ), None, 0
+        while self._held is None or self._position + len(self._held) < start + count:
+            part = next(self._parts)
+            kept = self._held[max(0, start - self._position) :] if self._held is not None else None
+            self._position += min(start - self._position, len(self._held)) if self._held is not None else 0
+            self._held = part if kept is None or not len(kept) else np.concatenate([kept, part])
+        pixels = self._held[start - self._position : start - self._position + count]
+        self._held, self._position = self._held[start - self._position + count :], start + count
+        return pixels

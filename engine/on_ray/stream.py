@@ -1,0 +1,157 @@
+"""Predictions that come from a Ray cluster, in the images' order, each image once."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.attempt import BadImages
+from engine.errors import ModelError, PlanError
+from engine.images import Source
+from engine.labels import check_match
+from engine.on_ray.cluster import Cluster, connect, leave, predicted_rows, require_ray
+from engine.on_ray.predictor import Predictor
+from engine.on_ray.wire import unpacked
+from engine.prediction import Predicted, Variant
+from engine.record import plan_hash
+from engine.runtimes import Wanted
+
+if TYPE_CHECKING:
+    from engine.job import Job, Options
+    from engine.pipeline import Ensemble
+
+# A block's labels travel at once: some megabytes.
+BLOCK_BYTES, BLOCK_IMAGES = 1 << 22, 512
+
+
+@dataclass
+class RayStream:
+    """One run on Ray; iterate over it once. It stands in for :class:`engine.stream.Stream`.
+
+    Attributes:
+        ensemble: the ensemble as this process opened it.
+        images: what is predicted; those that are left of a resumed run.
+        variants: further ways to decode, scored where true labels are given.
+        scored: whether true labels are compared.
+        options: what the user asked for.
+        wanted: provider, runtime and precision.
+        cluster: where it runs.
+        batch_size: images a session takes at a time; 0 lets each actor choose.
+        bad: where images that cannot be predicted are noted; None when they are an error.
+        read_seconds: 0: the actors read.
+    """
+
+    ensemble: Ensemble
+    images: Source
+    variants: Sequence[Variant]
+    scored: bool
+    options: Options
+    wanted: Wanted
+    cluster: Cluster
+    batch_size: int = 0
+    bad: BadImages | None = None
+    read_seconds: float = 0.0
+
+    def __iter__(self) -> Iterator[Predicted]:
+        """Yield the blocks' predictions in the images' order.
+
+        Raises:
+            EngineError: Ray is missing or cannot be reached, or what went wrong in an actor.
+        """
+        first = getattr(self.images, "first", 0)
+        end, pixels = first + len(self.images), math.prod(self.images.size)
+        starts = range(first, end, max(1, min(BLOCK_IMAGES, BLOCK_BYTES // pixels)))
+        asked = list(dict.fromkeys((self.ensemble.variant, *self.variants)))
+        arguments = (portable(self.options), self._wanted(), self.batch_size, plan_hash(self.ensemble), self.scored)
+        ours = connect(self.cluster)
+        try:
+            for row in predicted_rows(Predictor, arguments, self.cluster, starts, end):
+                part = unpacked(row, pixels, len(self.ensemble.classes), asked)
+                if part.start != first:
+                    raise ModelError(f"Ray gave the images from {part.start} on where those from {first} on were due")
+                first += len(part.ids) + len(part.skipped)
+                yield part
+        finally:
+            if ours:
+                leave()
+        if first != end:
+            raise ModelError(f"Ray gave no more images behind {first} of {end}: go on with --resume")
+
+    def _wanted(self) -> Wanted:
+        """Return what an actor uses: a GPU only where Ray gave it one."""
+        alone = self.wanted.provider == "auto" and not self.cluster.gpus
+        return replace(self.wanted, provider="cpu") if alone else self.wanted
+
+
+@dataclass(frozen=True)
+class OnRay:
+    """Makes the predictions of a run come from Ray.
+
+    Attributes:
+        options: what the user asked for.
+        wanted: provider, runtime and precision.
+        cluster: where it runs.
+        batch_size: images a session takes at a time; 0 lets each actor choose.
+    """
+
+    options: Options
+    wanted: Wanted
+    cluster: Cluster
+    batch_size: int = 0
+
+    def __call__(
+        self, ensemble: Ensemble, images: Source, labels: Source | None, variants: Sequence[Variant]
+    ) -> RayStream:
+        """Return the predictions; nothing runs yet.
+
+        Args:
+            ensemble: the ensemble as this process opened it.
+            images: what to predict.
+            labels: true label maps of the same images, or None.
+            variants: further ways to decode, scored when labels are given.
+
+        Raises:
+            InputError: labels that do not fit the images.
+        """
+        if labels is not None:
+            check_match(images, labels)
+        more = (self.options, self.wanted, self.cluster, self.batch_size)
+        return RayStream(ensemble, images, variants, labels is not None, *more)
+
+    def run_by(self, here: Mapping[str, str]) -> dict[str, str]:
+        """Return by what each net is run, given what would run it here."""
+        return {net: "Ray with GPUs" if self.cluster.gpus else told for net, told in here.items()}
+
+
+def on_ray(job: Job, options: Options, wanted: Wanted, cluster: Cluster, batch_size: int) -> OnRay:
+    """Get a checked job ready to run on Ray; arguments as of :class:`OnRay`.
+
+    Raises:
+        PlanError: Ray is not installed, the images are no files that other nodes could read.
+    """
+    if not options.input:
+        raise PlanError("--on ray without --input: the sample scenes are made in this process alone")
+    require_ray()
+    job.ensemble.wanted = wanted
+    return OnRay(options, wanted, cluster, batch_size)
+
+
+def portable(options: Options) -> Options:
+    """Return options whose file names mean the same in every folder, without what concerns the output."""
+
+    def absolute(name: str) -> str:
+        return name if not name or "://" in name else os.path.abspath(name)  # noqa: PTH100 (keeps globs as they are)
+
+    return replace(
+        options,
+        models=tuple(absolute(str(name)) for name in options.models),
+        plan=Path(absolute(str(options.plan))) if options.plan is not None else None,
+        input=absolute(options.input),
+        labels=absolute(options.labels),
+        output=None,
+        preview=None,
+    )

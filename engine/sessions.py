@@ -172,7 +172,7 @@ def check_sample(member: Member, shape: tuple[int, ...]) -> None:
     if held.size is not None and held.size != (height, width):
         raise InputError(
             f"images are {height}x{width}; {member.path.name} takes {held.size[0]}x{held.size[1]} alone: "
-            f"cut them into tiles with --tile {held.size[0]}x{held.size[1]}, resize them, or export the model for theirs"
+            f"cut them into tiles with --tile {held.size[0]}x{held.size[1]}, resize them, or export it for their size"
         )
     grey = channels == 1 and held.channels == 3
     if held.channels != channels and not (grey and member.grey_as_rgb):

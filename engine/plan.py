@@ -40,6 +40,7 @@ from engine.contract import checked_fields
 from engine.errors import ContractError, OutputError, PlanError
 
 MOST_BYTES = 1_000_000
+MOST_PATH = 4096
 Weight = float | tuple[float, ...]
 KEYS = ("strategy", "suppress", "threshold", "bias", "prior", "vote_stage", "min_region", "flips")
 MEMBER_KEYS = ("model", "weight", "sha256", "contract")
@@ -187,6 +188,7 @@ def _member(table: dict[str, Any], folder: Path) -> PlannedMember:
     model = _text(table, "model")
     if not model:
         raise PlanError('members: every [[members]] table needs model = "file.onnx"')
+    _check_path(model)
     contract = table.get("contract", {})
     if not isinstance(contract, dict):
         raise PlanError(f"members.contract: {contract!r} is not a table")
@@ -197,6 +199,15 @@ def _member(table: dict[str, Any], folder: Path) -> PlannedMember:
     if digest and not re.fullmatch("[0-9a-fA-F]{64}", digest):
         raise PlanError(f"sha256: {digest[:80]!r} is no SHA-256; 64 hexadecimal digits are needed")
     return PlannedMember(str(folder / model), _weight(table.get("weight", 1)), checked, digest.lower())
+
+
+def _check_path(model: str) -> None:
+    """Refuse names that no file has, and patterns that walk through whole disks."""
+    if len(model) > MOST_PATH or "\0" in model:
+        raise PlanError(f"model: {model[:60]!r} is no file name: at most {MOST_PATH} characters, none of them NUL")
+    parts = model.replace("\\", "/").split("/")
+    if "**" in parts or sum("*" in part for part in parts) > 2:
+        raise PlanError(f"model: {model[:60]!r} fits whole disks: name a file, a folder, or a glob of one folder")
 
 
 def _weight(value: object) -> Weight:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from engine.errors import ModelError, PlanError
 
 # Tasks of Ray; each takes several blocks where there are more.
-MOST_TASKS = 4096
+MOST_TASKS = 16384
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ def connect(cluster: Cluster) -> bool:
     Raises:
         PlanError: Ray is not installed, or nothing answers at the address.
     """
+    # Ray's core writes to stderr by itself; what matters of it comes as an exception.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     require_ray()
     import ray
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from engine.job import Job, Options
     from engine.pipeline import Ensemble
 
-# A block's labels travel at once: some megabytes.
-BLOCK_BYTES, BLOCK_IMAGES = 1 << 22, 512
+# A block's labels travel at once: a few megabytes at most, and often enough that progress shows.
+BLOCK_BYTES, BLOCK_IMAGES = 1 << 22, 128
 
 
 @dataclass

@@ -305,7 +305,7 @@ def test_killed_at_random_moments(world: World) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.kill_and_resume", "--kills", "6", "--models", world.models,
          "--forms", "masks.csv", "masks.npz", "masks", "--signals", "KILL", "TERM"],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT, capture_output=True, text=True, timeout=400, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("| masks")]

@@ -1,8 +1,8 @@
 """How fast an ensemble runs here, and how far that is from what its members could do with nothing between them.
 
 The limit is the harmonic one: if member i alone runs r_i images/s at its best batch size and thread layout, all of them
-on every image cannot be faster than 1 / sum(1 / r_i). Both sides are measured in turns, and medians are compared: on a
-machine that changes its speed, the best of many tries of one side would not be comparable with the mean of the other.
+on every image cannot be faster than 1 / sum(1 / r_i). Each member's best settings are chosen first and timed anew then, in
+turns with the pipeline, and medians are compared: the best of many noisy timings is above what its setting truly does.
 """
 
 from __future__ import annotations
@@ -34,8 +34,11 @@ from engine.ways import present_way
 BATCH_SIZES = (1, 2, 4, 8, 16)
 # A batch of more pixels is not tried: large images alone fill every cache.
 MOST_PIXELS = 1 << 18
-# How long one timing of one setting takes, at least.
-SECONDS = 0.2
+# How long one timing of one setting takes, at least: while it is chosen, and once it is.
+CHOOSING_SECONDS, SECONDS = 0.15, 0.3
+# How many settings of a member stay in the choice.
+FINALISTS = 3
+CHOOSING_ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Bare:
         rate: images/s, the median at the best setting.
         batch_size: images at a time there.
         layout: how the threads are used there, in words.
-        tried: images/s of every setting, by its name.
+        tried: images/s of every setting when it was chosen, by its name.
     """
 
     name: str
@@ -145,6 +148,8 @@ def bench(
     sample = next(images.batches(max(BATCH_SIZES))).pixels
     skip = ensemble.variant.decoding.suppress
     bare = [_Bare(voter, sample, settled.workers, skip) for voter in ensemble.members]
+    for member in bare:
+        member.choose()
     for turn in range(rounds):
         for member in bare:
             member.measure()
@@ -199,15 +204,16 @@ class _Bare:
         if workers > 1 and self.runtime == "onnxruntime":
             whole: list[tuple[Session, Member]] = [(OnnxSession(net.path, threads=workers), net) for net in nets]
             layouts.append((f"1 x {workers} threads", whole, 1))
-        self.calls: dict[tuple[str, int], Callable[[], float]] = {}
+        self.calls: dict[tuple[str, int], Callable[[float], float]] = {}
         for layout, sessions, threads in layouts:
             for size in sizes:
                 self.calls[layout, size] = self._call(sessions, sample, size, threads)
-        self.rates: dict[tuple[str, int], list[float]] = {key: [] for key in self.calls}
+        self.tried: dict[tuple[str, int], float] = {}
+        self.rates: dict[tuple[str, int], list[float]] = {}
 
     def _call(
         self, sessions: list[tuple[Session, Member]], sample: NDArray[Any], size: int, threads: int
-    ) -> Callable[[], float]:
+    ) -> Callable[[float], float]:
         fed = [(session, net.output_name, net.prepare(sample[:size])) for session, net in sessions]
 
         def work(end: float) -> float:
@@ -218,25 +224,34 @@ class _Bare:
                 done += size
             return done / (perf_counter() - began)
 
-        def measure() -> float:
+        def measure(seconds: float) -> float:
             # Each thread by its own clock: none waits at the end for another, as none does in the pipeline.
-            end = perf_counter() + SECONDS
+            end = perf_counter() + seconds
             return sum(done.result() for done in [self.pool.submit(work, end) for _ in range(threads)])
 
         return measure
 
+    def choose(self) -> None:
+        """Try every setting and keep the fastest few."""
+        rates: dict[tuple[str, int], list[float]] = {key: [] for key in self.calls}
+        for turn in range(CHOOSING_ROUNDS + 1):
+            for key, call in self.calls.items():
+                rate = call(CHOOSING_SECONDS if turn else 0.0)
+                if turn:  # the first warms up
+                    rates[key].append(rate)
+        self.tried = {key: median(held) for key, held in rates.items()}
+        self.rates = {key: [] for key in sorted(self.tried, key=self.tried.__getitem__)[-FINALISTS:]}
+
     def measure(self) -> None:
-        """Time every setting once more; the first time it is warmed up before."""
-        for key, call in self.calls.items():
-            if not self.rates[key]:
-                call()
-            self.rates[key].append(call())
+        """Time the settings that were kept once more."""
+        for key, rates in self.rates.items():
+            rates.append(self.calls[key](SECONDS))
 
     def best(self) -> Bare:
-        """Return the fastest setting."""
+        """Return what was found."""
         medians = {key: median(rates) for key, rates in self.rates.items()}
         layout, size = max(medians, key=medians.__getitem__)
-        tried = {f"{name}, batches of {count}": rate for (name, count), rate in medians.items()}
+        tried = {f"{name}, batches of {count}": rate for (name, count), rate in self.tried.items()}
         self.pool.shutdown()
         return Bare(self.voter.name, self.runtime, medians[layout, size], size, layout, tried)
 

@@ -158,6 +158,7 @@ def test_given_numbers_are_kept_and_negative_ones_refused(world):
 @pytest.fixture
 def short(monkeypatch):
     monkeypatch.setattr("engine.bench.SECONDS", 0.001)
+    monkeypatch.setattr("engine.bench.CHOOSING_SECONDS", 0.001)
 
 
 def test_a_benchmark_tells_all_it_should(world, short):
@@ -168,13 +169,14 @@ def test_a_benchmark_tells_all_it_should(world, short):
     assert told["harmonic_limit"] == pytest.approx(
         1 / sum(1 / m["images_per_second"] for m in told["members"]), rel=1e-3
     )
-    assert told["share_of_limit"] == pytest.approx(told["images_per_second"] / told["harmonic_limit"], rel=1e-2)
+    assert told["share_of_limit"] == pytest.approx(told["images_per_second"] / told["harmonic_limit"], abs=1e-4)
     assert list(told["stages"]) == ["read", "infer", "fuse", "decode", "write"]
     assert 0 < sum(told["stages"].values()) < 1.5
     assert told["images"] == 20
     assert told["peak_bytes"] > 10_000_000
     for member in told["members"]:
-        assert member["images_per_second"] == max(member["tried"].values())
+        assert f"{member['layout']}, batches of {member['batch_size']}" in member["tried"]
+        assert member["images_per_second"] > 0
 
 
 def test_repeated_images_are_the_images_over_and_over(world):

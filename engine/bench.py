@@ -1,65 +1,30 @@
 """How fast an ensemble runs here, and how far that is from what its members could do with nothing between them.
 
 The limit is the harmonic one: if member i alone runs r_i images/s at its best batch size and thread layout, all of them
-on every image cannot be faster than 1 / sum(1 / r_i). Each member's best settings are chosen first and timed anew then, in
-turns with the pipeline, and medians are compared: the best of many noisy timings is above what its setting truly does.
+on every image cannot be faster than 1 / sum(1 / r_i). Each member's best settings are chosen first and timed anew then,
+since the best of many noisy timings is above what its setting truly does. They take turns with the pipeline, and the
+share of the limit is the median of the turns' own: a machine that others share changes its speed between turns.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 from numpy.typing import NDArray
 
+from engine.bare import BATCH_SIZES, Alone, Bare
 from engine.images import Source
 from engine.masks import open_writer
-from engine.members import Voter
 from engine.outcome import Outcome
 from engine.pipeline import Ensemble
 from engine.run import run
-from engine.runtimes import Session
-from engine.runtimes.onnxruntime import OnnxSession
-from engine.sessions import Member
 from engine.tuning import Settled
-from engine.ways import present_way
-
-BATCH_SIZES = (1, 2, 4, 8, 16)
-# A batch of more pixels is not tried: large images alone fill every cache.
-MOST_PIXELS = 1 << 18
-# How long one timing of one setting takes, at least: while it is chosen, and once it is.
-CHOOSING_SECONDS, SECONDS = 0.15, 0.3
-# How many settings of a member stay in the choice.
-FINALISTS = 3
-CHOOSING_ROUNDS = 2
-
-
-@dataclass(frozen=True)
-class Bare:
-    """What one member does with nothing around it.
-
-    Attributes:
-        name: the member.
-        runtime: what runs it.
-        rate: images/s, the median at the best setting.
-        batch_size: images at a time there.
-        layout: how the threads are used there, in words.
-        tried: images/s of every setting when it was chosen, by its name.
-    """
-
-    name: str
-    runtime: str
-    rate: float
-    batch_size: int
-    layout: str
-    tried: dict[str, float]
 
 
 @dataclass
@@ -74,6 +39,7 @@ class Benched:
         images: how many a round predicted.
         settled: batch size, workers, and what was told about them.
         rates: images/s of each round.
+        limits: the harmonic limit as timed beside each round.
     """
 
     members: list[Bare]
@@ -82,7 +48,8 @@ class Benched:
     peak: int
     images: int
     settled: Settled
-    rates: list[float] = field(default_factory=list)
+    rates: list[float]
+    limits: list[float]
 
     @property
     def limit(self) -> float:
@@ -91,8 +58,8 @@ class Benched:
 
     @property
     def share(self) -> float:
-        """Return what the pipeline reaches of the limit."""
-        return self.rate / self.limit
+        """Return what the pipeline reaches of the limit, the median of the rounds."""
+        return median(rate / limit for rate, limit in zip(self.rates, self.limits, strict=True))
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types."""
@@ -101,6 +68,7 @@ class Benched:
             "harmonic_limit": round(self.limit, 3),
             "share_of_limit": round(self.share, 4),
             "rounds": [round(rate, 3) for rate in self.rates],
+            "limits": [round(limit, 3) for limit in self.limits],
             "stages": {name: round(share, 5) for name, share in self.stages.items()},
             "peak_bytes": self.peak,
             "images": self.images,
@@ -141,26 +109,26 @@ def bench(
     Raises:
         EngineError: images, members or the disk fail.
     """
-    _forget_peak()
-    outcomes = [_pipeline(ensemble, images, settled)]
-    peak = peak_memory()
-    advance()
     sample = next(images.batches(max(BATCH_SIZES))).pixels
+    _forget_peak()
+    _pipeline(ensemble, images, settled)
+    peak = peak_memory()
     skip = ensemble.variant.decoding.suppress
-    bare = [_Bare(voter, sample, settled.workers, skip) for voter in ensemble.members]
+    bare = [Alone(voter, sample, settled.workers, skip) for voter in ensemble.members]
     for member in bare:
         member.choose()
-    for turn in range(rounds):
+    outcomes = []
+    for _ in range(rounds):
+        outcomes.append(_pipeline(ensemble, images, settled))
         for member in bare:
             member.measure()
         advance()
-        if turn + 1 < rounds:
-            outcomes.append(_pipeline(ensemble, images, settled))
-            advance()
+    members = [member.best() for member in bare]
+    limits = [1 / sum(1 / member.rate_at(turn) for member in bare) for turn in range(rounds)]
     rates = [outcome.images / outcome.seconds for outcome in outcomes]
     shares = [stage_shares(outcome, ensemble) for outcome in outcomes]
     stages = {name: median(share[name] for share in shares) for name in shares[0]}
-    return Benched([member.best() for member in bare], median(rates), stages, peak, len(images), settled, rates)
+    return Benched(members, median(rates), stages, peak, len(images), settled, rates, limits)
 
 
 def _pipeline(ensemble: Ensemble, images: Source, settled: Settled) -> Outcome:
@@ -186,74 +154,6 @@ def stage_shares(outcome: Outcome, ensemble: Ensemble) -> dict[str, float]:
         "write": outcome.write_seconds,
     }
     return {name: taken / whole for name, taken in seconds.items()}
-
-
-class _Bare:
-    """One member by itself: every batch size, on one thread a worker and on one session of all threads."""
-
-    def __init__(self, voter: Voter, sample: NDArray[Any], workers: int, skip: Collection[int]) -> None:
-        self.voter, self.workers = voter, workers
-        self.runtime = present_way(voter, 0).name
-        self.pool = ThreadPoolExecutor(workers)
-        pixels = sample.shape[1] * sample.shape[2]
-        sizes = [size for size in BATCH_SIZES if size <= len(sample) and size * pixels <= MOST_PIXELS] or [1]
-        # As in the pipeline: the specialist of a suppressed class does not run.
-        nets = [net for net in voter.nets if net.contract.class_id is None or net.contract.class_id not in skip]
-        own: list[tuple[Session, Member]] = [(net.session, net) for net in nets]
-        layouts = [(f"{workers} x 1 thread", own, workers)]
-        if workers > 1 and self.runtime == "onnxruntime":
-            whole: list[tuple[Session, Member]] = [(OnnxSession(net.path, threads=workers), net) for net in nets]
-            layouts.append((f"1 x {workers} threads", whole, 1))
-        self.calls: dict[tuple[str, int], Callable[[float], float]] = {}
-        for layout, sessions, threads in layouts:
-            for size in sizes:
-                self.calls[layout, size] = self._call(sessions, sample, size, threads)
-        self.tried: dict[tuple[str, int], float] = {}
-        self.rates: dict[tuple[str, int], list[float]] = {}
-
-    def _call(
-        self, sessions: list[tuple[Session, Member]], sample: NDArray[Any], size: int, threads: int
-    ) -> Callable[[float], float]:
-        fed = [(session, net.output_name, net.prepare(sample[:size])) for session, net in sessions]
-
-        def work(end: float) -> float:
-            began, done = perf_counter(), 0
-            while done == 0 or perf_counter() < end:
-                for session, output, batch in fed:
-                    session.run(output, batch)
-                done += size
-            return done / (perf_counter() - began)
-
-        def measure(seconds: float) -> float:
-            # Each thread by its own clock: none waits at the end for another, as none does in the pipeline.
-            end = perf_counter() + seconds
-            return sum(done.result() for done in [self.pool.submit(work, end) for _ in range(threads)])
-
-        return measure
-
-    def choose(self) -> None:
-        """Try every setting and keep the fastest few."""
-        rates: dict[tuple[str, int], list[float]] = {key: [] for key in self.calls}
-        for turn in range(CHOOSING_ROUNDS + 1):
-            for key, call in self.calls.items():
-                rate = call(CHOOSING_SECONDS if turn else 0.0)
-                if turn:  # the first warms up
-                    rates[key].append(rate)
-        self.tried = {key: median(held) for key, held in rates.items()}
-        self.rates = {key: [] for key in sorted(self.tried, key=self.tried.__getitem__)[-FINALISTS:]}
-
-    def measure(self) -> None:
-        """Time the settings that were kept once more."""
-        for key, rates in self.rates.items():
-            rates.append(self.calls[key](SECONDS))
-
-    def best(self) -> Bare:
-        """Return what was found."""
-        medians = {key: median(rates) for key, rates in self.rates.items()}
-        layout, size = max(medians, key=medians.__getitem__)
-        tried = {f"{name}, batches of {count}": rate for (name, count), rate in self.tried.items()}
-        self.pool.shutdown()
-        return Bare(self.voter.name, self.runtime, medians[layout, size], size, layout, tried)
 
 
 def repeated(source: Source, count: int) -> Source:

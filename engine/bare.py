@@ -1,0 +1,122 @@
+"""One member with nothing around it: images/s at its best batch size and use of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from numpy.typing import NDArray
+
+from engine.members import Voter
+from engine.runtimes import Session
+from engine.runtimes.onnxruntime import OnnxSession
+from engine.sessions import Member
+from engine.ways import present_way
+
+BATCH_SIZES = (1, 2, 4, 8, 16)
+# A batch of more pixels is not tried: large images alone fill every cache.
+MOST_PIXELS = 1 << 18
+# How long one timing of one setting takes, at least: while it is chosen, and once it is.
+CHOOSING_SECONDS, SECONDS = 0.15, 0.3
+# How many settings of a member stay in the choice.
+FINALISTS = 3
+CHOOSING_ROUNDS = 2
+
+
+@dataclass(frozen=True)
+class Bare:
+    """What one member does with nothing around it.
+
+    Attributes:
+        name: the member.
+        runtime: what runs it.
+        rate: images/s, the median at the best setting.
+        batch_size: images at a time there.
+        layout: how the threads are used there, in words.
+        tried: images/s of every setting when it was chosen, by its name.
+    """
+
+    name: str
+    runtime: str
+    rate: float
+    batch_size: int
+    layout: str
+    tried: dict[str, float]
+
+
+class Alone:
+    """One member by itself: every batch size, on one thread a worker and on one session of all threads."""
+
+    def __init__(self, voter: Voter, sample: NDArray[Any], workers: int, skip: Collection[int]) -> None:
+        self.voter, self.workers = voter, workers
+        self.runtime = present_way(voter, 0).name
+        self.pool = ThreadPoolExecutor(workers)
+        pixels = sample.shape[1] * sample.shape[2]
+        sizes = [size for size in BATCH_SIZES if size <= len(sample) and size * pixels <= MOST_PIXELS] or [1]
+        # As in the pipeline: the specialist of a suppressed class does not run.
+        nets = [net for net in voter.nets if net.contract.class_id is None or net.contract.class_id not in skip]
+        own: list[tuple[Session, Member]] = [(net.session, net) for net in nets]
+        layouts = [(f"{workers} x 1 thread", own, workers)]
+        if workers > 1 and self.runtime == "onnxruntime":
+            whole: list[tuple[Session, Member]] = [(OnnxSession(net.path, threads=workers), net) for net in nets]
+            layouts.append((f"1 x {workers} threads", whole, 1))
+        self.calls: dict[tuple[str, int], Callable[[float], float]] = {}
+        for layout, sessions, threads in layouts:
+            for size in sizes:
+                self.calls[layout, size] = self._call(sessions, sample, size, threads)
+        self.tried: dict[tuple[str, int], float] = {}
+        self.rates: dict[tuple[str, int], list[float]] = {}
+
+    def _call(
+        self, sessions: list[tuple[Session, Member]], sample: NDArray[Any], size: int, threads: int
+    ) -> Callable[[float], float]:
+        fed = [(session, net.output_name, net.prepare(sample[:size])) for session, net in sessions]
+
+        def work(end: float) -> float:
+            began, done = perf_counter(), 0
+            while done == 0 or perf_counter() < end:
+                for session, output, batch in fed:
+                    session.run(output, batch)
+                done += size
+            return done / (perf_counter() - began)
+
+        def measure(seconds: float) -> float:
+            # Each thread by its own clock: none waits at the end for another, as none does in the pipeline.
+            end = perf_counter() + seconds
+            return sum(done.result() for done in [self.pool.submit(work, end) for _ in range(threads)])
+
+        return measure
+
+    def choose(self) -> None:
+        """Try every setting and keep the fastest few."""
+        rates: dict[tuple[str, int], list[float]] = {key: [] for key in self.calls}
+        for turn in range(CHOOSING_ROUNDS + 1):
+            for key, call in self.calls.items():
+                rate = call(CHOOSING_SECONDS if turn else 0.0)
+                if turn:  # the first warms up
+                    rates[key].append(rate)
+        self.tried = {key: median(held) for key, held in rates.items()}
+        self.rates = {key: [] for key in sorted(self.tried, key=self.tried.__getitem__)[-FINALISTS:]}
+
+    def measure(self) -> None:
+        """Time the settings that were kept once more."""
+        for key, rates in self.rates.items():
+            rates.append(self.calls[key](SECONDS))
+
+    def best(self) -> Bare:
+        """Return what was found."""
+        layout, size = self._fastest()
+        tried = {f"{name}, batches of {count}": rate for (name, count), rate in self.tried.items()}
+        self.pool.shutdown()
+        return Bare(self.voter.name, self.runtime, median(self.rates[layout, size]), size, layout, tried)
+
+    def rate_at(self, turn: int) -> float:
+        """Return the images/s of the fastest setting in one turn."""
+        return self.rates[self._fastest()][turn]
+
+    def _fastest(self) -> tuple[str, int]:
+        return max(self.rates, key=lambda key: median(self.rates[key]))

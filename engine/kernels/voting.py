@@ -6,71 +6,10 @@ import numpy as np
 
 from engine.kernels import rows
 from engine.kernels.jit import kernel
-from engine.kernels.registers import get, load, put, registers, rows_of
 from engine.kernels.softmax import softmax_terms
 
 # Below any count of votes: a class that a threshold has struck out.
 STRUCK = np.int32(-(2**31))
-
-
-@kernel
-def add_packed_votes(packed, image, start, payloads, ids, slots):  # type: ignore[no-untyped-def]
-    """Add a member's votes: the payload of its best class among those voted for, pixel by pixel.
-
-    Args:
-        packed: int32 (pixels,), counts of all classes side by side; added to.
-        image: float32 (classes, all pixels), the member's logits.
-        start: first pixel.
-        payloads: int32 (classes,), what a vote for each adds.
-        ids: int64 (count,), the classes a member may vote for, ascending.
-        slots: a tuple as long as ``ids``.
-    """
-    logit = rows_of(image, ids, start, slots)
-    payload = registers(slots, np.int32(0))
-    for k in range(len(slots)):
-        put(payload, k, payloads[ids[k]])
-    for i in range(packed.size):
-        best, vote = load(logit, 0, i), get(payload, 0)
-        for k in range(1, len(slots)):
-            value = load(logit, k, i)
-            vote = get(payload, k) if value > best else vote
-            best = value if value > best else best
-        packed[i] += vote
-
-
-@kernel
-def top_of_packed(packed, label, tied, shifts, mask, ids, slots):  # type: ignore[no-untyped-def]
-    """Set ``label`` to the first allowed class with the most votes and ``tied`` to 1 where another has as many.
-
-    Args:
-        packed: int32 (pixels,), counts of all classes side by side.
-        label: int32 (pixels,), the result.
-        tied: int32 (pixels,), the result.
-        shifts: int32 (classes,), where each count begins.
-        mask: int32 of as many ones as a count has bits.
-        ids: int64 (count,), the allowed classes, ascending.
-        slots: a tuple as long as ``ids``.
-
-    Returns:
-        The number of tied pixels.
-    """
-    shift, name = registers(slots, np.int32(0)), registers(slots, np.int32(0))
-    for k in range(len(slots)):
-        put(shift, k, shifts[ids[k]])
-        put(name, k, np.int32(ids[k]))
-    count = 0
-    for i in range(packed.size):
-        top, known, equals = np.int32(-1), np.int32(0), np.int32(0)
-        for k in range(len(slots)):
-            votes = (packed[i] >> get(shift, k)) & mask
-            same = np.int32(1) if votes == top else equals
-            equals = np.int32(0) if votes > top else same
-            known = get(name, k) if votes > top else known
-            top = votes if votes > top else top
-        label[i] = known
-        tied[i] = equals
-        count += equals
-    return count
 
 
 @kernel
@@ -110,17 +49,6 @@ def count_top(votes, allowed, top, label, tied):  # type: ignore[no-untyped-def]
     for i in range(tied.size):
         count += tied[i]
     return count
-
-
-@kernel
-def positions(tied, count):  # type: ignore[no-untyped-def]
-    """Return int64 (count,): where ``tied`` is 1."""
-    at = np.empty(count + 1, np.int64)
-    found = 0
-    for i in range(tied.size):
-        at[found] = i
-        found += tied[i]
-    return at[:count]
 
 
 @kernel

@@ -16,14 +16,51 @@ from numpy.typing import NDArray
 from engine.kernels import rows
 from engine.kernels.blocks import block_of, scratch
 from engine.kernels.jit import kernel
+from engine.kernels.packed_votes import (
+    add_counted_softmax,
+    add_packed_votes,
+    gather,
+    gather_classes,
+    pick_tied,
+    positions,
+    top_of_packed,
+)
 from engine.kernels.registers import MOST_SLOTS, slots_of
-from engine.kernels.voting import add_packed_votes, break_ties, count_top, count_votes, positions, settle, top_of_packed
+from engine.kernels.voting import break_ties, count_top, count_votes, settle
 from engine.strategies.task import Task
 
 # The sum of one column of voting units: leaves room in int32 for a class bias, in int64 for the tie-break.
 MOST_UNITS = 2**30
 # Where the counts of all classes fit side by side into an int32, one addition a member counts for all classes.
 PACKED_BITS = 31
+# A count of more bits leaves too few for the probabilities that break ties, which are summed in an int32 as well.
+MOST_WIDTH = 10
+# Pixels that the widest registers hold.
+PACK = 16
+
+
+class PackedPlan(NamedTuple):
+    """How counts of votes stand side by side in an int32, and what the ties are decided by.
+
+    Attributes:
+        units: int32 (members, classes), the weights as whole numbers.
+        payloads: int32 (members, classes), what a vote adds.
+        shifts: int32 (classes,), where the count of each class begins.
+        mask: as many ones as a count has bits.
+        scale: what probabilities are multiplied by before they are rounded down and summed.
+        classes: int64 (classes,), 0, 1, ...
+        voted: int64 (count,), the classes a member may vote for, ascending.
+        allowed: int64 (count,), the classes that may win, ascending.
+    """
+
+    units: NDArray[np.int32]
+    payloads: NDArray[np.int32]
+    shifts: NDArray[np.int32]
+    mask: np.int32
+    scale: np.float32
+    classes: NDArray[np.int64]
+    voted: NDArray[np.int64]
+    allowed: NDArray[np.int64]
 
 
 class TieBreak(NamedTuple):
@@ -63,18 +100,37 @@ def vote(task: Task) -> None:
     everything = np.ones(classes, np.bool_)
     voted = rule.allowed if decoding.threshold is None and decoding.vote_stage == "members" else everything
     allowed = rule.allowed if decoding.threshold is None else everything
-    tie = TieBreak(units.astype(np.int32), spread.astype(np.int32), np.flatnonzero(allowed))
-    width = int(units.sum(axis=0).max()).bit_length()
     block = block_of(classes, task.logits.shape[3])
-    if plain and classes <= MOST_SLOTS and width * classes <= PACKED_BITS:
-        shifts = (width * np.arange(classes)).astype(np.int32)
-        sets = np.flatnonzero(voted), slots_of(int(voted.sum())), tie.allowed, slots_of(len(tie.allowed))
-        work = scratch(3, block, dtype=np.int32)
-        _vote_packed(task.logits, *sets, shifts, np.int32(2**width - 1), tie, work, task.labels, task.ties)
+    at = np.empty(block + PACK, np.int64)
+    width = int(units.sum(axis=0).max()).bit_length()
+    if plain and classes <= MOST_SLOTS and width <= MOST_WIDTH and width * classes <= PACKED_BITS:
+        plan = packed_plan(units.astype(np.int32), width, np.flatnonzero(voted), np.flatnonzero(allowed))
+        slots = slots_of(len(plan.voted)), slots_of(len(plan.allowed)), slots_of(classes)
+        work, means = scratch(4, block + PACK, dtype=np.int32), scratch(classes, block + PACK, dtype=np.int32)
+        gathered = scratch(classes, block + PACK)
+        _vote_packed(task.logits, plan, slots, work, at, gathered, means, task.labels, task.ties)
     else:
+        tie = TieBreak(units.astype(np.int32), spread.astype(np.int32), np.flatnonzero(allowed))
         votes, best = scratch(classes + 3, block, dtype=np.int32), scratch(block)
-        settled = gain, bias, least
-        _vote(task.logits, np.flatnonzero(voted), *settled, tie, votes, best, task.labels, task.ties)
+        _vote(task.logits, np.flatnonzero(voted), gain, bias, least, tie, votes, best, at, task.labels, task.ties)
+
+
+def packed_plan(
+    units: NDArray[np.int32], width: int, voted: NDArray[np.int64], allowed: NDArray[np.int64]
+) -> PackedPlan:
+    """Return how votes of weights ``units``, int32 (members, classes), are packed into ``width`` bits a class."""
+    classes = units.shape[1]
+    shifts = (width * np.arange(classes)).astype(np.int32)
+    return PackedPlan(
+        units,
+        units << shifts,
+        shifts,
+        np.int32(2**width - 1),
+        np.float32(2.0 ** (30 - width)),
+        np.arange(classes),
+        voted,
+        allowed,
+    )
 
 
 def voting_units(weights: Sequence[float] | NDArray[np.float64], most: int = MOST_UNITS) -> NDArray[np.int64]:
@@ -102,10 +158,10 @@ def voting_units(weights: Sequence[float] | NDArray[np.float64], most: int = MOS
 
 
 @kernel
-def _vote_packed(logits, ids, slots, allowed, allowed_slots, shifts, mask, tie, work, labels, ties):  # type: ignore[no-untyped-def]
+def _vote_packed(logits, plan, slots, work, at, gathered, means, labels, ties):  # type: ignore[no-untyped-def]
     members, batch, classes, pixels = logits.shape
-    block = work.shape[1]
-    payloads = np.empty(classes, np.int32)
+    block = work.shape[1] - PACK
+    voted_slots, allowed_slots, class_slots = slots
     for b in range(batch):
         ties[b] = 0
         for start in range(0, pixels, block):
@@ -113,23 +169,30 @@ def _vote_packed(logits, ids, slots, allowed, allowed_slots, shifts, mask, tie, 
             packed, label, tied = work[0, :n], work[1, :n], work[2, :n]
             rows.fill(packed, np.int32(0))
             for m in range(members):
-                for c in range(classes):
-                    payloads[c] = tie.units[m, c] << shifts[c]
-                add_packed_votes(packed, logits[m, b], start, payloads, ids, slots)
-            count = top_of_packed(packed, label, tied, shifts, mask, allowed, allowed_slots)
+                add_packed_votes(packed, logits[m, b], start, plan.payloads[m], plan.voted, voted_slots)
+            count = top_of_packed(packed, label, tied, plan.shifts, plan.mask, plan.allowed, allowed_slots)
             if count > 0:
                 ties[b] += count
-                at = positions(tied, count)
-                votes = np.empty((classes, count), np.int32)
+                positions(at, tied)
+                # Whole packs of pixels: what is too much repeats the first one.
+                whole = -(-count // PACK) * PACK
+                for k in range(count, whole):
+                    at[k] = at[0]
+                where, words, choice = at[:whole], work[2, :whole], work[3, :whole]
                 for c in range(classes):
-                    for k in range(count):
-                        votes[c, k] = (packed[at[k]] >> shifts[c]) & mask
-                break_ties(label, at, votes, tie, logits, b, start)
+                    rows.fill(means[c, :whole], np.int32(0))
+                for m in range(members):
+                    gather_classes(gathered, logits[m, b], start, where, plan.classes, class_slots)
+                    add_counted_softmax(means, gathered, whole, plan.units[m], plan.scale, plan.classes, class_slots)
+                gather(words, packed, where)
+                pick_tied(choice, words, means, plan.shifts, plan.mask, plan.allowed, allowed_slots)
+                for k in range(count):
+                    label[where[k]] = choice[k]
             rows.narrow(labels[b, start : start + n], label)
 
 
 @kernel
-def _vote(logits, voted, gain, bias, least, tie, votes, best, labels, ties):  # type: ignore[no-untyped-def]
+def _vote(logits, voted, gain, bias, least, tie, votes, best, at, labels, ties):  # type: ignore[no-untyped-def]
     _, batch, classes, pixels = logits.shape
     block = best.size
     for b in range(batch):
@@ -142,10 +205,9 @@ def _vote(logits, voted, gain, bias, least, tie, votes, best, labels, ties):  # 
             count = count_top(votes, tie.allowed, top, label, tied)
             if count > 0:
                 ties[b] += count
-                at = positions(tied, count)
+                positions(at, tied)
                 held = np.empty((classes, count), np.int32)
                 for c in range(classes):
-                    for k in range(count):
-                        held[c, k] = votes[c, at[k]]
-                break_ties(label, at, held, tie, logits, b, start)
+                    gather(held[c], votes[c], at[:count])
+                break_ties(label, at[:count], held, tie, logits, b, start)
             rows.narrow(labels[b, start : start + n], label)

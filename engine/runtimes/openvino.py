@@ -45,8 +45,8 @@ class OpenVinoSession:
     """A file in OpenVINO; attributes as :class:`engine.runtimes.Session`.
 
     The graph is compiled for a fixed shape the first time a batch of that shape comes; a smaller batch is filled up.
-    Each thread has an infer request of its own, and each request one stream of one core: this was measured as fast as
-    the asynchronous queue, and it keeps the batch, its logits and their fusion on one core.
+    Each call takes an infer request that is free, of which there are never more than calls at once, and each request is
+    one stream of one core: measured as fast as the asynchronous queue, and it keeps a batch and its fusion together.
     """
 
     runtime = "openvino"
@@ -75,47 +75,48 @@ class OpenVinoSession:
         self._tensor = openvino.Tensor
         self._lock = threading.Lock()
         self._compiled: dict[tuple[int, ...], Any] = {}
-        self._local = threading.local()
-        self._requests: list[Any] = []
+        self._idle: dict[tuple[int, ...], list[Any]] = {}
+        self._busy: set[Any] = set()
         self._stopped = False
 
     def run(self, output_name: str, prepared: NDArray[np.float32], out: NDArray[Any] | None = None) -> NDArray[Any]:
         """See :meth:`engine.runtimes.Session.run`."""
         count = len(prepared)
         shape = self._shape_for(prepared.shape)
+        # The request reads the array's own memory: it must be held until the run is over.
+        fed = padded(prepared, shape[0])
+        request = self._take(shape)
         try:
-            request = self._request(shape)
-            # The request reads the array's own memory: it must be held until the run is over.
-            fed = padded(prepared, shape[0])
-            request.set_input_tensor(self._tensor(fed, shared_memory=True))
             if self._stopped:
                 raise ModelError(f"{self.path}: stopped")
+            request.set_input_tensor(self._tensor(fed, shared_memory=True))
             request.infer()
             found = request.get_tensor(output_name).data[:count]
-            del fed
+            if out is not None and out.shape == found.shape and out.dtype == found.dtype:
+                np.copyto(out, found)
+                return out
+            return np.array(found)
         except RuntimeError as error:
             raise ModelError(f"{self.path} fails in OpenVINO on {prepared.shape}: {first_line(error)}") from None
-        if out is not None and out.shape == found.shape and out.dtype == found.dtype:
-            np.copyto(out, found)
-            return out
-        return np.array(found)
+        finally:
+            with self._lock:
+                self._busy.discard(request)
+                self._idle[shape].append(request)
 
     def _shape_for(self, wanted: tuple[int, ...]) -> tuple[int, ...]:
         """Return the smallest compiled shape that holds a batch, or the batch's own."""
         fitting = [held for held in list(self._compiled) if held[1:] == wanted[1:] and held[0] >= wanted[0]]
         return min(fitting, default=tuple(wanted))
 
-    def _request(self, shape: tuple[int, ...]) -> Any:
-        held: dict[tuple[int, ...], Any] | None = getattr(self._local, "requests", None)
-        if held is None:
-            held = self._local.requests = {}
-        if shape not in held:
-            with self._lock:
-                if shape not in self._compiled:
-                    self._compiled[shape] = self._compile(shape)
-                held[shape] = self._compiled[shape].create_infer_request()
-                self._requests.append(held[shape])
-        return held[shape]
+    def _take(self, shape: tuple[int, ...]) -> Any:
+        """Return a free infer request of a shape, compiled and made where there is none."""
+        with self._lock:
+            if shape not in self._compiled:
+                self._compiled[shape], self._idle[shape] = self._compile(shape), []
+            idle = self._idle[shape]
+            request = idle.pop() if idle else self._compiled[shape].create_infer_request()
+            self._busy.add(request)
+        return request
 
     def _compile(self, shape: tuple[int, ...]) -> Any:
         settings = {
@@ -134,8 +135,9 @@ class OpenVinoSession:
     def stop(self) -> None:
         """See :meth:`engine.runtimes.Session.stop`."""
         self._stopped = True
-        for request in self._requests:
-            request.cancel()
+        with self._lock:
+            for request in self._busy:
+                request.cancel()
 
     def resume(self) -> None:
         """See :meth:`engine.runtimes.Session.resume`."""

@@ -59,6 +59,24 @@ def test_openvino_gives_the_same_labels(world, tmp_path):
     assert "openvino" in how.told[0]
 
 
+def test_openvino_makes_no_more_requests_than_calls_at_once(tmp_path, world):
+    pytest.importorskip("openvino")
+    from engine.runtimes.openvino import OpenVinoSession
+
+    session = OpenVinoSession(save_member(tmp_path / "net.onnx"), streams=2)
+    ensemble = Ensemble.open(tmp_path / "net.onnx")
+    ensemble.use(0, Way((session,), 2))
+    for _ in range(4):  # each with threads of its own
+        ensemble.predict(world.images, batch_size=2, workers=2)
+    assert sum(map(len, session._idle.values())) <= 2
+    assert not session._busy
+    session.stop()
+    with pytest.raises(ModelError, match="stopped"):
+        session.run("out", np.zeros((2, 1, 8, 16), np.float32))
+    session.resume()
+    assert session.run("out", np.zeros((1, 1, 8, 16), np.float32)).shape == (1, 5, 8, 16)
+
+
 def test_bf16_is_told_and_changes_the_plans_hash(world):
     openvino = pytest.importorskip("openvino")
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):

@@ -6,10 +6,12 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import engine
 from engine.errors import ModelError, PlanError
 
 # Tasks of Ray; each takes several blocks where there are more.
@@ -62,10 +64,14 @@ def connect(cluster: Cluster) -> bool:
     if ray.is_initialized():
         return False
     logging.getLogger("ray").setLevel(logging.ERROR)  # it talks before it reads its own option
+    # Workers of this machine import what this process imported, installed or not; other machines have it installed.
+    paths = [str(Path(engine.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    here = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
     try:
         ray.init(
             address=cluster.address or "local",
             include_dashboard=None if cluster.address else False,
+            runtime_env=None if cluster.address else here,
             log_to_driver=False,
             logging_level=logging.ERROR,
         )

@@ -164,9 +164,10 @@ OPTIONS = ("--strategy", "--weights", "--suppress", "--bias", "--prior", "--thre
            "--batch-size", "--workers", "--limit", "--labels", "--preview", "--on", "--ray-address", "--on-bad-image",
            "--gpus-per-worker", "--tile", "--overlap", "--classes", "--scale", "--mean", "--resume", "--overwrite",
            "--plan", "-m", "-i", "-o", "--no-such", "--json")  # fmt: skip
+# No system passes a NUL in an argument.
 WORDS = st.sampled_from(
-    ["", "0", "-1", "nan", "inf", "1e999", "1,2,,", "0,1,2,3,4", "vote", "../..", "/", "/dev/null", "a\x1b[2Jb", "\0"]
-) | st.text(max_size=6).filter(lambda text: "\ud800" not in text)
+    ["", "0", "-1", "nan", "inf", "1e999", "1,2,,", "0,1,2,3,4", "vote", "../..", "/", "/dev/null", "a\x1b[2Jb"]
+) | st.text(max_size=6).filter(lambda text: "\0" not in text)
 
 
 @target(arguments=st.lists(st.tuples(st.sampled_from(OPTIONS), WORDS), max_size=4))

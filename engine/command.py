@@ -68,7 +68,8 @@ def run_job(job: Job, batch_size: int, workers: int, overwrite: bool, on_ray: On
         console.say("nothing to resume: starting with the first image")
     scored = job.labels is not None and job.ensemble.early_exit is None
     variants = every_variant(job.ensemble) if scored else []
-    compile_kernels({job.ensemble.variant.strategy, *(variant.strategy for variant in variants)})
+    strategies = {variant.strategy for variant in [job.ensemble.variant, *variants]}
+    compile_kernels(strategies, len(job.ensemble.classes))
     header["overwrite"] = overwrite
     if on_ray is not None:
         header["run_by"] = on_ray.run_by(header["run_by"])
@@ -198,7 +199,7 @@ def stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def compile_kernels(strategies: set[str]) -> None:
+def compile_kernels(strategies: set[str], classes: int) -> None:
     """Compile what has not been, and say so on a terminal: else the first run looks slow."""
     missing = not_compiled(name for name in STRATEGIES if name in strategies)
     if not missing:
@@ -206,7 +207,7 @@ def compile_kernels(strategies: set[str]) -> None:
     told = console.say if sys.stderr.isatty() else lambda text: None
     told(f"first use on this machine: compiling {', '.join(missing)}")
     began = perf_counter()
-    compile_ahead(missing)
+    compile_ahead(missing, classes)
     told(f"compiled in {perf_counter() - began:.1f} s, kept for the next run")
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from engine.pipeline import Ensemble
 
 BOUNDED = ("vote", "mean-prob")
-# Twice the largest error of a float32 mean of probabilities (see engine.kernels.rows.exp_below), generously rounded up.
+# Twice the largest error of a float32 mean of probabilities (see engine.kernels.exponential), generously rounded up.
 MARGIN = 1e-5
 
 

@@ -16,7 +16,7 @@ def make_ready(
     ensemble: Ensemble, images: Source | None, wanted: Wanted, batch_size: int = 0, workers: int = 0
 ) -> Settled:
     """Settle how an ensemble runs; on a terminal say at once what was chosen. Arguments, errors: :func:`settle`."""
-    compile_kernels({ensemble.variant.strategy})
+    compile_kernels({ensemble.variant.strategy}, len(ensemble.classes))
     settled = settle(ensemble, images, wanted, batch_size, workers)
     if sys.stderr.isatty():
         _say(settled)

@@ -158,7 +158,7 @@ def run_tiled(job: TiledJob, batch_size: int, workers: int, overwrite: bool) -> 
     ensemble, output = job.base.ensemble, job.base.output
     assert output is not None
     variants = every_variant(ensemble) if job.truths is not None else [ensemble.variant]
-    compile_kernels({variant.strategy for variant in [ensemble.variant, *variants]})
+    compile_kernels({variant.strategy for variant in [ensemble.variant, *variants]}, len(ensemble.classes))
     outcome = Outcome.empty(ensemble, workers or available_cores())
     # Without suppression first: decoding a suppressed variant overwrites what the specialists said.
     asked = sorted({ensemble.variant, *variants}, key=lambda variant: bool(variant.decoding.suppress))

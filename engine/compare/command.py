@@ -67,7 +67,7 @@ def compare(options: CompareOptions, starting: Starting = lambda name, total: la
     """
     check_options(options)
     given = open_inputs(options)
-    compile_ahead(not_compiled(STRATEGIES))
+    compile_ahead(not_compiled(STRATEGIES), len(given.ensemble.classes))
     turned = options.ablation and given.truth is not None and options.flips != "none"
     with tempfile.TemporaryDirectory(prefix="maskfuse-", dir=options.scratch) as temporary:
         store = LogitStore(Path(temporary), given.ensemble, len(given.images), given.images.size, turned)

@@ -52,7 +52,7 @@ if numba.config.DISABLE_JIT:
         """Set element ``i`` of a slot's row."""
         rows[slot][i] = value
 
-else:
+else:  # pragma: no cover: makes machine code; the twins above are what runs with the JIT off
 
     @intrinsic
     def registers(typing, slots, zero):  # type: ignore[no-untyped-def]
@@ -125,13 +125,13 @@ else:
         return types.none(rows, types.intp, types.intp, rows.dtype.dtype), generate
 
 
-def _room(builder, kind, count):  # type: ignore[no-untyped-def]
+def _room(builder, kind, count):  # type: ignore[no-untyped-def] # pragma: no cover
     """Return a pointer to ``count`` uninitialised values on the stack."""
     stack = cgutils.alloca_once(builder, ir.ArrayType(kind, count))
     return builder.gep(stack, [ir.IntType(32)(0), ir.IntType(32)(0)], inbounds=True)
 
 
-def _element(context, builder, rows, arguments):  # type: ignore[no-untyped-def]
+def _element(context, builder, rows, arguments):  # type: ignore[no-untyped-def] # pragma: no cover
     """Return the address of an element of a slot's row."""
     word = arguments[1].type
     held = builder.gep(arguments[0], [arguments[1]], inbounds=True)

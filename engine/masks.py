@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import OutputError
+from engine.extras import require
 from engine.goals import FolderGoal
 from engine.outputs.arrays import NpyWriter, NpzWriter
 from engine.outputs.base import MaskWriter
@@ -15,7 +16,7 @@ from engine.outputs.png import PngWriter
 from engine.outputs.submission import RLE_SUFFIX, CsvWriter, RleWriter
 from engine.outputs.zarr_store import ZarrWriter
 from engine.sidecar import check_sidecar
-from engine.sources.zarr_store import is_store, require_zarr
+from engine.sources.zarr_store import is_store
 
 FORMATS = (
     ".csv (submission), .rle.csv (run lengths), .npz or .npy (uint8 masks), .zarr, "
@@ -94,7 +95,7 @@ def check_goal(goal: Path, overwrite: bool, allowed: Sequence[str] = tuple(WRITE
     if form == FOLDER and goal.is_dir() and any(path.suffix.lower() not in (".png", ".tif") for path in goal.iterdir()):
         raise OutputError(f"{goal} holds more than masks (.png, .tif), so it is not replaced: choose another folder")
     if form == ".zarr":
-        require_zarr(OutputError, f"writing {goal}")
+        require("zarr", "zarr", f"writing {goal} needs zarr", OutputError)
         if goal.is_dir() and any(goal.iterdir()) and not is_store(goal):
             raise OutputError(f"{goal} is a folder and no Zarr store, so it is not replaced: choose another name")
 

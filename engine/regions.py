@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.decode import Decoding
-from engine.errors import PlanError
+from engine.extras import require
 
 
 def absorb_small_regions(labels: NDArray[np.uint8], min_region: int) -> NDArray[np.uint8]:
@@ -25,10 +25,7 @@ def absorb_small_regions(labels: NDArray[np.uint8], min_region: int) -> NDArray[
     Raises:
         PlanError: the package that finds the regions is not installed.
     """
-    try:
-        import cc3d
-    except ImportError:
-        raise PlanError("--min-region needs a further package: pip install 'maskfuse[cleanup]'") from None
+    cc3d = require("cc3d", "cleanup", "--min-region needs a further package")
     cleaned = labels.copy()
     for image, out in zip(labels, cleaned, strict=True):
         # cc3d leaves zeros out, so labels start at 1 while it looks; uint16 because 255 + 1 must fit.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from engine import console
 from engine.command import compile_kernels, progress, stoppable
 from engine.errors import InputError, OutputError, PlanError
+from engine.extras import require
 from engine.flow import available_cores
 from engine.images import Source, split_key
 from engine.job import Job, Options, open_ensemble, planned
@@ -103,9 +104,7 @@ def _check_output(output: Path, options: Options, scenes: Scenes) -> None:
     if scenes.alone:
         check_goal(output, options.overwrite, allowed=tuple(ROW_FILES), told=ONE_SCENE)
         if form_of(output) in (".tif", ".tiff"):
-            from engine.sources.georeference import require_rasterio
-
-            require_rasterio(OutputError, f"writing {output}")
+            require("rasterio", "geo", f"writing {output} needs rasterio", OutputError)
     elif scenes.size is None:
         check_goal(output, options.overwrite, allowed=(FOLDER,), told=SEVERAL_SIZES)
     else:

@@ -13,6 +13,7 @@ import numpy as np
 
 import engine
 from engine.errors import ModelError, PlanError
+from engine.extras import require
 
 # Tasks of Ray; each takes several blocks where there are more.
 MOST_TASKS = 16384
@@ -44,10 +45,7 @@ class Cluster:
 
 def require_ray() -> None:
     """Raise a PlanError where Ray is not installed."""
-    try:
-        import ray.data  # noqa: F401
-    except ImportError:
-        raise PlanError("--on ray needs Ray: pip install 'maskfuse[ray]'") from None
+    require("ray.data", "ray", "--on ray needs Ray")
 
 
 def connect(cluster: Cluster) -> bool:

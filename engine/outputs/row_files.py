@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import OutputError
+from engine.extras import require
 from engine.outputs.arrays import write_header
 from engine.outputs.png import PngStream
 from engine.outputs.zarr_store import chunk_sides, create
 from engine.palette import colours
-from engine.sources.georeference import Georeference, quiet, require_rasterio
+from engine.sources.georeference import Georeference, quiet
 
 TIFF_BLOCK = 256
 
@@ -133,7 +134,7 @@ class TiffRows(RowFile):
     """A GeoTIFF with a colour table, compressed, in blocks that are read alone; BigTIFF where it must be."""
 
     def _open(self, georeference: Georeference | None) -> None:
-        rasterio = require_rasterio(OutputError, f"writing {self._path.name}")
+        rasterio = require("rasterio", "geo", f"writing {self._path.name} needs rasterio", OutputError)
         height, width = self._size
         # Blocks of a GeoTIFF are multiples of 16; a mask smaller than one is stored in strips.
         blocked = min(self._size) >= TIFF_BLOCK

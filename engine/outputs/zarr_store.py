@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import OutputError
+from engine.extras import require
 from engine.outputs.base import FolderMixin, MaskWriter
 from engine.palette import colours
-from engine.sources.zarr_store import require_zarr
 
 # Chunks of about this many pixels: large enough to compress well, small enough to be read alone.
 CHUNK_PIXELS = 2**20
@@ -58,7 +58,7 @@ def create(
         OutputError: the package ``zarr`` is missing.
         OSError: the system refuses.
     """
-    zarr = require_zarr(OutputError, f"writing {path.name}")
+    zarr = require("zarr", "zarr", f"writing {path.name} needs zarr", OutputError)
     palette = [list(colour) for colour in colours(classes)]
     return zarr.create_array(
         store=path, shape=shape, chunks=chunks, dtype="u1", attributes={**attributes, "colours": palette}

@@ -13,11 +13,11 @@ import numpy as np
 
 from engine.compare.result import REASONS, Comparison, Facts, Row
 from engine.compare.show import verdict
-from engine.errors import PlanError
+from engine.extras import require
 from engine.metrics import CONVENTIONS
 from engine.palette import colours
 from engine.report import figures, pictures
-from engine.report.svg import page_style
+from engine.report.svg import NEEDS, page_style
 
 REASON_NAMES = {"worst": "Worst", "disputed": "Most disputed", "rarest": "Rarest class"}
 CONVENTION_NOTES = {
@@ -55,11 +55,7 @@ def render(done: Comparison) -> str:
     Raises:
         PlanError: the packages of the extra ``report`` are not installed.
     """
-    try:
-        import jinja2
-        from markupsafe import Markup
-    except ImportError:
-        raise PlanError("engine report needs further packages: pip install 'maskfuse[report]'") from None
+    jinja2, markupsafe = (require(name, "report", NEEDS) for name in ("jinja2", "markupsafe"))
     facts = done.facts
     files = importlib.resources.files("engine.report")
     style, script, layout = (
@@ -74,9 +70,9 @@ def render(done: Comparison) -> str:
     return made.from_string(layout).render(
         facts=facts,
         policy=policy(style, script),
-        style=Markup(style),
-        script=Markup(script),
-        plots={name: Markup(text) for name, text in plots.items()},
+        style=markupsafe.Markup(style),
+        script=markupsafe.Markup(script),
+        plots={name: markupsafe.Markup(text) for name, text in plots.items()},
         classes=classes,
         conventions=[facts.metric, *(name for name in CONVENTIONS if name != facts.metric)] if facts.labels else [],
         notes=CONVENTION_NOTES,

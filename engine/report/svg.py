@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import PlanError
+from engine.extras import require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,6 +49,8 @@ RC: dict[str, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 9.0,
 }
+#: Start of the message where a package of the extra is missing.
+NEEDS = "engine report needs further packages"
 
 
 @contextmanager
@@ -58,10 +60,7 @@ def page_style() -> Iterator[None]:
     Raises:
         PlanError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise PlanError("engine report needs further packages: pip install 'maskfuse[report]'") from None
+    matplotlib = require("matplotlib", "report", NEEDS)
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(RC)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import ModelError, PlanError
+from engine.errors import ModelError
+from engine.extras import require
 from engine.runtimes import first_line, padded
 
-MISSING = "--runtime openvino needs OpenVINO: pip install 'maskfuse[openvino]'"
 HINTS = {"float32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
@@ -22,11 +22,7 @@ def load_openvino() -> Any:
     Raises:
         PlanError: it is not installed.
     """
-    try:
-        import openvino
-    except ImportError:
-        raise PlanError(MISSING) from None
-    return openvino
+    return require("openvino", "openvino", "--runtime openvino needs OpenVINO")
 
 
 def installed() -> bool:

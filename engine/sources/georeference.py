@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import EngineError, InputError
+from engine.errors import InputError
+from engine.extras import require
 
 # What GDAL may keep of decoded blocks; its own default is a twentieth of the machine's memory.
 CACHE_BYTES = 2**26
@@ -28,20 +29,6 @@ class Georeference:
     crs: Any = None
     transform: Any = None
     points: tuple[list[Any], Any] = ((), None)  # type: ignore[assignment]
-
-
-def require_rasterio(kind: type[EngineError], action: str) -> Any:
-    """Return the package ``rasterio``.
-
-    Args:
-        kind: the error to raise where it is missing.
-        action: what needs it, for the message.
-    """
-    try:
-        import rasterio
-    except ImportError:
-        raise kind(f"{action} needs rasterio: pip install 'maskfuse[geo]'") from None
-    return rasterio
 
 
 @contextlib.contextmanager
@@ -63,7 +50,7 @@ def opened(path: Path) -> Iterator[Any]:
     Raises:
         InputError: the package is missing, or the file is no TIFF or damaged.
     """
-    rasterio = require_rasterio(InputError, f"reading the scene {path}")
+    rasterio = require("rasterio", "geo", f"reading the scene {path} needs rasterio", InputError)
     try:
         with quiet():
             dataset = rasterio.open(path, driver="GTiff")

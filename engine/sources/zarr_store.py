@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.ahead import ahead
-from engine.errors import EngineError, InputError
+from engine.errors import InputError
+from engine.extras import require
 
 # What tells a Zarr store, of format 3 and 2, from any other folder.
 MARKS = ("zarr.json", ".zarray", ".zgroup")
@@ -29,20 +30,6 @@ def is_store(path: Path) -> bool:
     return any((path / mark).is_file() for mark in MARKS)
 
 
-def require_zarr(kind: type[EngineError], action: str) -> Any:
-    """Return the package ``zarr``.
-
-    Args:
-        kind: the error to raise where it is missing.
-        action: what needs it, for the message.
-    """
-    try:
-        import zarr
-    except ImportError:
-        raise kind(f"{action} needs zarr: pip install 'maskfuse[zarr]'") from None
-    return zarr
-
-
 def open_array(path: Path, key: str, wanted: Sequence[str]) -> Any:
     """Open one array of a Zarr store; only its metadata is read.
 
@@ -54,7 +41,7 @@ def open_array(path: Path, key: str, wanted: Sequence[str]) -> Any:
     Raises:
         InputError: damaged, no array there or several, or one that holds no numbers; or the package is missing.
     """
-    zarr = require_zarr(InputError, f"reading {path}")
+    zarr = require("zarr", "zarr", f"reading {path} needs zarr", InputError)
     try:
         held = zarr.open(path, mode="r")
         found = {"": held} if hasattr(held, "shape") else _arrays(held)

@@ -2,57 +2,137 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
+import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 SECONDS = float(os.environ.get("MASKFUSE_FUZZ_SECONDS", "0"))
-FEW, MANY = 120, 2000
+# A folder for the figures of a long run, a file a target: `python -m benchmarks.reliability` makes a page of them.
+FIGURES = os.environ.get("MASKFUSE_FUZZ_FIGURES", "")
+FEW, MANY = 120, 500
 # What a long run may take beyond what its first round took, in KiB.
 MOST_GROWTH = 300_000
 # No input may take longer, in seconds of this process's own time.
 MOST_SECONDS = 5.0
 
 
+class TooSlowError(AssertionError):
+    """An input that takes too long."""
+
+
+class Campaign:
+    """One target: runs it, counts, and notes what it cost."""
+
+    def __init__(self, function: Callable[..., None], strategies: dict[str, st.SearchStrategy[Any]]) -> None:
+        """Take the function and the strategies of its arguments; nothing runs yet."""
+        self.function, self.strategies = function, strategies
+        self.executions, self.slowest = 0, 0.0
+        self.findings: list[str] = []
+
+    def run(self) -> None:
+        """Give it a few inputs, then ever new ones for as long as was asked for.
+
+        Raises:
+            AssertionError: what the function asserts does not hold, an input takes too long, or memory grows.
+        """
+        self._round(0, FEW)
+        if not SECONDS:
+            return
+        self._wall, self._cpu, self._before = time.monotonic(), time.process_time(), resident()
+        self._peak, number = peak(), 0
+        try:
+            while time.monotonic() < self._wall + SECONDS:
+                number += 1
+                self._round(number, MANY)
+                self._note()
+            assert peak() - self._peak < MOST_GROWTH, "memory grows"
+        except BaseException as error:
+            if isinstance(error, Exception):
+                self.findings.append(f"{type(error).__name__}: {error}"[:300])
+            raise
+        finally:
+            print(f"\n{json.dumps(self._note())}")
+
+    def _round(self, number: int, examples: int) -> None:
+        checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+        options = settings(max_examples=examples, deadline=None, suppress_health_check=checks, database=None)
+        seed(number)(options(given(**self.strategies)(self._once)))()
+
+    def _once(self, **arguments: Any) -> None:
+        self.executions += 1
+        began = time.process_time()
+        watch(MOST_SECONDS)
+        try:
+            self.function(**arguments)
+        finally:
+            watch(0)
+        took = time.process_time() - began
+        self.slowest = max(self.slowest, took)
+        if took > MOST_SECONDS:
+            raise TooSlowError(f"an input takes {took:.1f} s")
+
+    def _note(self) -> dict[str, object]:
+        told: dict[str, object] = {
+            "target": self.function.__name__,
+            "asked_seconds": SECONDS,
+            "wall_seconds": round(time.monotonic() - self._wall, 1),
+            "cpu_seconds": round(time.process_time() - self._cpu, 1),
+            "executions": self.executions,
+            "slowest_seconds": round(self.slowest, 3),
+            "resident_start_kib": self._before,
+            "resident_end_kib": resident(),
+            "peak_growth_kib": peak() - self._peak,
+            "findings": self.findings,
+        }
+        if FIGURES:
+            Path(FIGURES).mkdir(parents=True, exist_ok=True)
+            (Path(FIGURES) / f"{self.function.__name__}.json").write_text(json.dumps(told, indent=2) + "\n")
+        return told
+
+
 def target(**strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[[], None]]:
     """Turn a function of these inputs into a test."""
 
     def decorate(function: Callable[..., None]) -> Callable[[], None]:
-        def timed(**given: Any) -> None:
-            timed.count += 1  # type: ignore[attr-defined]
-            began = time.process_time()
-            function(**given)
-            assert time.process_time() - began < MOST_SECONDS, "an input that takes too long"
-
-        timed.count = 0  # type: ignore[attr-defined]
-
-        def rounds(number: int, examples: int) -> None:
-            checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-            options = settings(max_examples=examples, deadline=None, suppress_health_check=checks, database=None)
-            seed(number)(options(given(**strategies)(timed)))()
-
         def run() -> None:
-            rounds(0, FEW)
-            before, end = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic() + SECONDS
-            number = 0
-            while time.monotonic() < end:
-                number += 1
-                rounds(number, MANY)
-            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-            if SECONDS:
-                told = f"{timed.count:,} inputs in {SECONDS:,.0f} s, memory grew by {grown / 1024:.0f} MiB"  # type: ignore[attr-defined]
-                print(f"\n{function.__name__}: {told}")
-                assert grown < MOST_GROWTH
+            Campaign(function, strategies).run()
 
         run.__name__, run.__doc__, run.__module__ = function.__name__, function.__doc__, function.__module__
         return run
 
     return decorate
+
+
+def watch(seconds: float) -> None:
+    """Let an input that hangs fail after so many seconds of processor time; 0 ends the watch."""
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGPROF, _hangs if seconds else signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def _hangs(number: int, frame: object) -> None:
+    raise TooSlowError(f"an input takes more than {MOST_SECONDS:g} s")
+
+
+def resident() -> int:
+    """Return the memory this process holds now, in KiB; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+    except OSError:
+        return 0
+
+
+def peak() -> int:
+    """Return the most memory this process has held, in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @st.composite

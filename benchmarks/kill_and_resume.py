@@ -16,7 +16,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 
@@ -97,8 +97,13 @@ def run_in(place: Path, job: list[str], form: str) -> list[str]:
     return ["ensemble", *job, "-o", str(place / form)]
 
 
-def start(arguments: Sequence[str]) -> int:
-    """Run the command line in a forked process, which logs into the output's folder; return its number."""
+def start(arguments: Sequence[str], before: Callable[[], object] | None = None) -> int:
+    """Run the command line in a forked process, which logs into the output's folder; return its number.
+
+    Args:
+        arguments: those of ``engine``.
+        before: called in that process first.
+    """
     sys.stdout.flush()
     process = os.fork()
     if process:
@@ -111,6 +116,8 @@ def start(arguments: Sequence[str]) -> int:
         from engine import console
         from engine.cli import app
 
+        if before is not None:
+            before()
         console.exit_code(lambda: app(list(arguments)))
     except SystemExit as left:
         code = left.code if isinstance(left.code, int) else int(left.code is not None)

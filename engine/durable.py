@@ -156,6 +156,8 @@ class DurableRun:
             sync_folder(self.folder)
             self._journal.append(entry)
         except OSError as error:
+            # It may be closed by now: nobody is to try again.
+            self._drop()
             raise self._refused(error) from None
         self._shards.append(entry)
         self._begin()
@@ -223,6 +225,9 @@ class DurableRun:
                 self.seal()
         except EngineError:
             pass  # the disk that refused may be the very error; what was sealed before stays
+        self._drop()
+
+    def _drop(self) -> None:
         if self._shard is not None:
             self._shard.drop()
             self._shard = None

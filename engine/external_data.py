@@ -70,16 +70,20 @@ def model_checksum(path: Path) -> str:
     """Return the SHA-256, hexadecimal, of a model; of one with weights beside it, over those files too.
 
     Raises:
-        ModelError: a file with weights is not there, or lies outside the model's folder.
-        OSError: the model cannot be read.
+        ModelError: it or a file with weights of it cannot be read, is not there, or lies outside the model's folder.
     """
-    raw = path.read_bytes()
-    digest = hashlib.sha256(raw)
-    for file in external_files(path, raw):
-        if not file.is_file():
-            raise ModelError(f"{path} keeps weights in {file.name}, which is not there: copy it too")
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    try:
+        raw = path.read_bytes()
+        digest = hashlib.sha256(raw)
+        for file in external_files(path, raw):
+            if not file.is_file():
+                raise ModelError(f"{path} keeps weights in {file.name}, which is not there: copy it too")
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    except OSError as error:
+        raise ModelError(
+            f"cannot read {path} ({error.strerror or error}): see to its rights, or copy it again"
+        ) from None
     return digest.hexdigest()
 
 

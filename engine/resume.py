@@ -91,7 +91,9 @@ def left_over(goal: Path) -> LeftOver | None:
     try:
         entries, _ = read_journal(folder / JOURNAL)
     except OSError as error:
-        raise OutputError(f"cannot read {folder / JOURNAL} ({error.strerror or error}): see to its rights") from None
+        raise OutputError(
+            f"cannot read {folder / JOURNAL} ({error.strerror or error}): see to its rights and to the disk"
+        ) from None
     return described(goal, entries)
 
 

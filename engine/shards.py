@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -94,4 +95,6 @@ def read_shard(path: Path, pixels: int) -> Iterator[NDArray[np.uint8]]:
     step = max(1, READ_BYTES // pixels) * pixels
     with path.open("rb") as stream:
         while data := stream.read(step):
+            if len(data) % pixels:
+                raise OSError(errno.EIO, "a shard that was whole ends early")
             yield np.frombuffer(data, np.uint8).reshape(-1, pixels)

@@ -15,6 +15,8 @@ import pytest
 from engine.cli import app
 from tests.conftest import ROOT, Result
 from tests.engine.nets import save_member
+from tests.engine.runs import COUNT as MANY
+from tests.engine.runs import Dying
 
 pytest.importorskip("onnx", reason="the tests build their nets with the onnx package")
 
@@ -81,3 +83,16 @@ def process() -> Callable[..., Result]:
         return Result(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture
+def many_images(tmp_path: Path) -> Path:
+    """Enough images for five shards of eight."""
+    pixels = np.random.default_rng(5).integers(0, 240, (MANY, HEIGHT, WIDTH)).astype(np.uint8)
+    np.save(tmp_path / "images.npy", pixels)
+    return tmp_path / "images.npy"
+
+
+@pytest.fixture
+def dying(monkeypatch: pytest.MonkeyPatch) -> Dying:
+    return Dying(monkeypatch)

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from engine.atomic import write_text
 from engine.durable import DurableRun
 from engine.errors import OutputError
 from engine.feed import Feed, rest_of
+from engine.first_use import compile_kernels
 from engine.job import Job
 from engine.masks import open_writer
 from engine.metrics import find_trap
@@ -30,7 +30,6 @@ from engine.preview import draw
 from engine.record import run_record
 from engine.resume import incomplete_goal, is_complete, read_skipped, run_folder, run_header, skipped_list
 from engine.run import as_dict, early_exit_summary, every_variant, preview_tiles, run
-from engine.strategies import STRATEGIES, compile_ahead, not_compiled
 from engine.tables import scores_table
 
 if TYPE_CHECKING:
@@ -197,18 +196,6 @@ def stoppable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def compile_kernels(strategies: set[str], classes: int) -> None:
-    """Compile what has not been, and say so on a terminal: else the first run looks slow."""
-    missing = not_compiled(name for name in STRATEGIES if name in strategies)
-    if not missing:
-        return
-    told = console.say if sys.stderr.isatty() else lambda text: None
-    told(f"first use on this machine: compiling {', '.join(missing)}")
-    began = perf_counter()
-    compile_ahead(missing, classes)
-    told(f"compiled in {perf_counter() - began:.1f} s, kept for the next run")
 
 
 @contextlib.contextmanager

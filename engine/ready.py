@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from engine import console
-from engine.command import compile_kernels
+from engine.first_use import compile_kernels
 from engine.images import Source
 from engine.pipeline import Ensemble
 from engine.runtimes import Wanted

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import console
-from engine.command import compile_kernels, progress, stoppable
+from engine.command import progress, stoppable
 from engine.errors import InputError, OutputError, PlanError
 from engine.extras import require
+from engine.first_use import compile_kernels
 from engine.flow import available_cores
 from engine.images import Source, split_key
 from engine.job import Job, Options, open_ensemble, planned

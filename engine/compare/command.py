@@ -27,6 +27,7 @@ from engine.compare.runfile import write_run
 from engine.compare.store import LogitStore
 from engine.compare.study import Study, count
 from engine.errors import InputError
+from engine.first_use import compile_kernels
 from engine.flips import named_flips
 from engine.groups import read_groups
 from engine.images import Source, open_source
@@ -38,7 +39,7 @@ from engine.plan import Plan, PlannedMember
 from engine.record import resolved_plan
 from engine.select.cache import fingerprint
 from engine.select.crossfit import assign_folds
-from engine.strategies import STRATEGIES, compile_ahead, not_compiled
+from engine.strategies import STRATEGIES
 from engine.version import VERSION
 
 Starting = Callable[[str, int], Callable[[int], object]]
@@ -67,7 +68,7 @@ def compare(options: CompareOptions, starting: Starting = lambda name, total: la
     """
     check_options(options)
     given = open_inputs(options)
-    compile_ahead(not_compiled(STRATEGIES), len(given.ensemble.classes))
+    compile_kernels(STRATEGIES, len(given.ensemble.classes))
     turned = options.ablation and given.truth is not None and options.flips != "none"
     with tempfile.TemporaryDirectory(prefix="maskfuse-", dir=options.scratch) as temporary:
         store = LogitStore(Path(temporary), given.ensemble, len(given.images), given.images.size, turned)

@@ -1,60 +1,142 @@
 """Fusion strategies: MIoU raw, suppressed and tuned, with intervals, images/s, and the ablation, by ``engine compare``.
 
-``python -m benchmarks.bench_strategies [--scenes 512] [--models FOLDER --input val.npz --groups val.npz:groups]``
-writes benchmarks/results/strategies.md. By default the sample nets run on generated scenes, as ``engine ensemble`` does
-without arguments; with --models and --input it is your nets on your labelled tiles.
+``python -m benchmarks.bench_strategies --models FOLDER --input val.npz --groups val.npz:groups`` compares your nets on
+your labelled tiles and writes benchmarks/results/strategies.md, and README's table between its two marks. The variables
+MASKFUSE_POOL, MASKFUSE_VALIDATION and MASKFUSE_GROUPS say the same to ``python -m benchmarks strategies``. Without them
+the sample nets run on generated scenes, as ``engine ensemble`` does without arguments: strategies_scenes.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from math import isnan
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.table import rows, write
+from benchmarks.table import STANDING, rows, write
 from engine.compare.command import compare
 from engine.compare.options import CompareOptions
 from engine.compare.result import Estimate, Facts, Row
 from engine.job import SAMPLES, Options
 
 STATES = ("raw", "suppressed", "tuned")
+README = Path(__file__).resolve().parents[1] / "README.md"
+FIRST_MARK, LAST_MARK = "<!-- strategies: written by python -m benchmarks strategies -->", "<!-- end of strategies -->"
+# What README says of each strategy.
+TOLD = {
+    "mean-logit": "weighted mean of the members' logits: the geometric mean of their probabilities (default)",
+    "mean-prob": "weighted mean of their softmax probabilities (soft vote)",
+    "vote": "weight of the members whose best class it is; ties to the higher mean probability",
+    "borda": "weighted mean rank among the classes",
+    "max-confidence": "its probability by the member that is surest",
+    "entropy-weighted": "as `mean-prob`, each member scaled by exp(-entropy) at that pixel",
+    "median-prob": "weighted median of their probabilities: survives a broken member",
+    "trimmed-mean": "mean of their probabilities without a quarter of the weight at each end",
+    "staple": "posterior under reliabilities learned from the label maps alone (Warfield's EM)",
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=512, help="generated scenes, without --input")
-    parser.add_argument("--models", action="append", help="files, folders or globs instead of the sample nets")
-    parser.add_argument("--input", help="labelled tiles instead of scenes (.npz with images and labels)")
-    parser.add_argument("--groups", default="", help="scene of each tile")
+    pool = os.environ.get("MASKFUSE_POOL")
+    parser.add_argument(
+        "--models", action="append", default=None, help="files, folders or globs instead of the sample nets"
+    )
+    parser.add_argument(
+        "--input",
+        default=os.environ.get("MASKFUSE_VALIDATION", ""),
+        help="labelled tiles (.npz)",
+    )
+    parser.add_argument("--groups", default=os.environ.get("MASKFUSE_GROUPS", ""), help="scene of each tile")
     parser.add_argument("--metric", default="keras-ignore")
     options = parser.parse_args()
+    models = options.models or ([pool] if pool else [])
+    if bool(models) != bool(options.input):
+        parser.error("nets and tiles of your own go together: give --models and --input, or neither")
     with tempfile.TemporaryDirectory() as temporary:
         tiles = options.input or str(save_scenes(Path(temporary) / "scenes.npz", options.scenes))
-        job = Options(models=options.models or (str(SAMPLES),), input=tiles, labels=tiles)
-        facts = compare(CompareOptions(job, groups=options.groups, metric=options.metric, gallery=0)).facts
-    what = f"tiles of {Path(options.input).name}" if options.input else "generated scenes"
-    drawn = f"{facts.groups:,} groups" if facts.groups else "single images"
+        job = Options(models=models or (str(SAMPLES),), input=tiles, labels=tiles)
+        groups = options.groups if options.input else ""
+        facts = compare(CompareOptions(job, groups=groups, metric=options.metric, gallery=0)).facts
+    real = bool(options.input)
+    path = publish(facts, real)
+    if real and path.parent == STANDING:
+        README.write_text(with_block(README.read_text("utf-8"), block(facts)), "utf-8")
+    print(path.read_text("utf-8"))
+
+
+def publish(facts: Facts, real: bool) -> Path:
+    """Write the page of a comparison, on real tiles or on generated scenes."""
+    drawn = f"{facts.groups:,} scenes" if facts.groups else "single images"
     names = ", ".join(member.name for member in facts.members)
     held = ", ".join(facts.classes[index] for index in facts.suppressed) or "no class"
     text = (
-        f"{len(facts.members)} members ({names}), {facts.images:,} {what}, {facts.workers} workers. MIoU by the "
-        f"convention {facts.metric}. Suppressed: {held}. Tuned: with class biases, cross-fitted. Interval and "
-        f"difference are of the best state of each: {facts.level:.0%} bootstrap over {drawn}; the difference is paired "
-        "and to the best single member in its best state.\n"
+        f"{len(facts.members)} members ({names}) on {facts.images:,} "
+        f"{'labelled tiles held out of their training' if real else 'generated scenes'}, {facts.workers} workers. "
+        f"MIoU by the convention {facts.metric}. Suppressed: never predicting {held}. Tuned: with class biases, "
+        f"cross-fitted. Intervals: {facts.level:.0%} bootstrap over {drawn}; differences are paired, to the best "
+        "single member in its best state, which is chosen on these very tiles. Images/s: a run of this alone.\n"
     )
-    path = write(
-        "strategies",
-        "Fusion strategies",
-        "python -m benchmarks.bench_strategies",
+    told = "Members kept the epoch that scored best on these tiles, so all scores are somewhat high.\n"
+    return write(
+        "strategies" if real else "strategies_scenes",
+        f"Fusion strategies on {'real tiles' if real else 'generated scenes'}",
+        "python -m benchmarks strategies",
         ["numpy", "numba", "onnxruntime-gpu"],
-        text,
-        strategies_table(facts),
+        *([text, told] if real else [text]),
+        block(facts) + "\n",
+        "## Every member and strategy\n\n"
+        "Interval and difference are of the best state of each.\n\n" + strategies_table(facts),
         "## One step at a time\n\n" + ablation_table(facts),
     )
-    print(path.read_text())
+
+
+def block(facts: Facts) -> str:
+    """Return the table that README shows as well, between its marks: a line a strategy, suppressed."""
+    metric = facts.metric
+    single = facts.rows[facts.baseline[metric]]
+    lines = [[f"best single member ({single.name})", "", *figures(single, metric, True)]]
+    state = "suppressed" if facts.suppressed else "raw"
+    for row in facts.rows:
+        if row.member < 0 and row.state == state:
+            lines.append([f"`{row.name}`", TOLD.get(row.name, ""), *figures(row, metric)])
+    chosen = next((step for step in facts.ablation if step.name == "+ selection"), None)
+    if chosen is not None:
+        what = "members and strategy chosen by `engine select`, cross-fitted, with flips"
+        value = f"{chosen.value:.4f}"
+        lines.append(
+            ["selected", what, value, f"{chosen.value - single.scores[metric].value:+.4f}", f"{chosen.rate:,.0f}"]
+        )
+    table = rows(["strategy", "score of a class at a pixel", f"MIoU, {state}", "to best single", "images/s"], lines)
+    return f"{FIRST_MARK}\n{left(table, 2)}{LAST_MARK}"
+
+
+def left(table: str, columns: int) -> str:
+    """Return a table whose first columns are aligned to the left."""
+    lines = table.splitlines()
+    cells = lines[1].split("|")
+    cells[1 : columns + 1] = [" --- "] * columns
+    lines[1] = "|".join(cells)
+    return "\n".join(lines) + "\n"
+
+
+def figures(row: Row, metric: str, single: bool = False) -> list[str]:
+    found = row.scores[metric]
+    change = "" if single else f"{found.gain:+.4f} [{found.gain_low:+.3f}, {found.gain_high:+.3f}]"
+    return [f"{found.value:.4f}", change, f"{row.rate:,.0f}"]
+
+
+def with_block(text: str, block: str) -> str:
+    """Return a text with what stands between its marks replaced."""
+    before, mark, rest = text.partition(FIRST_MARK)
+    _, end, after = rest.partition(LAST_MARK)
+    if not (mark and end):
+        raise SystemExit(f"README.md has lost its marks {FIRST_MARK} and {LAST_MARK}")
+    return before + block + after
 
 
 def save_scenes(path: Path, count: int) -> Path:
@@ -77,8 +159,8 @@ def strategies_table(facts: Facts) -> str:
         cells = [score(own.get(state), facts.metric) for state in STATES]
         kind = "member" if best.member >= 0 else "strategy"
         lines.append([best.name, kind, f"{best.rate:,.0f}", *cells, ends(found), gain(found)])
-    header = ["", "", "images/s", *STATES, "interval", "difference"]
-    return rows(header, lines)
+    header = ["name", "kind", "images/s", *STATES, "interval", "difference"]
+    return left(rows(header, lines), 2)
 
 
 def score(row: Row | None, metric: str) -> str:
@@ -98,7 +180,7 @@ def ablation_table(facts: Facts) -> str:
     for step in facts.ablation:
         change = "" if isnan(step.change) else f"{step.change:+.4f} [{step.change_low:+.3f}, {step.change_high:+.3f}]"
         lines.append([step.name, step.detail, f"{step.value:.4f}", change, f"{step.rate:,.0f}"])
-    return rows(["step", "what", "MIoU", "change", "images/s"], lines)
+    return left(rows(["step", "what", "MIoU", "change", "images/s"], lines), 2)
 
 
 if __name__ == "__main__":

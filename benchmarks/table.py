@@ -11,7 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 # `python -m benchmarks --quick` keeps its rougher tables apart from those that README shows.
-RESULTS = Path(os.environ.get("MASKFUSE_RESULTS") or Path(__file__).parent / "results")
+STANDING = Path(__file__).resolve().parent / "results"
+RESULTS = Path(os.environ.get("MASKFUSE_RESULTS") or STANDING)
 
 
 def processor() -> str:

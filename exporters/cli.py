@@ -22,7 +22,6 @@ app = typer.Typer(
     help="Turn trained Keras nets into self-describing ONNX files, make them smaller and faster, and pack a whole "
     "ensemble into one.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

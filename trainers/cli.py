@@ -21,7 +21,6 @@ app = typer.Typer(
     name="trainers",
     help="Train segmentation networks with Keras 3 and write self-describing .keras files.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command()(cli_data.clean)

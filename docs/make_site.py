@@ -1,0 +1,231 @@
+"""Build the documentation's site: ``python docs/make_site.py [--source-only]``.
+
+The pages are those of docs/, and what is generated from the repository: the help of every command, the measured tables,
+CONTRIBUTING.md and CHANGELOG.md. All of it is gathered in build/docs/, links between them turned to where they stand in
+the site; then Zensical builds build/docs/site from it in its strict mode, and every link and picture of the result is
+followed once more. Needs the extra ``docs``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "build" / "docs"
+PROGRAMS = ("engine", "exporters", "trainers")
+# Wide enough for the longest names of options, narrow enough for a page.
+HELP_WIDTH = 96
+LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
+COMPLETION = """## Completion in your shell
+
+Each program completes its commands and options with the Tab key in bash, zsh, fish and PowerShell, once told to:
+
+```bash
+engine --install-completion
+exporters --install-completion
+trainers --install-completion
+```
+
+Open a new shell afterwards. `engine --show-completion bash` prints the script instead of installing it.
+"""
+
+
+def main() -> int:
+    """Build the site, or its source alone; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source-only", action="store_true", help="gather the pages and stop")
+    options = parser.parse_args()
+    gather(BUILD / "pages")
+    config = write_config(BUILD / "pages", BUILD / "mkdocs.yml")
+    if options.source_only:
+        return 0
+    shutil.rmtree(BUILD / "site", ignore_errors=True)
+    built = subprocess.run(
+        [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "--config-file", config.name], cwd=BUILD
+    )
+    if built.returncode:
+        return built.returncode
+    wrong = list(broken(BUILD / "site"))
+    print("\n".join(wrong) or f"{BUILD / 'site'}: every link and picture is there, nothing comes from elsewhere")
+    return 1 if wrong else 0
+
+
+def gather(target: Path) -> None:
+    """Put every page into one folder, in the form in which the site shows it."""
+    shutil.rmtree(target, ignore_errors=True)
+    (target / "tables").mkdir(parents=True)
+    for path in sorted((ROOT / "docs").glob("*")):
+        if path.suffix == ".md":
+            (target / path.name).write_text(turned(path.read_text("utf-8"), path), "utf-8")
+        elif path.suffix in (".png", ".svg"):
+            shutil.copy(path, target / path.name)
+    for path in sorted((ROOT / "benchmarks" / "results").glob("*.md")):
+        (target / "tables" / path.name).write_text(turned(path.read_text("utf-8"), path), "utf-8")
+    for name in ("CONTRIBUTING", "CHANGELOG"):
+        path = ROOT / f"{name}.md"
+        (target / f"{name.lower()}.md").write_text(turned(path.read_text("utf-8"), path), "utf-8")
+    (target / "commands.md").write_text(commands(), "utf-8")
+
+
+def place(path: Path) -> str | None:
+    """Return where a file of the repository stands in the site, or None where it has no page."""
+    inside = path.relative_to(ROOT).as_posix()
+    if inside == "README.md":
+        return "index.md"
+    if inside in ("CONTRIBUTING.md", "CHANGELOG.md"):
+        return inside.lower()
+    if inside == "benchmarks/results":
+        return "tables/kernels.md"
+    if inside.startswith("benchmarks/results/"):
+        return "tables/" + inside.rpartition("/")[2]
+    return inside.removeprefix("docs/") if inside.startswith("docs/") else None
+
+
+def turned(text: str, path: Path) -> str:
+    """Turn a page's links to files of the repository into links inside the site; refuse those that lead to no page."""
+    own = place(path)
+    assert own is not None
+    up = "../" * own.count("/")
+
+    def change(found: re.Match[str]) -> str:
+        link = found[1]
+        if urlsplit(link).scheme or link.startswith("#"):
+            return link
+        name, _, anchor = link.partition("#")
+        aim = (path.parent / unquote(name)).resolve()
+        if not aim.exists() and aim != ROOT / "docs" / "commands.md":
+            raise SystemExit(f"{path.relative_to(ROOT)}: {link} leads nowhere")
+        there = place(aim)
+        if there is None:
+            raise SystemExit(
+                f"{path.relative_to(ROOT)}: {link} has no page in the site; name it in code, without a link"
+            )
+        return up + there + ("#" + anchor if anchor else "")
+
+    return LINK.sub(change, text)
+
+
+def commands() -> str:
+    """Return the page of all commands: the help that each program prints, word for word."""
+    parts = ["# Commands\n\nWhat each program says of itself, as it prints it.\n", COMPLETION]
+    for program in PROGRAMS:
+        parts.append(f"## {program}\n\n{block(help_of(program))}")
+        parts += [f"### {program} {name}\n\n{block(help_of(program, name))}" for name in names_of(program)]
+    return "\n".join(parts)
+
+
+def block(text: str) -> str:
+    """Return text as it is, in a frame."""
+    return f"```text\n{text}\n```\n"
+
+
+def names_of(program: str) -> list[str]:
+    """Return the commands of a program in its own order."""
+    import typer
+
+    group: Any = typer.main.get_command(import_module(f"{program}.cli").app)
+    return list(group.commands)
+
+
+def help_of(program: str, command: str = "") -> str:
+    """Return what ``PROGRAM [COMMAND] --help`` prints on a terminal of :data:`HELP_WIDTH` columns without colours."""
+    code = f"import sys; sys.argv = {[program, *command.split(), '--help']}; from {program}.cli import main; main()"
+    plain = {"COLUMNS": str(HELP_WIDTH), "TERMINAL_WIDTH": str(HELP_WIDTH), "NO_COLOR": "1", "TERM": "dumb"}
+    plain = {**os.environ, **plain, "PYTHONIOENCODING": "utf-8"}
+    for forced in ("FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "GITHUB_ACTIONS"):
+        plain.pop(forced, None)
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=plain, capture_output=True, encoding="utf-8", check=True
+    )
+    return "\n".join(line.rstrip() for line in found.stdout.splitlines()).strip("\n")
+
+
+def write_config(pages: Path, target: Path) -> Path:
+    """Write the configuration of this build: the nav without pages that are missing, ``tables/*`` spelled out."""
+    import yaml
+
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))
+    config |= {"docs_dir": pages.name, "site_dir": "site", "nav": kept(config["nav"], pages)}
+    handlers = next(plugin["mkdocstrings"] for plugin in config["plugins"] if "mkdocstrings" in plugin)["handlers"]
+    handlers["python"]["paths"] = [str(ROOT)]
+    shown = set(re.findall(r"[\w/-]+\.md", yaml.safe_dump(config["nav"])))
+    lost = sorted({path.relative_to(pages).as_posix() for path in pages.rglob("*.md")} - shown)
+    if lost:
+        raise SystemExit(f"mkdocs.yml: its nav does not name {', '.join(lost)}")
+    target.write_text(yaml.safe_dump(config, sort_keys=False), "utf-8")
+    return target
+
+
+def kept(nav: list[dict[str, Any]], pages: Path) -> list[dict[str, Any]]:
+    """Return the entries of a nav whose pages exist."""
+    found: list[dict[str, Any]] = []
+    for entry in nav:
+        ((title, aim),) = entry.items()
+        if isinstance(aim, list):
+            below = kept(aim, pages)
+        elif aim.endswith("*"):
+            below = [{title_of(page): page.relative_to(pages).as_posix()} for page in sorted(pages.glob(aim))]
+        else:
+            found += [entry] if (pages / aim).exists() else []
+            continue
+        found += [{title: below}] if below else []
+    return found
+
+
+def title_of(page: Path) -> str:
+    """Return the heading of a page."""
+    return page.read_text("utf-8").partition("\n")[0].removeprefix("# ")
+
+
+class Links(HTMLParser):
+    """What a built page links to and loads, and the anchors it has."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.aims: list[str] = []
+        self.loads: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Take one element."""
+        held = dict(attrs)
+        self.anchors |= {value for value in (held.get("id"), held.get("name")) if value}
+        aim = held.get("href") or held.get("src")
+        if aim and tag == "a":
+            self.aims.append(aim)
+        elif aim and held.get("rel") not in ("canonical", "next", "prev"):
+            self.loads.append(aim)
+
+
+def broken(site: Path) -> Iterator[str]:
+    """Yield a line for each link or picture of a built site that is not there, and for what comes from elsewhere."""
+    pages = {path: Links(path.read_text("utf-8")) for path in sorted(site.rglob("*.html")) if path.name != "404.html"}
+    for path, page in pages.items():
+        name = path.relative_to(site).as_posix()
+        yield from (f"{name}: loads {aim} from elsewhere" for aim in page.loads if urlsplit(aim).netloc)
+        for aim in page.aims + page.loads:
+            parts = urlsplit(aim)
+            if parts.scheme or parts.netloc:
+                continue
+            there = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            there = there / "index.html" if there.is_dir() else there
+            if not there.exists():
+                yield f"{name}: {aim} is not there"
+            elif parts.fragment and there in pages and unquote(parts.fragment) not in pages[there].anchors:
+                yield f"{name}: {aim} has no such anchor"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

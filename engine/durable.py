@@ -1,49 +1,30 @@
-"""Runs that survive: finished label maps lie in shards beside the output, and ``--resume`` goes on behind them.
-
-Beside ``masks.csv`` the folder ``.masks.csv.run`` holds, while the run lasts:
-
-- ``lock``: held by the one process that works on this output;
-- ``journal``: a first entry that says what is run (plan, members, input, by hash), then an entry a finished shard;
-- ``00000000.labels`` and so on: the label maps of some thousands of images each, in order.
-
-A shard is on disk before its entry is, so whatever the journal names is whole. The folder goes when the output is in
-its place and on disk.
-"""
+"""Runs over images that survive: finished label maps lie in shards, and ``--resume`` goes on behind them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.atomic import clear_left_over, sync_output
-from engine.errors import EngineError, OutputError
-from engine.journal import Journal, read_journal, sync_folder
-from engine.locks import NAME, Lock
+from engine.errors import OutputError
+from engine.keeping import Keeping
 from engine.outcome import Outcome, from_entry, to_entry
 from engine.pipeline import Ensemble
 from engine.prediction import Predicted, Variant
-from engine.resume import JOURNAL, LeftOver, check_same_run, consumed, described, run_folder
-from engine.shards import MOST_BYTES, MOST_IMAGES, Shard, is_whole, read_shard, shard_path
+from engine.shards import MOST_BYTES, MOST_IMAGES, read_shard, shard_path
 
 # A slow run seals a shard after so many seconds, however few images it holds.
 MOST_SECONDS = 10.0
 
 
-class DurableRun:
-    """One run on one output: records finished batches, and reads them back.
-
-    Use it as a context manager. An error or an interruption seals what is finished and keeps it, once a first shard is
-    full; before that nothing is left.
+class DurableRun(Keeping):
+    """One run on one output: records finished batches, and reads them back; see :class:`engine.keeping.Keeping`.
 
     Attributes:
-        goal: the output.
-        folder: where the shards lie.
         outcome: what was finished before this run began.
     """
 
@@ -60,70 +41,26 @@ class DurableRun:
             resume: go on with what a run that was cut off has left.
 
         Raises:
-            OutputError: another run works on this output, one that was cut off has left something and ``resume`` is not
-                set, or the disk refuses.
+            OutputError: see :class:`engine.keeping.Keeping`.
             PlanError: what was left is of another run.
         """
-        self.goal, self.folder, self._ensemble = goal, run_folder(goal), ensemble
+        self._ensemble = ensemble
         self._variants = list(dict.fromkeys((ensemble.variant, *variants)))
         self._pixels = int(np.prod(header["size"]))
         self.outcome = Outcome.empty(ensemble)
-        self._shards: list[dict[str, Any]] = []
-        try:
-            self._lock = Lock(self.folder)
-            entries: list[dict[str, Any]] = []
-            try:
-                entries, ends = read_journal(self.folder / JOURNAL)
-                self._open(entries, ends, header, resume)
-            except BaseException:
-                if not entries:
-                    self._empty()
-                self._lock.close(remove=not entries)
-                raise
-        except OSError as error:
-            raise self._refused(error) from None
-        self._begin()
+        super().__init__(goal, header, resume)
 
-    def _open(self, entries: list[dict[str, Any]], ends: list[int], header: Mapping[str, Any], resume: bool) -> None:
-        left: LeftOver | None = described(self.goal, entries)
-        if left is not None:
-            if not resume:
-                raise left.refusal()
-            check_same_run(self.goal, left.header, header)
-        size = self._take_over(entries, ends)
-        clear_left_over(self.goal, "partial")
-        self._journal = Journal(self.folder / JOURNAL, size)
-        if left is None:
-            self._journal.append(header)
-            sync_folder(self.folder)
+    def _bytes(self, entry: Mapping[str, Any]) -> int:
+        return int(entry["outcome"]["images"]) * self._pixels
 
-    def _take_over(self, entries: list[dict[str, Any]], ends: list[int]) -> int:
-        """Keep the shards that are whole, up to the first that is not; return the bytes of the journal to keep."""
-        size = ends[0] if ends else 0
-        for entry, end in zip(entries[1:], ends[1:], strict=True):
-            if "shard" in entry:
-                outcome = from_entry(entry["outcome"], self._variants, self._ensemble)
-                path = shard_path(self.folder, len(self._shards))
-                if not is_whole(path, outcome.images, self._pixels, entry["shard"]):
-                    break
-                self._shards.append(entry)
-                self.outcome.add(outcome)
-            size = end
-        keep = {JOURNAL, NAME, *(shard_path(self.folder, number).name for number in range(len(self._shards)))}
-        for path in self.folder.iterdir():
-            if path.name not in keep:
-                path.unlink()
-        return size
+    def _adopt(self, entry: Mapping[str, Any], number: int) -> None:
+        self.outcome.add(from_entry(entry["outcome"], self._variants, self._ensemble))
 
     def _begin(self) -> None:
-        self._shard: Shard | None = None
         self._part = Outcome.empty(self._ensemble)
-        self._since = monotonic()
 
-    @property
-    def done(self) -> int:
-        """Return how many images lie in sealed shards, those that were skipped among them."""
-        return sum(map(consumed, self._shards))
+    def _entry(self) -> dict[str, Any]:
+        return {"outcome": to_entry(self._part, self._variants)}
 
     def record(self, part: Predicted) -> None:
         """Take a finished batch, the next one in order.
@@ -131,36 +68,12 @@ class DurableRun:
         Raises:
             OutputError: the disk refuses.
         """
-        try:
-            if self._shard is None:
-                self._shard = Shard(shard_path(self.folder, len(self._shards)))
-            self._shard.write(part.labels)
-        except OSError as error:
-            raise self._refused(error) from None
+        shard = self._write(part.labels)
         self._part.count(part, self._ensemble)
         images = self._part.images + len(self._part.skipped)
-        full = self._shard.bytes >= MOST_BYTES or images >= MOST_IMAGES
+        full = shard.bytes >= MOST_BYTES or images >= MOST_IMAGES
         if full or monotonic() - self._since > MOST_SECONDS:
             self.seal()
-
-    def seal(self) -> None:
-        """Bring what was recorded to disk, whole.
-
-        Raises:
-            OutputError: the disk refuses.
-        """
-        if self._shard is None:
-            return
-        try:
-            entry = {"shard": self._shard.seal(), "outcome": to_entry(self._part, self._variants)}
-            sync_folder(self.folder)
-            self._journal.append(entry)
-        except OSError as error:
-            # It may be closed by now: nobody is to try again.
-            self._drop()
-            raise self._refused(error) from None
-        self._shards.append(entry)
-        self._begin()
 
     def replay(self) -> Iterator[NDArray[np.uint8]]:
         """Yield the label maps of all sealed shards in order, uint8 (some, pixels); those skipped are not among them.
@@ -173,75 +86,3 @@ class DurableRun:
                 yield from read_shard(shard_path(self.folder, number), self._pixels)
             except OSError as error:
                 raise OutputError(f"cannot read {self.folder} ({error.strerror or error}): check the disk") from None
-
-    def placing(self) -> None:
-        """Note that the output is about to appear in its place, for a kill between that and :meth:`finish`."""
-        try:
-            self.seal()
-            self._journal.append({"placing": True})
-        except OSError as error:
-            raise self._refused(error) from None
-
-    def finish(self, goal: Path) -> None:
-        """Remove the shards: the output is in its place; it is brought to disk first.
-
-        Args:
-            goal: where the output is; another name than was asked for when images are missing in it.
-
-        Raises:
-            OutputError: the disk refuses.
-        """
-        try:
-            sync_output(goal)
-            clear_left_over(goal, "replaced")
-            self._journal.close()
-            self._empty()
-            self._lock.close(remove=True)
-        except OSError as error:
-            raise self._refused(error) from None
-
-    def __enter__(self) -> Self:
-        """Return the run."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Keep what is finished once a first shard is full, else leave nothing; a word about it goes to the error."""
-        self.keep()
-        self._journal.close()
-        if error is None or self._shards:
-            self._lock.close()
-        else:
-            self._empty()
-            self._lock.close(remove=True)
-        if self._shards and isinstance(error, EngineError):
-            error.args = (f"{error}; {self.kept()}",)
-
-    def keep(self) -> None:
-        """Seal what is finished, once a first shard is full; what cannot be sealed is dropped."""
-        try:
-            if self._shards:
-                self.seal()
-        except EngineError:
-            pass  # the disk that refused may be the very error; what was sealed before stays
-        self._drop()
-
-    def _drop(self) -> None:
-        if self._shard is not None:
-            self._shard.drop()
-            self._shard = None
-
-    def kept(self) -> str:
-        """Say what is kept of a run that does not finish."""
-        return f"{self.done:,} images are kept in {self.folder}: go on with --resume"
-
-    def _empty(self) -> None:
-        """Remove all but the lock; the journal goes last, so that a kill leaves something that says what it is."""
-        for path in self.folder.iterdir():
-            if path.name not in (JOURNAL, NAME):
-                path.unlink()
-        (self.folder / JOURNAL).unlink(missing_ok=True)
-
-    def _refused(self, error: OSError) -> OutputError:
-        return OutputError(f"cannot write {self.goal} ({error.strerror or error}): choose another place or make space")

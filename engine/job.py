@@ -19,7 +19,7 @@ from engine.masks import check_goal, check_replaceable
 from engine.members import find_models
 from engine.pipeline import Ensemble
 from engine.plan import Plan, PlannedMember, Weight, read_plan
-from engine.resume import incomplete_goal, left_over, skipped_list
+from engine.resume import incomplete_goal, may_replace, skipped_list
 from engine.sessions import Member, open_member
 from engine.sidecar import check_sidecar
 from engine.strategies import named_strategy
@@ -243,16 +243,8 @@ def _plan_weights(opened: Sequence[Member], planned: Sequence[Weight]) -> list[f
 
 
 def _check_outputs(options: Options, output: Path) -> bool:
-    """Refuse outputs that cannot be written; return whether those that are there may be replaced.
-
-    An output that is there beside what a run has left is that run's own, cut off after it was put in its place. One
-    without is looked at once the members are known: it may be complete.
-    """
-    left = left_over(output)
-    if left is not None and not options.resume:
-        raise left.refusal()
-    begun = left is None or left.placing or bool(left.header.get("overwrite"))
-    replaced = options.overwrite or (options.resume and begun)
+    """Refuse outputs that cannot be written; return whether those that are there may be replaced."""
+    replaced = may_replace(output, options.resume, options.overwrite)
     goals = [output, incomplete_goal(output)] if options.on_bad_image == "skip" else [output]
     for goal in goals:
         check_goal(goal, replaced)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from engine import console
 from engine.errors import InputError, OutputError, PlanError
 from engine.images import Source
 from engine.journal import read_journal
@@ -18,10 +19,19 @@ from engine.pipeline import Ensemble
 from engine.record import plan_hash, resolved_plan
 from engine.runtimes import Session
 from engine.sidecar import HASH_KEY, MOST_BYTES, NPZ_KEY, sidecar
+from engine.tiling import Tiling
 from engine.version import VERSION
 
 JOURNAL = "journal"
 INPUT_KEY = "input_sha256"
+# What else decides a run, and what it is called.
+_NAMES = {
+    "tiling": "tiling",
+    "images": "number of images",
+    "size": "images' size",
+    INPUT_KEY: "input",
+    "labels_sha256": "true labels",
+}
 
 
 def run_folder(goal: Path) -> Path:
@@ -59,20 +69,21 @@ class LeftOver:
     Attributes:
         goal: the output it was to write.
         header: the journal's first entry.
-        images: how many images are finished.
+        done: how many images, or tiles of scenes, are finished.
         placing: whether the output was about to be put in its place, or had just been.
     """
 
     goal: Path
     header: Mapping[str, Any]
-    images: int
+    done: int
     placing: bool
 
     def refusal(self) -> OutputError:
         """Return the error that tells of it and of what can be done about it."""
+        noun = "tiles" if "tiles" in self.header else "images"
         return OutputError(
-            f"a run that writes {self.goal} was cut off; {self.images:,} of {self.header['images']:,} images are kept: "
-            f"add --resume to go on, or remove {run_folder(self.goal)}"
+            f"a run that writes {self.goal} was cut off; {self.done:,} of {self.header[noun]:,} {noun} are kept: add "
+            f"--resume to go on, or remove {run_folder(self.goal)}"
         )
 
 
@@ -106,16 +117,34 @@ def described(goal: Path, entries: list[dict[str, Any]]) -> LeftOver | None:
     if not entries:
         return None
     try:
-        header = {**entries[0], "images": int(entries[0]["images"])}
-        images = sum(consumed(entry) for entry in entries[1:] if "shard" in entry)
+        header = {**entries[0], **{key: int(entries[0][key]) for key in {"images", *entries[0]} & {"images", "tiles"}}}
+        done = sum(consumed(entry) for entry in entries[1:] if "shard" in entry)
     except (KeyError, TypeError, ValueError):
         raise OutputError(f"{run_folder(goal)} holds a journal of another kind: remove that folder") from None
-    return LeftOver(goal, header, images, any("placing" in entry for entry in entries))
+    return LeftOver(goal, header, done, any("placing" in entry for entry in entries))
 
 
 def consumed(entry: Mapping[str, Any]) -> int:
-    """Return how many images the journal entry of a shard accounts for, those that were skipped among them."""
+    """Return how many images (those that were skipped among them) or tiles the journal entry of a shard stands for."""
+    if "tiles" in entry:
+        return int(entry["tiles"])
     return int(entry["outcome"]["images"]) + len(entry["outcome"]["skipped"])
+
+
+def may_replace(goal: Path, resume: bool, overwrite: bool) -> bool:
+    """Return whether outputs that are there may be replaced.
+
+    An output that is there beside what a run has left is that run's own, cut off after it was put in its place. One
+    without is looked at once the members are known: it may be complete.
+
+    Raises:
+        OutputError: a run that was cut off has left something, and ``resume`` is not set.
+    """
+    left = left_over(goal)
+    if left is not None and not resume:
+        raise left.refusal()
+    begun = left is None or left.placing or bool(left.header.get("overwrite"))
+    return overwrite or (resume and begun)
 
 
 def run_header(ensemble: Ensemble, images: Source, input_sha256: str, labels_sha256: str = "") -> dict[str, Any]:
@@ -127,6 +156,20 @@ def run_header(ensemble: Ensemble, images: Source, input_sha256: str, labels_sha
         input_sha256: fingerprint of the images, see :func:`engine.fingerprint.fingerprint`.
         labels_sha256: fingerprint of the true label maps; empty without.
     """
+    size = list(images.size)
+    return {**_header(ensemble, input_sha256, labels_sha256), "images": len(images), "size": size}
+
+
+def scenes_header(
+    ensemble: Ensemble, sizes: Sequence[tuple[int, int]], tiling: Tiling, input_sha256: str, labels_sha256: str = ""
+) -> dict[str, Any]:
+    """Return the same as :func:`run_header` for a run over scenes of these sizes, cut into tiles."""
+    tiles = sum(map(tiling.count, sizes))
+    counts = {"images": len(sizes), "tiles": tiles, "tiling": tiling.record}
+    return {**_header(ensemble, input_sha256, labels_sha256), **counts}
+
+
+def _header(ensemble: Ensemble, input_sha256: str, labels_sha256: str) -> dict[str, Any]:
     return {
         "maskfuse": VERSION,
         "plan": resolved_plan(ensemble),
@@ -134,8 +177,6 @@ def run_header(ensemble: Ensemble, images: Source, input_sha256: str, labels_sha
         "members": {net.checksum: net.path.name for net in ensemble.nets},
         # Two runtimes round differently: labels on the edge of a decision may differ.
         "run_by": {net.checksum: _run_by(net.session) for net in ensemble.nets},
-        "images": len(images),
-        "size": list(images.size),
         INPUT_KEY: input_sha256,
         "labels_sha256": labels_sha256,
     }
@@ -174,15 +215,20 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[st
     for key, told in now["run_by"].items():
         if then.get("run_by", {}).get(key) != told:
             yield f"{after[key]} was run by {then.get('run_by', {}).get(key)}, now by {told}"
-    names = {"images": "number of images", "size": "images' size", INPUT_KEY: "input", "labels_sha256": "true labels"}
-    for key, name in names.items():
-        if then.get(key) != now[key]:
+    for key, name in _NAMES.items():
+        if then.get(key) != now.get(key):
             yield f"the {name} differ{'' if name.endswith('labels') else 's'}: {_shown(then.get(key))} then, " + (
-                f"{_shown(now[key])} now"
+                f"{_shown(now.get(key))} now"
             )
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{key} {'x'.join(map(str, v)) if isinstance(v, list) else v}" for key, v in sorted(value.items())
+        )
+    if value is None:
+        return "none"
     return (f"{value[:12]}..." if value else "none") if isinstance(value, str) else str(value)
 
 
@@ -195,10 +241,25 @@ def is_complete(goal: Path, header: Mapping[str, Any]) -> bool:
     if not goal.exists():
         return False
     record = _record_of(goal)
-    same = all(record.get(key) == header[key] for key in ("maskfuse", HASH_KEY, "images", INPUT_KEY))
+    same = all(record.get(key) == header.get(key) for key in ("maskfuse", HASH_KEY, "images", "tiling", INPUT_KEY))
     if not same:
         raise OutputError(f"{goal} exists, and was made by another run: add --overwrite to replace it")
     return True
+
+
+def nothing_left(goal: Path, header: Mapping[str, Any]) -> bool:
+    """Tell on stderr what ``--resume`` finds where no run has left anything; return whether the output is complete.
+
+    Raises:
+        OutputError: an output is there, and it is another run's.
+    """
+    if run_folder(goal).exists():
+        return False
+    if is_complete(goal, header):
+        console.say(f"{goal} is complete: nothing to resume")
+        return True
+    console.say("nothing to resume: starting with the first image")
+    return False
 
 
 def _record_of(goal: Path) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import numpy as np
@@ -19,6 +20,25 @@ from engine.regions import cleaned
 from engine.sources.scenes import Scene
 from engine.sources.strips import Strips
 from engine.tiled import Blended
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Decoded rows of a scene's mask, before small regions are given to what surrounds them.
+
+    Attributes:
+        start: the first row.
+        labels: uint8 (rows, width).
+        ties: pixels whose vote was tied.
+        confusion: int64 (1, classes, classes) of each variant that is scored beside the ensemble's own.
+        seconds: time inside each variant's fusion and decoding.
+    """
+
+    start: int
+    labels: NDArray[np.uint8]
+    ties: int = 0
+    confusion: dict[Variant, NDArray[np.int64]] = field(default_factory=dict)
+    seconds: dict[Variant, float] = field(default_factory=dict)
 
 
 class SceneMask:
@@ -43,30 +63,51 @@ class SceneMask:
         self._waiting: list[tuple[NDArray[np.uint8], NDArray[np.uint8] | None]] = []
         sink.begin(scene)
 
-    def add(self, part: Blended, variants: Sequence[Variant]) -> None:
-        """Decode some finished rows.
+    def add(self, part: Blended, variants: Sequence[Variant]) -> Strip:
+        """Decode some finished rows, and take them.
 
         Args:
             part: their logits; overwritten.
             variants: the ensemble's own and others to score; those that suppress a class come last.
 
+        Returns:
+            What was decoded.
+
         Raises:
             EngineError: the true labels or the disk fail.
         """
-        truth = self._true_rows(part)
-        seconds = self._outcome.variant_seconds
+        truth = self._true_rows(part.start, part.size[0])
+        strip = Strip(part.start, np.empty((0, part.size[1]), np.uint8))
         for variant in variants:
             began = perf_counter()
             labels, ties = self._ensemble.decode(part.logits, variant, part.size, clean=False)
-            seconds[variant] = seconds.get(variant, 0.0) + perf_counter() - began
-            if variant != self._ensemble.variant:
-                self._score(variant, labels, truth)
-                continue
-            self._outcome.ties += ties
-            if self._cleans:
-                self._waiting.append((labels, truth))
-            else:
-                self._hand_on(labels, truth)
+            strip.seconds[variant] = perf_counter() - began
+            if variant == self._ensemble.variant:
+                strip = replace(strip, labels=labels.reshape(part.size), ties=ties)
+            elif truth is not None:
+                strip.confusion[variant] = confusion_matrices(truth, labels, len(self._ensemble.classes))
+        self._take(strip, truth)
+        return strip
+
+    def take(self, strip: Strip) -> None:
+        """Take rows that an earlier run decoded.
+
+        Raises:
+            EngineError: the true labels or the disk fail.
+        """
+        self._take(strip, self._true_rows(strip.start, len(strip.labels)))
+
+    def _take(self, strip: Strip, truth: NDArray[np.uint8] | None) -> None:
+        for variant, seconds in strip.seconds.items():
+            self._outcome.variant_seconds[variant] = self._outcome.variant_seconds.get(variant, 0.0) + seconds
+        for variant, matrices in strip.confusion.items():
+            self._confusion[variant] = self._confusion.get(variant, 0) + matrices
+        self._outcome.ties += strip.ties
+        labels = strip.labels.reshape(1, -1)
+        if self._cleans:
+            self._waiting.append((labels, truth))
+        else:
+            self._hand_on(labels, truth)
 
     def end(self) -> None:
         """Finish the mask and its scores.
@@ -86,20 +127,18 @@ class SceneMask:
             score = self._outcome.scores.setdefault(variant, Score(len(ensemble.classes), ensemble.ignored_class))
             score.add(matrices)
 
-    def _true_rows(self, part: Blended) -> NDArray[np.uint8] | None:
-        """Return uint8 (1, pixels): the true labels of a part."""
+    def _true_rows(self, start: int, count: int) -> NDArray[np.uint8] | None:
+        """Return uint8 (1, pixels): the true labels of some rows."""
         if self._truth is None:
             return None
-        rows = self._truth.read(np.arange(part.start, part.start + part.size[0]))
+        rows = self._truth.read(np.arange(start, start + count))
         return as_labels(Batch(0, [self._id], rows[None]), len(self._ensemble.classes), "--labels")
 
     def _hand_on(self, labels: NDArray[np.uint8], truth: NDArray[np.uint8] | None) -> None:
-        self._score(self._ensemble.variant, labels, truth)
+        own = self._ensemble.variant
+        if truth is not None:
+            matrices = confusion_matrices(truth, labels, len(self._ensemble.classes))
+            self._confusion[own] = self._confusion.get(own, 0) + matrices
         self._outcome.pixels += labels.size
         self._outcome.class_pixels += np.bincount(labels.ravel(), minlength=len(self._ensemble.classes))
         self._sink.write_rows(labels.reshape(-1, self._size[1]))
-
-    def _score(self, variant: Variant, labels: NDArray[np.uint8], truth: NDArray[np.uint8] | None) -> None:
-        if truth is not None:
-            matrices = confusion_matrices(truth, labels, len(self._ensemble.classes))
-            self._confusion[variant] = self._confusion.get(variant, 0) + matrices

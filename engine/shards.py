@@ -75,10 +75,10 @@ class Shard:
         self.path.unlink(missing_ok=True)
 
 
-def is_whole(path: Path, rows: int, pixels: int, sha256: str) -> bool:
-    """Return whether a shard is there with the size and the checksum it should have."""
+def is_whole(path: Path, size: int, sha256: str) -> bool:
+    """Return whether a shard is there with the size in bytes and the checksum it should have."""
     try:
-        if path.stat().st_size != rows * pixels:
+        if path.stat().st_size != size:
             return False
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest() == sha256

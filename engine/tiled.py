@@ -38,11 +38,13 @@ class Blended:
         start: the first row.
         logits: float32 (members, 1, classes, pixels), C-contiguous, in the ensemble's internal order of members.
         size: (rows, width).
+        done: rows of tiles that are finished with these; None where more of the same row of tiles follow.
     """
 
     start: int
     logits: NDArray[np.float32]
     size: tuple[int, int]
+    done: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,16 @@ class TiledRun:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self.ensemble.resume()
 
-    def blended(self, scene: Scene, advance: Callable[[int], object] = lambda count: None) -> Iterator[Blended]:
+    def blended(
+        self, scene: Scene, advance: Callable[[int], object] = lambda count: None, done: int = 0
+    ) -> Iterator[Blended]:
         """Yield the blended logits of a scene from top to bottom.
 
         Args:
             scene: what to predict.
             advance: called with the number of tiles each time some are done.
+            done: rows of tiles that are finished already: what they yielded is left out. Those of them that reach into
+                the rows to come are predicted again, so these come out the same to the last bit.
 
         Raises:
             EngineError: the scene turns out to be damaged, or a member fails.
@@ -113,18 +119,19 @@ class TiledRun:
         rows, columns = self.tiling.axes(scene.size)
         shape = (len(self.ensemble.members), len(self.ensemble.classes), rows.tile, columns.starts[-1] + columns.tile)
         held = np.zeros(shape, np.float32)
-        row = 0
-        for tiles, logits in self._predicted(self._cut(scene, rows, columns)):
-            if tiles.row != row:
-                yield from _finished(held, rows, row, scene.size[1])
-                row = tiles.row
+        first = next(row for row, start in enumerate(rows.starts) if start + rows.tile > rows.starts[done])
+        for tiles, logits in self._predicted(self._cut(scene, rows, columns, first)):
             for index, column in enumerate(tiles.columns):
                 start = columns.starts[column]
                 held[..., start : start + columns.tile] += logits[:, index]
-            advance(len(tiles.columns))
-        yield from _finished(held, rows, row, scene.size[1])
+            if tiles.row >= done:
+                advance(len(tiles.columns))
+            if tiles.columns.stop == len(columns.starts):
+                if tiles.row >= done:
+                    yield from _finished(held, rows, tiles.row, scene.size[1])
+                _move_up(held, rows.finished(tiles.row) - rows.starts[tiles.row])
 
-    def _cut(self, scene: Scene, rows: Axis, columns: Axis) -> Iterator[_Tiles]:
+    def _cut(self, scene: Scene, rows: Axis, columns: Axis, first_row: int) -> Iterator[_Tiles]:
         """Yield the tiles row by row; the pixels of the next row are read meanwhile."""
         across = mirrored(np.arange(columns.starts[-1] + columns.tile), scene.size[1])
         strips = Strips(scene)
@@ -132,7 +139,8 @@ class TiledRun:
         def read(row: int) -> NDArray[np.generic]:
             return np.take(strips.read(rows.pixels(row)), across, axis=1)
 
-        for row, wide in enumerate(ahead(read, range(len(rows.starts)), threads=1, waiting=2)):
+        wanted = range(first_row, len(rows.starts))
+        for row, wide in enumerate(ahead(read, wanted, threads=1, waiting=2), first_row):
             for first in range(0, len(columns.starts), self.batch_size):
                 taken = range(first, min(first + self.batch_size, len(columns.starts)))
                 starts = [columns.starts[column] for column in taken]
@@ -166,22 +174,27 @@ class TiledRun:
 
 
 def _finished(held: NDArray[np.float32], rows: Axis, row: int, width: int) -> Iterator[Blended]:
-    """Yield the rows that no later tile touches, then move the others up.
+    """Yield the rows that no later tile touches.
 
     Args:
-        held: float32 (members, classes, tile rows, padded width), sums of weighted logits; changed.
+        held: float32 (members, classes, tile rows, padded width), sums of weighted logits.
         rows: the tiles along the rows.
         row: the row of tiles that was added last.
         width: of the scene.
     """
-    members, classes, tile = held.shape[:3]
+    members, classes = held.shape[:2]
     top = rows.starts[row]
     done = rows.finished(row) - top
     part = max(1, MOST_FUSED_BYTES // (4 * members * classes * width))
     for start in range(0, done, part):
         stop = min(start + part, done)
         logits = np.ascontiguousarray(held[:, :, start:stop, :width]).reshape(members, 1, classes, -1)
-        yield Blended(top + start, logits, (stop - start, width))
+        yield Blended(top + start, logits, (stop - start, width), row + 1 if stop == done else None)
+
+
+def _move_up(held: NDArray[np.float32], done: int) -> None:
+    """Drop the first ``done`` rows of the sums, and make room for new ones behind the others."""
+    tile = held.shape[2]
     # In steps that do not overlap: NumPy would copy the whole otherwise.
     for start in range(0, tile - done, done):
         count = min(done, tile - done - start)

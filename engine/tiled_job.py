@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from engine import console
 from engine.command import progress, stoppable
+from engine.durable_scenes import DurableScenes
 from engine.errors import InputError, OutputError, PlanError
 from engine.extras import require
+from engine.fingerprint import fingerprint
 from engine.first_use import compile_kernels
 from engine.flow import available_cores
 from engine.images import Source, split_key
@@ -26,6 +28,7 @@ from engine.outputs.row_files import ROW_FILES
 from engine.outputs.scenes import OneFile, OneStore, SceneFolder, Sink, WholeMasks
 from engine.prediction import Variant
 from engine.record import run_record
+from engine.resume import may_replace, nothing_left, scenes_header
 from engine.run import every_variant
 from engine.scene_mask import SceneMask
 from engine.sessions import check_range
@@ -79,21 +82,32 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
     scenes = first_scenes(open_scenes(options.input), options.limit)
     truths = first_scenes(open_scenes(options.labels, "labels"), options.limit) if options.labels else None
     output = options.output or Path("mask.png" if scenes.alone else "masks")
-    _check_output(output, options, scenes)
+    replaced = may_replace(output, options.resume, options.overwrite)
+    _check_output(output, options, scenes, replaced)
     if truths is not None:
         _check_truths(scenes, truths)
     sample = _first_tile(scenes, tiling)
     ensemble = open_ensemble(plan, options, sample)
     check_range(next(sample.batches(1)).pixels, (net for voter in ensemble.members for net in voter.nets))
     tiling = settle(ensemble, tiling, scenes.channels)
-    return TiledJob(Job(ensemble, sample, None, output, None), scenes, truths, tiling)
+    base = Job(
+        ensemble,
+        sample,
+        None,
+        output,
+        None,
+        resume=options.resume,
+        replace=replaced,
+        input_sha256=fingerprint(options.input),
+        labels_sha256=fingerprint(options.labels) if options.labels else "",
+    )
+    return TiledJob(base, scenes, truths, tiling)
 
 
 def _refuse_others(options: Options) -> None:
     refused = {
         "--early-exit": options.early_exit or options.early_exit_agreement is not None,
         "--preview": options.preview is not None,
-        "--resume": options.resume,
         "--on-bad-image": options.on_bad_image != "fail",
     }
     for option, given in refused.items():
@@ -101,16 +115,16 @@ def _refuse_others(options: Options) -> None:
             raise PlanError(f"{option} does not work on tiles of a scene: leave out {option} or --tile")
 
 
-def _check_output(output: Path, options: Options, scenes: Scenes) -> None:
+def _check_output(output: Path, options: Options, scenes: Scenes, replaced: bool) -> None:
     if scenes.alone:
-        check_goal(output, options.overwrite, allowed=tuple(ROW_FILES), told=ONE_SCENE)
+        check_goal(output, replaced, allowed=tuple(ROW_FILES), told=ONE_SCENE)
         if form_of(output) in (".tif", ".tiff"):
             require("rasterio", "geo", f"writing {output} needs rasterio", OutputError)
     elif scenes.size is None:
-        check_goal(output, options.overwrite, allowed=(FOLDER,), told=SEVERAL_SIZES)
+        check_goal(output, replaced, allowed=(FOLDER,), told=SEVERAL_SIZES)
     else:
-        check_goal(output, options.overwrite)
-    check_sidecar(output, options.overwrite)
+        check_goal(output, replaced)
+    check_sidecar(output, replaced)
     for option, source in (("--input", options.input), ("--labels", options.labels)):
         if source and output.resolve() == split_key(source)[0].resolve():
             raise OutputError(f"{output} is what {option} reads: choose another name for the masks")
@@ -155,45 +169,49 @@ def run_tiled(job: TiledJob, batch_size: int, workers: int, overwrite: bool) -> 
     """
     if batch_size < 1 or workers < 0:
         raise PlanError(f"batch size {batch_size}, workers {workers}: at least 1 tile, and 0 or more workers")
-    ensemble, output = job.base.ensemble, job.base.output
+    base, sizes = job.base, job.scenes.sizes
+    ensemble, output = base.ensemble, base.output
     assert output is not None
+    header = scenes_header(ensemble, sizes, job.tiling, base.input_sha256, base.labels_sha256)
+    if base.resume and nothing_left(output, header):
+        return Outcome.empty(ensemble)
     variants = every_variant(ensemble) if job.truths is not None else [ensemble.variant]
     compile_kernels({variant.strategy for variant in [ensemble.variant, *variants]}, len(ensemble.classes))
     outcome = Outcome.empty(ensemble, workers or available_cores())
-    # Without suppression first: decoding a suppressed variant overwrites what the specialists said.
-    asked = sorted({ensemble.variant, *variants}, key=lambda variant: bool(variant.decoding.suppress))
-    skip = frozenset.intersection(*(variant.decoding.suppress for variant in asked))
-    tiles = sum(job.tiling.count(size) for size in job.scenes.sizes)
+    header["overwrite"] = overwrite
     began = perf_counter()
-    with (
-        stoppable(),
-        bounded_cache(),
-        _sink(job, overwrite) as sink,
-        TiledRun(ensemble, job.tiling, skip, batch_size, outcome.workers) as tiler,
-        progress(tiles) as advance,
-    ):
-        _predict(job, tiler, asked, sink, outcome, advance)
+    with stoppable(), DurableScenes(output, ensemble, variants, sizes, header, base.resume) as work:
+        before = work.done
+        if before:
+            console.say(f"resuming behind {before:,} of {header['tiles']:,} tiles")
+        try:
+            _predict(job, work, variants, batch_size, outcome)
+        except (KeyboardInterrupt, SystemExit):
+            work.keep()
+            if work.done:
+                console.say(work.kept())
+            raise
+        work.finish(output)
     outcome.seconds = perf_counter() - began
-    count = len(job.scenes.ids)
-    told = "1 mask" if count == 1 else f"{count:,} masks"
-    console.say(
-        f"wrote {output}: {told} from {tiles:,} tiles in {outcome.seconds:.1f} s, "
-        f"{tiles / outcome.seconds:,.0f} tiles/s"
-    )
+    told = "1 mask" if len(sizes) == 1 else f"{len(sizes):,} masks"
+    earlier = f" ({before:,} of them by the run before)" if before else ""
+    new = header["tiles"] - before
+    rate = f", {new / outcome.seconds:,.0f} tiles/s" if new else ""
+    console.say(f"wrote {output}: {told} from {header['tiles']:,} tiles{earlier} in {outcome.seconds:.1f} s{rate}")
     return outcome
 
 
 @contextlib.contextmanager
-def _sink(job: TiledJob, overwrite: bool) -> Iterator[Sink]:
+def _sink(job: TiledJob) -> Iterator[Sink]:
     """Open the writer that fits the scenes and the output; leaving puts the masks in place."""
     ensemble, output, scenes = job.base.ensemble, job.base.output, job.scenes
     assert output is not None
-    tiling = {"tile": list(job.tiling.tile), "overlap": job.tiling.overlap, "stride": job.tiling.stride}
-    record = run_record(ensemble, images=len(scenes.ids), tiling=tiling)
+    more = {"tiling": job.tiling.record, "input_sha256": job.base.input_sha256}
+    record = run_record(ensemble, images=len(scenes.ids), **more)
     count, classes, form = len(scenes.ids), len(ensemble.classes), form_of(output)
     if not scenes.alone and form != FOLDER:
         assert form in WRITERS and scenes.size is not None
-        with open_writer(output, scenes.ids, scenes.size, classes, overwrite, record) as writer:
+        with open_writer(output, scenes.ids, scenes.size, classes, job.base.replace, record) as writer:
             yield WholeMasks(writer)
         return
     kind = SceneFolder if form == FOLDER else OneStore if form == ".zarr" else OneFile
@@ -202,19 +220,37 @@ def _sink(job: TiledJob, overwrite: bool) -> Iterator[Sink]:
 
 
 def _predict(
-    job: TiledJob,
-    tiler: TiledRun,
-    asked: Sequence[Variant],
-    sink: Sink,
-    outcome: Outcome,
-    advance: Callable[[int], object],
+    job: TiledJob, work: DurableScenes, variants: Sequence[Variant], batch_size: int, outcome: Outcome
 ) -> None:
+    """Predict what is left to do and write all masks; leaving puts them in their place."""
     ensemble = job.base.ensemble
+    # Without suppression first: decoding a suppressed variant overwrites what the specialists said.
+    asked = sorted(dict.fromkeys([ensemble.variant, *variants]), key=lambda variant: bool(variant.decoding.suppress))
+    skip = frozenset.intersection(*(variant.decoding.suppress for variant in asked))
+    tiles = sum(map(job.tiling.count, job.scenes.sizes))
     truths = job.truths.each() if job.truths is not None else None
-    for scene in job.scenes.each():
-        mask = SceneMask(ensemble, scene, next(truths) if truths is not None else None, sink, outcome)
-        for part in tiler.blended(scene, advance):
-            mask.add(part, asked)
-        mask.end()
-    outcome.member_seconds = tiler.member_seconds
+    with (
+        bounded_cache(),
+        _sink(job) as sink,
+        TiledRun(ensemble, job.tiling, skip, batch_size, outcome.workers) as tiler,
+        progress(tiles, work.done) as advance,
+    ):
+        for index, scene in enumerate(job.scenes.each()):
+            mask = SceneMask(ensemble, scene, next(truths) if truths is not None else None, sink, outcome)
+            for strip in work.strips(index):
+                mask.take(strip)
+            rows, columns = job.tiling.axes(scene.size)
+            done = work.rows_done(index)
+            if done < len(rows.starts):
+                for part in tiler.blended(scene, advance, done):
+                    work.add(mask.add(part, asked))
+                    if part.done is not None:
+                        work.finish_row(index, part.done, len(columns.starts), tiler.member_seconds)
+            else:
+                outcome.resumed += 1
+            mask.end()
+        work.placing()
+    outcome.member_seconds = [a + b for a, b in zip(work.member_seconds, tiler.member_seconds, strict=True)]
     outcome.member_runs = [outcome.images] * len(ensemble.members)
+    told = dict.fromkeys([*variants, ensemble.variant])
+    outcome.scores = {variant: outcome.scores[variant] for variant in told if variant in outcome.scores}

@@ -12,6 +12,7 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +108,11 @@ class Tiling:
     def told(self) -> str:
         """Return ``HEIGHTxWIDTH``."""
         return told_size(self.tile)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Return it as plain JSON types."""
+        return {"tile": list(self.tile), "overlap": self.overlap, "stride": self.stride}
 
     def axes(self, size: tuple[int, int]) -> tuple[Axis, Axis]:
         """Return the tiles along the rows and along the columns of a scene of (height, width)."""

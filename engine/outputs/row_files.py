@@ -18,6 +18,8 @@ from engine.palette import colours
 from engine.sources.georeference import Georeference, quiet
 
 TIFF_BLOCK = 256
+# Forms without blocks of their own are written some rows at a time.
+STREAM_BYTES = 1 << 18
 
 
 class RowFile(ABC):
@@ -40,16 +42,18 @@ class RowFile(ABC):
         self._path, self._size, self._classes = path, size, classes
         self._held = np.empty((0, size[1]), np.uint8)
         self._placed = 0
-        self._block = 1
+        self._block = max(1, STREAM_BYTES // size[1])
         self._open(georeference)
 
     def write(self, labels: NDArray[np.uint8]) -> None:
         """Append uint8 (rows, width) labels."""
         self._held = np.concatenate([self._held, labels]) if len(self._held) else labels
         whole = len(self._held) // self._block * self._block
+        # Block by block: how many rows come at a time never shows in the file.
+        for start in range(0, whole, self._block):
+            self._put(self._placed, self._held[start : start + self._block])
+            self._placed += self._block
         if whole:
-            self._put(self._placed, self._held[:whole])
-            self._placed += whole
             self._held = self._held[whole:].copy()
 
     def close(self) -> None:

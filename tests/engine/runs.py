@@ -24,13 +24,15 @@ COUNT = 40
 class Dying:
     """Lets each member's session fail for good from the n-th call on."""
 
+    prefix = "maskfuse_"
+
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls, self.die_at, self.times = 0, 1 << 30, 1 << 30
         whole = Member.run
 
         def run(member: Member, *arguments: object, **named: object) -> None:
             # What is tried out before the run does not count.
-            self.calls += threading.current_thread().name.startswith("maskfuse_")
+            self.calls += threading.current_thread().name.startswith(self.prefix)
             if self.die_at <= self.calls < self.die_at + self.times:
                 raise ModelError(f"{member.path} fails: the device was lost")
             whole(member, *arguments, **named)  # type: ignore[arg-type]

@@ -274,7 +274,6 @@ WRONG = [
     (["--overlap", "0.5"], "--overlap without --tile"),
     (["--tile", "16x32", "--early-exit"], "leave out --early-exit or --tile"),
     (["--tile", "16x32", "--preview", "p.png"], "leave out --preview or --tile"),
-    (["--tile", "16x32", "--resume"], "leave out --resume or --tile"),
     (["--tile", "16x32", "-o", "m.csv"], r"cannot write \.csv .*allowed are \.png, \.tif"),
     (["--tile", "16x32", "-o", "m"], "cannot write a folder"),
     (["--tile", "16x32", "-i", "none.png"], "no such file or folder"),

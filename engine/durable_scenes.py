@@ -1,0 +1,181 @@
+"""Runs over scenes that survive: finished rows of masks lie in shards, and ``--resume`` goes on at the scene and row.
+
+What is kept are the labels as they were decoded, before small regions are given to what surrounds them: that needs the
+whole mask, and is done again. A shard ends where a row of tiles does, so that each strip of a scene is fused in the
+same parts as in an undisturbed run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import OutputError
+from engine.keeping import Keeping
+from engine.pipeline import Ensemble
+from engine.prediction import Variant
+from engine.scene_mask import Strip
+from engine.shards import MOST_BYTES, READ_BYTES, shard_path
+
+# A shard is full at so many tiles, or as engine.shards has it.
+MOST_TILES = 4096
+MOST_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Rows of one scene in one shard.
+
+    Attributes:
+        shard: number of the shard.
+        offset: where its labels begin there, in bytes.
+        told: what the journal says of it.
+    """
+
+    shard: int
+    offset: int
+    told: Mapping[str, Any]
+
+
+class DurableScenes(Keeping):
+    """One run on one output: records finished rows of tiles, and reads them back.
+
+    Attributes:
+        member_seconds: time inside each member's nets before this run began.
+    """
+
+    noun = "tiles"
+
+    def __init__(
+        self,
+        goal: Path,
+        ensemble: Ensemble,
+        variants: Sequence[Variant],
+        sizes: Sequence[tuple[int, int]],
+        header: Mapping[str, Any],
+        resume: bool,
+    ) -> None:
+        """Take the lock on the output and find out what is finished.
+
+        Args:
+            goal: the output.
+            ensemble: what predicts.
+            variants: what is scored beside the ensemble's own.
+            sizes: (height, width) of the scenes.
+            header: what is run, see :func:`engine.resume.scenes_header`.
+            resume: go on with what a run that was cut off has left.
+
+        Raises:
+            OutputError: see :class:`engine.keeping.Keeping`.
+            PlanError: what was left is of another run.
+        """
+        self._variants = list(dict.fromkeys((ensemble.variant, *variants)))
+        self._sizes, self._classes = sizes, len(ensemble.classes)
+        self._pieces: dict[int, list[_Piece]] = {}
+        self.member_seconds = [0.0] * len(ensemble.members)
+        self._seen = list(self.member_seconds)
+        super().__init__(goal, header, resume)
+
+    def _bytes(self, entry: Mapping[str, Any]) -> int:
+        return sum(piece["rows"] * self._sizes[piece["scene"]][1] for piece in entry["pieces"])
+
+    def _adopt(self, entry: Mapping[str, Any], number: int) -> None:
+        offset = 0
+        for told in entry["pieces"]:
+            self._pieces.setdefault(told["scene"], []).append(_Piece(number, offset, told))
+            offset += told["rows"] * self._sizes[told["scene"]][1]
+        before = self.member_seconds
+        self.member_seconds = [a + b for a, b in zip(before, entry["member_seconds"], strict=True)]
+
+    def _begin(self) -> None:
+        self._part: list[dict[str, Any]] = []
+        self._tiles = 0
+        self._waiting: list[Strip] = []
+
+    def _entry(self) -> dict[str, Any]:
+        seconds = [now - before for now, before in zip(self._now, self._seen, strict=True)]
+        self._seen = self._now
+        return {"tiles": self._tiles, "pieces": self._part, "member_seconds": seconds}
+
+    def rows_done(self, scene: int) -> int:
+        """Return how many rows of tiles of a scene lie in sealed shards."""
+        return int(self._pieces[scene][-1].told["done"]) if scene in self._pieces else 0
+
+    def add(self, strip: Strip) -> None:
+        """Take decoded rows; they are kept once their row of tiles is finished."""
+        self._waiting.append(strip)
+
+    def finish_row(self, scene: int, done: int, tiles: int, member_seconds: Sequence[float]) -> None:
+        """Keep the rows that were added: a row of tiles is finished.
+
+        Args:
+            scene: index of the scene.
+            done: rows of tiles of it that are finished now.
+            tiles: how many tiles this one has.
+            member_seconds: time inside each member's nets so far.
+
+        Raises:
+            OutputError: the disk refuses.
+        """
+        strips, self._waiting = self._waiting, []
+        for strip in strips:
+            shard = self._write(strip.labels)
+            told = self._piece(scene)
+            told["rows"] += len(strip.labels)
+            told["ties"] += strip.ties
+            for index, variant in enumerate(self._variants):
+                if variant in strip.seconds:
+                    told["seconds"][index] += strip.seconds[variant]
+                if variant in strip.confusion:
+                    old = np.array(told["confusion"][index] or 0)
+                    told["confusion"][index] = (old + strip.confusion[variant]).tolist()
+            told["done"] = done
+        self._tiles += tiles
+        self._now = list(member_seconds)
+        full = shard.bytes >= MOST_BYTES or self._tiles >= MOST_TILES
+        if full or monotonic() - self._since > MOST_SECONDS:
+            self.seal()
+
+    def _piece(self, scene: int) -> dict[str, Any]:
+        if not self._part or self._part[-1]["scene"] != scene:
+            count = len(self._variants)
+            empty = {"rows": 0, "ties": 0, "done": 0, "seconds": [0.0] * count, "confusion": [None] * count}
+            self._part.append({"scene": scene, **empty})
+        return self._part[-1]
+
+    def strips(self, scene: int) -> Iterator[Strip]:
+        """Yield the rows of a scene that lie in sealed shards, from top to bottom, as they were added.
+
+        Raises:
+            OutputError: a shard cannot be read.
+        """
+        start, width = 0, self._sizes[scene][1]
+        step = max(1, READ_BYTES // width)
+        for piece in self._pieces.get(scene, []):
+            # Once a piece: what was counted over all its rows.
+            seconds = dict(zip(self._variants, piece.told["seconds"], strict=True))
+            held = zip(self._variants, piece.told["confusion"], strict=True)
+            confusion = {variant: np.array(found, np.int64) for variant, found in held if found is not None}
+            ties = int(piece.told["ties"])
+            for first in range(0, piece.told["rows"], step):
+                count = min(step, piece.told["rows"] - first)
+                labels = self._read(piece.shard, piece.offset + first * width, count * width).reshape(count, width)
+                yield Strip(start, labels, ties, confusion, seconds)
+                start, ties, confusion, seconds = start + count, 0, {}, {}
+
+    def _read(self, number: int, offset: int, count: int) -> NDArray[np.uint8]:
+        try:
+            with shard_path(self.folder, number).open("rb") as stream:
+                stream.seek(offset)
+                data = stream.read(count)
+        except OSError as error:
+            raise OutputError(f"cannot read {self.folder} ({error.strerror or error}): check the disk") from None
+        if len(data) != count:
+            raise OutputError(f"cannot read {self.folder} (a shard that was whole ends early): check the disk")
+        return np.frombuffer(data, np.uint8)

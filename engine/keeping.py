@@ -1,0 +1,230 @@
+"""What runs that survive share: a folder beside the output with a lock, a journal and shards of finished labels.
+
+Beside ``masks.csv`` the folder ``.masks.csv.run`` holds, while the run lasts:
+
+- ``lock``: held by the one process that works on this output;
+- ``journal``: a first entry that says what is run (plan, members, input, by hash), then an entry a finished shard;
+- ``00000000.labels`` and so on: finished labels, in order.
+
+A shard is on disk before its entry is, so whatever the journal names is whole. The folder goes when the output is in
+its place and on disk.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.atomic import clear_left_over, sync_output
+from engine.errors import EngineError, OutputError
+from engine.journal import Journal, read_journal, sync_folder
+from engine.locks import NAME, Lock
+from engine.resume import JOURNAL, LeftOver, check_same_run, consumed, described, run_folder
+from engine.shards import Shard, is_whole, shard_path
+
+
+class Keeping(ABC):
+    """One run on one output: seals what is finished, and finds it again.
+
+    Use it as a context manager. An error or an interruption seals what is finished and keeps it, once a first shard is
+    full; before that nothing is left.
+
+    Attributes:
+        goal: the output.
+        folder: where the shards lie.
+        noun: what is counted.
+    """
+
+    noun = "images"
+
+    def __init__(self, goal: Path, header: Mapping[str, Any], resume: bool) -> None:
+        """Take the lock on the output and find out what is finished.
+
+        Args:
+            goal: the output.
+            header: what is run, see :func:`engine.resume.run_header`.
+            resume: go on with what a run that was cut off has left.
+
+        Raises:
+            OutputError: another run works on this output, one that was cut off has left something and ``resume`` is not
+                set, or the disk refuses.
+            PlanError: what was left is of another run.
+        """
+        self.goal, self.folder = goal, run_folder(goal)
+        self._shards: list[dict[str, Any]] = []
+        self._shard: Shard | None = None
+        try:
+            self._lock = Lock(self.folder)
+            entries: list[dict[str, Any]] = []
+            try:
+                entries, ends = read_journal(self.folder / JOURNAL)
+                self._open(entries, ends, header, resume)
+            except BaseException:
+                if not entries:
+                    self._empty()
+                self._lock.close(remove=not entries)
+                raise
+        except OSError as error:
+            raise self._refused(error) from None
+        self._since = monotonic()
+        self._begin()
+
+    @abstractmethod
+    def _bytes(self, entry: Mapping[str, Any]) -> int:
+        """Return how large the shard of a journal entry is."""
+
+    @abstractmethod
+    def _adopt(self, entry: Mapping[str, Any], number: int) -> None:
+        """Count what a shard holds as finished."""
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Begin to count for the next shard."""
+
+    @abstractmethod
+    def _entry(self) -> dict[str, Any]:
+        """Return what the journal says of the shard that is being sealed."""
+
+    def _open(self, entries: list[dict[str, Any]], ends: list[int], header: Mapping[str, Any], resume: bool) -> None:
+        left: LeftOver | None = described(self.goal, entries)
+        if left is not None:
+            if not resume:
+                raise left.refusal()
+            check_same_run(self.goal, left.header, header)
+        size = self._take_over(entries, ends)
+        clear_left_over(self.goal, "partial")
+        self._journal = Journal(self.folder / JOURNAL, size)
+        if left is None:
+            self._journal.append(header)
+            sync_folder(self.folder)
+
+    def _take_over(self, entries: list[dict[str, Any]], ends: list[int]) -> int:
+        """Keep the shards that are whole, up to the first that is not; return the bytes of the journal to keep."""
+        size = ends[0] if ends else 0
+        for entry, end in zip(entries[1:], ends[1:], strict=True):
+            if "shard" in entry:
+                number = len(self._shards)
+                if not is_whole(shard_path(self.folder, number), self._bytes(entry), entry["shard"]):
+                    break
+                self._shards.append(entry)
+                self._adopt(entry, number)
+            size = end
+        keep = {JOURNAL, NAME, *(shard_path(self.folder, number).name for number in range(len(self._shards)))}
+        for path in self.folder.iterdir():
+            if path.name not in keep:
+                path.unlink()
+        return size
+
+    @property
+    def done(self) -> int:
+        """Return how many images (or tiles) lie in sealed shards, those that were skipped among them."""
+        return sum(map(consumed, self._shards))
+
+    def _write(self, labels: NDArray[np.uint8]) -> Shard:
+        """Append labels to the shard that is being filled, and return it."""
+        try:
+            if self._shard is None:
+                self._shard = Shard(shard_path(self.folder, len(self._shards)))
+            self._shard.write(labels)
+        except OSError as error:
+            raise self._refused(error) from None
+        return self._shard
+
+    def seal(self) -> None:
+        """Bring what was recorded to disk, whole.
+
+        Raises:
+            OutputError: the disk refuses.
+        """
+        if self._shard is None:
+            return
+        try:
+            entry = {"shard": self._shard.seal(), **self._entry()}
+            sync_folder(self.folder)
+            self._journal.append(entry)
+        except OSError as error:
+            # It may be closed by now: nobody is to try again.
+            self._drop()
+            raise self._refused(error) from None
+        self._shards.append(entry)
+        self._shard, self._since = None, monotonic()
+        self._begin()
+
+    def placing(self) -> None:
+        """Note that the output is about to appear in its place, for a kill between that and :meth:`finish`."""
+        try:
+            self.seal()
+            self._journal.append({"placing": True})
+        except OSError as error:
+            raise self._refused(error) from None
+
+    def finish(self, goal: Path) -> None:
+        """Remove the shards: the output is in its place; it is brought to disk first.
+
+        Args:
+            goal: where the output is; another name than was asked for when images are missing in it.
+
+        Raises:
+            OutputError: the disk refuses.
+        """
+        try:
+            sync_output(goal)
+            clear_left_over(goal, "replaced")
+            self._journal.close()
+            self._empty()
+            self._lock.close(remove=True)
+        except OSError as error:
+            raise self._refused(error) from None
+
+    def __enter__(self) -> Self:
+        """Return the run."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Keep what is finished once a first shard is full, else leave nothing; a word about it goes to the error."""
+        self.keep()
+        self._journal.close()
+        if error is None or self._shards:
+            self._lock.close()
+        else:
+            self._empty()
+            self._lock.close(remove=True)
+        if self._shards and isinstance(error, EngineError):
+            error.args = (f"{error}; {self.kept()}",)
+
+    def keep(self) -> None:
+        """Seal what is finished, once a first shard is full; what cannot be sealed is dropped."""
+        try:
+            if self._shards:
+                self.seal()
+        except EngineError:
+            pass  # the disk that refused may be the very error; what was sealed before stays
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._shard is not None:
+            self._shard.drop()
+            self._shard = None
+
+    def kept(self) -> str:
+        """Say what is kept of a run that does not finish."""
+        return f"{self.done:,} {self.noun} are kept in {self.folder}: go on with --resume"
+
+    def _empty(self) -> None:
+        """Remove all but the lock; the journal goes last, so that a kill leaves something that says what it is."""
+        for path in self.folder.iterdir():
+            if path.name not in (JOURNAL, NAME):
+                path.unlink()
+        (self.folder / JOURNAL).unlink(missing_ok=True)
+
+    def _refused(self, error: OSError) -> OutputError:
+        return OutputError(f"cannot write {self.goal} ({error.strerror or error}): choose another place or make space")

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "docs"
 PROGRAMS = ("engine", "exporters", "trainers")
 # Wide enough for the longest names of options, narrow enough for a page.
-HELP_WIDTH = 96
+HELP_WIDTH = 84
 LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
 COMPLETION = """## Completion in your shell
 
@@ -68,7 +68,7 @@ def gather(target: Path) -> None:
     for path in sorted((ROOT / "docs").glob("*")):
         if path.suffix == ".md":
             (target / path.name).write_text(turned(path.read_text("utf-8"), path), "utf-8")
-        elif path.suffix in (".png", ".svg"):
+        elif path.suffix in (".png", ".css"):
             shutil.copy(path, target / path.name)
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.md")):
         (target / "tables" / path.name).write_text(turned(path.read_text("utf-8"), path), "utf-8")
@@ -76,6 +76,17 @@ def gather(target: Path) -> None:
         path = ROOT / f"{name}.md"
         (target / f"{name.lower()}.md").write_text(turned(path.read_text("utf-8"), path), "utf-8")
     (target / "commands.md").write_text(commands(), "utf-8")
+
+
+def plain_sources(target: Path) -> Path:
+    """Copy the packages' modules for the reference, their docstrings without the roles that Markdown does not know."""
+    shutil.rmtree(target, ignore_errors=True)
+    for program in PROGRAMS:
+        for path in sorted((ROOT / program).rglob("*.py")):
+            copy = target / path.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_text(re.sub(r":(?:mod|func|class|meth|data|attr):(?=`)", "", path.read_text("utf-8")), "utf-8")
+    return target
 
 
 def place(path: Path) -> str | None:
@@ -158,7 +169,7 @@ def write_config(pages: Path, target: Path) -> Path:
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))
     config |= {"docs_dir": pages.name, "site_dir": "site", "nav": kept(config["nav"], pages)}
     handlers = next(plugin["mkdocstrings"] for plugin in config["plugins"] if "mkdocstrings" in plugin)["handlers"]
-    handlers["python"]["paths"] = [str(ROOT)]
+    handlers["python"]["paths"] = [str(plain_sources(target.parent / "sources"))]
     shown = set(re.findall(r"[\w/-]+\.md", yaml.safe_dump(config["nav"])))
     lost = sorted({path.relative_to(pages).as_posix() for path in pages.rglob("*.md")} - shown)
     if lost:

@@ -10,7 +10,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.sources.mapped import rows_in_turn
+from engine.sources.remote import RemoteFile
 
 # What a row-by-row reader may hold at once, far above any batch of tiles.
 MOST_ROW_BYTES = 2**31
@@ -37,14 +37,14 @@ class ArrayFile:
     """One array inside a .npy or .npz file, not read yet.
 
     Attributes:
-        path: the file.
+        path: the file, of this machine or behind a URL.
         key: name of the array inside an .npz; empty for .npy.
         shape: (rows, ...).
         dtype: type of the elements; only bool, whole numbers and floats can be read.
         fortran_order: whether the elements lie column-major.
     """
 
-    path: Path
+    path: Path | RemoteFile
     key: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -66,30 +66,76 @@ class ArrayFile:
         Raises:
             InputError: the data ends early or is damaged.
         """
-        if self.fortran_order or not self.key:
-            yield from rows_in_turn(self._whole(), size)
+        if self.fortran_order:
+            whole = self._whole()
+            for start in range(0, self.shape[0], size):
+                yield self._still_whole(whole)[start : start + size].copy()
             return
-        row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
-        with _reading(self.label), zipfile.ZipFile(self.path) as archive, archive.open(self.key + ".npy") as stream:
-            _read_header(stream, self.label)
+        with self._opened() as stream:
             for start in range(0, self.shape[0], size):
                 count = min(size, self.shape[0] - start)
-                data = stream.read(count * row_bytes)
-                if len(data) != count * row_bytes:
-                    raise InputError(f"{self.label} ends after {start} of {self.shape[0]} rows: copy the file again")
-                yield np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
+                yield self._read(stream, (count, *self.shape[1:]), f"after {start} of {self.shape[0]} rows")
 
     def rows(self, start: int, stop: int) -> NDArray[Any]:
-        """Return some rows of a .npy file; nothing else of it is read.
+        """Return some rows of a .npy file; see :meth:`__getitem__`."""
+        return self[start:stop]
+
+    def __getitem__(self, where: int | slice | tuple[int | slice, ...]) -> NDArray[Any]:
+        """Return a part of a .npy file; nothing else of it is read.
+
+        It is read and not mapped: what becomes of the file meanwhile (cut off, or on a disk that fails) would end the
+        process where a mapped page is touched.
+
+        Args:
+            where: numbers and slices of step 1 along the first axes.
 
         Raises:
-            InputError: the data is damaged.
+            InputError: the data ends early or is damaged.
         """
-        return self._whole()[start:stop]
+        parts = where if isinstance(where, tuple) else (where,)
+        if self.fortran_order:
+            return self._still_whole(self._whole())[parts].copy()
+        with self._opened() as stream:
+            return self._part(stream, stream.tell(), parts, self.shape)
+
+    def _part(
+        self, stream: IO[bytes], offset: int, where: tuple[int | slice, ...], shape: tuple[int, ...]
+    ) -> NDArray[Any]:
+        """Read what ``where`` picks of an array of this shape that lies at this offset."""
+        step = self.dtype.itemsize * math.prod(shape[1:])
+        if where and isinstance(where[0], int):
+            return self._part(stream, offset + where[0] * step, where[1:], shape[1:])
+        start, stop, _ = where[0].indices(shape[0]) if where else (0, shape[0], 1)  # type: ignore[union-attr]
+        if any(part != slice(None) for part in where[1:]):
+            found = [self._part(stream, offset + index * step, where[1:], shape[1:]) for index in range(start, stop)]
+            return np.stack(found)
+        stream.seek(offset + start * step)
+        return self._read(stream, (stop - start, *shape[1:]), "early")
+
+    def _read(self, stream: IO[bytes], shape: tuple[int, ...], where: str) -> NDArray[Any]:
+        """Read an array from where the stream stands; ``where`` says where the data ends if it does."""
+        wanted = self.dtype.itemsize * math.prod(shape)
+        data = stream.read(wanted)
+        if len(data) != wanted:
+            raise InputError(f"{self.label} ends {where}: copy the file again")
+        return np.frombuffer(data, self.dtype).reshape(shape)
+
+    @contextmanager
+    def _opened(self) -> Iterator[IO[bytes]]:
+        """Open the elements, which must lie row by row."""
+        with _reading(self.label), ExitStack() as stack:
+            if self.key:
+                archive = stack.enter_context(_archive(self.path))
+                stream = stack.enter_context(archive.open(self.key + ".npy"))
+            else:
+                stream = stack.enter_context(self.path.open("rb"))
+            _read_header(stream, self.label)
+            yield stream
 
     def _whole(self) -> NDArray[Any]:
+        """Return an array that lies column by column: mapped, or of an archive in memory."""
         with _reading(self.label):
-            if not self.key:
+            if isinstance(self.path, Path) and not self.key:
                 return np.load(self.path, mmap_mode="r", allow_pickle=False)
             declared = math.prod(self.shape) * self.dtype.itemsize
             if declared > memory_bound():
@@ -97,8 +143,17 @@ class ArrayFile:
                     f"{self.label} lies column by column and needs {declared} bytes of memory at once: "
                     "save it row by row (order C)"
                 )
-            with np.load(self.path, allow_pickle=False) as archive:
+            with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 return np.asarray(archive[self.key])
+
+    def _still_whole(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return a mapped array; a page behind the end of a file that was cut off meanwhile ends the process."""
+        if isinstance(array, np.memmap):
+            with _reading(self.label):
+                stored = self.path.stat().st_size - array.offset
+            if stored < array.nbytes:
+                raise InputError(f"{self.label} was cut off while it was read: copy the file again")
+        return array
 
 
 @contextmanager
@@ -107,10 +162,17 @@ def _reading(label: str) -> Iterator[None]:
     try:
         yield
     except (*_DAMAGE, RuntimeError, ValueError, OSError) as error:
-        raise InputError(f"cannot read {label} ({error}): it is damaged or incomplete, copy it again") from None
+        told = str(error) or type(error).__name__
+        raise InputError(f"cannot read {label} ({told}): it is damaged or incomplete, copy it again") from None
 
 
-def array_files(path: Path) -> dict[str, ArrayFile]:
+@contextmanager
+def _archive(path: Path | RemoteFile) -> Iterator[zipfile.ZipFile]:
+    with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        yield archive
+
+
+def array_files(path: Path | RemoteFile) -> dict[str, ArrayFile]:
     """List the arrays of a .npy (key ``""``) or .npz file from their headers alone.
 
     Raises:
@@ -125,7 +187,7 @@ def array_files(path: Path) -> dict[str, ArrayFile]:
                 stored = path.stat().st_size - stream.tell()
             return {"": _checked(ArrayFile(path, "", shape, dtype, fortran), stored)}
         found = {}
-        with zipfile.ZipFile(path) as archive:
+        with _archive(path) as archive:
             _check_members(path, archive.infolist())
             for info in archive.infolist():
                 if info.filename.endswith(".npy"):
@@ -145,7 +207,7 @@ def memory_bound() -> int:
         return 2**32
 
 
-def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
+def _check_members(path: Path | RemoteFile, members: list[zipfile.ZipInfo]) -> None:
     """Refuse an archive whose directory cannot be true, or names what no array is called.
 
     Raises:

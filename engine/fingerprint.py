@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import InputError
-from engine.images import split_key
+from engine.sources.names import is_url, split_key, split_url
+from engine.sources.remote import fingerprint_of
 
 # Up to so many bytes everything is hashed; above, names, sizes and blocks spread evenly over the data.
 WHOLE = 1 << 28
@@ -22,14 +23,17 @@ def fingerprint(spec: str) -> str:
     """Return the SHA-256, hexadecimal, of what an input holds.
 
     Files and folders of up to 256 MiB are hashed whole. Of an archive (.npz) the CRC-32 of every array counts, which
-    the archive itself stores. Of larger data the names, the sizes and 64 blocks of 1 MiB count.
+    the archive itself stores. Of larger data the names, the sizes and 64 blocks of 1 MiB count. Of a
+    URL sizes and checksums (ETag, MD5, CRC-32C) count as the file system tells them, else the time of the last change.
 
     Args:
-        spec: ``file``, ``file.npz:key`` or a folder, as :func:`engine.images.open_source` takes them.
+        spec: ``file``, ``file.npz:key``, a folder or a URL, as :func:`engine.images.open_source` takes them.
 
     Raises:
         InputError: it cannot be read.
     """
+    if is_url(spec):
+        return fingerprint_of(*split_url(spec))
     path, key = split_key(spec)
     digest = hashlib.sha256(f"{key}\0".encode("utf-8", "surrogateescape"))
     try:

@@ -1,4 +1,4 @@
-"""Images and labels from .npz, .npy, Zarr or a folder, in batches with ids; never the whole set in memory.
+"""Images and labels from .npz, .npy, Zarr, Parquet or a folder, in batches with ids; never the whole set in memory.
 
 One class serves both: an image is (height, width, channels), a label map is (height, width, 1).
 """
@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from engine.arrays import ArrayFile, array_files, require_numbers
 from engine.errors import InputError
 from engine.sources.layout import Layout, Role, layout_of
+from engine.sources.names import is_url
+from engine.sources.names import split_key as split_key
 from engine.sources.pictures import SUFFIXES as PICTURES
-from engine.sources.pictures import Bad, decode, picture_files
+from engine.sources.pictures import AnyFile, Bad, decode, picture_files
 from engine.sources.pictures import read_batches as read_pictures
 from engine.sources.row_numbers import RowNumbers
+from engine.sources.tables import tables_of
 
 # Keys that are found by themselves, in this order; the first two are those of the Mars terrain task.
 KEYS: dict[Role, tuple[str, ...]] = {
@@ -26,8 +29,6 @@ KEYS: dict[Role, tuple[str, ...]] = {
     "labels": ("labels", "masks", "training_set"),
 }
 PAIRED_KEY = "training_set"
-# A key stands behind the name of these files.
-KEYED = (".npz:", ".zarr:")
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,11 @@ class Source:
 
 
 def open_source(spec: str | Path, role: Role = "images", bad: Bad | None = None) -> Source:
-    """Open ``file.npz``, ``file.npz:key``, ``file.npy``, ``store.zarr[:key]`` or a folder of images.
+    """Open ``file.npz``, ``file.npz:key``, ``file.npy``, ``store.zarr[:key]``, ``file.parquet[:column]`` or a folder.
 
     Args:
-        spec: the file or folder, with the key of an .npz or a Zarr group after a colon.
+        spec: the file, folder or URL, with the key of an .npz or a Zarr group, or a column, after a colon. A folder
+            holds pictures or Parquet files.
         role: whether images or label maps are wanted; decides the key and, for the task's file, the plane. A label map
             may also be one picture, a set of one.
         bad: told the id of each picture that cannot be read, and why; zeros come in its place. None makes it an error.
@@ -102,11 +104,19 @@ def open_source(spec: str | Path, role: Role = "images", bad: Bad | None = None)
     """
     from engine.sources.zarr_store import looks_like_zarr
 
+    if is_url(str(spec)):
+        from engine.sources.urls import open_url
+
+        return open_url(str(spec), role, bad)
     path, key = split_key(str(spec))
     if looks_like_zarr(path):
-        return _zarr_source(path, key, role)
+        return zarr_source(path, key, role)
+    if path.exists() and (tables := tables_of(path)):
+        from engine.sources.parquet import open_parquet
+
+        return open_parquet(tables, key, role, str(path), bad)
     if path.is_dir():
-        return _pictures_source(str(path), picture_files(path), role, bad)
+        return pictures_source(str(path), picture_files(path), role, bad)
     suffix = path.suffix.lower()
     if not path.exists():
         raise InputError(f"no such file or folder: {path}")
@@ -115,20 +125,29 @@ def open_source(spec: str | Path, role: Role = "images", bad: Bad | None = None)
             raise InputError(
                 f"{path} is one picture: add --tile HEIGHTxWIDTH to cut it into tiles, as in --tile 64x128"
             )
-        return _pictures_source(str(path), [path], role)
+        return pictures_source(str(path), [path], role)
     if suffix not in (".npz", ".npy"):
-        raise InputError(f"{path}: cannot read {suffix or 'a file without suffix'}; give .npz, .npy, .zarr or a folder")
-    array = open_array(path, key, role)
-    layout = layout_of(array.shape, role, array.label, paired=array.key == PAIRED_KEY)
+        known = ".npz, .npy, .zarr, .parquet"
+        raise InputError(f"{path}: cannot read {suffix or 'a file without suffix'}; give {known} or a folder")
+    return array_source(path, key, role)
+
+
+def array_source(path: AnyFile, key: str, role: Role) -> Source:
+    """Open a .npy or .npz file; arguments and errors as of :func:`open_array`."""
+    from engine.sources.remote_rows import RemoteArray
+
+    head = open_array(path, key, role)
+    array = head if isinstance(path, Path) else RemoteArray(head, path)
+    layout = layout_of(head.shape, role, head.label, paired=head.key == PAIRED_KEY)
 
     def read(count: int) -> Iterator[NDArray[Any]]:
         return map(layout.arrange, array.chunks(count))
 
-    at = None if array.key else lambda start, stop: layout.arrange(array.rows(start, stop))
-    return _source(array.label, array.shape[0], layout, read, at)
+    at = None if head.key else lambda start, stop: layout.arrange(array[start:stop])
+    return _source(head.label, head.shape[0], layout, read, at)
 
 
-def open_array(path: Path, key: str, role: Role) -> ArrayFile:
+def open_array(path: AnyFile, key: str, role: Role) -> ArrayFile:
     """Find the array of a .npy or .npz file that holds images or label maps.
 
     Raises:
@@ -157,17 +176,7 @@ def from_array(array: NDArray[Any], role: Role = "images", name: str = "array") 
     return _source(name, len(array), layout, read, lambda start, stop: layout.arrange(array[start:stop]))
 
 
-def split_key(spec: str) -> tuple[Path, str]:
-    """Return the path and the key of ``file.npz:key`` or ``store.zarr:key``; the key is empty where none is given."""
-    # The whole text first: a folder or file may have a colon in its name, and Windows drives do.
-    mark = max(KEYED, key=spec.rfind)
-    if Path(spec).exists() or mark not in spec:
-        return Path(spec), ""
-    path, _, key = spec.rpartition(mark)
-    return Path(path + mark[:-1]), key
-
-
-def _pick(path: Path, found: dict[str, ArrayFile], key: str, role: Role) -> ArrayFile:
+def _pick(path: AnyFile, found: dict[str, ArrayFile], key: str, role: Role) -> ArrayFile:
     listed = ", ".join(f"{name} {array.shape}" for name, array in found.items()) or "none"
     if key:
         if key not in found:
@@ -182,7 +191,8 @@ def _pick(path: Path, found: dict[str, ArrayFile], key: str, role: Role) -> Arra
     raise InputError(f"{path}: which array holds the {role}? Say {path}:KEY; there are: {listed}")
 
 
-def _zarr_source(path: Path, key: str, role: Role) -> Source:
+def zarr_source(path: AnyFile, key: str, role: Role) -> Source:
+    """Open an array of a Zarr store; errors as of :func:`engine.sources.zarr_store.open_array`."""
     from engine.sources.zarr_store import open_array as open_zarr
     from engine.sources.zarr_store import read_batches, read_part
 
@@ -210,7 +220,12 @@ def _source(
     return Source(name, RowNumbers(range(count)), layout.size, layout.channels, read, at=at)
 
 
-def _pictures_source(name: str, files: Sequence[Path], role: Role, bad: Bad | None = None) -> Source:
+def pictures_source(name: str, files: Sequence[AnyFile], role: Role, bad: Bad | None = None) -> Source:
+    """Make a set of pictures; arguments as of :func:`engine.sources.pictures.read_batches`.
+
+    Raises:
+        InputError: the first cannot be read.
+    """
     first = _first_shape(files, role, bad is not None)
 
     def read(count: int) -> Iterator[NDArray[Any]]:
@@ -222,7 +237,7 @@ def _pictures_source(name: str, files: Sequence[Path], role: Role, bad: Bad | No
     return Source(name, [path.stem for path in files], (first[0], first[1]), first[2], read, named=True, at=at)
 
 
-def _first_shape(files: Sequence[Path], role: Role, lenient: bool) -> tuple[int, ...]:
+def _first_shape(files: Sequence[AnyFile], role: Role, lenient: bool) -> tuple[int, ...]:
     """Return the shape of the first picture; with ``lenient`` of the first that can be read."""
     for path in files[:-1]:
         try:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.images import Batch, Source, open_source, split_key
+from engine.sources.names import is_url, shown
 from engine.sources.pictures import SUFFIXES as PICTURES
 from engine.sources.scenes import open_scenes, whole_scenes
 from engine.sources.submission import open_submission
@@ -28,8 +29,10 @@ def open_labels(spec: str | Path) -> Source:
     """
     path = Path(spec)
     if path.suffix.lower() == ".csv":
+        if is_url(str(spec)):
+            raise InputError(f"{shown(str(spec))}: a submission is read from this machine alone, copy it here")
         return open_submission(path)
-    if split_key(str(spec))[0].suffix.lower() in ONE_MAP:
+    if not is_url(str(spec)) and split_key(str(spec))[0].suffix.lower() in ONE_MAP:
         scenes = open_scenes(spec, "labels")
         if scenes.alone:
             return whole_scenes(scenes)

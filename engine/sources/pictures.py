@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unicodedata import category
 
 import numpy as np
@@ -17,25 +18,39 @@ from numpy.typing import NDArray
 from engine.ahead import ahead
 from engine.errors import InputError
 from engine.sources.layout import Role
+from engine.sources.remote import RemoteFile
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp")
 # What these suffixes stand for. Pillow goes by the content, and would hand others to programs of the system (EPS).
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "PPM", "WEBP")
 # Decoders let go of the GIL; more of them would take the cores from the nets.
 DECODERS = 2
+# Behind a URL the answer is waited for, which costs no processor.
+FETCHERS = 16
 # Takes the id of a picture that cannot be read, and the reason.
 Bad = Callable[[str, object], None]
+AnyFile = Path | RemoteFile
+File = TypeVar("File", Path, RemoteFile)
 # Pictures decoded and not asked for yet, at least; a whole batch is always allowed.
 WAITING = 8
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """Return the pictures of a folder, sorted by name, or by number where all names are numbers.
+    """Return the pictures of a folder; order and errors as of :func:`pictures_among`."""
+    return pictures_among(sorted(folder.iterdir()), str(folder))
+
+
+def pictures_among(found: Sequence[File], folder: str) -> list[File]:
+    """Return the pictures among files, sorted by name, or by number where all names are numbers.
+
+    Args:
+        found: the files of a folder, sorted by name.
+        folder: what messages call the folder.
 
     Raises:
         InputError: there are none, two share a name, or a name holds a line break.
     """
-    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    files = [path for path in found if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not files:
         raise InputError(f"{folder} holds no images; read are {' '.join(SUFFIXES)}")
     stems = [path.stem for path in files]
@@ -53,7 +68,7 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def read_batches(
-    files: Sequence[Path], role: Role, first: tuple[int, ...], size: int, bad: Bad | None = None
+    files: Sequence[AnyFile], role: Role, first: tuple[int, ...], size: int, bad: Bad | None = None
 ) -> Iterator[NDArray[Any]]:
     """Yield the pictures ``size`` at a time, (batch, height, width, channels).
 
@@ -68,7 +83,7 @@ def read_batches(
         InputError: a picture is damaged or has another shape, and ``bad`` is None.
     """
 
-    def read(path: Path) -> NDArray[Any]:
+    def read(path: AnyFile) -> NDArray[Any]:
         try:
             image = decode(path, role)
             if image.shape == first:
@@ -82,7 +97,8 @@ def read_batches(
             bad(path.stem, error)
             return np.zeros(first, np.uint8)
 
-    decoded = ahead(read, files, DECODERS, max(WAITING, size))
+    threads = FETCHERS if files and isinstance(files[0], RemoteFile) else DECODERS
+    decoded = ahead(read, files, threads, max(WAITING, threads, size))
     for _ in range(0, len(files), size):
         yield np.stack(list(islice(decoded, size)))
 
@@ -92,8 +108,13 @@ def told_shape(shape: tuple[int, ...]) -> str:
     return f"{shape[0]}x{shape[1]} with {shape[2]} channel{'s' if shape[2] > 1 else ''}"
 
 
-def decode(path: Path, role: Role) -> NDArray[Any]:
+def decode(path: AnyFile | str, role: Role, held: bytes | None = None) -> NDArray[Any]:
     """Return one picture as (height, width, channels); label maps keep the palette's indices.
+
+    Args:
+        path: the file, or what messages call the picture.
+        role: whether an image or a label map is wanted.
+        held: the picture's bytes, where they are at hand.
 
     Raises:
         InputError: damaged, too large for Pillow, or a label map with several channels.
@@ -101,8 +122,10 @@ def decode(path: Path, role: Role) -> NDArray[Any]:
     from PIL import Image, UnidentifiedImageError
 
     _keep_quiet()
+    if isinstance(path, RemoteFile):
+        held = path.range(0, path.size)
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(str(path) if held is None else io.BytesIO(held), formats=FORMATS) as image:
             if role == "images" and image.mode in ("P", "RGBA", "CMYK", "YCbCr", "PA", "HSV", "LAB"):
                 pixels = np.asarray(image.convert("RGB"))
             elif image.mode == "LA":

@@ -17,7 +17,9 @@ from engine.errors import InputError, PlanError
 from engine.images import KEYS, PAIRED_KEY, Source, open_array, open_source, split_key
 from engine.sources.georeference import Georeference, georeference_of, opened, read_window
 from engine.sources.layout import Role, layout_of
+from engine.sources.names import is_url
 from engine.sources.pictures import FORMATS, SUFFIXES, decode, picture_files, told_shape
+from engine.sources.tables import tables_of
 
 TIFF = (".tif", ".tiff")
 Rows = Callable[[int, int], NDArray[Any]]
@@ -84,6 +86,8 @@ def open_scenes(spec: str | Path, role: Role = "images") -> Scenes:
     from engine.sources.zarr_store import open_array as open_zarr
 
     path, key = split_key(str(spec))
+    if is_url(str(spec)) or (path.exists() and tables_of(path)):
+        return _source_scenes(open_source(spec, role))
     label = f"{path}:{key}" if key else str(path)
     if looks_like_zarr(path):
         stored = open_zarr(path, key, KEYS[role])
@@ -97,7 +101,7 @@ def open_scenes(spec: str | Path, role: Role = "images") -> Scenes:
         return _picture_scenes(str(path), [path], role, alone=True)
     if path.suffix.lower() == ".npy":
         array = open_array(path, key, role)
-        return _array_scenes(np.load(path, "r", allow_pickle=False), array.shape, label, path.stem, role)
+        return _array_scenes(array, array.shape, label, path.stem, role)
     return _source_scenes(open_source(spec, role))
 
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from engine.ahead import ahead
 from engine.errors import InputError
 from engine.extras import require
+from engine.sources.names import scrubbed
+from engine.sources.remote import RemoteFile, telling
 
 # What tells a Zarr store, of format 3 and 2, from any other folder.
 MARKS = ("zarr.json", ".zarray", ".zgroup")
@@ -30,7 +32,7 @@ def is_store(path: Path) -> bool:
     return any((path / mark).is_file() for mark in MARKS)
 
 
-def open_array(path: Path, key: str, wanted: Sequence[str]) -> Any:
+def open_array(path: Path | RemoteFile, key: str, wanted: Sequence[str]) -> Any:
     """Open one array of a Zarr store; only its metadata is read.
 
     Args:
@@ -43,10 +45,11 @@ def open_array(path: Path, key: str, wanted: Sequence[str]) -> Any:
     """
     zarr = require("zarr", "zarr", f"reading {path} needs zarr", InputError)
     try:
-        held = zarr.open(path, mode="r")
+        held = zarr.open(_store(path), mode="r")
         found = {"": held} if hasattr(held, "shape") else _arrays(held)
     except _damage() as error:
-        raise InputError(f"cannot read the Zarr store {path} ({_first_line(error)}): copy it again") from None
+        why = scrubbed(_first_line(error), path.url) if isinstance(path, RemoteFile) else _first_line(error)
+        raise InputError(f"cannot read the Zarr store {path} ({why}): copy it again") from None
     if key and "" in found:
         raise InputError(f"{path} is one array, it has no key {key!r}: name the store alone")
     listed = ", ".join(f"{name} {array.shape}" for name, array in found.items()) or "none"
@@ -60,6 +63,14 @@ def open_array(path: Path, key: str, wanted: Sequence[str]) -> Any:
     if array.dtype.kind not in "buif":
         raise InputError(f"{path}:{named} holds {array.dtype}; bool, whole numbers or floats are needed")
     return array
+
+
+def _store(path: Path | RemoteFile) -> Any:
+    if isinstance(path, Path):
+        return path
+    storage = require("zarr.storage", "zarr", f"reading {path} needs zarr", InputError)
+    with telling(path.url, path.label):
+        return storage.FsspecStore.from_url(path.url, read_only=True)
 
 
 def read_batches(array: Any, label: str, size: int) -> Iterator[NDArray[Any]]:

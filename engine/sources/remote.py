@@ -1,0 +1,249 @@
+"""Files and folders behind URLs (s3, gs, https, ...), through fsspec: read by ranges, asked again when a read fails."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from types import SimpleNamespace
+from typing import IO, Any, TypeVar
+
+from engine.errors import EngineError, InputError
+from engine.extras import require
+from engine.sources.names import scrubbed, shown
+
+# Pauses in front of the second and third try of a read, in seconds.
+PAUSES = (0.5, 3.0)
+# Asking again changes nothing about these.
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError, ImportError)
+# What a file system tells of a file that changes whenever its content does; the first that is there counts.
+_STATES = (
+    "etag",
+    "md5hash",
+    "content_md5",
+    "crc32c",
+    "checksum",
+    "last_modified",
+    "lastmodified",
+    "updated",
+    "mtime",
+    "created",
+)
+# So much is fetched at first, where a header may be all that is wanted; then twice as much with each read that goes on
+# behind the one before, up to so much.
+HEAD_BYTES, READ_BYTES = 1 << 16, 1 << 23
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file behind a URL; it knows what the readers of this package ask a path for.
+
+    Attributes:
+        system: the fsspec file system.
+        path: where the file lies in it.
+        url: as it was given; may hold secrets.
+        label: what messages call it.
+        told: what the file system tells of it.
+    """
+
+    system: Any
+    path: str
+    url: str = field(repr=False)
+    label: str
+    told: dict[str, Any] = field(repr=False)
+
+    def __str__(self) -> str:
+        """Return the URL without secrets."""
+        return self.label
+
+    @property
+    def name(self) -> str:
+        """Return the last part of the path."""
+        return PurePosixPath(self.path.split("?")[0]).name
+
+    @property
+    def stem(self) -> str:
+        """Return the name without its suffix."""
+        return PurePosixPath(self.name).stem
+
+    @property
+    def suffix(self) -> str:
+        """Return the suffix with its dot."""
+        return PurePosixPath(self.name).suffix
+
+    @property
+    def size(self) -> int:
+        """Return the size in bytes.
+
+        Raises:
+            InputError: the server does not tell.
+        """
+        size = self.told.get("size")
+        if not isinstance(size, int) or size < 0:
+            raise InputError(f"{self} has no known size: copy it to this machine, or serve it with Content-Length")
+        return size
+
+    def is_file(self) -> bool:
+        """Return True: it was found."""
+        return True
+
+    def stat(self) -> Any:
+        """Return the size as ``os.stat`` names it."""
+        return SimpleNamespace(st_size=self.size)
+
+    def range(self, start: int, stop: int) -> bytes:
+        """Return the bytes from one place up to another.
+
+        Raises:
+            InputError: they cannot be had, after three tries.
+        """
+        if start >= stop:
+            return b""
+        data = asked(self.url, self.label, lambda: self.system.cat_file(self.path, start=start, end=stop))
+        if len(data) != stop - start:
+            raise InputError(
+                f"{self} gave {len(data)} bytes where {stop - start} were asked for: copy it to this machine"
+            )
+        return bytes(data)
+
+    def open(self, mode: str = "rb") -> IO[bytes]:
+        """Return it as a binary stream that can be read at any place."""
+        return io.BufferedReader(RangeFile(self), HEAD_BYTES)
+
+
+class RangeFile(io.RawIOBase):
+    """A stream over a remote file; what is read in turn is fetched in ever larger ranges."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        """Stand in front of the first byte."""
+        self._file, self._at, self._size = file, 0, file.size
+        self._held, self._begin, self._step = b"", 0, HEAD_BYTES
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place and return it."""
+        self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence])
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer and return how many bytes came; 0 at the end."""
+        place = self._at - self._begin
+        if not 0 <= place < len(self._held):
+            if place == len(self._held) and place:
+                self._step = min(READ_BYTES, 2 * self._step)
+            else:
+                self._step = HEAD_BYTES
+            stop = min(self._size, self._at + max(len(buffer), self._step))
+            self._held, self._begin, place = self._file.range(self._at, stop), self._at, 0
+        data = self._held[place : place + len(buffer)]
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def asked(url: str, label: str, question: Callable[[], Answer]) -> Answer:
+    """Return what a file system answers; asked again twice after errors that may pass.
+
+    Raises:
+        InputError: it fails; the message holds no secret of the URL.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            with telling(url, label):
+                return question()
+        except InputError as error:
+            if pause is None or isinstance(error.__context__, _FINAL):
+                raise
+            time.sleep(pause)
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def telling(url: str, label: str) -> Iterator[None]:
+    """Turn whatever a file system raises into one line without secrets; each raises errors of its own making."""
+    try:
+        yield
+    except EngineError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"no such file or folder: {label}") from None
+    except ImportError as error:
+        raise InputError(f"{label} needs a package more ({scrubbed(str(error), url)}): install it with pip") from None
+    except Exception as error:
+        why = scrubbed(str(error), url) or type(error).__name__
+        raise InputError(f"cannot read {label} ({why}): check the address, the access and the network") from None
+
+
+def locate(url: str) -> tuple[RemoteFile, bool]:
+    """Return what lies behind a URL, and whether it is a folder.
+
+    Raises:
+        InputError: nothing, no access, no such kind of URL, or fsspec is missing.
+    """
+    label = shown(url)
+    core = require("fsspec.core", "cloud", f"reading {label} needs fsspec", InputError)
+    with telling(url, label):
+        system, path = core.url_to_fs(url)
+    told = asked(url, label, lambda: dict(system.info(path)))
+    return RemoteFile(system, path, url, label, told), told.get("type") == "directory"
+
+
+def listed(folder: RemoteFile) -> list[RemoteFile]:
+    """Return the files that lie in a folder, not those of folders in it, sorted by name.
+
+    Raises:
+        InputError: it cannot be listed.
+    """
+    found = asked(folder.url, folder.label, lambda: list(folder.system.ls(folder.path, detail=True)))
+    held = [_inside(folder, told) for told in found if told.get("type") != "directory"]
+    return sorted(held, key=lambda file: file.name)
+
+
+def fingerprint_of(url: str, key: str) -> str:
+    """Return the SHA-256, hexadecimal, of what a file system tells of a file, or of all files of a folder.
+
+    Names inside the folder, sizes and checksums count, times where there are no checksums; no file is read.
+
+    Raises:
+        InputError: the file system tells nothing.
+    """
+    found, folder = locate(url)
+    digest = hashlib.sha256(f"{key}\0".encode("utf-8", "surrogateescape"))
+    files = [found]
+    if folder:
+        inside = asked(url, found.label, lambda: found.system.find(found.path, detail=True))
+        files = [_inside(found, told) for _, told in sorted(inside.items())]
+    for file in files:
+        name = file.path.removeprefix(found.path).strip("/")
+        digest.update(f"{name}\0{file.told.get('size')}\0{_state(file)}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _inside(folder: RemoteFile, told: dict[str, Any]) -> RemoteFile:
+    path = str(told["name"])
+    name = PurePosixPath(path.split("?")[0]).name
+    return RemoteFile(folder.system, path, folder.url, f"{folder.label.rstrip('/')}/{name}", dict(told))
+
+
+def _state(file: RemoteFile) -> str:
+    known = {name.lower().replace("-", "_"): value for name, value in file.told.items() if value}
+    found = next((str(known[name]) for name in _STATES if name in known), None)
+    return found or str(asked(file.url, file.label, lambda: file.system.checksum(file.path)))

@@ -1,7 +1,8 @@
 """Kills runs of ``engine ensemble`` at random moments, resumes them, and compares the outputs byte for byte.
 
     python -m benchmarks.kill_and_resume --kills 50
-    python -m benchmarks.kill_and_resume --kills 50 --signals KILL TERM INT
+    python -m benchmarks.kill_and_resume --kills 10 --signal TERM --json term.json
+    python -m benchmarks.kill_and_resume --kills 10 --tile
 
 Each run is a process of its own. It is forked from one that has loaded everything, so a run is as long as its work.
 Prints a row for each form of output; leaves with 1 when any output differs or anything is left over.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import signal
 import sys
@@ -19,10 +21,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 FORMS = ("masks.csv", "masks.rle.csv", "masks.npz", "masks.npy", "masks")
+# Of one scene, and of a folder of scenes of different sizes.
+SCENE_FORMS = ("mask.png", "mask.npy", "masks")
+SCENES = ((420, 300), (64, 128), (200, 410), (30, 50), (256, 256))
 SAMPLES = Path(__file__).parent.parent / "engine" / "samples"
 IMAGES, SHARD = 96, 8
 
@@ -31,27 +37,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the trials and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, help="how many runs are killed, spread over the forms")
-    parser.add_argument("--forms", nargs="+", default=FORMS, help="names of the outputs")
-    parser.add_argument("--signals", nargs="+", choices=("KILL", "TERM", "INT"), default=["KILL"], help="used in turn")
+    parser.add_argument("--forms", nargs="+", help="names of the outputs")
+    parser.add_argument(
+        "--signals", "--signal", nargs="+", choices=("KILL", "TERM", "INT"), default=["KILL"], help="used in turn"
+    )
     parser.add_argument("--images", type=int, default=IMAGES, help="how many images a run predicts")
+    parser.add_argument("--tile", action="store_true", help="predict scenes tile by tile instead of images")
     parser.add_argument("--models", help="what predicts, instead of sample nets")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="also write the rows")
     options = parser.parse_args(arguments)
-    signals = cycle(getattr(signal, f"SIG{name}") for name in options.signals)
     prepare()
     draw = np.random.default_rng(options.seed)
-    failed = 0
-    print("| output | killed | cut off in mid-run | identical after --resume |\n| --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
-        images = Path(folder) / "images.npy"
-        np.save(images, draw.integers(0, 256, (options.images, 64, 128)).astype(np.uint8))
-        for index, form in enumerate(options.forms):
-            kills = options.kills * (index + 1) // len(options.forms) - options.kills * index // len(options.forms)
-            models = options.models or str(SAMPLES / "one_class_*.onnx")
-            cut, same = trials(Path(folder), ["-m", models, "-i", str(images)], form, kills, signals, draw)
-            failed += kills - same
-            print(f"| {form} | {kills} | {cut} | {same} of {kills} |", flush=True)
-    return int(failed > 0)
+        rows = list(table(Path(folder), options, draw))
+    if options.json is not None:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+    return int(any(row["identical"] < row["killed"] for row in rows))
+
+
+def table(folder: Path, options: argparse.Namespace, draw: np.random.Generator) -> Iterator[dict[str, Any]]:
+    """Yield what came of each form of output, and print it."""
+    signals = cycle(options.signals)
+    print(
+        "| output | signal | killed | cut off in mid-run | identical after --resume |\n| --- | --- | --- | --- | --- |"
+    )
+    forms = options.forms or (SCENE_FORMS if options.tile else FORMS)
+    models = options.models or str(SAMPLES / "one_class_*.onnx")
+    for index, form in enumerate(forms):
+        kills = options.kills * (index + 1) // len(forms) - options.kills * index // len(forms)
+        if options.tile:
+            source, more = scenes(folder, alone="." in form, draw=draw), ["--tile", "64x128"]
+        else:
+            source, more = folder / "images.npy", []
+            np.save(source, draw.integers(0, 256, (options.images, 64, 128)).astype(np.uint8))
+        cut, same = trials(folder, ["-m", models, "-i", str(source), *more], form, kills, signals, draw)
+        row = {"output": form, "signals": options.signals, "tiles": options.tile}
+        yield {**row, "killed": kills, "cut_off": cut, "identical": same}
+        print(f"| {form} | {', '.join(options.signals)} | {kills} | {cut} | {same} of {kills} |", flush=True)
+
+
+def scenes(folder: Path, alone: bool, draw: np.random.Generator) -> Path:
+    """Write a scene, or a folder of some, and return its path."""
+    from PIL import Image
+
+    if alone:
+        Image.fromarray(draw.integers(0, 256, SCENES[0]).astype(np.uint8)).save(folder / "scene.png")
+        return folder / "scene.png"
+    (folder / "scenes").mkdir(exist_ok=True)
+    for index, size in enumerate(SCENES):
+        Image.fromarray(draw.integers(0, 256, size).astype(np.uint8)).save(folder / "scenes" / f"{index}.png")
+    return folder / "scenes"
 
 
 def prepare() -> None:
@@ -60,14 +96,15 @@ def prepare() -> None:
 
     import engine.command
     import engine.durable
+    import engine.durable_scenes
     import engine.strategies
 
     engine.strategies.compile_ahead(["mean-logit"])
-    engine.durable.MOST_IMAGES = SHARD
+    engine.durable.MOST_IMAGES = engine.durable_scenes.MOST_TILES = SHARD
 
 
 def trials(
-    folder: Path, job: list[str], form: str, kills: int, signals: Iterator[int], draw: np.random.Generator
+    folder: Path, job: list[str], form: str, kills: int, signals: Iterator[str], draw: np.random.Generator
 ) -> tuple[int, int]:
     """Return how many of the killed runs left a journal, and how many outputs were the same after all."""
     began = time.perf_counter()
@@ -79,7 +116,7 @@ def trials(
         with tempfile.TemporaryDirectory(dir=folder) as place:
             process = start(run_in(Path(place), job, form))
             time.sleep(draw.uniform(0, seconds))
-            os.kill(process, next(signals))
+            os.kill(process, getattr(signal, f"SIG{next(signals)}"))
             wait(process)
             cut += any(Path(place).glob(".*.run/journal"))
             code = wait(start([*run_in(Path(place), job, form), "--resume"]))

@@ -61,7 +61,7 @@ def test_killed_at_random_moments(world: World) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("| masks")]
     assert [row[1].strip() for row in rows] == ["masks.csv", "masks.npz", "masks"]
-    assert sum(int(row[2]) for row in rows) == 6
+    assert sum(int(row[3]) for row in rows) == 6
 
 
 def test_faults_of_the_disk_and_of_sessions(tmp_path: Path) -> None:

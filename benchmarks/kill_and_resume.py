@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -158,7 +159,10 @@ def start(arguments: Sequence[str], before: Callable[[], object] | None = None) 
         console.exit_code(lambda: app(list(arguments)))
     except SystemExit as left:
         code = left.code if isinstance(left.code, int) else int(left.code is not None)
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stderr.flush()
         os._exit(code)
 
 

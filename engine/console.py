@@ -44,7 +44,7 @@ def run(app: typer.Typer) -> None:
 
 
 def exit_code(action: Callable[[], object]) -> None:
-    """Call ``action``; leave the process with 2 on an :class:`EngineError` or OSError and with 130 on Ctrl-C."""
+    """Call ``action``; leave the process with 2 on an EngineError, MemoryError or OSError, with 130 on Ctrl-C."""
     try:
         action()
     except EngineError as error:
@@ -62,6 +62,10 @@ def exit_code(action: Callable[[], object]) -> None:
         # The reader of our stdout went away (`| head`): not an error of ours. Keep the exit flush from complaining.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except MemoryError as error:
+        told = f" ({one_line(str(error))})" if str(error) else ""
+        say(f"error: not enough memory{told}: try a smaller --batch-size, fewer --workers or a smaller --tile")
+        sys.exit(2)
     except OSError as error:
         # What the operating system refuses outside any place that expects it: a name too long, a folder without rights.
         place = f"{error.filename}: " if error.filename else ""

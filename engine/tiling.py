@@ -24,6 +24,8 @@ DEFAULT_OVERLAP = 0.5
 DROPPED = 0.25
 # Tiles start at multiples of this where the step leaves room for it: nets that accept any size have a stride as well.
 COMMON_STRIDE = 32
+# The logits of one tile are some hundred times as large.
+MOST_PIXELS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,12 @@ class Tiling:
         """Refuse tiles that cannot be cut.
 
         Raises:
-            PlanError: a side below 1, or an overlap outside 0..<1.
+            PlanError: a side below 1, more than 8192x8192 pixels, or an overlap outside 0..<1.
         """
         if min(self.tile) < 1:
             raise PlanError(f"--tile {self.told}: both sides must be above 0")
+        if math.prod(self.tile) > MOST_PIXELS:
+            raise PlanError(f"--tile {self.told}: a tile has at most {MOST_PIXELS:,} pixels, as in 8192x8192")
         if not 0 <= self.overlap < 1:
             raise PlanError(f"--overlap {self.overlap:g}: a share from 0 up to below 1 is needed, as in 0.5")
 

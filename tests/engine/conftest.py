@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,50 +13,16 @@ import pytest
 
 from engine.cli import app
 from tests.conftest import ROOT, Result
-from tests.engine.nets import save_member
 from tests.engine.runs import COUNT as MANY
 from tests.engine.runs import Dying
+from tests.engine.world import HEIGHT, WIDTH, World, make_world
 
 pytest.importorskip("onnx", reason="the tests build their nets with the onnx package")
-
-HEIGHT, WIDTH, COUNT = 8, 16, 7
-
-
-@dataclass(frozen=True)
-class World:
-    """A folder as a user has it.
-
-    Attributes:
-        folder: where everything lies.
-        models: folder with three members (a, b, c) of five classes.
-        images: uint8 (7, 8, 16).
-        labels: uint8 (7, 8, 16), classes 0 to 4.
-        images_file: the images as ``images.npz``.
-        labels_file: the labels as ``labels.npz``.
-    """
-
-    folder: Path
-    models: Path
-    images: np.ndarray
-    labels: np.ndarray
-    images_file: Path
-    labels_file: Path
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    folder = tmp_path_factory.mktemp("world")
-    models = folder / "models"
-    models.mkdir()
-    for seed, name in enumerate("abc"):
-        save_member(models / f"{name}.onnx", seed)
-    draw = np.random.default_rng(3)
-    # Below the level that poisons a poisoned net.
-    images = draw.integers(0, 240, (COUNT, HEIGHT, WIDTH)).astype(np.uint8)
-    labels = draw.integers(0, 5, (COUNT, HEIGHT, WIDTH)).astype(np.uint8)
-    np.savez(folder / "images.npz", images=images)
-    np.savez(folder / "labels.npz", labels=labels)
-    return World(folder, models, images, labels, folder / "images.npz", folder / "labels.npz")
+    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture

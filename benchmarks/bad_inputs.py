@@ -1,0 +1,233 @@
+"""What wrong and hostile inputs are told: a table of messages, exit codes, seconds and memory.
+
+    python -m benchmarks.bad_inputs
+    python -m benchmarks.bad_inputs --only plan csv
+
+The inputs are those of the tests (tests/engine/bad_inputs.py and hostile.py). Each command runs in a process of its
+own, forked from one that has loaded everything. Leaves with 1 where one is not refused in one line with exit code 2,
+prints a traceback, writes or leaves anything, takes 5 s, or takes much more memory than one that is refused at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks import table
+from benchmarks.kill_and_resume import prepare
+from tests.engine import bad_inputs, hostile
+from tests.engine.nets import save_member, save_net
+from tests.engine.world import World, make_world
+
+MOST_SECONDS = 5.0
+# Beyond a command that is refused at once; a net of a megabyte and its arena are a part of it.
+MOST_MIB = 150
+# An input that hangs is ended after so long.
+PATIENCE = 60
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of one input.
+
+    Attributes:
+        name: of the input.
+        message: what stderr says.
+        code: the exit code.
+        seconds: from the command's start to its end.
+        mib: the most memory its process held, beyond what it was forked with.
+        faults: what is wrong with how it was refused; empty when nothing is.
+    """
+
+    name: str
+    message: str
+    code: int
+    seconds: float
+    mib: float
+    faults: str
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Refuse all inputs and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=[""], help="inputs whose name holds one of these; writes no page")
+    options = parser.parse_args(arguments)
+    prepare()
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "world").mkdir()
+        world = make_world(Path(folder) / "world")
+        least = refuse("", lambda world: None, "ensemble --no-such-option", world, Path(folder)).mib
+        wanted = {name: case for name, case in cases().items() if any(text in name for text in options.only)}
+        rows = [refuse(name, arrange, line, world, Path(folder), least) for name, (arrange, line) in wanted.items()]
+    for row in rows:
+        if row.faults or options.only != [""]:
+            print(f"{'BAD ' + row.faults if row.faults else 'ok'}: {row.name} | {row.seconds:.2f} s | {row.message}")
+    wrong = sum(bool(row.faults) for row in rows)
+    print(f"{len(rows) - wrong} of {len(rows)} wrong inputs are refused as they should be")
+    if options.only == [""]:
+        print(f"wrote {write(rows)}")
+    return int(wrong > 0)
+
+
+def cases() -> dict[str, tuple[bad_inputs.Arrange, str]]:
+    """Return what is arranged and which command is run, by name."""
+    found: dict[str, tuple[bad_inputs.Arrange, str]] = {
+        name: (arrange, line) for name, (arrange, line, _) in bad_inputs.CASES.items()
+    }
+    for name, (file, write, _) in hostile.ARRAYS.items():
+        found[name] = (_written(Path(file), write), bad_inputs.INPUT + file)
+    for name, (write, _) in hostile.PICTURES.items():
+        found[name] = (_written(Path("tiles/a.png"), write), bad_inputs.INPUT + "tiles")
+    for lines, _ in hostile.SUBMISSIONS:
+        name = f"labels {shown(lines)}"
+        found[name] = (_written(Path("y.csv"), _text(lines)), bad_inputs.LABELS + "y.csv")
+    for text in hostile.PLANS:
+        found[f"plan {shown(text)}"] = (_plan(text), bad_inputs.PLAN)
+    found["tiles of 10^12 pixels"] = (lambda world: None, bad_inputs.ENSEMBLE + "--tile 999999x999999")
+    found["picture with an escape sequence in its name"] = (_escape, bad_inputs.INPUT + "tiles")
+    return found
+
+
+def _written(path: Path, write: hostile.Write) -> bad_inputs.Arrange:
+    def arrange(world: World) -> None:
+        path.parent.mkdir(exist_ok=True)
+        write(path)
+
+    return arrange
+
+
+def _text(content: str) -> hostile.Write:
+    return lambda path: path.write_text(content)
+
+
+def _plan(text: str) -> bad_inputs.Arrange:
+    def arrange(world: World) -> None:
+        save_member(Path("a.onnx"))
+        save_net(Path("bare.onnx"))
+        Path("plan.toml").write_text("[[members]]\n" + text)
+
+    return arrange
+
+
+def _escape(world: World) -> None:
+    Path("tiles").mkdir()
+    Image.fromarray(np.zeros((8, 16), np.uint8)).save(Path("tiles") / "a\x1b[2Jb.png")
+
+
+def refuse(name: str, arrange: bad_inputs.Arrange, line: str, world: World, folder: Path, least: float = 0.0) -> Row:
+    """Run one command beside its input, and look at what it says and leaves."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        os.chdir(place)
+        arrange(world)
+        before = snapshot()
+        log = folder / "log"
+        code, seconds, mib = forked(bad_inputs.words(line, world), log)
+        told = log.read_text("utf-8", "replace")
+        after = snapshot()
+        os.chdir(folder)
+    lines = told.splitlines()
+    faults = {
+        "a traceback": "Traceback" in told,
+        f"exit code {code}": code != 2,
+        f"{len(lines)} lines": len([text for text in lines if text.startswith("error: ")]) != 1 and bool(name),
+        "something written": after != before,
+        f"{seconds:.1f} s": seconds >= MOST_SECONDS,
+        f"{mib - least:.0f} MiB": bool(name) and mib - least > MOST_MIB,
+        "control characters": any(not (mark.isprintable() or mark == "\n") for mark in told),
+    }
+    message = lines[-1].replace(f"{world.folder}/", "") if lines else ""
+    return Row(name, message, code, seconds, mib - least, ", ".join(fault for fault, is_so in faults.items() if is_so))
+
+
+def snapshot() -> dict[str, bytes | None]:
+    """Return every file here, with what is in it."""
+    return {str(path): path.read_bytes() if path.is_file() else None for path in Path().rglob("*")}
+
+
+def forked(words: Sequence[str], log: Path) -> tuple[int, float, float]:
+    """Run ``engine WORDS`` in a process of its own; return its exit code, seconds and most memory in MiB."""
+    sys.stdout.flush()
+    log.write_bytes(b"")
+    began = time.perf_counter()
+    process = os.fork()
+    if not process:
+        _command(words, log)
+    code, usage = 0, None
+    while usage is None:
+        done, status, held = os.wait4(process, os.WNOHANG)
+        if done:
+            code, usage = os.waitstatus_to_exitcode(status), held
+        elif time.perf_counter() - began > PATIENCE:
+            os.kill(process, 9)
+        else:
+            time.sleep(0.005)
+    return code, time.perf_counter() - began, usage.ru_maxrss / 1024
+
+
+def _command(words: Sequence[str], log: Path) -> None:
+    code = 1
+    try:
+        place = os.open(log, os.O_WRONLY)
+        os.dup2(place, 1)
+        os.dup2(place, 2)
+        from engine import console
+        from engine.cli import app
+
+        console.exit_code(lambda: app(list(words)))
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else int(left.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def shown(text: str, most: int = 60) -> str:
+    """Return a text in one line, shortened, with its control characters escaped."""
+    line = text.encode("unicode_escape").decode()
+    return line if len(line) <= most else f"{line[:most]}... ({len(text):,} characters)"
+
+
+def cell(text: str, most: int = 400) -> str:
+    """Return a text as it stands in a cell of a Markdown table."""
+    held = text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
+    return "`" + held.replace("`", "'").replace("|", "\\|") + "`"
+
+
+def write(rows: Sequence[Row]) -> Path:
+    """Write the page."""
+    longest, most = max(row.seconds for row in rows), max(row.mib for row in rows)
+    head = (
+        f"{len(rows)} wrong or hostile inputs, each given to the command line in a process of its own. "
+        f"{sum(not row.faults for row in rows)} are refused as they should be: one line, exit code 2, no traceback, "
+        f"nothing written, nothing left. The slowest takes {longest:.2f} s; the most memory is {most:.0f} MiB beyond "
+        "that of a command that is refused at once.\n"
+    )
+    lines = [
+        (cell(row.name), cell(row.message.removeprefix("error: ")), row.code, f"{row.seconds:.2f}", f"{row.mib:.0f}")
+        for row in rows
+    ]
+    body = table.rows(["input", "what is said", "exit code", "s", "MiB"], lines)
+    return table.write(
+        "bad_inputs",
+        "What wrong inputs are told",
+        "python -m benchmarks.bad_inputs",
+        ["onnxruntime", "numpy"],
+        head,
+        body,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

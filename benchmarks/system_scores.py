@@ -8,17 +8,13 @@ be written again where the networks are not at hand.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-import tomllib
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.system_list import System
-from benchmarks.system_zoo import records, select
+from benchmarks.system_zoo import runs_of
 from benchmarks.table import RESULTS, rows, write
 from engine.bootstrap import GroupedCounts, interval, paired_difference
 from engine.decode import Decoding
@@ -41,23 +37,29 @@ test set, not of these tiles. Training times are as they came: several networks 
 """
 
 
-def write_results(place: Place, systems: Sequence[System]) -> None:
-    """Score what is there, keep the rows, write `results/systems.md`."""
+def write_results(place: Place, systems: Sequence[System], selections: Mapping[str, Row]) -> None:
+    """Score what is there, keep the rows, write `results/systems.md`.
+
+    Args:
+        place: where the networks are.
+        systems: those that are exported.
+        selections: what `engine select` said, by mirror images; empty where there was nothing to select from.
+    """
     store = json.loads(STORE.read_text()) if STORE.exists() and not place.quick else {}
-    store = {"systems": {}, "ensembles": {}, "selections": {}} | store
+    store = {"systems": {}, "ensembles": {}, "report": {}, "selections": {}} | store
     compile_ahead(not_compiled(STRATEGIES))
     counts = {}
     for system in systems:
         row, counts[system.name] = score_system(place, system)
         store["systems"][system.name] = row
         print(f"{system.name}: {row['scores']['suppressed']['keras-ignore']:.4f}", flush=True)
-    pool = [system for system in systems if system.member]
-    if len(pool) > 1:
-        best = max(pool, key=lambda system: store["systems"][system.name]["scores"]["suppressed"]["keras-ignore"])
-        store["ensembles"] = dict(score_ensembles(place, pool, best, counts[best.name]))
-        store["selections"] = {
-            f"selected, flips {flips}": selection(place, pool, flips) for flips in ("none", "horizontal")
-        }
+    pools = {"ensembles": [one for one in systems if one.member], "report": [one for one in systems if one.notebook]}
+    for name, pool in pools.items():
+        if len(pool) > 1:
+            best = max(pool, key=lambda one: store["systems"][one.name]["scores"]["suppressed"]["keras-ignore"])
+            store[name] = dict(score_ensembles(place, pool, best, counts[best.name]))
+    if selections:
+        store["selections"] = {f"selected, flips {flips}": found for flips, found in selections.items()}
     target = place.runs / "systems.json" if place.quick else STORE
     target.write_text(json.dumps(store, indent=1) + "\n")
     if not place.quick:
@@ -70,12 +72,13 @@ def score_system(place: Place, system: System) -> tuple[Row, GroupedCounts]:
     raw, suppressed = Variant("mean-logit", Decoding()), ensemble.variant
     matrices, rates = count(place, ensemble, [raw, suppressed])
     found = {"raw": matrices[raw], "suppressed": matrices[suppressed]}
-    results = [tomllib.loads(path.read_text("utf-8"))["result"] for path in records(place, system)]
+    runs = runs_of(place, system)
+    results = [run["result"] for run in runs]
     row = {
         "parameters": sum(result["parameters"] for result in results),
         "training_seconds": round(sum(result["seconds"] for result in results), 1),
-        "epochs": system.epochs,
-        "preset": place.preset,
+        "epochs": runs[0]["config"]["epochs"],
+        "preset": runs[0]["config"]["preset"],
         "run": results[0]["run"],
         "backend": results[0]["backend"],
         "images_per_second": round(rates[suppressed], 1),
@@ -108,14 +111,6 @@ def score_ensembles(
                     "gain": [gain.value, gain.low, gain.high],
                 },
             )
-
-
-def selection(place: Place, pool: Sequence[System], flips: str) -> Row:
-    """Return what `engine select` finds on the shared tiles, as it prints it."""
-    with tempfile.TemporaryDirectory() as folder:
-        for system in pool:
-            shutil.copy(place.onnx(system), folder)
-        return select(place, Path(folder), flips)
 
 
 def count(
@@ -173,10 +168,6 @@ def write_table(store: Row) -> None:
     text = NOTE
     if missing:
         text += "\nNot trained yet: " + "; ".join(missing) + ".\n"
-    ensembles = [
-        [name, *_cells(row), row["interval"], _gain(row["gain"]), f"{row['images_per_second']:.0f}"]
-        for name, row in store["ensembles"].items()
-    ]
     header_two = ["strategy", *header[3:11], "interval", "over best single", "images/s"]
     chosen = [
         [
@@ -191,9 +182,17 @@ def write_table(store: Row) -> None:
         *("systems", "The systems of the report, trained here", "python -m benchmarks.systems"),
         ["keras", "tensorflow", "onnxruntime-gpu"],
         *(text, rows(header, lines), "## Ensembles of the members without background in the loss\n"),
-        *(rows(header_two, ensembles), "## Selected, cross-fitted over panoramas\n"),
+        *(rows(header_two, _fused(store["ensembles"])), "## Ensembles of the report's systems\n"),
+        *(rows(header_two, _fused(store["report"])), "## Selected of the members, cross-fitted over panoramas\n"),
         rows(["", "level", "over best single", "over plain mean", "score"], chosen),
     )
+
+
+def _fused(found: Row) -> list[list[object]]:
+    return [
+        [name, *_cells(row), row["interval"], _gain(row["gain"]), f"{row['images_per_second']:.0f}"]
+        for name, row in found.items()
+    ]
 
 
 def _cells(row: Row) -> list[str]:

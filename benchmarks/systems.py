@@ -1,7 +1,7 @@
 """Train, export and score every system of the report on the task's own file, and write the table.
 
     python -m benchmarks.systems --data mars_for_students.npz --groups train_groups.npz --runs runs/ \\
-        --zoo zoo/ --submission submission.csv
+        --zoo zoo/ --refit --submission submission.csv
 
 One resumable command: a finished network is never trained again, an unfinished one goes on after its last epoch, and
 `--only NAME` takes single ones. Validation is by panorama, the same fold for all; pseudo-labels are of images that are
@@ -26,7 +26,7 @@ from benchmarks.system_list import MIX, PSEUDO, STUDENTS, SYSTEMS, System
 
 COMMON = "--learning-rate 0.002 --ema 0.99 --patience 0 --fold 0"
 # One candidate costs at most three folds of this; the first three are the losses alone.
-SEARCH = "--preset tiny --epochs 4 --folds 3 --trials 8 --threshold 0.2 --max-tiles 600"
+SEARCH = "--preset tiny --epochs 3 --folds 3 --trials 5 --threshold 0.1 --max-tiles 400"
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def best_mix(place: Place) -> str:
                 panorama = file[file.files[0]]
         np.savez(groups, groups=panorama[index[kept]])
         search = (
-            SEARCH.replace("--trials 8", "--trials 3").replace("--epochs 4", "--epochs 1") if place.quick else SEARCH
+            SEARCH.replace("--trials 5", "--trials 3").replace("--epochs 3", "--epochs 1") if place.quick else SEARCH
         )
         call(
             *("trainers", "cross-validate", "unet_plus_plus", "--data", rest, "--groups", groups),
@@ -195,6 +195,7 @@ def main() -> None:
     parser.add_argument("--no-training", action="store_true", help="score and tabulate what is there")
     parser.add_argument("--preset", default="small", help="size of the networks")
     parser.add_argument("--zoo", type=Path, help="select the final ensemble into this folder, with its plan")
+    parser.add_argument("--refit", action="store_true", help="and train what was selected on every tile as well")
     parser.add_argument("--submission", type=Path, help="and predict the test images of --data with it (.csv)")
     parser.add_argument("--quick", action="store_true", help="tiny networks, to see that everything runs")
     given = parser.parse_args()
@@ -212,16 +213,28 @@ def main() -> None:
             train(place, system)
         if trained(place, system):
             export(place, system)
-    from benchmarks.system_scores import write_results
-    from benchmarks.system_zoo import build_zoo, submit
+    finish(place, list(known.values()), given)
 
-    exported = [system for system in known.values() if place.onnx(system).exists()]
-    write_results(place, exported)
+
+def finish(place: Place, systems: Sequence[System], given: argparse.Namespace) -> None:
+    """Select, score, and where asked for build the final ensemble and submit."""
+    from benchmarks.system_scores import write_results
+    from benchmarks.system_zoo import build_zoo, chosen, refitted, select_both, submit
+
+    exported = [system for system in systems if place.onnx(system).exists()]
     pool = [system for system in exported if system.member]
-    if given.zoo is not None and len(pool) > 1:
-        plan = build_zoo(place, pool, given.zoo)
-        if given.submission is not None:
-            submit(plan, given.data, given.submission)
+    selections = select_both(place, pool) if len(pool) > 1 else {}
+    write_results(place, exported, selections)
+    if given.zoo is None or not selections:
+        return
+    for twin in filter(None, map(refitted, chosen(place, pool, selections))):
+        if given.refit and not given.no_training:
+            train(place, twin)
+        if trained(place, twin):
+            export(place, twin)
+    plan = build_zoo(place, pool, selections, given.zoo)
+    if given.submission is not None:
+        submit(plan, given.data, given.submission)
 
 
 if __name__ == "__main__":

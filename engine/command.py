@@ -28,8 +28,9 @@ from engine.outcome import Outcome
 from engine.prediction import Predicted, Variant
 from engine.preview import draw
 from engine.record import run_record
-from engine.resume import incomplete_goal, is_complete, read_skipped, run_folder, run_header, skipped_list
+from engine.resume import incomplete_goal, is_complete, read_skipped, run_folder, skipped_list
 from engine.run import as_dict, early_exit_summary, every_variant, preview_tiles, run
+from engine.same_run import run_header
 from engine.tables import scores_table
 
 if TYPE_CHECKING:

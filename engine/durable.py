@@ -37,7 +37,7 @@ class DurableRun(Keeping):
             goal: the output.
             ensemble: what predicts.
             variants: what is scored beside the ensemble's own.
-            header: what is run, see :func:`engine.resume.run_header`.
+            header: what is run, see :func:`engine.same_run.run_header`.
             resume: go on with what a run that was cut off has left.
 
         Raises:

@@ -68,7 +68,7 @@ class DurableScenes(Keeping):
             ensemble: what predicts.
             variants: what is scored beside the ensemble's own.
             sizes: (height, width) of the scenes.
-            header: what is run, see :func:`engine.resume.scenes_header`.
+            header: what is run, see :func:`engine.same_run.scenes_header`.
             resume: go on with what a run that was cut off has left.
 
         Raises:

@@ -26,7 +26,8 @@ from engine.atomic import clear_left_over, sync_output
 from engine.errors import EngineError, OutputError
 from engine.journal import Journal, read_journal, sync_folder
 from engine.locks import NAME, Lock
-from engine.resume import JOURNAL, LeftOver, check_same_run, consumed, described, run_folder
+from engine.resume import JOURNAL, LeftOver, consumed, described, run_folder
+from engine.same_run import check_same_run
 from engine.shards import Shard, is_whole, shard_path
 
 
@@ -49,7 +50,7 @@ class Keeping(ABC):
 
         Args:
             goal: the output.
-            header: what is run, see :func:`engine.resume.run_header`.
+            header: what is run, see :func:`engine.same_run.run_header`.
             resume: go on with what a run that was cut off has left.
 
         Raises:

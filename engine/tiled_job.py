@@ -28,8 +28,9 @@ from engine.outputs.row_files import ROW_FILES
 from engine.outputs.scenes import OneFile, OneStore, SceneFolder, Sink, WholeMasks
 from engine.prediction import Variant
 from engine.record import run_record
-from engine.resume import may_replace, nothing_left, scenes_header
+from engine.resume import may_replace, nothing_left
 from engine.run import every_variant
+from engine.same_run import scenes_header
 from engine.scene_mask import SceneMask
 from engine.sessions import check_range
 from engine.sidecar import check_sidecar

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isnan, nan
+from typing import Any
 
 import numpy as np
 
 from engine.compare.result import Curve, Facts, Row
 from engine.metrics import class_iou
 from engine.palette import colours
-from engine.report.svg import FIRST, GAIN, INK, LINE, LOSS, MUTED, PAPER, SECOND, axes, inline
+from engine.report.svg import CELL, FIRST, GAIN, INK, LINE, LOSS, MUTED, PAPER, SECOND, axes, inline
 
-MARKERS = {"raw": "o", "suppressed": "s", "tuned": "D"}
 MOST_CLASSES = 24
 MOST_NAMED_CURVES = 8
 # Bins with a smaller share of the pixels say nothing.
 LEAST_BIN = 0.001
-# Names of points this near in images/s must not lie on each other.
-NEAR = 2.0
 # Lines of members: Okabe and Ito's colours that stand out on white and on black alike.
 LINES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a7fd1", "#8c8c8c")
+
+
+# Inches across: beside text on a desk, and on a phone.
+WIDE, NARROW = 8.2, 4.3
+# Where a legend stands that finds no room in its plot.
+BESIDE: dict[str, Any] = {"bbox_to_anchor": (1.02, 1.0), "loc": "upper left"}
+# Above this share of the darkest shade a cell's figure is written in the colour of the page.
+DARK_CELL = 0.62
 
 
 def short(name: str, most: int = 22) -> str:
@@ -28,101 +34,9 @@ def short(name: str, most: int = 22) -> str:
     return name if len(name) <= most else name[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def pareto(rates: Sequence[float], values: Sequence[float]) -> list[int]:
-    """Return the indices of the points that no other beats in both, the fastest first."""
-    order = sorted(range(len(rates)), key=lambda index: (-rates[index], -values[index]))
-    front: list[int] = []
-    for index in order:
-        if not isnan(values[index]) and (not front or values[index] > values[front[-1]]):
-            front.append(index)
-    return front
-
-
-def throughput(facts: Facts) -> str:
-    """Draw score (agreement without labels) against images/s, with the Pareto front."""
-    figure, plot = axes(9.4, 4.4)
-    rates = [row.rate for row in facts.rows]
-    scored = bool(facts.labels)
-    values = [row.scores[facts.metric].value if scored else row.agreement for row in facts.rows]
-    for row, rate, value in zip(facts.rows, rates, values, strict=True):
-        colour = FIRST if row.member < 0 else SECOND
-        if scored:
-            found = row.scores[facts.metric]
-            plot.plot([rate, rate], [found.low, found.high], color=colour, lw=1, alpha=0.28, zorder=1)
-        hollow = row.state == "raw"
-        plot.plot(
-            rate, value, MARKERS[row.state], ms=6.5, mew=1.4, mec=colour, mfc=PAPER if hollow else colour, zorder=3,
-            alpha=0.9,
-        )  # fmt: skip
-    front = pareto(rates, values)
-    plot.plot(
-        [rates[i] for i in front],
-        [values[i] for i in front],
-        color=INK,
-        lw=1.1,
-        alpha=0.75,
-        zorder=2,
-        drawstyle="steps-post",
-    )
-    plot.set_xscale("log")
-    ends = min(rates) / 1.3, max(rates) * 1.3
-    plot.set_xlim(*ends)
-    _plain_ticks(plot, *ends)
-    _name_points(plot, [(rates[i], values[i], _row_name(facts.rows[i])) for i in front])
-    plot.set_xlabel("images/s")
-    plot.set_ylabel(f"MIoU ({facts.metric})" if scored else "agreement with mean-prob")
-    _key(plot, sorted({row.state for row in facts.rows}, key=list(MARKERS).index))
-    return inline(figure, "throughput", "Score against images a second, with the Pareto front")
-
-
-def _row_name(row: Row) -> str:
-    return f"{short(row.name)}, {row.state}"
-
-
-def _plain_ticks(plot: object, low: float, high: float) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    steps = [m * 10.0**e for e in range(-3, 7) for m in (1, 2, 5)]
-    axis = plot.xaxis  # type: ignore[attr-defined]
-    axis.set_major_locator(FixedLocator([step for step in steps if low <= step <= high]))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-
-
-def _name_points(plot: object, points: Sequence[tuple[float, float, str]]) -> None:
-    """Write names beside points, on the side with more room and off the line; none lies on a neighbour's."""
-    low, high = plot.get_ylim()  # type: ignore[attr-defined]
-    left, right = plot.get_xlim()  # type: ignore[attr-defined]
-    gap, placed = (high - low) / 20, list[tuple[float, float]]()
-    box = {"fc": PAPER, "ec": "none", "alpha": 0.8, "pad": 0.8}
-    for x, y, name in sorted(points, key=lambda point: -point[1]):
-        at = min([y + 0.65 * gap, *(other - gap for near, other in placed if max(x, near) / min(x, near) < NEAR)])
-        placed.append((x, at))
-        turned = x > (left * right) ** 0.5
-        plot.annotate(  # type: ignore[attr-defined]
-            name, (x, y), (x / 1.05 if turned else x * 1.05, at), fontsize=8.5, va="center", color=INK, zorder=4,
-            ha="right" if turned else "left", bbox=box,
-        )  # fmt: skip
-
-
-def _key(plot: object, states: Sequence[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    def mark(label: str, marker: str, colour: str, hollow: bool = False) -> Line2D:
-        return Line2D([], [], ls="", marker=marker, color=colour, mfc=PAPER if hollow else colour, label=label)
-
-    handles = [mark("strategy", "o", FIRST), mark("single member", "o", SECOND)]
-    handles += [mark(state, MARKERS[state], MUTED, state == "raw") for state in states]
-    handles.append(Line2D([], [], color=INK, lw=1.1, label="Pareto front"))
-    plot.legend(  # type: ignore[attr-defined]
-        handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(handles), labelcolor=MUTED,
-        handletextpad=0.3, columnspacing=1.1,
-    )  # fmt: skip
-
-
-def steps(facts: Facts) -> str:
+def steps(facts: Facts, narrow: bool = False) -> str:
     """Draw the ablation: where each step begins and ends."""
-    figure, plot = axes(8.2, 0.42 * len(facts.ablation) + 0.7)
+    figure, plot = axes(NARROW if narrow else WIDE, 0.42 * len(facts.ablation) + 0.7)
     before = facts.ablation[0].value
     for place, step in enumerate(facts.ablation):
         if place:
@@ -133,22 +47,23 @@ def steps(facts: Facts) -> str:
         plot.plot(step.value, place, "o", color=INK, ms=4)
         told = f"{step.value:.3f}" + ("" if isnan(step.change) else f"  ({step.change:+.3f})")
         beside = max(step.high, step.value, before) if place else step.high
-        plot.text(beside + 0.006, place, told, va="center", fontsize=9, color=INK)
+        if not narrow:
+            plot.text(beside + 0.006, place, told, va="center", fontsize=9, color=INK)
         before = step.value
     plot.set_yticks(range(len(facts.ablation)), [step.name for step in facts.ablation])
     plot.invert_yaxis()
     plot.grid(axis="y", visible=False)
     low, high = plot.get_xlim()
-    plot.set_xlim(low, high + 0.16 * (high - low))
+    plot.set_xlim(low, high + (0.0 if narrow else 0.16) * (high - low))
     plot.set_xlabel(f"MIoU ({facts.metric})")
     plot.tick_params(axis="y", length=0)
-    return inline(figure, "steps", "Score after each step of the pipeline")
+    return inline(figure, in_width("steps", narrow), "Score after each step of the pipeline")
 
 
-def class_scores(facts: Facts, rows: Sequence[Row]) -> str:
+def class_scores(facts: Facts, rows: Sequence[Row], narrow: bool = False) -> str:
     """Draw the IoU of each class for a few rows."""
     order = _classes_shown(facts)
-    figure, plot = axes(8.4, 0.36 * len(order) + 1.0)
+    figure, plot = axes(NARROW if narrow else WIDE, 0.36 * len(order) + 1.0)
     ignored = None if facts.ignored_class < 0 else facts.ignored_class
     looks = ((FIRST, "o"), (SECOND, "s"), (MUTED, "D"))
     values = [class_iou(np.array(row.confusion), "labelled", ignored) for row in rows]
@@ -165,8 +80,9 @@ def class_scores(facts: Facts, rows: Sequence[Row]) -> str:
     plot.grid(axis="y", visible=False)
     plot.tick_params(axis="y", length=0)
     plot.set_xlabel("IoU (pixels of the ignored class not counted)" if ignored is not None else "IoU")
-    plot.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(rows), labelcolor=MUTED, handletextpad=0.3)
-    return inline(figure, "classes", "IoU of each class")
+    columns = 1 if narrow else len(rows)
+    plot.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, labelcolor=MUTED, handletextpad=0.3)
+    return inline(figure, in_width("classes", narrow), "IoU of each class")
 
 
 def _classes_shown(facts: Facts) -> list[int]:
@@ -191,17 +107,17 @@ def confusion(facts: Facts, row: Row, name: str) -> str:
     return inline(figure, name, f"Confusion matrix of {row.name}, {row.state}")
 
 
-def _matrix(plot: object, shares: np.ndarray, down: Sequence[str], across: Sequence[str], digits: bool = True) -> None:
-    """Draw cells, the darker the larger, each with its value in percent."""
+def _matrix(plot: object, shares: np.ndarray, down: Sequence[str], across: Sequence[str], floor: float = 0.0) -> None:
+    """Draw cells, the darker the more they lie above ``floor``, each with its value in percent."""
     from matplotlib.patches import Rectangle
 
     for (y, x), share in np.ndenumerate(shares):
-        shade = 0.0 if isnan(share) else float(np.clip(share, 0, 1))
-        plot.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fc=FIRST, alpha=0.06 + 0.9 * shade, lw=0))  # type: ignore[attr-defined]
-        if digits and len(across) <= 12:
+        shade = 0.0 if isnan(share) else float(np.clip((share - floor) / (1 - floor), 0, 1))
+        plot.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fc=CELL, alpha=0.06 + 0.9 * shade, lw=0))  # type: ignore[attr-defined]
+        if len(across) <= 12:
             told = "-" if isnan(share) else f"{100 * share:.0f}"
-            colour = PAPER if shade > 0.5 else INK
-            plot.text(x, y, told, ha="center", va="center", fontsize=9, color=colour)  # type: ignore[attr-defined]
+            colour = PAPER if shade > DARK_CELL else INK
+            plot.text(x, y, told, ha="center", va="center", fontsize=9, color=colour, weight="bold")  # type: ignore[attr-defined]
     plot.set_xlim(-0.5, len(across) - 0.5)  # type: ignore[attr-defined]
     plot.set_ylim(len(down) - 0.5, -0.5)  # type: ignore[attr-defined]
     plot.set_xticks(range(len(across)), [short(n, 16) for n in across], rotation=35, ha="right", rotation_mode="anchor")  # type: ignore[attr-defined]
@@ -212,9 +128,9 @@ def _matrix(plot: object, shares: np.ndarray, down: Sequence[str], across: Seque
         spine.set_visible(False)
 
 
-def reliability(facts: Facts) -> str:
+def reliability(facts: Facts, narrow: bool = False) -> str:
     """Draw accuracy against confidence of each member and of the mean of all."""
-    figure, plot = axes(4.6, 4.1)
+    figure, plot = axes(NARROW if narrow else 4.6, 4.1)
     plot.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (4, 3)))
     *members, mean = facts.curves
     for index, curve in enumerate(members):
@@ -228,11 +144,15 @@ def reliability(facts: Facts) -> str:
     plot.set_aspect("equal")
     plot.set_xlabel("confidence")
     plot.set_ylabel("share that is right")
-    plot.legend(
-        loc="upper left", bbox_to_anchor=(1.02, 1.0), title="calibration error", labelcolor=MUTED, alignment="left"
-    )
+    where: dict[str, Any] = {"bbox_to_anchor": (0.5, -0.16), "loc": "upper center", "ncols": 2} if narrow else BESIDE
+    plot.legend(title="calibration error", labelcolor=MUTED, alignment="left", **where)
     plot.get_legend().get_title().set_color(MUTED)
-    return inline(figure, "reliability", "Accuracy against confidence of each member")
+    return inline(figure, in_width("reliability", narrow), "Accuracy against confidence of each member")
+
+
+def in_width(name: str, narrow: bool) -> str:
+    """Return the name of a figure in one of its two widths; the ids inside begin with it."""
+    return name + "-narrow" if narrow else name
 
 
 def _told(curve: Curve) -> list[float]:
@@ -244,7 +164,10 @@ def agreement(facts: Facts) -> str:
     """Draw on which share of the pixels two members agree."""
     names = [member.name for member in facts.members]
     figure, plot = axes(0.52 * len(names) + 1.4, 0.42 * len(names) + 0.9)
-    _matrix(plot, np.array(facts.agreement), names, names)
+    shares = np.array(facts.agreement)
+    # Nets of one task agree on most pixels: shades from just below the least agreement on tell more.
+    least = float(np.nanmin(shares)) if np.isfinite(shares).any() else 0.0
+    _matrix(plot, shares, names, names, max(0.0, np.floor(10 * least) / 10 - 0.1))
     return inline(figure, "agreement", "Share of pixels on which two members agree, in percent")
 
 
@@ -268,11 +191,11 @@ def disputed(facts: Facts) -> str:
     return inline(figure, "disputed", "Share of members against the mean of all, by class")
 
 
-def shares(facts: Facts) -> str:
+def shares(facts: Facts, narrow: bool = False) -> str:
     """Draw how often each class is predicted by every member and strategy, suppressed where a class is."""
     state = "suppressed" if any(row.state == "suppressed" for row in facts.rows) else "raw"
     rows = [row for row in facts.rows if row.state == state]
-    figure, plot = axes(9.0, 0.3 * len(rows) + 0.6)
+    figure, plot = axes(NARROW if narrow else 9.0, 0.3 * len(rows) + 0.6)
     left = np.zeros(len(rows))
     for index, colour in enumerate(colours(len(facts.classes))):
         values = np.array([row.share[index] for row in rows])
@@ -286,4 +209,4 @@ def shares(facts: Facts) -> str:
     plot.tick_params(axis="y", length=0)
     plot.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     plot.set_xlabel(f"share of all pixels ({state})")
-    return inline(figure, "shares", "How often each class is predicted")
+    return inline(figure, in_width("shares", narrow), "How often each class is predicted")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.resources
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isnan
 from typing import Any
@@ -17,6 +18,7 @@ from engine.extras import require
 from engine.metrics import CONVENTIONS
 from engine.palette import colours
 from engine.report import figures, pictures
+from engine.report.scatter import throughput
 from engine.report.svg import NEEDS, page_style
 
 REASON_NAMES = {"worst": "Worst", "disputed": "Most disputed", "rarest": "Rarest class"}
@@ -109,19 +111,24 @@ def class_rules(facts: Facts) -> tuple[str, list[tuple[str, str]]]:
 
 def draw_plots(facts: Facts) -> dict[str, str]:
     """Return every plot this comparison has, by name."""
-    plots = {"throughput": figures.throughput(facts)}
+    plots = {"throughput": both(throughput, facts)}
     if len(facts.members) > 1:
         plots |= {"agreement": figures.agreement(facts), "disputed": figures.disputed(facts)}
     if not facts.labels:
-        return {**plots, "shares": figures.shares(facts)}
+        return {**plots, "shares": both(figures.shares, facts)}
     best, single = facts.rows[facts.fused], facts.rows[facts.baseline[facts.metric]]
-    plots["classes"] = figures.class_scores(facts, [best, single])
+    plots["classes"] = both(figures.class_scores, facts, [best, single])
     plots["confusion_best"] = figures.confusion(facts, best, "confusion_best")
     plots["confusion_single"] = figures.confusion(facts, single, "confusion_single")
-    plots["reliability"] = figures.reliability(facts)
+    plots["reliability"] = both(figures.reliability, facts)
     if facts.ablation:
-        plots["steps"] = figures.steps(facts)
+        plots["steps"] = both(figures.steps, facts)
     return plots
+
+
+def both(draw: Callable[..., str], *given: object) -> str:
+    """Return a figure in its two widths; the style shows the one that fits the screen."""
+    return f'<div class="wide">{draw(*given)}</div><div class="narrow">{draw(*given, narrow=True)}</div>'
 
 
 def _table_row(facts: Facts, row: Row, place: int) -> dict[str, Any]:

@@ -92,11 +92,13 @@ def test_it_is_drawn_quiet_and_closed(
         const width = (image) => image.decode().then(() => image.naturalWidth, () => 0);
         Promise.all(images.map(width)).then((widths) => done({
           widths,
-          plots: Array.from(document.querySelectorAll("svg.plot")).map((plot) => {
+          plots: Array.from(document.querySelectorAll("svg.plot")).filter((plot) => plot.getClientRects().length)
+            .map((plot) => {
             const box = plot.getBoundingClientRect();
             const seen = Array.from(plot.querySelectorAll("path, text, use"));
             return [box.width, box.height, seen.filter((item) => item.getBoundingClientRect().width > 0).length];
           }),
+          cut: Array.from(document.querySelectorAll(".plot-box")).filter((b) => b.scrollWidth > b.clientWidth).length,
           overflow: document.documentElement.scrollWidth - innerWidth,
           background: getComputedStyle(document.body).backgroundColor,
           ink: getComputedStyle(document.querySelector("svg.plot text")).fill,
@@ -109,6 +111,7 @@ def test_it_is_drawn_quiet_and_closed(
     assert drawn["widths"]
     assert set(drawn["widths"]) == {24}
     assert drawn["overflow"] <= 0
+    assert drawn["cut"] == 0
     assert drawn["background"] == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 27)")
     assert drawn["ink"] != drawn["background"]
     assert drawn["title"] == "3 members on 4 images"
@@ -224,7 +227,7 @@ def test_the_table_sorts_filters_and_changes_its_convention(chromium: Any, pages
 
     def column(convention: str) -> list[float]:
         cells = chromium.find_elements(
-            By.CSS_SELECTOR, f"#table tbody tr:not([hidden]) td.c-{convention}:nth-of-type(3n+3)"
+            By.CSS_SELECTOR, f"#table tbody tr:not([hidden]) td.c-{convention}:nth-of-type(3n+2)"
         )
         return [float(cell.get_attribute("data-value") or "nan") for cell in cells if cell.is_displayed()]
 
@@ -238,13 +241,13 @@ def test_the_table_sorts_filters_and_changes_its_convention(chromium: Any, pages
     assert column("keras-ignore") == []
     chromium.find_element(By.CSS_SELECTOR, 'input.state[value="raw"]').click()
     assert len(column("all")) == len(first) * 2 // 3
-    head = chromium.find_element(By.CSS_SELECTOR, "#table thead th:nth-child(3) button")
+    head = chromium.find_element(By.CSS_SELECTOR, "#table thead th.rate button")
     head.click()
-    rates = chromium.find_elements(By.CSS_SELECTOR, "#table tbody td:nth-child(3)")
+    rates = chromium.find_elements(By.CSS_SELECTOR, "#table tbody td.rate")
     values = [float(cell.get_attribute("data-value") or "nan") for cell in rates]
     assert values == sorted(values, reverse=True)
     head.click()
-    rates = chromium.find_elements(By.CSS_SELECTOR, "#table tbody td:nth-child(3)")
+    rates = chromium.find_elements(By.CSS_SELECTOR, "#table tbody td.rate")
     assert [float(cell.get_attribute("data-value") or "nan") for cell in rates] == sorted(values)
 
 

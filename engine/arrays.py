@@ -76,10 +76,6 @@ class ArrayFile:
                 count = min(size, self.shape[0] - start)
                 yield self._read(stream, (count, *self.shape[1:]), f"after {start} of {self.shape[0]} rows")
 
-    def rows(self, start: int, stop: int) -> NDArray[Any]:
-        """Return some rows of a .npy file; see :meth:`__getitem__`."""
-        return self[start:stop]
-
     def __getitem__(self, where: int | slice | tuple[int | slice, ...]) -> NDArray[Any]:
         """Return a part of a .npy file; nothing else of it is read.
 

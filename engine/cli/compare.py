@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli.options import AsJson, GreyAsRgb, Groups, Models, contract_fields
+from engine.cli.options import AsJson, GreyAsRgb, Groups, Models, Workers, command_line, contract_fields
 from engine.console import with_options
 
 HOW = "How to compare"
@@ -66,7 +66,7 @@ def compare(
         ),
     ] = 8,
     batch_size: Annotated[int, typer.Option(help="Images a worker takes at a time.", rich_help_panel=RUN)] = 4,
-    workers: Annotated[int, typer.Option(help="Threads; 0 means one a core.", rich_help_panel=RUN)] = 0,
+    workers: Workers = 0,
     limit: Annotated[int, typer.Option(help="Only the first so many images; 0 means all.", rich_help_panel=RUN)] = 0,
     scratch: Annotated[
         Path | None,
@@ -91,8 +91,6 @@ def compare(
 
       engine report run.npz --out report.html
     """
-    import shlex
-    import sys
 
     from engine.compare.command import compare as run_comparison
     from engine.compare.options import CompareOptions
@@ -128,7 +126,7 @@ def compare(
         batch_size=batch_size,
         workers=workers,
         overwrite=overwrite,
-        command=shlex.join(["engine", *sys.argv[1:]]),
+        command=command_line(),
     )
     with bars() as starting:
         done = run_comparison(options, starting)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -92,3 +94,8 @@ def contract_fields(
         "output_name": output_name or None,
     }
     return {key: value for key, value in fields.items() if value is not None}
+
+
+def command_line() -> str:
+    """Return the command under way as a shell would take it, for the records of what it makes."""
+    return shlex.join(["engine", *sys.argv[1:]])

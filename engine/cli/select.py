@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli.options import AsJson, GreyAsRgb, Groups, Models, contract_fields
+from engine.cli.options import AsJson, GreyAsRgb, Groups, Models, command_line, contract_fields
 from engine.console import with_options
 
 SEARCH = "How to search"
@@ -64,8 +64,6 @@ def select(
     Example:
       engine select -m pool/ -i val.npz --labels val.npz --groups val.npz:groups -o ensemble.toml
     """
-    import shlex
-    import sys
 
     from engine.job import Options
     from engine.select.command import select as run_selection
@@ -95,7 +93,7 @@ def select(
         pixels=pixels,
         clean_up=clean_up,
         cache=cache,
-        command=shlex.join(["engine", *sys.argv[1:]]),
+        command=command_line(),
     )
     with bars() as starting:
         done = run_selection(options, starting)

@@ -104,7 +104,7 @@ class ArrayFile:
         start, stop, _ = where[0].indices(shape[0]) if where else (0, shape[0], 1)  # type: ignore[union-attr]
         if any(part != slice(None) for part in where[1:]):
             found = [self._part(stream, offset + index * step, where[1:], shape[1:]) for index in range(start, stop)]
-            return np.stack(found)
+            return np.stack(found, dtype=self.dtype)
         stream.seek(offset + start * step)
         return self._read(stream, (stop - start, *shape[1:]), "early")
 

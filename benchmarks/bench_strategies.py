@@ -76,12 +76,12 @@ def publish(facts: Facts, real: bool) -> Path:
     held = ", ".join(facts.classes[index] for index in facts.suppressed) or "no class"
     text = (
         f"{len(facts.members)} members ({names}) on {facts.images:,} "
-        f"{'labelled tiles held out of their training' if real else 'generated scenes'}, {facts.workers} workers. "
+        f"{'labelled validation tiles' if real else 'generated scenes'}, {facts.workers} workers. "
         f"MIoU by the convention {facts.metric}. Suppressed: never predicting {held}. Tuned: with class biases, "
         f"cross-fitted. Intervals: {facts.level:.0%} bootstrap over {drawn}; differences are paired, to the best "
         "single member in its best state, which is chosen on these very tiles. Images/s: a run of this alone.\n"
     )
-    told = "Members kept the epoch that scored best on these tiles, so all scores are somewhat high.\n"
+    told = "Nets of `trainers fit` kept the epoch that scored best on these tiles, so all scores are somewhat high.\n"
     return write(
         "strategies" if real else "strategies_scenes",
         f"Fusion strategies on {'real tiles' if real else 'generated scenes'}",
@@ -99,27 +99,26 @@ def block(facts: Facts) -> str:
     """Return the table that README shows as well, between its marks: a line a strategy, suppressed."""
     metric = facts.metric
     single = facts.rows[facts.baseline[metric]]
-    lines = [[f"best single member ({single.name})", "", *figures(single, metric, True)]]
+    lines = [[f"best single member ({single.name})", *figures(single, metric, True), ""]]
     state = "suppressed" if facts.suppressed else "raw"
     for row in facts.rows:
         if row.member < 0 and row.state == state:
-            lines.append([f"`{row.name}`", TOLD.get(row.name, ""), *figures(row, metric)])
+            lines.append([f"`{row.name}`", *figures(row, metric), TOLD.get(row.name, "")])
     chosen = next((step for step in facts.ablation if step.name == "+ selection"), None)
     if chosen is not None:
         what = "members and strategy chosen by `engine select`, cross-fitted, with flips"
         value = f"{chosen.value:.4f}"
-        lines.append(
-            ["selected", what, value, f"{chosen.value - single.scores[metric].value:+.4f}", f"{chosen.rate:,.0f}"]
-        )
-    table = rows(["strategy", "score of a class at a pixel", f"MIoU, {state}", "to best single", "images/s"], lines)
-    return f"{FIRST_MARK}\n{left(table, 2)}{LAST_MARK}"
+        change = f"{chosen.value - single.scores[metric].value:+.4f}"
+        lines.append(["selected", value, change, f"{chosen.rate:,.0f}", what])
+    table = rows(["strategy", f"MIoU, {state}", "to best single", "images/s", "score of a class at a pixel"], lines)
+    return f"{FIRST_MARK}\n{left(table, 5)}{LAST_MARK}"
 
 
-def left(table: str, columns: int) -> str:
-    """Return a table whose first columns are aligned to the left."""
+def left(table: str, column: int) -> str:
+    """Return a table one of whose columns, counted from 1, is aligned to the left."""
     lines = table.splitlines()
     cells = lines[1].split("|")
-    cells[1 : columns + 1] = [" --- "] * columns
+    cells[column] = " --- "
     lines[1] = "|".join(cells)
     return "\n".join(lines) + "\n"
 

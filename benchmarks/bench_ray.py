@@ -1,0 +1,172 @@
+"""Ray on two local workers against the local pipeline on two, where the difference goes, and a plan for 10^9 images.
+
+``python -m benchmarks.bench_ray [--images 2048] [--quick]`` writes benchmarks/results/ray.md and ray.json beside it.
+Both ways run the same command on the same images in turns; the median of the repeats counts. Everything runs on one
+machine: between machines the labels travel over a network, which the plan states in bytes and nobody measured here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+import engine.on_ray.stream
+from benchmarks.ray_plan import SIZE, WORKERS, Measured, report
+from engine.job import Options, prepare
+from engine.on_ray.cluster import Cluster, connect, leave, predicted_rows
+from engine.on_ray.predictor import Predictor
+from engine.on_ray.stream import portable
+from engine.on_ray.wire import packed, unpacked
+from engine.prediction import Predicted
+from engine.record import plan_hash
+from engine.run import run
+from engine.runtimes import Wanted
+from engine.tuning import settle
+
+SAMPLES = Path(__file__).parent.parent / "engine" / "samples"
+BATCH = 16
+
+
+class Timed(Predictor):
+    """An actor that tells how long it worked on a block."""
+
+    def __call__(self, block: dict[str, Any]) -> dict[str, list[Any]]:
+        """Predict one block and add the seconds."""
+        began = time.perf_counter()
+        row = super().__call__(block)
+        row["busy"] = [time.perf_counter() - began]
+        return row
+
+
+class Idle:
+    """An actor that predicts nothing and returns blocks of the usual size."""
+
+    def __init__(self, pixels: int, asked: Sequence[Any]) -> None:
+        """Make the labels once."""
+        self._pixels, self._asked = pixels, list(asked)
+
+    def __call__(self, block: dict[str, Any]) -> dict[str, list[Any]]:
+        """Return zeros."""
+        start, count = int(block["start"][0]), int(block["count"][0])
+        ids = [str(index) for index in range(start, start + count)]
+        part = Predicted(start, ids, np.zeros((count, self._pixels), np.uint8), member_seconds=[], member_runs=[])
+        return {key: [value] for key, value in packed(start, [part], self._asked, False).items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=1536)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--models", default=str(SAMPLES / "unet.onnx"), help="what predicts")
+    parser.add_argument("--quick", action="store_true", help="fewer images, one repeat")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.images, options.repeats = min(options.images, 512), 1
+    with tempfile.TemporaryDirectory() as folder:
+        draw = np.random.default_rng(0)
+        np.save(Path(folder) / "images.npy", draw.integers(0, 256, (options.images, *SIZE)).astype(np.uint8))
+        found = measure(Path(folder), options.models, options.images, options.repeats)
+    report(found, options)
+
+
+def measure(folder: Path, models: str, images: int, repeats: int) -> Measured:
+    """Run both ways in turns, then each part alone."""
+    asked = Options(models=(models,), input=str(folder / "images.npy"), output=folder / "masks.csv")
+    here, there, first, busy = [], [], [], []
+    began = time.perf_counter()
+    assert connect(Cluster()), "a cluster runs in this process already"
+    connecting = time.perf_counter() - began
+    try:
+        for _ in range(repeats):
+            here.append(local_rate(asked))
+            rate, start, each = ray_rate(asked)
+            there.append(rate)
+            first.append(start)
+            busy.append(each)
+        driver = idle_rate(images)
+    finally:
+        leave()
+    journal, output = journal_rate(asked, folder)
+    block = engine.on_ray.stream.BLOCK_IMAGES
+    told = (median(here), median(there), connecting, median(first), median(busy))
+    return Measured(images, block, *told, driver, journal, output)
+
+
+def local_rate(asked: Options) -> float:
+    """Return images/s of the local pipeline; nets are open and kernels compiled before the clock starts."""
+    job = prepare(replace(asked, overwrite=True))
+    settle(job.ensemble, job.images, Wanted(), BATCH, WORKERS)
+    done = run(job.ensemble, job.images, batch_size=BATCH, workers=WORKERS)
+    return done.images / done.seconds
+
+
+def ray_rate(asked: Options) -> tuple[float, float, float]:
+    """Return images/s on Ray behind the first blocks, seconds until then, and an actor's seconds an image."""
+    job = prepare(replace(asked, overwrite=True))
+    job.ensemble.wanted = Wanted()
+    arguments = (portable(asked), Wanted(), BATCH, plan_hash(job.ensemble), False)
+    block = engine.on_ray.stream.BLOCK_IMAGES
+    begins = range(0, len(job.images), block)
+    began = time.perf_counter()
+    times, busy = [], []
+    pixels, classes, asked_for = math.prod(SIZE), len(job.ensemble.classes), [job.ensemble.variant]
+    with quietly():
+        for row in predicted_rows(Timed, arguments, Cluster(workers=WORKERS), begins, len(job.images)):
+            unpacked(row, pixels, classes, asked_for)
+            times.append(time.perf_counter())
+            busy.append(float(row["busy"]))
+    # The first block of each actor waits for its nets; from then on both work.
+    settled = times[WORKERS - 1]
+    rate = (len(job.images) - WORKERS * block) / (times[-1] - settled)
+    return rate, times[0] - began, median(busy[WORKERS:]) / block
+
+
+def idle_rate(images: int) -> float:
+    """Return how many images/s one driver takes from actors that do nothing."""
+    block, pixels = engine.on_ray.stream.BLOCK_IMAGES, math.prod(SIZE)
+    count = 16 * max(images, 8 * block)
+    times = []
+    with quietly():
+        for row in predicted_rows(Idle, (pixels, ["own"]), Cluster(workers=WORKERS), range(0, count, block), count):
+            unpacked(row, pixels, 5, ["own"])  # type: ignore[list-item]
+            times.append(time.perf_counter())
+    half = len(times) // 2
+    return (len(times) - 1 - half) * block / (times[-1] - times[half])
+
+
+def journal_rate(asked: Options, folder: Path) -> tuple[float, float]:
+    """Return images/s of the writer of a submission, and the bytes a mask takes in it."""
+    from engine.masks import open_writer
+
+    count = 8192
+    masks = np.random.default_rng(0).integers(0, 5, (count, math.prod(SIZE))).astype(np.uint8)
+    ids = [str(index) for index in range(count)]
+    began = time.perf_counter()
+    with open_writer(folder / "written.csv", ids, SIZE, 5) as writer:
+        for start in range(0, count, 256):
+            writer.write(ids[start : start + 256], masks[start : start + 256])
+    seconds = time.perf_counter() - began
+    return count / seconds, (folder / "written.csv").stat().st_size / count
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Keep Ray's warnings off the terminal."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+if __name__ == "__main__":
+    main()

@@ -234,7 +234,13 @@ def write(rows: Sequence[Row]) -> Path:
         "that of a command that is refused at once.\n"
     )
     lines = [
-        (cell(row.name), cell(row.message.removeprefix("error: ")), row.code, f"{row.seconds:.2f}", f"{row.mib:.0f}")
+        (
+            cell(row.name),
+            cell(row.message.removeprefix("error: ")),
+            row.code,
+            f"{row.seconds:.2f}",
+            f"{max(0.0, row.mib):.0f}",
+        )
         for row in rows
     ]
     body = table.rows(["input", "what is said", "exit code", "s", "MiB"], lines)

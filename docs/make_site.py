@@ -72,6 +72,8 @@ def gather(target: Path) -> None:
             shutil.copy(path, target / path.name)
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.md")):
         (target / "tables" / path.name).write_text(turned(path.read_text("utf-8"), path), "utf-8")
+    for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
+        shutil.copy(path, target / "tables" / path.name)
     for name in ("CONTRIBUTING", "CHANGELOG"):
         path = ROOT / f"{name}.md"
         (target / f"{name.lower()}.md").write_text(turned(path.read_text("utf-8"), path), "utf-8")

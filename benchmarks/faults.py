@@ -62,6 +62,11 @@ class Fault:
     resuming: bool = False
     environment: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def more(self) -> list[str]:
+        """Return the options that this input needs."""
+        return ["--tile", "64x128"] if self.source == "scene.png" else []
+
 
 FAULTS = [
     Fault("disk full, in a shard", "write", "ENOSPC", ".labels", 3),
@@ -100,6 +105,10 @@ FAULTS = [
     Fault("slow disk, fsync", "fsync", "SLOW", "masks.csv", passes=True),
     Fault("EIO on read of a shard, resuming", "read", "EIO", ".labels", passes=True, resuming=True),
     Fault("EIO on read of the journal, resuming", "read", "EIO", "/journal", resuming=True),
+    Fault("disk full, in a shard of a scene", "write", "ENOSPC", ".labels", 3, source="scene.png", goal="mask.png"),
+    Fault("disk full, in the mask of a scene", "write", "ENOSPC", "partial-", source="scene.png", goal="mask.png"),
+    Fault("EIO on fsync of a shard of a scene", "fsync", "EIO", ".labels", 2, source="scene.png", goal="mask.npy"),
+    Fault("EIO on read of a scene", "read", "EIO", "scene.png", 6, source="scene.png", goal="mask.png"),
     Fault("a session that fails at its n-th call and ever after", "session", "fails", after=CALLS),
     Fault("a session that fails at its n-th call, once", "session", "fails", after=CALLS, times=1, passes=True),
     Fault("a session that raises a MemoryError, once", "session", "memory", after=CALLS, times=1, passes=True),
@@ -150,6 +159,7 @@ def save_inputs(place: Path) -> None:
     pixels = np.random.default_rng(3).integers(0, 256, (IMAGES, 64, 128)).astype(np.uint8)
     np.save(place / "images.npy", pixels)
     np.savez(place / "images.npz", images=pixels)
+    Image.fromarray(pixels[:12].reshape(384, 256)).save(place / "scene.png")
     (place / "images").mkdir()
     for index, image in enumerate(pixels):
         Image.fromarray(image).save(place / "images" / f"{index:02d}.png")
@@ -167,7 +177,7 @@ def trial(fault: Fault, place: Path, wholes: dict[str, str]) -> dict[str, Any]:
     engine.durable.MOST_IMAGES = 8
     source = place / fault.source
     if f"{source}{fault.goal}" not in wholes:
-        whole = run_in(place / "whole", source, fault.goal)
+        whole = run_in(place / "whole", source, fault)
         assert whole["code"] == 0, whole
         wholes[f"{source}{fault.goal}"] = digest(place / "whole")
         shutil.rmtree(place / "whole")
@@ -176,8 +186,8 @@ def trial(fault: Fault, place: Path, wholes: dict[str, str]) -> dict[str, Any]:
     run = place / "run"
     if fault.resuming:
         full = FAULTS[0]
-        assert run_in(run, source, fault.goal, lambda: strike(full))["code"] == 2
-    came = run_in(run, source, fault.goal, lambda: strike(fault), *(["--resume"] if fault.resuming else []))
+        assert run_in(run, source, fault, lambda: strike(full))["code"] == 2
+    came = run_in(run, source, fault, lambda: strike(fault), *(["--resume"] if fault.resuming else []))
     left = sorted(path.name for path in run.iterdir() if path.name != "log")
     if held:
         source.write_bytes(held)
@@ -187,7 +197,7 @@ def trial(fault: Fault, place: Path, wholes: dict[str, str]) -> dict[str, Any]:
     kept = (run / f".{fault.goal}.run" / "journal").exists()
     after = came
     if not fault.passes:
-        after = run_in(run, source, fault.goal, None, "--resume")
+        after = run_in(run, source, fault, None, "--resume")
     same = after["code"] == 0 and digest(run) == want
     shutil.rmtree(run)
     right = same and (came["code"] == 0 if fault.passes else came["code"] == 2 and clean)
@@ -204,15 +214,27 @@ def trial(fault: Fault, place: Path, wholes: dict[str, str]) -> dict[str, Any]:
 
 
 def run_in(
-    run: Path, source: Path, goal: str, before: Callable[[], object] | None = None, *more: str
+    run: Path, source: Path, fault: Fault, before: Callable[[], object] | None = None, *more: str
 ) -> dict[str, Any]:
     """Run the command in a process of its own; ``before`` is called in it first."""
     run.mkdir(exist_ok=True)
     (run / "log").unlink(missing_ok=True)
     models = str(SAMPLES / "one_class_*.onnx")
-    line = ["ensemble", "-m", models, "-i", str(source), "-o", str(run / goal), "--batch-size", "4", "--workers", "1"]
+    line = [
+        "ensemble",
+        "-m",
+        models,
+        "-i",
+        str(source),
+        "-o",
+        str(run / fault.goal),
+        "--batch-size",
+        "4",
+        "--workers",
+        "1",
+    ]
     began = time.perf_counter()
-    code = wait(start([*line, *more], before))
+    code = wait(start([*line, *fault.more, *more], before))
     return {"code": code, "seconds": round(time.perf_counter() - began, 2), "log": (run / "log").read_text()}
 
 

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     figures: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     if options.kills:
-        figures["kills"] = measured([row for path in options.kills for row in json.loads(path.read_text())])
+        figures["kills"] = measured(added([row for path in options.kills for row in json.loads(path.read_text())]))
     if options.faults:
         figures["faults"] = measured(json.loads(options.faults.read_text()))
     if options.fuzz:
@@ -46,6 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     PAGE.write_text("\n".join([*page(figures), *elsewhere()]).rstrip() + "\n")
     print(f"wrote {PAGE}")
     return 0
+
+
+def added(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows with those of the same output and signals added up."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        key = f"{row['output']} {row['signals']} {row['tiles']}"
+        before = found.get(key, {})
+        found[key] = {**row, **{name: row[name] + before.get(name, 0) for name in ("killed", "cut_off", "identical")}}
+    return list(found.values())
 
 
 def measured(rows: list[dict[str, Any]]) -> dict[str, Any]:

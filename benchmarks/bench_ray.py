@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import io
 import math
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -43,10 +44,9 @@ class Timed(Predictor):
 
     def __call__(self, block: dict[str, Any]) -> dict[str, list[Any]]:
         """Predict one block and add the seconds."""
-        began = time.perf_counter()
+        began = time.time()
         row = super().__call__(block)
-        row["busy"] = [time.perf_counter() - began]
-        return row
+        return {**row, "worked": [[float(os.getpid()), began, time.time()]]}
 
 
 class Idle:
@@ -67,7 +67,7 @@ class Idle:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=1536)
+    parser.add_argument("--images", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--models", default=str(SAMPLES / "unet.onnx"), help="what predicts")
     parser.add_argument("--quick", action="store_true", help="fewer images, one repeat")
@@ -120,17 +120,34 @@ def ray_rate(asked: Options) -> tuple[float, float, float]:
     block = engine.on_ray.stream.BLOCK_IMAGES
     begins = range(0, len(job.images), block)
     began = time.perf_counter()
-    times, busy = [], []
+    spans = []
+    first = 0.0
     pixels, classes, asked_for = math.prod(SIZE), len(job.ensemble.classes), [job.ensemble.variant]
     with quietly():
         for row in predicted_rows(Timed, arguments, Cluster(workers=WORKERS), begins, len(job.images)):
             unpacked(row, pixels, classes, asked_for)
-            times.append(time.perf_counter())
-            busy.append(float(row["busy"]))
-    # The first block of each actor waits for its nets; from then on both work.
-    settled = times[WORKERS - 1]
-    rate = (len(job.images) - WORKERS * block) / (times[-1] - settled)
-    return rate, times[0] - began, median(busy[WORKERS:]) / block
+            first = first or time.perf_counter() - began
+            spans.append(row["worked"])
+    rate, busy = steady(np.asarray(spans), block)
+    return rate, first, busy
+
+
+def steady(spans: np.ndarray, block: int) -> tuple[float, float]:
+    """Return images/s while all actors worked, and an actor's seconds an image.
+
+    Args:
+        spans: float64 (blocks, 3): an actor's process, and when it began and ended a block, in seconds.
+        block: images of a block.
+    """
+    actors = [spans[spans[:, 0] == process] for process in np.unique(spans[:, 0])]
+    # From where the last actor is through its first block, up to where the first one has nothing left to do.
+    begin, end = max(own[:, 2].min() for own in actors), min(own[:, 2].max() for own in actors)
+    shares = (np.minimum(spans[:, 2], end) - np.maximum(spans[:, 1], begin)) / (spans[:, 2] - spans[:, 1])
+    inside = np.clip(shares, 0, 1)
+    assert len(actors) == WORKERS and end > begin, "too few images for both actors to be at work: give more"
+    return float(inside.sum() * block / (end - begin)), float(
+        np.median((spans[:, 2] - spans[:, 1])[inside > 0]) / block
+    )
 
 
 def idle_rate(images: int) -> float:

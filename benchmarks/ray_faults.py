@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the trials and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10, help="how many with each signal")
+    parser.add_argument("--signals", nargs="+", choices=("KILL", "TERM"), default=["KILL", "TERM"])
     parser.add_argument("--nodes", type=int, default=10, help="runs that lose a node")
     parser.add_argument("--images", type=int, default=IMAGES, help="how many images a run predicts")
     parser.add_argument("--models", default=str(SAMPLES / "one_class_*.onnx"), help="what predicts")
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"  here: {options.images} images in {seconds:.1f} s", file=sys.stderr)
         if options.kills:
             with cluster(1):
-                for name in ("KILL", "TERM"):
+                for name in options.signals:
                     strike = partial(kill, name, draw)
                     fault = f"SIG{name} of a worker"
                     rows.append(trials(fault, options.kills, EACH, job, want, draw, lambda strike=strike: strike))

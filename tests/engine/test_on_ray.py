@@ -108,6 +108,28 @@ def test_a_worker_that_dies_is_replaced(
     assert content(tmp_path / "here.csv") == content(tmp_path / "ray.csv")
 
 
+def test_workers_read_parquet_behind_a_url(
+    cluster: None, world: World, images: Path, tmp_path: Path, engine: Engine
+) -> None:
+    """Row groups that do not fall together with blocks, in several files, with ids of their own."""
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    pytest.importorskip("fsspec", reason="fsspec is not installed")
+    import pyarrow.parquet
+
+    pixels = np.load(images)["images"]
+    (tmp_path / "set").mkdir()
+    for number, rows in enumerate((slice(0, 25), slice(25, COUNT))):
+        ids = [f"tile {index}" for index in range(COUNT)[rows]]
+        table = arrow.table({"id": ids, "image": arrow.FixedShapeTensorArray.from_numpy_ndarray(pixels[rows])})
+        pyarrow.parquet.write_table(table, tmp_path / "set" / f"{number}.parquet", 4)
+    places = (("here.csv", str(tmp_path / "set"), ()), ("ray.csv", f"file://{tmp_path / 'set'}", ("--on", "ray")))
+    for name, place, more in places:
+        done = engine("ensemble", "-m", world.models, "-i", place, "-o", tmp_path / name, *more)
+        assert done.code == 0, done.err
+    # The records beside them differ: an input behind a URL is told by what its store says of it.
+    assert (tmp_path / "here.csv").read_bytes() == (tmp_path / "ray.csv").read_bytes()
+
+
 def test_errors_of_workers_are_one_line_and_a_run_goes_on_behind_them(
     cluster: None, world: World, tmp_path: Path, engine: Engine, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +212,15 @@ def sources(tmp_path: Path) -> Iterator[Source]:
     yield from_array(pixels)
     for name in ("x.npy", "x.npz", "tiles"):
         yield open_source(tmp_path / name)
+    pytest.importorskip("fsspec", reason="fsspec is not installed")
+    for name in ("x.npy", "x.npz", "tiles"):
+        yield open_source(f"file://{tmp_path / name}")
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    import pyarrow.parquet
+
+    table = arrow.table({"image": arrow.FixedShapeTensorArray.from_numpy_ndarray(pixels)})
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet", 4)
+    yield open_source(tmp_path / "x.parquet")
 
 
 def test_blocks_of_every_source_in_every_order(tmp_path: Path) -> None:

@@ -105,11 +105,12 @@ def _name_points(
         ]  # fmt: skip
         boxes = [(px, py - height / 2, px + width, py + height / 2) for px, py in places]
 
-        def cost(box: tuple[float, float, float, float]) -> float:
+        def cost(box: tuple[float, float, float, float], x: float = x, y: float = y) -> float:
             outside = max(0, left - box[0]) + max(0, box[2] - right) + max(0, low - box[1]) + max(0, box[3] - high)
             covered = sum(box[0] - 5 < a < box[2] + 5 and box[1] - 4 < b < box[3] + 4 for a, b in dots)
             met = sum(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
-            return 10 * outside + 3 * covered + 50 * met
+            away = abs((box[1] + box[3]) / 2 - y) + max(0.0, box[0] - x, x - box[2])
+            return 10 * outside + 3 * covered + 50 * met + 0.25 * away
 
         box = min(boxes, key=cost)
         taken.append(box)

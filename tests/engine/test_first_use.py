@@ -20,7 +20,8 @@ first_use.available_cores = lambda: 2
 if sys.argv[1] == "alone":
     first_use.sys.executable = "no-such-interpreter"
 first_use.compile_kernels({"mean-logit", "borda"}, 5)
-kernels = [value for name, value in vars(sys.modules["engine.strategies.borda"]).items() if hasattr(value, "stats") and name.startswith("_")]
+held = vars(sys.modules["engine.strategies.borda"])
+kernels = [value for name, value in held.items() if hasattr(value, "stats") and name.startswith("_")]
 print(not_compiled(["mean-logit", "borda"]), sum(sum(k.stats.cache_hits.values()) for k in kernels) > 0)
 """
 

@@ -31,11 +31,14 @@ PREFIX = "bench_"
 # Arguments of a quick run; a script that is not named here may know `--quick` itself.
 QUICK = {
     "exporters": "--preset tiny --epochs 1 --scenes 64 --rounds 3 --only unet unet_plus_plus",
+    "peers": "--images 64 --rounds 1",
+    "roofline": "--rounds 2",
     "kernels": "--images 64 --repeats 3",
     "select": "--tiles 120 --members 6 --pixels 20000 --repeats 2",
     "strategies": "--scenes 96",
 }
 NEEDS: dict[str, tuple[str, ...]] = {
+    "roofline": ("onnx",),
     "exporters": ("keras", "tensorflow", "tf2onnx", "onnx", "onnxslim"),
     "trainers": ("keras", "tensorflow"),
 }

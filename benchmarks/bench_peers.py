@@ -1,7 +1,8 @@
 """The whole job against its peers: the same nets and tiles, the same machine, in turns, each in a process of its own.
 
 ``python -m benchmarks.bench_peers NETS --tiles tiles.npz:test_set`` writes benchmarks/results/peers.md. NETS is a
-folder of NAME.onnx (and NAME.keras for Keras; NAME_int8.onnx, made by `exporters quantize`, for int8). Every process
+folder of NAME.onnx (and NAME.keras for Keras; NAME_int8.onnx, made by `exporters quantize`, for int8); without it the
+sample nets run on generated scenes. Every process
 opens its nets and warms up once, then waits; the rounds go through all of them in turn. The table shows medians.
 """
 
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contenders import CONTENDERS
+from benchmarks.subject import nets_and_tiles
 from benchmarks.table import rows, write
 
 PACKAGES = ("numpy", "numba", "onnxruntime-gpu", "onnxruntime", "openvino", "torch", "keras", "tensorflow")
@@ -39,13 +41,21 @@ BARS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("nets", type=Path, help="folder of NAME.onnx and NAME.keras")
-    parser.add_argument("--tiles", required=True, help="uint8 (n, height, width) tiles: FILE.npz:KEY")
+    parser.add_argument("nets", type=Path, nargs="?", help="folder of NAME.onnx and NAME.keras")
+    parser.add_argument("--tiles", default="", help="uint8 (n, height, width) tiles: FILE.npz:KEY; needed with NETS")
     parser.add_argument("--images", type=int, default=332, help="images a round; tiles are repeated")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", help="these contenders alone, by a part of their names; writes no table")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if bool(options.nets) != bool(options.tiles):
+        parser.error("nets and tiles of your own go together: give NETS and --tiles, or neither")
+    with nets_and_tiles(options.nets, options.tiles) as (options.nets, options.tiles):
+        measure(options)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Let the contenders compete and write the table; or be one of them."""
     names = sorted(path.stem for path in options.nets.glob("*.onnx") if not path.stem.endswith("_int8"))
     tiles = load_tiles(options.tiles, options.images)
     if options.contender:
@@ -55,7 +65,7 @@ def main() -> None:
     if not all((options.nets / f"{name}.keras").exists() for name in names):
         chosen = [name for name in chosen if name != SLOW]
     with tempfile.TemporaryDirectory() as folder:
-        found = compete(chosen, Path(folder), options.rounds)
+        found = compete(chosen, Path(folder), options)
     sections = tables(found, options, names)
     if options.only:
         print("\n".join(sections))
@@ -99,12 +109,13 @@ def _peak() -> int:
     return peak_memory()
 
 
-def compete(chosen: list[str], folder: Path, rounds: int) -> dict[str, dict[str, Any]]:
+def compete(chosen: list[str], folder: Path, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Start all contenders one after the other, then let them run in turns."""
     found: dict[str, dict[str, Any]] = {}
     running: dict[str, subprocess.Popen[str]] = {}
     for name in chosen:
-        command = [sys.executable, "-m", "benchmarks.bench_peers", *sys.argv[1:], "--contender", name]
+        command = [sys.executable, "-m", "benchmarks.bench_peers", str(options.nets), "--tiles", options.tiles]
+        command += ["--images", str(options.images), "--contender", name]
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -113,7 +124,7 @@ def compete(chosen: list[str], folder: Path, rounds: int) -> dict[str, dict[str,
         if "failed" not in found[name]:
             running[name] = process
             found[name]["seconds"] = []
-    for _ in range(rounds):
+    for _ in range(options.rounds):
         for number, (name, process) in enumerate(running.items()):
             assert process.stdin is not None
             process.stdin.write(f"{folder / str(number)}.npy\n")

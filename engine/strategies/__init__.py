@@ -49,9 +49,11 @@ def named_strategy(name: str) -> Strategy:
 def not_compiled(names: Iterable[str]) -> list[str]:
     """Return which strategies must be compiled before they run: each once an installation, a second or so.
 
-    A strategy may have kernels for few and for many classes; one of them is compiled when it is needed.
+    A strategy may have kernels for few and for many classes; one of them is compiled when it is needed. One that is
+    plain NumPy has none.
     """
-    return [name for name in names if not any(map(compiled_before, _kernels(named_strategy(name))))]
+    kernels = {name: _kernels(named_strategy(name)) for name in names}
+    return [name for name, held in kernels.items() if held and not any(map(compiled_before, held))]
 
 
 def compile_ahead(names: Iterable[str], classes: int = 5) -> None:

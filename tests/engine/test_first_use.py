@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.strategies import STRATEGIES, not_compiled
+from engine.strategies.task import Task
+
 ROOT = Path(__file__).parents[2]
 # The kernels that the second process compiled are loaded: each counts as a hit of the cache and not as a miss.
 TRIAL = """
@@ -32,3 +35,11 @@ def test_two_processes_compile_and_one_is_enough(how: str, loaded: bool, tmp_pat
     done = subprocess.run([sys.executable, "-c", TRIAL, how], env=place, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["[]", str(loaded)]
     assert done.stderr == ""
+
+
+def test_a_strategy_of_plain_numpy_needs_no_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    def plain(task: Task) -> None:
+        task.labels[:] = task.logits.mean(0).argmax(1)
+
+    monkeypatch.setitem(STRATEGIES, "plain", plain)
+    assert not_compiled(["plain"]) == []

@@ -165,9 +165,17 @@ def elsewhere() -> list[str]:
     if (table.RESULTS / "bad_inputs.md").exists():
         first = (table.RESULTS / "bad_inputs.md").read_text().split("\n\n")[2].strip()
         found.append(f"## Wrong and hostile inputs\n\n{first} [All of them](../benchmarks/results/bad_inputs.md).\n")
-    if (table.RESULTS / "ray.md").exists():
-        found.append("## On Ray\n\nLost workers and nodes: [ray.md](../benchmarks/results/ray.md).\n")
+    if (table.RESULTS / "ray_faults.json").exists():
+        found.append(on_ray(json.loads((table.RESULTS / "ray_faults.json").read_text("utf-8"))))
     return found
+
+
+def on_ray(held: dict[str, Any]) -> str:
+    """Return what became of the runs whose workers and nodes were lost."""
+    header = ["what was lost, at moments drawn at random", "times", "runs", "identical to a local run"]
+    lines = [[row["fault"], row["faults"], row["runs"], f"{row['identical']} of {row['runs']}"] for row in held["rows"]]
+    told = "Speed, and what the way over the cluster costs: [ray.md](../benchmarks/results/ray.md)."
+    return f"## On Ray\n\n{table.rows(header, lines)}\n{held['machine']}; {held['versions']}. {told}\n"
 
 
 def told_by(held: dict[str, Any]) -> str:

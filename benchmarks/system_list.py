@@ -83,12 +83,13 @@ SYSTEMS = (
     _report(
         *("upp-mix", "U-Net++, flips, best mix of losses", "CrossValidation", 0.50),
         f"fit unet_plus_plus --augment flips --loss {MIX}",
-        epochs=8,
+        epochs=7,
     ),
-    _report("pan", "PAN", "PAN", 0.51, "fit pan --augment flips --option squeeze=false"),
+    _report("pan", "PAN", "PAN", 0.51, "fit pan --augment flips --option squeeze=false", 8),
     _report(
         *("pan-full", "PAN, squeeze-and-excitation, dropout, custom augmentation", "PAN", 0.53),
         "fit pan --augment custom --dropout 0.1",
+        epochs=7,
     ),
     _report("double", "two cascaded U-Nets, whole", "FeaturesFusion", 0.52, "fit double_unet --augment flips", 5),
     _report(
@@ -99,16 +100,21 @@ SYSTEMS = (
     _report(
         *("double-staged", "two cascaded U-Nets, one after the other", "FeaturesFusion", 0.52),
         "fit double_unet --augment flips --stage second",
-        epochs=6,
+        epochs=4,
         needs="double-first",
     ),
     _report(
         *("transformer", "U-Net, transformer bottleneck, gated skips", "Unet-Vgg16", 0.54),
         "fit transformer_unet --augment flips",
+        epochs=6,
     ),
-    System("five", "five one-class networks", "FiveNets", 0.48, "fit-specialists --augment flips", 4),
+    System("five", "five one-class networks", "FiveNets", 0.48, "fit-specialists --augment flips", 3),
     _report("unet-short", "U-Net, flips, short", "UNet_post_processing", 0.61, "fit unet --augment flips", epochs=4),
-    _report("unet-long", "U-Net, flips, long", "UNet_post_processing", 0.70, "fit unet --augment flips", epochs=30),
+    _report("unet-long", "U-Net, flips, long", "UNet_post_processing", 0.70, "fit unet --augment flips", epochs=18),
+    System(
+        *("unet-flips", "U-Net, flips", "", None),
+        f"fit unet --augment flips {KEEP}",
+    ),
     System(
         *("unet-left-out", "U-Net, flips, background left out of the loss", "", None),
         "fit unet --augment flips",

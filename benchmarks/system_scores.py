@@ -8,14 +8,15 @@ be written again where the networks are not at hand.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.findings import write_findings
 from benchmarks.system_list import System
-from benchmarks.system_zoo import runs_of
-from benchmarks.table import RESULTS, rows, write
+from benchmarks.system_zoo import pruned, runs_of, select_both
+from benchmarks.table import RESULTS, STANDING, rows, write
 from engine.bootstrap import GroupedCounts, interval, paired_difference
 from engine.decode import Decoding
 from engine.images import open_source
@@ -37,33 +38,42 @@ test set, not of these tiles. Training times are as they came: several networks 
 """
 
 
-def write_results(place: Place, systems: Sequence[System], selections: Mapping[str, Row]) -> None:
-    """Score what is there, keep the rows, write `results/systems.md`.
+def write_results(place: Place, systems: Sequence[System]) -> tuple[list[System], dict[str, Row]]:
+    """Score what is there, select, keep the rows, write `results/systems.md`.
 
     Args:
         place: where the networks are.
         systems: those that are exported.
-        selections: what `engine select` said, by mirror images; empty where there was nothing to select from.
+
+    Returns:
+        The members that the final ensemble was selected from, and what `engine select` said, by mirror images; both
+        empty where there was nothing to select from.
     """
     store = json.loads(STORE.read_text()) if STORE.exists() and not place.quick else {}
     store = {"systems": {}, "ensembles": {}, "report": {}, "selections": {}} | store
     compile_ahead(not_compiled(STRATEGIES))
-    counts = {}
+    counts, own = {}, {}
     for system in systems:
         row, counts[system.name] = score_system(place, system)
         store["systems"][system.name] = row
-        print(f"{system.name}: {row['scores']['suppressed']['keras-ignore']:.4f}", flush=True)
-    pools = {"ensembles": [one for one in systems if one.member], "report": [one for one in systems if one.notebook]}
+        own[system.name] = row["scores"]["suppressed"]["keras-ignore"]
+        print(f"{system.name}: {own[system.name]:.4f}", flush=True)
+    members = pruned([one for one in systems if one.member], own)
+    pools = {"ensembles": members, "report": [one for one in systems if one.notebook]}
     for name, pool in pools.items():
         if len(pool) > 1:
-            best = max(pool, key=lambda one: store["systems"][one.name]["scores"]["suppressed"]["keras-ignore"])
+            best = max(pool, key=lambda one: own[one.name])
             store[name] = dict(score_ensembles(place, pool, best, counts[best.name]))
-    if selections:
-        store["selections"] = {f"selected, flips {flips}": found for flips, found in selections.items()}
+    found = select_both(place, members) if len(members) > 1 else {}
+    if found:
+        store["selections"] = {f"selected, flips {flips}": told for flips, told in found.items()}
     target = place.runs / "systems.json" if place.quick else STORE
     target.write_text(json.dumps(store, indent=1) + "\n")
     if not place.quick:
         write_table(store)
+        if RESULTS == STANDING:
+            write_findings(store)
+    return members, found
 
 
 def score_system(place: Place, system: System) -> tuple[Row, GroupedCounts]:

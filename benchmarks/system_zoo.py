@@ -53,6 +53,12 @@ def _select(place: Place, folder: Path, flips: str) -> Found:
     return found
 
 
+def pruned(pool: Sequence[System], scores: Mapping[str, float]) -> list[System]:
+    """Return the pool without its worst fifth: members far behind make a selection overfit (Caruana et al. 2006)."""
+    worst = sorted(pool, key=lambda system: scores[system.name])[: len(pool) // 5]
+    return [system for system in pool if system not in worst]
+
+
 def score(found: Found) -> float:
     """Return the cross-fitted score of the level that was chosen."""
     return float(next(level for level in found["levels"] if level["chosen"])["cross_fitted"]["score"])

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -117,23 +116,19 @@ def best_mix(place: Place) -> str:
 
     folder = place.runs / "study"
     table = folder / "candidates.csv"
-    rest, groups = place.runs / "rest.npz", place.runs / "rest_groups.npz"
+    rest = place.runs / "rest.npz"
     if not (folder / "done").exists():
-        held = np.load(place.validation)["index"]
-        with np.load(place.data) as file:
-            images, labels, index = file["images"], file["labels"], file["index"]
-        kept = ~np.isin(index, held)
-        np.savez_compressed(rest, images=images[kept], labels=labels[kept])
-        panorama = np.arange(index.max() + 1)
-        if place.groups is not None:
-            with np.load(place.groups) as file:
-                panorama = file[file.files[0]]
-        np.savez(groups, groups=panorama[index[kept]])
+        from trainers.data import load
+
+        tiles = load(place.data, place.groups)
+        kept = ~np.isin(tiles.index, np.load(place.validation)["index"])
+        panoramas = {} if tiles.groups is None else {"groups": tiles.groups[kept]}
+        np.savez_compressed(rest, images=tiles.images[kept][..., 0], labels=tiles.labels[kept], **panoramas)
         search = (
             SEARCH.replace("--trials 5", "--trials 3").replace("--epochs 3", "--epochs 1") if place.quick else SEARCH
         )
         call(
-            *("trainers", "cross-validate", "unet_plus_plus", "--data", rest, "--groups", groups),
+            *("trainers", "cross-validate", "unet_plus_plus", "--data", rest),
             *("--augment", "flips", "--keep-background", "--learning-rate", 0.002, *shlex.split(search)),
             *("--out", folder),
         )
@@ -170,7 +165,6 @@ def export(place: Place, system: System) -> None:
         return
     if system.is_set:
         nets = sorted((place.runs / system.name).glob("k*.keras"))
-        shutil.rmtree(target.with_suffix(""), ignore_errors=True)
         call("exporters", "specialists", *nets, "--tiles", place.validation, "--out", target, "--overwrite")
     else:
         call("exporters", "onnx", source, "--tiles", place.validation, "--out", target, "--overwrite")
@@ -219,12 +213,10 @@ def main() -> None:
 def finish(place: Place, systems: Sequence[System], given: argparse.Namespace) -> None:
     """Select, score, and where asked for build the final ensemble and submit."""
     from benchmarks.system_scores import write_results
-    from benchmarks.system_zoo import build_zoo, chosen, refitted, select_both, submit
+    from benchmarks.system_zoo import build_zoo, chosen, refitted, submit
 
     exported = [system for system in systems if place.onnx(system).exists()]
-    pool = [system for system in exported if system.member]
-    selections = select_both(place, pool) if len(pool) > 1 else {}
-    write_results(place, exported, selections)
+    pool, selections = write_results(place, exported)
     if given.zoo is None or not selections:
         return
     for twin in filter(None, map(refitted, chosen(place, pool, selections))):

@@ -1,0 +1,120 @@
+"""Writes the tables of docs/findings.md, between their marks, from the scores that benchmarks.systems keeps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.system_list import KEEP, SYSTEMS
+from benchmarks.table import rows
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "findings.md"
+Store = Mapping[str, Any]
+#: What the report found a step to change: from one system to another, each scored raw, as the report did.
+STEPS = (
+    ("U-Net++ for U-Net", "unet", "upp"),
+    ("flips", "upp", "upp-flips"),
+    ("weighted loss", "upp-flips", "upp-weighted"),
+    ("Dice loss", "upp-flips", "upp-dice"),
+    ("focal loss", "upp-flips", "upp-focal"),
+    ("boundary loss", "upp-flips", "upp-boundary"),
+    ("best mix of losses", "upp-flips", "upp-mix"),
+    ("PAN for U-Net++", "upp-flips", "pan"),
+    ("squeeze-and-excitation, dropout, custom augmentation", "pan", "pan-full"),
+    ("two cascaded U-Nets for U-Net++", "upp-flips", "double"),
+    ("the cascade trained in two stages", "double", "double-staged"),
+    ("transformer U-Net for U-Net++", "upp-flips", "transformer"),
+    ("five one-class networks for U-Net++", "upp-flips", "five"),
+)
+
+
+def write_findings(store: Store) -> None:
+    """Put the tables into the page; it ends when a mark is lost. A system without a row leaves its line out."""
+    text = PAGE.read_text("utf-8")
+    for name, table in TABLES.items():
+        found = re.search(
+            f"(?<=<!-- {name}: written by python -m benchmarks.systems -->\n).*?(?=<!-- end)", text, re.DOTALL
+        )
+        if not found:
+            raise SystemExit(f"{PAGE} has lost its marks of the table {name}")
+        text = text[: found.start()] + table(store) + text[found.end() :]
+    PAGE.write_text(text, "utf-8")
+
+
+def steps(store: Store) -> str:
+    """Return what each step of the report gained there and gains here."""
+    kaggle = {system.name: system.kaggle for system in SYSTEMS}
+    lines = []
+    for title, before, after in STEPS:
+        if before in store["systems"] and after in store["systems"]:
+            there = [kaggle[before], kaggle[after]]
+            told = "-" if None in there else f"{there[1] - there[0]:+.3f}"  # type: ignore[operator]
+            here = [_score(store, name, state) for state in ("raw", "suppressed") for name in (before, after)]
+            lines.append([title, told, f"{here[1] - here[0]:+.3f}", f"{here[3] - here[2]:+.3f}"])
+    return rows(["step", "in the report", "here, raw", "here, suppressed"], lines)
+
+
+def suppression(store: Store) -> str:
+    """Return what suppression gains each network that was trained with the background, and which part is the mean's."""
+    lines = []
+    for system in SYSTEMS:
+        if KEEP not in system.arguments or system.name not in store["systems"]:
+            continue
+        raw, own = (_score(store, system.name, state) for state in ("raw", "suppressed"))
+        four = _score(store, system.name, "raw", "labelled")
+        lines.append([system.title, *(f"{value:.4f}" for value in (raw, own)), *_changes(raw, four, own)])
+    header = [
+        "network",
+        "raw",
+        "suppressed",
+        "gain",
+        "of it: four classes in the mean, not five",
+        "of it: better labels",
+    ]
+    return rows(header, lines)
+
+
+def background(store: Store) -> str:
+    """Return the same network with the background in the loss and left out."""
+    lines = []
+    for title, name in (("in the loss", "unet-flips"), ("left out of the loss", "unet-left-out")):
+        if name in store["systems"]:
+            row = store["systems"][name]
+            shown = [
+                _score(store, name, state, kind) for kind in ("keras-ignore", "labelled") for state in row["scores"]
+            ]
+            lines.append([title, *(f"{value:.4f}" for value in shown)])
+    return rows(["background", "raw", "suppressed", "raw, labelled", "suppressed, labelled"], lines)
+
+
+def ensembles(store: Store) -> str:
+    """Return the ensembles of the report's systems and of the members, suppressed, against the best of each."""
+    lines = []
+    for title, kind in (("the report's systems", "report"), ("members of the final ensemble", "ensembles")):
+        for name, row in store[kind].items():
+            gain, low, high = row["gain"]
+            lines.append(
+                [
+                    *(title, name, len(row["members"]), f"{row['scores']['raw']['keras-ignore']:.4f}"),
+                    *(f"{row['scores']['suppressed']['keras-ignore']:.4f}", f"{gain:+.4f} [{low:+.4f}, {high:+.4f}]"),
+                ]
+            )
+    return rows(["of", "strategy", "networks", "raw", "suppressed", "over the best single"], lines)
+
+
+TABLES: Mapping[str, Callable[[Store], str]] = {
+    "steps": steps,
+    "suppression": suppression,
+    "background": background,
+    "ensembles": ensembles,
+}
+
+
+def _score(store: Store, name: str, state: str, convention: str = "keras-ignore") -> float:
+    return float(store["systems"][name]["scores"][state][convention])
+
+
+def _changes(raw: float, four: float, own: float) -> list[str]:
+    return [f"{value:+.4f}" for value in (own - raw, four - raw, own - four)]

@@ -220,6 +220,8 @@ def _toml_key(key: str) -> str:
 
 
 def _toml(value: Any) -> str:
+    if hasattr(value, "item"):  # a NumPy scalar, whose repr is no TOML
+        value = value.item()
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):

@@ -52,4 +52,4 @@ def specialist_iou(truth: Labels, log_odds: Logits, class_id: int, ignored: int 
     real = (truth == class_id) & counted
     found = (log_odds[..., 0] > 0) & counted
     union = np.count_nonzero(real | found)
-    return np.count_nonzero(real & found) / union if union else 0.0
+    return float(np.count_nonzero(real & found) / union) if union else 0.0

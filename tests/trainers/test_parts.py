@@ -49,6 +49,11 @@ def test_specialist_iou_by_hand() -> None:
     assert scores.specialist_iou(truth, log_odds, 2, 0) == pytest.approx(1 / 3)
 
 
+def test_scalars_of_numpy_are_written_as_toml() -> None:
+    result = {"score": np.float64(0.25), "tiles": np.int64(3), "done": np.bool_(True)}
+    assert tomllib.loads(CONFIG.to_toml(result=result))["result"] == {"score": 0.25, "tiles": 3, "done": True}
+
+
 def test_an_epoch_shows_every_tile_once_and_repeats_exactly() -> None:
     data = tiles(10)
     config = replace(CONFIG, batch_size=4, augment="none")

@@ -60,7 +60,8 @@ def suppression(store: Store) -> str:
     """Return what suppression gains each network that was trained with the background, and which part is the mean's."""
     lines = []
     for system in SYSTEMS:
-        if KEEP not in system.arguments or system.name not in store["systems"]:
+        # The set of specialists holds a network for the background as well.
+        if not (KEEP in system.arguments or system.notebook) or system.name not in store["systems"]:
             continue
         raw, own = (_score(store, system.name, state) for state in ("raw", "suppressed"))
         four = _score(store, system.name, "raw", "labelled")

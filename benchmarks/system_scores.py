@@ -165,7 +165,7 @@ def write_table(store: Row) -> None:
     for system in (*SYSTEMS, *STUDENTS):
         row = store["systems"].get(system.name)
         if row is None:
-            missing.append(system.title)
+            missing.append(f"{system.title} as a member" if system.member else system.title)
             continue
         kaggle = "-" if system.kaggle is None else f"{system.kaggle:.4g}"
         lines.append(

@@ -74,13 +74,8 @@ def run_job(job: Job, batch_size: int, workers: int, overwrite: bool, on_ray: On
     if on_ray is not None:
         header["run_by"] = on_ray.run_by(header["run_by"])
     with stoppable(), DurableRun(job.output, job.ensemble, variants, header, job.resume) as work:
-        try:
+        with work.interruptible():
             outcome, goal = _predict(job, work, variants, batch_size, workers, on_ray)
-        except (KeyboardInterrupt, SystemExit):
-            work.keep()
-            if work.done:
-                console.say(work.kept())
-            raise
         work.finish(goal)
     new = outcome.images - outcome.resumed
     before = f" ({outcome.resumed:,} of them by the run before)" if outcome.resumed else ""

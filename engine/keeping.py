@@ -13,7 +13,8 @@ its place and on disk.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -22,6 +23,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from engine import console
 from engine.atomic import clear_left_over, sync_output
 from engine.errors import EngineError, OutputError
 from engine.journal import Journal, read_journal, sync_folder
@@ -215,6 +217,17 @@ class Keeping(ABC):
         if self._shard is not None:
             self._shard.drop()
             self._shard = None
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Keep what is finished when the user or the system ends the run within the context, and say what that is."""
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            self.keep()
+            if self.done:
+                console.say(self.kept())
+            raise
 
     def kept(self) -> str:
         """Say what is kept of a run that does not finish."""

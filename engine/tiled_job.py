@@ -185,13 +185,8 @@ def run_tiled(job: TiledJob, batch_size: int, workers: int, overwrite: bool) -> 
         before = work.done
         if before:
             console.say(f"resuming behind {before:,} of {header['tiles']:,} tiles")
-        try:
+        with work.interruptible():
             _predict(job, work, variants, batch_size, outcome)
-        except (KeyboardInterrupt, SystemExit):
-            work.keep()
-            if work.done:
-                console.say(work.kept())
-            raise
         work.finish(output)
     outcome.seconds = perf_counter() - began
     told = "1 mask" if len(sizes) == 1 else f"{len(sizes):,} masks"

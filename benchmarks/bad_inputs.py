@@ -16,7 +16,6 @@ import re
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import table
-from benchmarks.kill_and_resume import prepare
+from benchmarks.kill_and_resume import prepare, start
 from tests.engine import bad_inputs, hostile
 from tests.engine.nets import save_member, save_net
 from tests.engine.world import World, make_world
@@ -174,12 +173,9 @@ def snapshot() -> dict[str, bytes | None]:
 
 def forked(words: Sequence[str], log: Path) -> tuple[int, float, float]:
     """Run ``engine WORDS`` in a process of its own; return its exit code, seconds and most memory in MiB."""
-    sys.stdout.flush()
     log.write_bytes(b"")
     began = time.perf_counter()
-    process = os.fork()
-    if not process:
-        _command(words, log)
+    process = start(words, log=log)
     code, usage = 0, None
     while usage is None:
         done, status, held = os.wait4(process, os.WNOHANG)
@@ -190,25 +186,6 @@ def forked(words: Sequence[str], log: Path) -> tuple[int, float, float]:
         else:
             time.sleep(0.005)
     return code, time.perf_counter() - began, usage.ru_maxrss / 1024
-
-
-def _command(words: Sequence[str], log: Path) -> None:
-    code = 1
-    try:
-        place = os.open(log, os.O_WRONLY)
-        os.dup2(place, 1)
-        os.dup2(place, 2)
-        from engine import console
-        from engine.cli import app
-
-        console.exit_code(lambda: app(list(words)))
-    except SystemExit as left:
-        code = left.code if isinstance(left.code, int) else int(left.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def shown(text: str, most: int = 60) -> str:

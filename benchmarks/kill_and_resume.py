@@ -143,12 +143,13 @@ def run_in(place: Path, job: list[str], form: str) -> list[str]:
     return ["ensemble", *job, "-o", str(place / form)]
 
 
-def start(arguments: Sequence[str], before: Callable[[], object] | None = None) -> int:
-    """Run the command line in a forked process, which logs into the output's folder; return its number.
+def start(arguments: Sequence[str], before: Callable[[], object] | None = None, log: Path | None = None) -> int:
+    """Run the command line in a forked process; return its number.
 
     Args:
         arguments: those of ``engine``.
         before: called in that process first.
+        log: where what it prints goes; None for ``log`` in the output's folder.
     """
     sys.stdout.flush()
     process = os.fork()
@@ -156,9 +157,10 @@ def start(arguments: Sequence[str], before: Callable[[], object] | None = None) 
         return process
     code = 1
     try:
-        log = os.open(Path(arguments[arguments.index("-o") + 1]).parent / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
+        log = log or Path(arguments[arguments.index("-o") + 1]).parent / "log"
+        place = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(place, 1)
+        os.dup2(place, 2)
         from engine import console
         from engine.cli import app
 

@@ -22,9 +22,9 @@ import numpy as np
 
 from benchmarks.table import rows, write
 from engine.decode import Decoding
+from engine.flow import available_cores
 from engine.fuse import fuse
 from engine.kernels.counting import first_not_finite
-from engine.pipeline import available_cores
 from engine.strategies import STRATEGIES
 
 MEMBERS, CLASSES, PIXELS = 6, 5, 64 * 128

@@ -24,11 +24,12 @@ import numpy as np
 
 import engine.on_ray.stream
 from benchmarks.ray_plan import SIZE, WORKERS, Measured, report
-from engine.job import Options, prepare
+from engine.job import prepare
 from engine.on_ray.cluster import Cluster, connect, leave, predicted_rows
 from engine.on_ray.predictor import Predictor
 from engine.on_ray.stream import portable
 from engine.on_ray.wire import packed, unpacked
+from engine.opening import Options
 from engine.prediction import Predicted
 from engine.record import plan_hash
 from engine.run import run

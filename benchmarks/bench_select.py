@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from benchmarks.table import rows, write
-from engine.pipeline import available_cores
+from engine.flow import available_cores
 from engine.select.cache import log_probabilities
 from engine.select.crossfit import assign_folds, cross_fit
 from engine.select.pool import Choice, Pool

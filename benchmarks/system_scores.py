@@ -9,25 +9,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from benchmarks.findings import write_findings
+from benchmarks.place import Place
 from benchmarks.system_list import System
 from benchmarks.system_zoo import pruned, runs_of, select_both
 from benchmarks.table import RESULTS, STANDING, rows, write
 from engine.bootstrap import GroupedCounts, interval, paired_difference
 from engine.decode import Decoding
+from engine.flow import available_cores
 from engine.images import open_source
 from engine.labels import open_labels
 from engine.metrics import class_iou, mean_iou
-from engine.pipeline import Ensemble, available_cores
+from engine.pipeline import Ensemble
 from engine.prediction import Variant
 from engine.strategies import STRATEGIES, compile_ahead, not_compiled
-
-if TYPE_CHECKING:
-    from benchmarks.systems import Place
 
 STORE = RESULTS / "systems.json"
 CONVENTIONS = ("keras-ignore", "labelled")

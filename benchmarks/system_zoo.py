@@ -11,14 +11,12 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from benchmarks.place import Place
 from benchmarks.system_list import PSEUDO, System
 from engine.plan import Plan, PlannedMember, read_plan, write_plan
 from engine.sessions import open_member
-
-if TYPE_CHECKING:
-    from benchmarks.systems import Place
 
 PLAN = "ensemble.toml"
 #: What may lie in the repository.

@@ -16,53 +16,16 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.place import Place
 from benchmarks.system_list import MIX, PSEUDO, STUDENTS, SYSTEMS, System
 
 COMMON = "--learning-rate 0.002 --ema 0.99 --patience 0 --fold 0"
 # One candidate costs at most three folds of this; the first three are the losses alone.
 SEARCH = "--preset tiny --epochs 3 --folds 3 --trials 5 --threshold 0.1 --max-tiles 400"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run of this script keeps its things.
-
-    Attributes:
-        runs: the folder.
-        data: training tiles without outliers.
-        groups: panorama of each tile of the original file; None for a split at random.
-        images: the file whose test images get pseudo-labels.
-        quick: tiny networks, one epoch, few tiles.
-        preset: size of the networks.
-    """
-
-    runs: Path
-    data: Path
-    groups: Path | None
-    images: Sequence[Path]
-    quick: bool
-    preset: str
-
-    @property
-    def validation(self) -> Path:
-        """Return the held-out tiles of the fold that all systems share."""
-        found = sorted(self.runs.glob("*.validation.npz")) + sorted(self.runs.glob("*/k0.validation.npz"))
-        if not found:
-            sys.exit(f"no network in {self.runs} is trained yet: leave --only out, or train one first")
-        return found[0]
-
-    def network(self, system: System) -> Path:
-        """Return the Keras archive of a system, of a set the first of them."""
-        return self.runs / system.name / "k0.keras" if system.is_set else self.runs / f"{system.name}.keras"
-
-    def onnx(self, system: System) -> Path:
-        """Return the exported file of a system."""
-        return self.runs / f"{system.name}.onnx"
 
 
 def call(module: str, *arguments: object) -> None:

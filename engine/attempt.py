@@ -12,27 +12,10 @@ from numpy.typing import NDArray
 
 from engine.errors import EngineError, ModelError, NotFiniteError
 from engine.images import Batch
-from engine.prediction import Predicted
+from engine.prediction import BadImages, Predicted
 
 Truth = NDArray[np.uint8] | None
 Work = Callable[[Batch, Truth], Predicted]
-
-
-class BadImages:
-    """The images that cannot be read or predicted, by id; any thread may add to it."""
-
-    def __init__(self) -> None:
-        self._reasons: dict[str, str] = {}
-        self._lock = threading.Lock()
-
-    def add(self, name: str, reason: object) -> None:
-        """Note why an image is left out; its first reason stands."""
-        with self._lock:
-            self._reasons.setdefault(name, str(reason))
-
-    def reason(self, name: str) -> str | None:
-        """Return why an image is left out, or None when it is not."""
-        return self._reasons.get(name)
 
 
 def attempt(

@@ -8,7 +8,8 @@ from engine import console
 from engine.bench import Benched, bench, repeated
 from engine.errors import PlanError
 from engine.images import from_array, open_source
-from engine.job import SAMPLES, Options, open_ensemble
+from engine.job import SAMPLES
+from engine.opening import Options, open_ensemble
 from engine.plan import Plan, PlannedMember
 from engine.ready import make_ready
 from engine.runtimes import Wanted

@@ -29,7 +29,7 @@ from engine.prediction import Predicted, Variant
 from engine.preview import draw
 from engine.record import run_record
 from engine.resume import incomplete_goal, is_complete, read_skipped, run_folder, skipped_list
-from engine.run import as_dict, early_exit_summary, every_variant, preview_tiles, run
+from engine.run import as_dict, early_exit_summary, preview_tiles, run
 from engine.same_run import run_header
 from engine.tables import scores_table
 
@@ -67,7 +67,7 @@ def run_job(job: Job, batch_size: int, workers: int, overwrite: bool, on_ray: On
                 return done
         console.say("nothing to resume: starting with the first image")
     scored = job.labels is not None and job.ensemble.early_exit is None
-    variants = every_variant(job.ensemble) if scored else []
+    variants = job.ensemble.every_variant() if scored else []
     strategies = {variant.strategy for variant in [job.ensemble.variant, *variants]}
     compile_kernels(strategies, len(job.ensemble.classes))
     header["overwrite"] = overwrite

@@ -13,18 +13,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.decode import Decoding
 from engine.errors import PlanError
+from engine.forward import Forward
 from engine.images import Batch
 from engine.strategies.vote import voting_units
-
-if TYPE_CHECKING:
-    from engine.pipeline import Ensemble
 
 BOUNDED = ("vote", "mean-prob")
 # Twice the largest error of a float32 mean of probabilities (see engine.kernels.exponential), generously rounded up.
@@ -124,7 +121,7 @@ class Standing:
 
 
 def run_early(
-    ensemble: Ensemble, batch: Batch, early: EarlyExit, order: list[int]
+    ensemble: Forward, batch: Batch, early: EarlyExit, order: list[int]
 ) -> tuple[NDArray[np.uint8], list[int], list[float]]:
     """Predict a batch, letting images leave when they are settled.
 
@@ -164,7 +161,7 @@ def run_early(
     return standing.labels, runs, seconds
 
 
-def cheapest_first(ensemble: Ensemble, batch: Batch) -> list[int]:
+def cheapest_first(ensemble: Forward, batch: Batch) -> list[int]:
     """Return the members' indices by measured time on a batch, the fastest first; the first run of each warms it up."""
     costs = []
     for index in range(len(ensemble.members)):

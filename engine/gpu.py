@@ -10,18 +10,16 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ModelError
+from engine.forward import Forward
 from engine.images import Batch
 from engine.runtimes import padded
 from engine.strategies.vote import MOST_UNITS, voting_units
-
-if TYPE_CHECKING:
-    from engine.pipeline import Ensemble
 
 STRATEGIES = ("mean-logit", "mean-prob", "vote")
 
@@ -33,8 +31,11 @@ class BoundSession(Protocol):
         """Run on a device array and write into another, which holds ``shape``; return when it is done."""
 
 
-def why_not(ensemble: Ensemble) -> str:
-    """Return why an ensemble cannot be fused on the device (it then runs there and is fused here); empty if it can."""
+def why_not(ensemble: Forward, early: bool = False) -> str:
+    """Return why an ensemble cannot be fused on the device (it then runs there and is fused here); empty if it can.
+
+    ``early`` says whether images may leave before all members ran on them.
+    """
     decoding = ensemble.variant.decoding
     plain = all(
         net.contract.kind == "multiclass"
@@ -46,7 +47,7 @@ def why_not(ensemble: Ensemble) -> str:
         return f"strategy {ensemble.variant.strategy}"
     if decoding.threshold is not None:
         return "a suppression threshold"
-    if len(ensemble.flips) > 1 or ensemble.early_exit is not None:
+    if len(ensemble.flips) > 1 or early:
         return "flips or early exit"
     if not plain:
         return "members that are not NCHW multi-class logits"
@@ -81,7 +82,7 @@ class OnDevice:
 class DeviceFusion:
     """Runs and fuses batches on the device; any number of threads may share it."""
 
-    def __init__(self, ensemble: Ensemble, batch_size: int) -> None:
+    def __init__(self, ensemble: Forward, batch_size: int) -> None:
         """Get ready; nothing is allocated before the first batch.
 
         Args:
@@ -106,7 +107,7 @@ class DeviceFusion:
 class _Lane:
     """Buffers, stream and constants of one thread."""
 
-    def __init__(self, ensemble: Ensemble, batch_size: int, size: tuple[int, int]) -> None:
+    def __init__(self, ensemble: Forward, batch_size: int, size: tuple[int, int]) -> None:
         from numba import cuda
 
         self.ensemble, self.batch_size, self.size = ensemble, batch_size, size
@@ -161,7 +162,7 @@ class _Lane:
             raise ModelError(f"member {name} computes NaN or infinity for image {batch.ids[image]}")
 
 
-def _launcher(lane: _Lane, ensemble: Ensemble) -> Callable[[], None]:
+def _launcher(lane: _Lane, ensemble: Forward) -> Callable[[], None]:
     """Return what starts the strategy's kernel on a lane's buffers."""
     from numba import cuda
 

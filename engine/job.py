@@ -9,18 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from engine.attempt import BadImages
 from engine.errors import OutputError, PlanError
 from engine.fingerprint import fingerprint
 from engine.images import Source, open_source, split_key
 from engine.labels import open_labels
 from engine.masks import check_goal, check_replaceable
-from engine.opening import Options as Options
-from engine.opening import numbers as numbers
-from engine.opening import open_ensemble as open_ensemble
-from engine.opening import planned as planned
+from engine.opening import Options, open_ensemble, planned
 from engine.pipeline import Ensemble
 from engine.plan import Plan, PlannedMember
+from engine.prediction import BadImages
 from engine.resume import incomplete_goal, may_replace, skipped_list
 from engine.sidecar import check_sidecar
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import CancelledError
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -15,35 +12,28 @@ from numpy.typing import ArrayLike, NDArray
 from engine.decode import Decoding
 from engine.early_exit import EarlyExit
 from engine.errors import PlanError
-from engine.flips import flipped, named_flips
-from engine.flow import available_cores as available_cores
-from engine.fuse import check_finite, fuse, normalised_weights
+from engine.flow import available_cores
+from engine.forward import Forward
+from engine.fuse import normalised_weights
 from engine.gpu import DeviceFusion
-from engine.images import Batch, Source, from_array
+from engine.images import Source, from_array
 from engine.labels import check_match
-from engine.members import FLOOR, Prepared, Voter, class_names, class_number, find_models, gather, ignored_class
+from engine.members import Voter, class_names, class_number, find_models, gather, ignored_class
 from engine.prediction import Variant
-from engine.regions import cleaned
 from engine.runtimes import Wanted
 from engine.sessions import Member, check_sample, open_member
-from engine.strategies import named_strategy
+from engine.strategies import STRATEGIES, named_strategy
 from engine.stream import Stream
-from engine.ways import Way
 
 BATCH_SIZE = 4
 
 
-class Ensemble:
+class Ensemble(Forward):
     """A set of segmentation nets, a fusion strategy and a decoding.
 
     Attributes:
-        members: multi-class nets and specialist sets, in the order given.
-        classes: names of the classes.
         ignored_class: the class the members leave out of the score, or None.
-        variant: the ensemble's own strategy and decoding.
-        weights: float64 (members, classes), columns summing to 1.
-        fusion_order: indices of the members in the order in which they are summed.
-        parts: how many images of a batch each member takes at a time; 0 for all of them.
+        early_exit: when an image may leave before all members ran on it; None for never.
         device: fuses batches on a GPU, see :mod:`engine.gpu`; None to fuse on the CPU.
         wanted: which arithmetic and runtimes are allowed, see :mod:`engine.tuning`.
     """
@@ -73,40 +63,24 @@ class Ensemble:
         Raises:
             PlanError: unknown strategy or flips, impossible weights or decoding.
         """
-        self.members = list(members)
-        self.classes = class_names(self.members)
-        self.ignored_class = ignored_class(self.members)
+        members = list(members)
+        names, ignored = class_names(members), ignored_class(members)
         named_strategy(strategy)
-        if self.is_packed:
-            _check_untouched(self.members[0].name, strategy, weights, suppress, flips, decoding)
+        packed = members[0].contract.kind == "packed"
+        if packed:
+            _check_untouched(members[0].name, strategy, weights, suppress, flips, decoding)
             suppress = ()
         if suppress is None:
-            suppress = () if self.ignored_class is None else (self.ignored_class,)
-        self.variant = Variant(strategy, Decoding(frozenset(suppress), **decoding), 0 if self.is_packed else None)
-        self.variant.decoding.rule(len(self.classes), log_domain=True)
-        self.flips = named_flips(flips)
+            suppress = () if ignored is None else (ignored,)
+        variant = Variant(strategy, Decoding(frozenset(suppress), **decoding), 0 if packed else None)
+        variant.decoding.rule(len(names), log_domain=True)
+        super().__init__(members, names, variant, normalised_weights(weights, len(members), len(names)), flips)
+        self.ignored_class = ignored
         self.early_exit = early_exit
         if early_exit is not None:
-            early_exit.check(strategy, self.variant.decoding)
-        self.weights = normalised_weights(weights, len(self.members), len(self.classes))
-        # Members are summed in the order of their checksums: the order of the command line never shows in a result.
-        self.fusion_order = sorted(range(len(self.members)), key=lambda index: self.members[index].checksum)
-        self._slot = {index: slot for slot, index in enumerate(self.fusion_order)}
-        self._slot_weights = self.weights[self.fusion_order]
-        self.parts = [0] * len(self.members)
+            early_exit.check(strategy, variant.decoding)
         self.wanted = Wanted("cpu")
         self.device: DeviceFusion | None = None
-        self._scratch = threading.local()
-
-    @property
-    def nets(self) -> list[Member]:
-        """Return the opened files of all members."""
-        return [net for voter in self.members for net in voter.nets]
-
-    @property
-    def is_packed(self) -> bool:
-        """Return whether the one member is a packed ensemble, which puts out labels."""
-        return self.members[0].contract.kind == "packed"
 
     @classmethod
     def open(
@@ -196,106 +170,34 @@ class Ensemble:
             check_sample(net, (*images.size, images.channels))
         if labels is not None:
             check_match(images, labels)
-        return Stream(self, images, labels, variants, batch_size, workers or available_cores())
+        return Stream(
+            self,
+            images,
+            labels,
+            variants,
+            batch_size,
+            workers or available_cores(),
+            early_exit=self.early_exit,
+            device=self.device,
+        )
 
-    def logits(
-        self, batch: Batch, skip: Collection[int] = (), ended: threading.Event | None = None
-    ) -> tuple[NDArray[np.float32], list[float]]:
-        """Run every member on a batch.
+    def every_variant(self) -> list[Variant]:
+        """Return each member alone and each strategy, raw and (where a class is suppressed) suppressed.
 
-        Args:
-            batch: the images.
-            skip: classes whose specialists need not run.
-            ended: once it is set, the run is given up before the next member.
-
-        Returns:
-            float32 (members, batch, classes, pixels), valid until this thread's next call, in the internal order of
-            members; and the seconds of each member.
-
-        Raises:
-            ModelError: a member fails or computes NaN or infinity.
-            CancelledError: the run was given up.
+        Of a packed ensemble there is its own variant alone.
         """
-        count, height, width = batch.pixels.shape[:3]
-        shape = (len(self.members), count, len(self.classes), height * width)
-        out = self._buffer(shape)
-        prepared: list[Prepared] = [{} for _ in self.flips]
-        seconds = []
-        for index in range(len(self.members)):
-            if ended is not None and ended.is_set():
-                raise CancelledError
-            began = perf_counter()
-            self._run_member(index, batch, prepared, out[self._slot[index]], skip)
-            seconds.append(perf_counter() - began)
-        return out, seconds
+        if self.is_packed:
+            return [self.variant]
+        own = self.variant.decoding
+        decodings = [Decoding()]
+        if own.suppress:
+            decodings.append(Decoding(own.suppress, vote_stage=own.vote_stage))
+        members = [Variant("mean-logit", d, index) for index in range(len(self.members)) for d in decodings]
+        return [*members, *(Variant(name, decoding) for name in STRATEGIES for decoding in decodings)]
 
-    def _run_member(
-        self,
-        index: int,
-        batch: Batch,
-        prepared: list[Prepared],
-        out: NDArray[np.float32],
-        skip: Collection[int],
-    ) -> None:
-        """Run one member on a batch and on its mirror images; the mean of the logits, turned back, goes to ``out``."""
-        voter, part = self.members[index], self.parts[index]
-        voter.run(batch.pixels, prepared[0], out, skip, part)
-        planes = out.reshape(*out.shape[:2], *batch.pixels.shape[1:3])
-        for flip, inputs in zip(self.flips[1:], prepared[1:], strict=True):
-            mirrored = np.empty_like(out)
-            voter.run(flipped(batch.pixels, flip, rows=1), inputs, mirrored, skip, part)
-            planes += flipped(mirrored.reshape(planes.shape), flip, rows=2)
-        if len(self.flips) > 1:
-            out *= np.float32(1 / len(self.flips))
-        check_finite(out, voter.name, batch.ids)
-
-    def member_logits(self, index: int, batch: Batch, skip: Collection[int] = ()) -> NDArray[np.float32]:
-        """Return one member's float32 (batch, classes, pixels) logits; errors as :meth:`logits`."""
-        out = np.empty((len(batch.ids), len(self.classes), batch.size[0] * batch.size[1]), np.float32)
-        self._run_member(index, batch, [{} for _ in self.flips], out, skip)
-        return out
-
-    def use(self, index: int, way: Way) -> None:
-        """Let a member run in another way: in another runtime, or on another number of images at a time."""
-        self.members[index] = way.of(self.members[index])
-        self.parts[index] = way.part
-
-    def interrupt(self) -> None:
-        """Make all runs of the members fail soon, those under way among them."""
-        for net in self.nets:
-            net.session.stop()
-
-    def resume(self) -> None:
-        """Allow the members to run again after :meth:`interrupt`."""
-        for net in self.nets:
-            net.session.resume()
-
-    def decode(
-        self, logits: NDArray[np.float32], variant: Variant, size: tuple[int, int], clean: bool = True
-    ) -> tuple[NDArray[np.uint8], int]:
-        """Return uint8 (batch, pixels) labels of a variant for images of a size, and the number of tied votes.
-
-        ``clean=False`` leaves out the clean-up of small regions. Where the variant suppresses a class, specialist sets
-        count as if that class's net had not run.
-        """
-        if variant.decoding.suppress:
-            for index, voter in enumerate(self.members):
-                if voter.is_set:
-                    logits[self._slot[index]][:, sorted(variant.decoding.suppress)] = FLOOR
-        if variant.member is None:
-            fused = fuse(logits, variant.strategy, self._slot_weights, variant.decoding)
-        else:
-            slot = self._slot[variant.member]
-            fused = fuse(logits[slot : slot + 1], variant.strategy, None, variant.decoding)
-        labels = cleaned(fused.labels, variant.decoding, size) if clean else fused.labels
-        return labels, int(fused.ties.sum())
-
-    def _buffer(self, shape: tuple[int, int, int, int]) -> NDArray[np.float32]:
-        size = int(np.prod(shape))
-        held: NDArray[np.float32] | None = getattr(self._scratch, "logits", None)
-        if held is None or held.size < size:
-            held = self._scratch.logits = np.empty(size, np.float32)
-        return held[:size].reshape(shape)
+    def variant_name(self, variant: Variant) -> str:
+        """Return what tables call a variant: the member's name, or the strategy's."""
+        return variant.strategy if variant.member is None else self.members[variant.member].name
 
 
 def _check_untouched(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,3 +59,38 @@ class Predicted:
     variant_seconds: dict[Variant, float] = field(default_factory=dict)
     clean_seconds: float = 0.0
     skipped: list[tuple[int, str, str]] = field(default_factory=list)
+
+
+class BadImages:
+    """The images that cannot be read or predicted, by id; any thread may add to it."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def add(self, name: str, reason: object) -> None:
+        """Note why an image is left out; its first reason stands."""
+        with self._lock:
+            self._reasons.setdefault(name, str(reason))
+
+    def reason(self, name: str) -> str | None:
+        """Return why an image is left out, or None when it is not."""
+        return self._reasons.get(name)
+
+
+class Predictions(Protocol):
+    """A run that is iterated over once, in this process or on a cluster.
+
+    Attributes:
+        bad: where images that cannot be predicted are noted, which are then left out; None when they are an error.
+        read_seconds: processor time that reading took so far; 0 where other processes read.
+    """
+
+    bad: BadImages | None
+
+    @property
+    def read_seconds(self) -> float:
+        """Return the processor time that reading took so far."""
+
+    def __iter__(self) -> Iterator[Predicted]:
+        """Yield what each batch gave, in the order of the images."""

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from engine.attempt import BadImages
 from engine.decode import Decoding
-from engine.flow import Behind
+from engine.flow import Behind, available_cores
 from engine.images import Batch, Source
 from engine.labels import as_labels
 from engine.masks import MaskWriter
-from engine.outcome import Outcome as Outcome
-from engine.pipeline import Ensemble, available_cores
-from engine.prediction import Predicted, Variant
+from engine.outcome import Outcome
+from engine.pipeline import Ensemble
+from engine.prediction import BadImages, Predicted, Predictions, Variant
 from engine.preview import Tile
-from engine.strategies import STRATEGIES
-from engine.stream import Stream
-
-if TYPE_CHECKING:
-    from engine.on_ray.stream import RayStream
 
 PREVIEW_TILES = 6
-Elsewhere = Callable[[Ensemble, Source, Source | None, Sequence[Variant]], "RayStream"]
+Elsewhere = Callable[[Ensemble, Source, Source | None, Sequence[Variant]], Predictions]
 
 
 def run(
@@ -62,7 +56,7 @@ def run(
     outcome = Outcome.empty(ensemble, workers or available_cores())
     began = perf_counter()
     variants = variants if labels is not None else ()
-    stream: Stream | RayStream
+    stream: Predictions
     if elsewhere is not None:
         stream = elsewhere(ensemble, images, labels, variants)
     else:
@@ -83,20 +77,6 @@ def run(
     outcome.read_seconds, outcome.write_seconds = stream.read_seconds, later.seconds
     outcome.seconds = perf_counter() - began
     return outcome
-
-
-def every_variant(ensemble: Ensemble) -> list[Variant]:
-    """Return each member alone and each strategy, raw and (where a class is suppressed) suppressed.
-
-    Of a packed ensemble there is its own variant alone.
-    """
-    if ensemble.is_packed:
-        return [ensemble.variant]
-    decodings = [Decoding()]
-    if ensemble.variant.decoding.suppress:
-        decodings.append(Decoding(ensemble.variant.decoding.suppress, vote_stage=ensemble.variant.decoding.vote_stage))
-    members = [Variant("mean-logit", d, index) for index in range(len(ensemble.members)) for d in decodings]
-    return [*members, *(Variant(name, decoding) for name in STRATEGIES for decoding in decodings)]
 
 
 def preview_tiles(
@@ -166,7 +146,7 @@ def as_dict(outcome: Outcome, ensemble: Ensemble) -> dict[str, Any]:
     for variant, score in outcome.scores.items():
         rows.append(
             {
-                "name": variant_name(variant, ensemble),
+                "name": ensemble.variant_name(variant),
                 "suppressed": sorted(variant.decoding.suppress),
                 "own": variant == ensemble.variant,
                 "images_per_second": clean(outcome.rate(variant)),
@@ -187,8 +167,3 @@ def as_dict(outcome: Outcome, ensemble: Ensemble) -> dict[str, Any]:
         "tie_rate": clean(outcome.ties / outcome.pixels) if outcome.pixels else None,
         "scores": rows,
     }
-
-
-def variant_name(variant: Variant, ensemble: Ensemble) -> str:
-    """Return what tables call a variant: the member's name, or the strategy's."""
-    return variant.strategy if variant.member is None else ensemble.members[variant.member].name

@@ -9,24 +9,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.attempt import BadImages, attempt
+from engine.attempt import attempt
 from engine.early_exit import EarlyExit, cheapest_first, run_early
 from engine.flow import Ahead
+from engine.forward import Forward
 from engine.gpu import DeviceFusion
 from engine.images import Batch, Source
 from engine.labels import as_labels
 from engine.metrics import confusion_matrices
-from engine.prediction import Predicted, Variant
+from engine.prediction import BadImages, Predicted, Variant
 from engine.regions import cleaned
 from engine.sessions import check_range
-
-if TYPE_CHECKING:
-    from engine.pipeline import Ensemble
 
 # With an approximate early exit, one batch in so many is predicted by all members too, to see how well the two agree.
 CHECK_EVERY = 16
@@ -48,16 +45,20 @@ class Stream:
         batch_size: images a worker takes at a time.
         workers: threads.
         bad: where images that cannot be predicted are noted, which are then left out; None when they are an error.
+        early_exit: when an image may leave before all members ran on it; None for never.
+        device: fuses batches on a GPU; None to fuse on the CPU.
         read_seconds: processor time that reading took so far.
     """
 
-    ensemble: Ensemble
+    ensemble: Forward
     images: Source
     labels: Source | None
     variants: Sequence[Variant]
     batch_size: int
     workers: int
     bad: BadImages | None = None
+    early_exit: EarlyExit | None = None
+    device: DeviceFusion | None = None
     _ended: threading.Event = field(default_factory=threading.Event)
     _reader: Ahead[Fed] | None = None
 
@@ -80,7 +81,7 @@ class Stream:
             for batch, truth in self._reader:
                 if batch.start == 0:
                     check_range(batch.pixels, self.ensemble.nets)
-                if self.ensemble.early_exit is not None and not order:
+                if self.early_exit is not None and not order:
                     # Only the time counts; in the first image itself a member may compute NaN.
                     order = cheapest_first(self.ensemble, Batch(0, batch.ids[:1], np.zeros_like(batch.pixels[:1])))
                 work = partial(self._work, order=order)
@@ -107,10 +108,10 @@ class Stream:
 
     def _work(self, batch: Batch, truth: NDArray[np.uint8] | None, order: list[int]) -> Predicted:
         ensemble = self.ensemble
-        if ensemble.early_exit is not None:
-            return self._work_early(batch, truth, ensemble.early_exit, order)
-        if ensemble.device is not None and not self.variants:
-            return self._work_on_device(batch, truth, ensemble.device)
+        if self.early_exit is not None:
+            return self._work_early(batch, truth, self.early_exit, order)
+        if self.device is not None and not self.variants:
+            return self._work_on_device(batch, truth, self.device)
         # Without suppression first: decoding a suppressed variant overwrites what the specialists said.
         asked = sorted({ensemble.variant, *self.variants}, key=lambda variant: bool(variant.decoding.suppress))
         skip = frozenset.intersection(*(variant.decoding.suppress for variant in asked))

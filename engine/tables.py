@@ -12,9 +12,9 @@ from rich.text import Text
 
 from engine.bootstrap import Interval
 from engine.metrics import CONVENTIONS, Score, class_iou, precision_recall
+from engine.outcome import Outcome
 from engine.pipeline import Ensemble
 from engine.prediction import Variant
-from engine.run import Outcome, variant_name
 from engine.sessions import Member
 from engine.strategies import STRATEGIES
 
@@ -40,7 +40,7 @@ def scores_table(outcome: Outcome, ensemble: Ensemble) -> Table:
     for variant in order:
         if variant.decoding.bias:
             continue
-        name = variant_name(variant, ensemble)
+        name = ensemble.variant_name(variant)
         state = "suppressed" if variant.decoding.suppress else "raw"
         rates[name] = max(outcome.rate(variant), rates.get(name, 0.0))
         for convention in SHOWN:

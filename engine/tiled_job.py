@@ -21,15 +21,15 @@ from engine.fingerprint import fingerprint
 from engine.first_use import compile_kernels
 from engine.flow import available_cores
 from engine.images import Source, split_key
-from engine.job import Job, Options, open_ensemble, planned
+from engine.job import Job
 from engine.masks import FOLDER, WRITERS, check_goal, form_of, open_writer
+from engine.opening import Options, open_ensemble, planned
 from engine.outcome import Outcome
 from engine.outputs.row_files import ROW_FILES
 from engine.outputs.scenes import OneFile, OneStore, SceneFolder, Sink, WholeMasks
 from engine.prediction import Variant
 from engine.record import run_record
 from engine.resume import may_replace, nothing_left
-from engine.run import every_variant
 from engine.same_run import scenes_header
 from engine.scene_mask import SceneMask
 from engine.sessions import check_range
@@ -176,7 +176,7 @@ def run_tiled(job: TiledJob, batch_size: int, workers: int, overwrite: bool) -> 
     header = scenes_header(ensemble, sizes, job.tiling, base.input_sha256, base.labels_sha256)
     if base.resume and nothing_left(output, header):
         return Outcome.empty(ensemble)
-    variants = every_variant(ensemble) if job.truths is not None else [ensemble.variant]
+    variants = ensemble.every_variant() if job.truths is not None else [ensemble.variant]
     compile_kernels({variant.strategy for variant in [ensemble.variant, *variants]}, len(ensemble.classes))
     outcome = Outcome.empty(ensemble, workers or available_cores())
     header["overwrite"] = overwrite

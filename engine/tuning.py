@@ -87,7 +87,7 @@ def settle(
     ensemble.wanted = wanted
     if wanted.runtime != "openvino" and _on_gpu(ensemble, wanted, settled):
         settled.batch_size, settled.workers = batch_size or GPU_BATCH_SIZE, workers or GPU_WORKERS
-        reason = why_not(ensemble)
+        reason = why_not(ensemble, ensemble.early_exit is not None)
         ensemble.device = None if reason else DeviceFusion(ensemble, settled.batch_size)
         if reason:
             settled.told.append(f"logits are fused on the CPU: {reason}")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from engine.contract import LABELS, ModelContract
 from engine.errors import EngineError, InputError, ModelError, PlanError
 from engine.images import from_array
-from engine.job import Options, open_ensemble
+from engine.opening import Options, open_ensemble
 from engine.pipeline import Ensemble
 from engine.plan import read_plan
 from engine.version import VERSION

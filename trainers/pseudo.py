@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from engine.console import say
 from engine.errors import InputError, PlanError
 from engine.images import Batch, open_source
-from engine.job import Options, open_ensemble
+from engine.opening import Options, open_ensemble
 from engine.pipeline import BATCH_SIZE, Ensemble
 from engine.plan import Plan, PlannedMember, read_plan
 from trainers.files import refuse_existing, replacing

@@ -50,7 +50,7 @@ def bench(
       engine bench -m models/ -i tiles.npz --images 1000 --runtime auto --precision bf16
     """
     from engine.bench_command import bench_job, print_bench
-    from engine.job import Options
+    from engine.opening import Options
     from engine.runtimes import Wanted
 
     options = Options(models=models or (), input=input, strategy=strategy, grey_as_rgb=grey_as_rgb, stated=stated)

@@ -96,7 +96,7 @@ def compare(
     from engine.compare.options import CompareOptions
     from engine.compare.show import print_comparison
     from engine.errors import PlanError
-    from engine.job import Options
+    from engine.opening import Options
     from engine.select.report import bars
 
     if as_json and as_csv:

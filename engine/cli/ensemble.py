@@ -198,7 +198,8 @@ def ensemble(
       engine ensemble -m models/ -i panorama.tif -o mask.tif --tile 64x128
     """
     from engine.command import report, run_job
-    from engine.job import Options, prepare
+    from engine.job import prepare
+    from engine.opening import Options
     from engine.ready import make_ready, tell
     from engine.runtimes import Wanted
 

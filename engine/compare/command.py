@@ -31,9 +31,10 @@ from engine.first_use import compile_kernels
 from engine.flips import named_flips
 from engine.groups import read_groups
 from engine.images import Source, open_source
-from engine.job import limited, open_ensemble
+from engine.job import limited
 from engine.labels import as_labels, check_match, open_labels
 from engine.metrics import CONVENTIONS
+from engine.opening import open_ensemble
 from engine.pipeline import Ensemble
 from engine.plan import Plan, PlannedMember
 from engine.record import resolved_plan

@@ -14,7 +14,6 @@ from engine.compare.study import Counts, Study
 from engine.compare.tune import Bias, tune
 from engine.metrics import CONVENTIONS, find_trap
 from engine.prediction import Variant
-from engine.run import variant_name
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def _row(study: Study, entry: Entry, scores: dict[str, Estimate]) -> Row:
     pixels = max(int(counts.predicted.sum()), 1)
     confusion: NDArray[np.int64] = counts.matrices.sum(axis=0, dtype=np.int64)
     return Row(
-        variant_name(entry.variant, study.ensemble),
+        study.ensemble.variant_name(entry.variant),
         -1 if entry.variant.member is None else entry.variant.member,
         entry.state,
         rate(study, entry),

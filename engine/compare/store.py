@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from engine.errors import OutputError
 from engine.flips import flipped
+from engine.flow import available_cores
 from engine.images import Batch, Source
-from engine.pipeline import Ensemble, available_cores
+from engine.pipeline import Ensemble
 from engine.sessions import check_range, check_sample
 
 Logits = NDArray[np.float32]

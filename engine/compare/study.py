@@ -16,7 +16,6 @@ from engine.decode import Decoding
 from engine.metrics import confusion_matrices
 from engine.pipeline import Ensemble
 from engine.prediction import Variant
-from engine.run import every_variant
 from engine.select.pool import Pool
 
 BATCH = 8
@@ -65,7 +64,7 @@ class Study:
     @property
     def variants(self) -> list[Variant]:
         """Return each member alone and each strategy, raw and (where a class is suppressed) suppressed."""
-        return every_variant(self.ensemble)
+        return self.ensemble.every_variant()
 
     @property
     def all_tiles(self) -> NDArray[np.int64]:

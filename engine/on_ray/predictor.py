@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.attempt import BadImages
 from engine.errors import EngineError, ModelError, PlanError
 from engine.feed import Rest, span_of
 from engine.images import Source, open_source
 from engine.on_ray.wire import failed, packed
+from engine.prediction import BadImages
 from engine.runtimes import Wanted
 
 if TYPE_CHECKING:
-    from engine.job import Options
+    from engine.opening import Options
     from engine.prediction import Variant
 
 # What is read at a time where images can be read in order alone.
@@ -44,10 +44,9 @@ class Predictor:
             self._error = str(error)
 
     def _open(self, options: Options, wanted: Wanted, batch_size: int, plan_sha256: str, scored: bool) -> None:
-        from engine.job import open_ensemble, planned
         from engine.labels import open_labels
+        from engine.opening import open_ensemble, planned
         from engine.record import plan_hash
-        from engine.run import every_variant
         from engine.tuning import settle
 
         self._bad = BadImages() if options.on_bad_image == "skip" else None
@@ -62,7 +61,7 @@ class Predictor:
         if plan_hash(self._ensemble) != plan_sha256:
             raise PlanError(f"on node {platform.node()} the models are others: give all nodes the same files")
         scored = scored and self._ensemble.early_exit is None
-        variants: list[Variant] = every_variant(self._ensemble) if scored else []
+        variants: list[Variant] = self._ensemble.every_variant() if scored else []
         self._asked = list(dict.fromkeys((self._ensemble.variant, *variants)))
 
     def __call__(self, block: dict[str, NDArray[Any]]) -> dict[str, list[Any]]:

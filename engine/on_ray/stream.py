@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.attempt import BadImages
 from engine.errors import ModelError, PlanError
 from engine.images import Source
 from engine.labels import check_match
 from engine.on_ray.cluster import Cluster, connect, leave, predicted_rows, require_ray
 from engine.on_ray.predictor import Predictor
 from engine.on_ray.wire import unpacked
-from engine.prediction import Predicted, Variant
+from engine.prediction import BadImages, Predicted, Variant
 from engine.record import plan_hash
 from engine.runtimes import Wanted
 
 if TYPE_CHECKING:
-    from engine.job import Job, Options
+    from engine.job import Job
+    from engine.opening import Options
     from engine.pipeline import Ensemble
 
 # A block's labels travel at once: a few megabytes at most, and often enough that progress shows.

@@ -81,7 +81,7 @@ class PngWriter(FolderMixin, MaskWriter):
     _pool: ThreadPoolExecutor | None = None
 
     def _open(self) -> None:
-        from engine.pipeline import available_cores
+        from engine.flow import available_cores
 
         self.partial.mkdir()
         self._encoders = min(MOST_ENCODERS, available_cores())

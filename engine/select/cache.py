@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from engine.atomic import write_text
 from engine.errors import OutputError
+from engine.flow import available_cores
 from engine.images import Batch, Source
 from engine.members import Voter
-from engine.pipeline import Ensemble, available_cores
+from engine.pipeline import Ensemble
 from engine.sessions import check_range, check_sample
 
 FORMAT = 1

@@ -17,8 +17,8 @@ from engine.bootstrap import GroupedCounts, Interval, interval, paired_differenc
 from engine.errors import InputError
 from engine.groups import read_groups
 from engine.images import Source, open_source
-from engine.job import open_ensemble
 from engine.labels import as_labels, check_match, open_labels
+from engine.opening import open_ensemble
 from engine.pipeline import Ensemble
 from engine.plan import Plan, PlannedMember, write_plan
 from engine.record import plan_hash

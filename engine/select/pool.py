@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.decode import Decoding
+from engine.flow import available_cores
 from engine.fuse import fuse
 from engine.members import FLOOR, Voter
 from engine.metrics import confusion_matrices
-from engine.pipeline import available_cores
 from engine.regions import absorb_small_regions
 from engine.select.cache import Logs
 

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from engine import Ensemble, durable
-from engine.attempt import BadImages, attempt
+from engine.attempt import attempt
 from engine.errors import ModelError, NotFiniteError
 from engine.images import Batch
-from engine.prediction import Predicted
+from engine.prediction import BadImages, Predicted
 from tests.conftest import Result
 from tests.engine.conftest import World
 from tests.engine.nets import save_member

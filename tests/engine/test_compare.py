@@ -32,10 +32,10 @@ from engine.decode import Decoding
 from engine.errors import EngineError, OutputError
 from engine.flips import named_flips
 from engine.images import Batch, from_array
-from engine.job import Options
 from engine.metrics import CONVENTIONS, Score, mean_iou
+from engine.opening import Options
 from engine.prediction import Variant
-from engine.run import every_variant, run, variant_name
+from engine.run import run
 from engine.strategies import STRATEGIES
 from tests.conftest import Result
 from tests.engine.conftest import World
@@ -90,10 +90,10 @@ def test_scores_are_those_of_the_plain_engine(world: World, scene: Path, done: C
     ensemble = Ensemble.open([world.models, scene / "set"])
     with np.load(scene / "val.npz") as held:
         labels = from_array(held["labels"], "labels")
-    plainly = run(ensemble, from_array(world.images), None, labels, every_variant(ensemble))
+    plainly = run(ensemble, from_array(world.images), None, labels, ensemble.every_variant())
     assert len(plainly.scores) == 2 * (4 + len(STRATEGIES))
     for variant, want in plainly.scores.items():
-        name = variant_name(variant, ensemble)
+        name = ensemble.variant_name(variant)
         row = row_of(done.facts, name, "suppressed" if variant.decoding.suppress else "raw")
         assert {key: found.value for key, found in row.scores.items()} == pytest.approx(want.all_conventions())
         np.testing.assert_array_equal(row.confusion, want.confusion)

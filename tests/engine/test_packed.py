@@ -13,7 +13,7 @@ from engine import Ensemble
 from engine.contract import ModelContract
 from engine.errors import ContractError, ModelError, PlanError
 from engine.images import from_array
-from engine.run import every_variant, run
+from engine.run import run
 from engine.sessions import open_member
 from tests.engine.nets import FIVE, save_graph, save_member, save_specialists
 
@@ -139,7 +139,7 @@ def test_labels_come_out_as_they_are(world, packed):
 
 def test_a_packed_file_is_scored_as_one_member(world, packed):
     ensemble = Ensemble.open(packed)
-    variants = every_variant(ensemble)
+    variants = ensemble.every_variant()
     assert variants == [ensemble.variant]
     outcome = run(ensemble, from_array(world.images), None, from_array(world.labels, "labels"), variants)
     truth, got = world.labels, ensemble.predict(world.images)

@@ -11,7 +11,7 @@ from engine.decode import Decoding
 from engine.errors import ContractError, PlanError
 from engine.images import from_array
 from engine.prediction import Variant
-from engine.run import every_variant, run
+from engine.run import run
 from engine.strategies import STRATEGIES
 from tests import reference
 from tests.engine.nets import save_member, save_specialists
@@ -105,14 +105,14 @@ def test_scoring_other_variants_changes_no_label(world, tmp_path, strategy):
     ensemble = Ensemble.open(models, strategy=strategy)
     images, labels = from_array(world.images), from_array(world.labels, "labels")
     alone = np.concatenate([part.labels for part in ensemble.stream(images)])
-    parts = list(ensemble.stream(images, labels, every_variant(ensemble)))
+    parts = list(ensemble.stream(images, labels, ensemble.every_variant()))
     np.testing.assert_array_equal(np.concatenate([part.labels for part in parts]), alone)
 
 
 def test_every_variant_is_scored_as_if_alone(world):
     ensemble = Ensemble.open(world.models)
     images, labels = from_array(world.images), from_array(world.labels, "labels")
-    outcome = run(ensemble, images, None, labels, every_variant(ensemble))
+    outcome = run(ensemble, images, None, labels, ensemble.every_variant())
     assert len(outcome.scores) == 2 * (3 + len(STRATEGIES))
     logits = plain_logits(sorted(world.models.glob("*.onnx")), world.images)
     for variant, score in outcome.scores.items():
@@ -158,7 +158,7 @@ def test_the_sample_scenes_hold_what_the_sample_nets_take():
     assert ensemble.ignored_class == 0
     scenes = generate(24)
     outcome = run(
-        ensemble, from_array(scenes.images), None, from_array(scenes.labels, "labels"), every_variant(ensemble)
+        ensemble, from_array(scenes.images), None, from_array(scenes.labels, "labels"), ensemble.every_variant()
     )
     raw = outcome.scores[Variant("mean-logit")].mean_iou("keras-ignore")
     own = outcome.scores[ensemble.variant].mean_iou("keras-ignore")

@@ -14,8 +14,8 @@ import pytest
 from engine import Ensemble
 from engine.decode import Decoding
 from engine.fuse import fuse
-from engine.job import Options, open_ensemble
 from engine.metrics import CONVENTIONS, Score, mean_iou
+from engine.opening import Options, open_ensemble
 from engine.plan import read_plan
 from engine.record import plan_hash
 from engine.select import cache as caching

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engine import Ensemble
 from engine.errors import ContractError, EngineError, InputError, ModelError, OutputError, PlanError
-from engine.job import Options, open_ensemble
+from engine.opening import Options, open_ensemble
 from engine.plan import read_plan
 from exporters import pack as packing
 from exporters.compose import live_nodes

@@ -1,0 +1,168 @@
+"""Members on one batch: their logits, and the labels that a variant makes of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Sequence
+from concurrent.futures import CancelledError
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.flips import flipped, named_flips
+from engine.fuse import check_finite, fuse
+from engine.images import Batch
+from engine.members import FLOOR, Prepared, Voter
+from engine.prediction import Variant
+from engine.regions import cleaned
+from engine.sessions import Member
+from engine.ways import Way
+
+
+class Forward:
+    """Members with their weights, and how one batch passes through them.
+
+    Attributes:
+        members: multi-class nets and specialist sets, in the order given.
+        classes: names of the classes.
+        variant: the strategy and decoding that labels are made by.
+        weights: float64 (members, classes), columns summing to 1.
+        flips: mirror images that each member sees too.
+        fusion_order: indices of the members in the order in which they are summed.
+        parts: how many images of a batch each member takes at a time; 0 for all of them.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Voter],
+        classes: tuple[str, ...],
+        variant: Variant,
+        weights: NDArray[np.float64],
+        flips: str = "none",
+    ) -> None:
+        """Put members and weights together; the arguments are the attributes.
+
+        Raises:
+            PlanError: unknown flips.
+        """
+        self.members = list(members)
+        self.classes = classes
+        self.variant = variant
+        self.weights = weights
+        self.flips = named_flips(flips)
+        # Members are summed in the order of their checksums: the order of the command line never shows in a result.
+        self.fusion_order = sorted(range(len(self.members)), key=lambda index: self.members[index].checksum)
+        self._slot = {index: slot for slot, index in enumerate(self.fusion_order)}
+        self._slot_weights = self.weights[self.fusion_order]
+        self.parts = [0] * len(self.members)
+        self._scratch = threading.local()
+
+    @property
+    def nets(self) -> list[Member]:
+        """Return the opened files of all members."""
+        return [net for voter in self.members for net in voter.nets]
+
+    @property
+    def is_packed(self) -> bool:
+        """Return whether the one member is a packed ensemble, which puts out labels."""
+        return self.members[0].contract.kind == "packed"
+
+    def logits(
+        self, batch: Batch, skip: Collection[int] = (), ended: threading.Event | None = None
+    ) -> tuple[NDArray[np.float32], list[float]]:
+        """Run every member on a batch.
+
+        Args:
+            batch: the images.
+            skip: classes whose specialists need not run.
+            ended: once it is set, the run is given up before the next member.
+
+        Returns:
+            float32 (members, batch, classes, pixels), valid until this thread's next call, in the internal order of
+            members; and the seconds of each member.
+
+        Raises:
+            ModelError: a member fails or computes NaN or infinity.
+            CancelledError: the run was given up.
+        """
+        count, height, width = batch.pixels.shape[:3]
+        shape = (len(self.members), count, len(self.classes), height * width)
+        out = self._buffer(shape)
+        prepared: list[Prepared] = [{} for _ in self.flips]
+        seconds = []
+        for index in range(len(self.members)):
+            if ended is not None and ended.is_set():
+                raise CancelledError
+            began = perf_counter()
+            self._run_member(index, batch, prepared, out[self._slot[index]], skip)
+            seconds.append(perf_counter() - began)
+        return out, seconds
+
+    def _run_member(
+        self,
+        index: int,
+        batch: Batch,
+        prepared: list[Prepared],
+        out: NDArray[np.float32],
+        skip: Collection[int],
+    ) -> None:
+        """Run one member on a batch and on its mirror images; the mean of the logits, turned back, goes to ``out``."""
+        voter, part = self.members[index], self.parts[index]
+        voter.run(batch.pixels, prepared[0], out, skip, part)
+        planes = out.reshape(*out.shape[:2], *batch.pixels.shape[1:3])
+        for flip, inputs in zip(self.flips[1:], prepared[1:], strict=True):
+            mirrored = np.empty_like(out)
+            voter.run(flipped(batch.pixels, flip, rows=1), inputs, mirrored, skip, part)
+            planes += flipped(mirrored.reshape(planes.shape), flip, rows=2)
+        if len(self.flips) > 1:
+            out *= np.float32(1 / len(self.flips))
+        check_finite(out, voter.name, batch.ids)
+
+    def member_logits(self, index: int, batch: Batch, skip: Collection[int] = ()) -> NDArray[np.float32]:
+        """Return one member's float32 (batch, classes, pixels) logits; errors as :meth:`logits`."""
+        out = np.empty((len(batch.ids), len(self.classes), batch.size[0] * batch.size[1]), np.float32)
+        self._run_member(index, batch, [{} for _ in self.flips], out, skip)
+        return out
+
+    def use(self, index: int, way: Way) -> None:
+        """Let a member run in another way: in another runtime, or on another number of images at a time."""
+        self.members[index] = way.of(self.members[index])
+        self.parts[index] = way.part
+
+    def interrupt(self) -> None:
+        """Make all runs of the members fail soon, those under way among them."""
+        for net in self.nets:
+            net.session.stop()
+
+    def resume(self) -> None:
+        """Allow the members to run again after :meth:`interrupt`."""
+        for net in self.nets:
+            net.session.resume()
+
+    def decode(
+        self, logits: NDArray[np.float32], variant: Variant, size: tuple[int, int], clean: bool = True
+    ) -> tuple[NDArray[np.uint8], int]:
+        """Return uint8 (batch, pixels) labels of a variant for images of a size, and the number of tied votes.
+
+        ``clean=False`` leaves out the clean-up of small regions. Where the variant suppresses a class, specialist sets
+        count as if that class's net had not run.
+        """
+        if variant.decoding.suppress:
+            for index, voter in enumerate(self.members):
+                if voter.is_set:
+                    logits[self._slot[index]][:, sorted(variant.decoding.suppress)] = FLOOR
+        if variant.member is None:
+            fused = fuse(logits, variant.strategy, self._slot_weights, variant.decoding)
+        else:
+            slot = self._slot[variant.member]
+            fused = fuse(logits[slot : slot + 1], variant.strategy, None, variant.decoding)
+        labels = cleaned(fused.labels, variant.decoding, size) if clean else fused.labels
+        return labels, int(fused.ties.sum())
+
+    def _buffer(self, shape: tuple[int, int, int, int]) -> NDArray[np.float32]:
+        size = int(np.prod(shape))
+        held: NDArray[np.float32] | None = getattr(self._scratch, "logits", None)
+        if held is None or held.size < size:
+            held = self._scratch.logits = np.empty(size, np.float32)
+        return held[:size].reshape(shape)

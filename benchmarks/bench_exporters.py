@@ -22,9 +22,9 @@ import numpy as np
 
 from benchmarks.table import rows, write
 from engine.errors import EngineError
+from engine.models.net import open_member
 from engine.pipeline import Ensemble
 from engine.samples.scenes import CLASSES, generate
-from engine.sessions import open_member
 from exporters.backend import load_keras, quiet
 from exporters.compose import first_line
 from exporters.keras_to_onnx import export_onnx

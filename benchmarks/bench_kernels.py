@@ -21,11 +21,11 @@ from time import perf_counter
 import numpy as np
 
 from benchmarks.table import rows, write
-from engine.decode import Decoding
-from engine.flow import available_cores
-from engine.fuse import fuse
+from engine.fusion.decoding import Decoding
+from engine.fusion.fuse import fuse
+from engine.fusion.strategies import STRATEGIES
 from engine.kernels.counting import first_not_finite
-from engine.strategies import STRATEGIES
+from engine.utils.threads import available_cores
 
 MEMBERS, CLASSES, PIXELS = 6, 5, 64 * 128
 # What issue trackers and the design ask for, as shares of the read bandwidth.
@@ -56,7 +56,7 @@ def seconds_to_compile() -> dict[str, float]:
     """Return the seconds of each strategy's first use, in a fresh process with an empty cache."""
     code = (
         "import json, time\n"
-        "from engine.strategies import STRATEGIES, compile_ahead\n"
+        "from engine.fusion.strategies import STRATEGIES, compile_ahead\n"
         "took = {}\n"
         "for name in STRATEGIES:\n"
         "    began = time.perf_counter()\n"

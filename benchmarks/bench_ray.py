@@ -25,6 +25,7 @@ import numpy as np
 import engine.on_ray.stream
 from benchmarks.ray_plan import SIZE, WORKERS, Measured, report
 from engine.job import prepare
+from engine.models.runtimes import Wanted
 from engine.on_ray.cluster import Cluster, connect, leave, predicted_rows
 from engine.on_ray.predictor import Predictor
 from engine.on_ray.stream import portable
@@ -33,7 +34,6 @@ from engine.opening import Options
 from engine.prediction import Predicted
 from engine.record import plan_hash
 from engine.run import run
-from engine.runtimes import Wanted
 from engine.tuning import settle
 
 SAMPLES = Path(__file__).parent.parent / "engine" / "samples"

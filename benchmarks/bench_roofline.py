@@ -62,7 +62,7 @@ def main() -> None:
 
 def line(path: Path, images: np.ndarray, rounds: int, workers: int) -> list[object]:
     """Return a net's line."""
-    from engine.runtimes.onnxruntime import OnnxSession
+    from engine.models.runtimes.onnxruntime import OnnxSession
 
     session = OnnxSession(path)
     name = session.raw.get_outputs()[0].name

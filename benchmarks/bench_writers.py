@@ -20,9 +20,9 @@ import pandas
 from PIL import Image
 
 from benchmarks.table import rows, write
-from engine.labels import open_labels
 from engine.masks import open_writer
-from engine.palette import colours
+from engine.sources.labels import open_labels
+from engine.utils.palette import colours
 
 SIZE = (64, 128)
 CLASSES = 5

@@ -31,10 +31,10 @@ class Ours:
         self.runtime, self.precision = runtime, precision
 
     def load(self, folder: Path, names: Sequence[str], images: np.ndarray) -> str:
-        from engine.bench import repeated
-        from engine.images import from_array
+        from engine.models.runtimes import Wanted
         from engine.pipeline import Ensemble
-        from engine.runtimes import Wanted
+        from engine.sources.base import from_array
+        from engine.sources.slices import repeated
         from engine.tuning import settle
 
         self.ensemble = Ensemble.open([folder / f"{name}.onnx" for name in names], sample=images[0][..., None])
@@ -45,9 +45,9 @@ class Ours:
         return f"batches of {self.how.batch_size}, {self.how.workers} workers, warm-up {self.how.seconds:.1f} s. {told}"
 
     def predict(self, images: np.ndarray, goal: Path) -> None:
-        from engine.images import from_array
         from engine.masks import open_writer
         from engine.run import run
+        from engine.sources.base import from_array
 
         source = from_array(images)
         with open_writer(goal, source.ids, source.size, len(self.ensemble.classes), overwrite=True) as writer:

@@ -255,7 +255,7 @@ def strike(fault: Fault) -> None:
 def break_sessions(fault: Fault) -> None:
     """Put a session that fails in the place of the runtime's own."""
     from engine.errors import ModelError
-    from engine.runtimes.onnxruntime import OnnxSession
+    from engine.models.runtimes.onnxruntime import OnnxSession
 
     real, calls = OnnxSession.run, [0]
 

@@ -99,9 +99,9 @@ def prepare() -> None:
     import engine.command
     import engine.durable
     import engine.durable_scenes
-    import engine.strategies
+    import engine.fusion.strategies
 
-    engine.strategies.compile_ahead(["mean-logit"])
+    engine.fusion.compiling.compile_ahead(["mean-logit"])
     engine.durable.MOST_IMAGES = engine.durable_scenes.MOST_TILES = SHARD
 
 
@@ -161,8 +161,8 @@ def start(arguments: Sequence[str], before: Callable[[], object] | None = None, 
         place = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(place, 1)
         os.dup2(place, 2)
-        from engine import console
         from engine.cli import app
+        from engine.utils import console
 
         if before is not None:
             before()

@@ -29,7 +29,7 @@ import numpy as np
 import engine.on_ray.stream
 from benchmarks.kill_and_resume import SAMPLES, digest
 from benchmarks.ray_cluster import Blows, cluster, kill, node_fault, save
-from engine import console
+from engine.utils import console
 
 # Small blocks, so that a short run has many.
 IMAGES, SIZE, BLOCK = 768, (64, 128), 8

@@ -19,14 +19,15 @@ from benchmarks.system_list import System
 from benchmarks.system_zoo import pruned, runs_of, select_both
 from benchmarks.table import RESULTS, STANDING, rows, write
 from engine.bootstrap import GroupedCounts, interval, paired_difference
-from engine.decode import Decoding
-from engine.flow import available_cores
-from engine.images import open_source
-from engine.labels import open_labels
+from engine.fusion.compiling import compile_ahead, not_compiled
+from engine.fusion.decoding import Decoding
+from engine.fusion.strategies import STRATEGIES
 from engine.metrics import class_iou, mean_iou
 from engine.pipeline import Ensemble
 from engine.prediction import Variant
-from engine.strategies import STRATEGIES, compile_ahead, not_compiled
+from engine.sources.labels import open_labels
+from engine.sources.open import open_source
+from engine.utils.threads import available_cores
 
 STORE = RESULTS / "systems.json"
 CONVENTIONS = ("keras-ignore", "labelled")

@@ -13,21 +13,20 @@ from engine.errors import ContractError, EngineError, InputError, ModelError, Ou
 from engine.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from engine.contract import ModelContract as ModelContract
-    from engine.decode import Decoding as Decoding
+    from engine.fusion.decoding import Decoding as Decoding
+    from engine.fusion.strategies import STRATEGIES as STRATEGIES
     from engine.metrics import CONVENTIONS as CONVENTIONS
     from engine.metrics import Score as Score
+    from engine.models.contract import ModelContract as ModelContract
     from engine.pipeline import Ensemble as Ensemble
-    from engine.strategies import STRATEGIES as STRATEGIES
 
-# The rest is imported when it is asked for: `engine --help` must not wait for numba. The function of engine.fuse is no
-# public name here: the module of that name, once imported, would take its place.
+# The rest is imported when it is asked for: `engine --help` must not wait for numba.
 _LAZY = {
     "CONVENTIONS": "engine.metrics",
-    "Decoding": "engine.decode",
+    "Decoding": "engine.fusion.decoding",
     "Ensemble": "engine.pipeline",
-    "ModelContract": "engine.contract",
-    "STRATEGIES": "engine.strategies",
+    "ModelContract": "engine.models.contract",
+    "STRATEGIES": "engine.fusion.strategies",
     "Score": "engine.metrics",
 }
 

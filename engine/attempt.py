@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import EngineError, ModelError, NotFiniteError
-from engine.images import Batch
 from engine.prediction import BadImages, Predicted
+from engine.sources.base import Batch
 
 Truth = NDArray[np.uint8] | None
 Work = Callable[[Batch, Truth], Predicted]

@@ -11,10 +11,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from engine.members import Voter
-from engine.runtimes import Session
-from engine.runtimes.onnxruntime import OnnxSession
-from engine.sessions import Member
+from engine.models.members import Voter
+from engine.models.net import Member
+from engine.models.runtimes import Session
+from engine.models.runtimes.onnxruntime import OnnxSession
 from engine.ways import present_way
 
 BATCH_SIZES = (1, 2, 4, 8, 16)

@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from numpy.typing import NDArray
-
 from engine.bare import BATCH_SIZES, Alone, Bare
-from engine.images import Source
 from engine.masks import open_writer
 from engine.outcome import Outcome
 from engine.pipeline import Ensemble
 from engine.run import run
+from engine.sources.base import Source
 from engine.tuning import Settled
 
 
@@ -154,21 +152,6 @@ def stage_shares(outcome: Outcome, ensemble: Ensemble) -> dict[str, float]:
         "write": outcome.write_seconds,
     }
     return {name: taken / whole for name, taken in seconds.items()}
-
-
-def repeated(source: Source, count: int) -> Source:
-    """Return the images of a source over and over, ``count`` in all."""
-
-    def read(size: int) -> Iterator[NDArray[Any]]:
-        left = count
-        while left:
-            for pixels in source.read(size):
-                yield pixels[:left]
-                left -= len(pixels[:left])
-                if not left:
-                    return
-
-    return replace(source, ids=[str(index) for index in range(count)], read=read, named=False)
 
 
 def peak_memory() -> int:

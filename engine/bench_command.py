@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 
-from engine import console
-from engine.bench import Benched, bench, repeated
+from engine.bench import Benched, bench
 from engine.errors import PlanError
-from engine.images import from_array, open_source
 from engine.job import SAMPLES
+from engine.models.runtimes import Wanted
 from engine.opening import Options, open_ensemble
 from engine.plan import Plan, PlannedMember
 from engine.ready import make_ready
-from engine.runtimes import Wanted
-from engine.tables import plain_table
+from engine.sources.base import from_array
+from engine.sources.open import open_source
+from engine.sources.slices import repeated
+from engine.utils import console
+from engine.utils.console import plain_table
 
 # Of generated scenes so many differ; more are repeated.
 SCENES = 64

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from engine import console
-from engine.atomic import write_text
 from engine.durable import DurableRun
 from engine.errors import OutputError
-from engine.feed import Feed, rest_of
-from engine.first_use import compile_kernels
+from engine.feed import Feed
+from engine.fusion.compiling import compile_kernels
 from engine.job import Job
 from engine.masks import open_writer
 from engine.metrics import find_trap
@@ -31,13 +25,16 @@ from engine.record import run_record
 from engine.resume import incomplete_goal, is_complete, read_skipped, run_folder, skipped_list
 from engine.run import as_dict, early_exit_summary, preview_tiles, run
 from engine.same_run import run_header
+from engine.sources.slices import rest_of
 from engine.tables import scores_table
+from engine.utils import console
+from engine.utils.console import stoppable
+from engine.utils.files import write_text
+from engine.utils.progress import progress
 
 if TYPE_CHECKING:
     from engine.on_ray.stream import OnRay
 
-# What shells expect of a program that SIGTERM ended: 128 + SIGTERM.
-TERMINATED = 143
 # Some images could not be predicted and were left out, as --on-bad-image skip allows.
 INCOMPLETE = 3
 
@@ -174,45 +171,3 @@ def report(job: Job, outcome: Outcome, as_json: bool) -> int:
         f"{incomplete_goal(job.output)}; {job.output} was not written; see {skipped_list(job.output)}"
     )
     return INCOMPLETE
-
-
-@contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """Let SIGTERM end the run as Ctrl-C does: what is finished is kept. Only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        sys.exit(TERMINATED)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def progress(total: int, done: int = 0) -> Iterator[Callable[[int], object]]:
-    """Show a bar with images/s and the time left on a terminal; nothing in a pipe."""
-    if not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    columns = (
-        TextColumn("predicting"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]} images/s"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console.stderr(), transient=True) as bar:
-        task = bar.add_task("predicting", total=total, completed=done, rate="-")
-
-        def advance(count: int) -> None:
-            bar.update(task, advance=count)
-            speed = bar.tasks[0].speed
-            bar.update(task, rate=f"{speed:,.0f}" if speed else "-")
-
-        yield advance

@@ -17,11 +17,11 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.decode import Decoding
 from engine.errors import PlanError
 from engine.forward import Forward
-from engine.images import Batch
-from engine.strategies.vote import voting_units
+from engine.fusion.decoding import Decoding
+from engine.fusion.strategies.vote import voting_units
+from engine.sources.base import Batch
 
 BOUNDED = ("vote", "mean-prob")
 # Twice the largest error of a float32 mean of probabilities (see engine.kernels.exponential), generously rounded up.

@@ -10,12 +10,12 @@ from math import isnan
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import console
 from engine.bootstrap import GroupedCounts, Interval, interval
 from engine.errors import InputError, PlanError
-from engine.groups import read_groups
-from engine.labels import as_labels, check_match, open_labels
 from engine.metrics import CONVENTIONS, Score, Trap, class_iou, confusion_matrices, find_trap, precision_recall
+from engine.sources.groups import read_groups
+from engine.sources.labels import as_labels, check_match, open_labels
+from engine.utils import console
 
 BATCH = 64
 MOST_CLASSES = 256
@@ -46,7 +46,7 @@ def evaluate(predicted: str, labels: str, classes: str = "", ignored_class: str 
         labels: the same forms.
         classes: names separated by commas, or their number; empty for as many as the masks hold.
         ignored_class: id, or ``none``.
-        groups: file with the group of each image, for intervals; see :func:`engine.groups.read_groups`.
+        groups: file with the group of each image, for intervals; see :func:`engine.sources.groups.read_groups`.
 
     Raises:
         InputError: the two do not belong together, hold labels outside the classes, or the groups do not fit.

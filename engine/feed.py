@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from engine.images import Batch, Source
 
 # A block holds so many masks, or fewer where they are large.
 MOST_MASKS = 256
@@ -64,64 +61,3 @@ class Feed:
             # A copy: a writer may keep what it was given until a thread of its own has written it.
             self._writer.write(self._ids[self._start : end], self._block[: self._waiting].copy())
         self._start, self._waiting = end, 0
-
-
-@dataclass(frozen=True)
-class Rest(Source):
-    """Some images of a source.
-
-    Attributes:
-        first: index of its first image in the whole source.
-    """
-
-    first: int = 0
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """Yield the images in order, ``size`` at a time, with their indices in the whole source.
-
-        Raises:
-            InputError: the data turns out to be damaged on the way.
-        """
-        for batch in super().batches(size):
-            yield replace(batch, start=batch.start + self.first)
-
-
-def rest_of(source: Source, done: int) -> Source:
-    """Return a source without its first ``done`` images."""
-    return span_of(source, done, len(source) - done) if done else source
-
-
-def span_of(source: Source, first: int, count: int) -> Source:
-    """Return ``count`` images of a source from one index on, with their indices in the whole source.
-
-    Where images can be read in order alone, those before are read and passed over.
-    """
-
-    def read(size: int) -> Iterator[NDArray[Any]]:
-        if source.at is None:
-            yield from _passed_over(source, first, count, size)
-            return
-        for start in range(first, first + count, size):
-            yield source.at(start, min(start + size, first + count))
-
-    kept = {item.name: getattr(source, item.name) for item in fields(Source)}
-    return Rest(**{**kept, "ids": source.ids[first : first + count], "read": read, "at": None}, first=first)
-
-
-def _passed_over(source: Source, first: int, count: int, size: int) -> Iterator[NDArray[Any]]:
-    held: NDArray[Any] | None = None
-    before, left = first, count
-    for pixels in source.read(size):
-        if before >= len(pixels):
-            before -= len(pixels)
-            continue
-        # Batches begin anew at the first image that is wanted: those of the run before ended there.
-        pixels, before = pixels[before:], 0
-        held = pixels if held is None or not len(held) else np.concatenate([held, pixels])
-        while len(held) >= size and left >= size:
-            yield held[:size]
-            held, left = held[size:], left - size
-        if left <= len(held):
-            break
-    if held is not None and left:
-        yield held[:left]

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.flips import flipped, named_flips
-from engine.fuse import check_finite, fuse
-from engine.images import Batch
-from engine.members import FLOOR, Prepared, Voter
+from engine.fusion.fuse import check_finite, fuse
+from engine.fusion.regions import cleaned
+from engine.models.members import FLOOR, Prepared, Voter
+from engine.models.net import Member
 from engine.prediction import Variant
-from engine.regions import cleaned
-from engine.sessions import Member
+from engine.sources.base import Batch
 from engine.ways import Way
 
 

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from engine.errors import ModelError
 from engine.forward import Forward
-from engine.images import Batch
-from engine.runtimes import padded
-from engine.strategies.vote import MOST_UNITS, voting_units
+from engine.fusion.strategies.vote import MOST_UNITS, voting_units
+from engine.models.runtimes import padded
+from engine.sources.base import Batch
 
 STRATEGIES = ("mean-logit", "mean-prob", "vote")
 
 
 class BoundSession(Protocol):
-    """A session that runs between arrays on the device; :class:`engine.runtimes.onnxruntime.OnnxSession` is one."""
+    """A session that runs between arrays on the device, as :class:`engine.models.runtimes.onnxruntime.OnnxSession`."""
 
     def run_bound(self, output_name: str, given: Any, out: Any, shape: tuple[int, ...]) -> None:
         """Run on a device array and write into another, which holds ``shape``; return when it is done."""
@@ -154,7 +154,7 @@ class _Lane:
         return OnDevice(np.ascontiguousarray(labels[:count]), int(ties[:count].sum()), told, perf_counter() - began)
 
     def _check(self, broken: NDArray[np.uint8], batch: Batch) -> None:
-        """Refuse NaN and infinity as :func:`engine.fuse.check_finite` does, by the same path: the host names them."""
+        """Refuse NaN and infinity as :func:`engine.fusion.fuse.check_finite` does, by the same path."""
         if broken.any():
             self.ensemble.logits(batch)
             slot, image = np.argwhere(broken)[0]
@@ -189,7 +189,7 @@ def _launcher(lane: _Lane, ensemble: Forward) -> Callable[[], None]:
 def vote_constants(
     weights: NDArray[np.float64], gain: NDArray[np.float32], bias: NDArray[np.float32], changed: bool
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64], NDArray[np.int32]]:
-    """Return units (members, classes), spread, gain and bias of a vote, as :mod:`engine.strategies.vote` has them.
+    """Return units (members, classes), spread, gain and bias as :mod:`engine.fusion.strategies.vote`.
 
     Args:
         weights: (members, classes), columns summing to 1.

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from engine.errors import OutputError, PlanError
-from engine.fingerprint import fingerprint
-from engine.images import Source, open_source, split_key
-from engine.labels import open_labels
 from engine.masks import check_goal, check_replaceable
 from engine.opening import Options, open_ensemble, planned
 from engine.pipeline import Ensemble
@@ -20,6 +13,11 @@ from engine.plan import Plan, PlannedMember
 from engine.prediction import BadImages
 from engine.resume import incomplete_goal, may_replace, skipped_list
 from engine.sidecar import check_sidecar
+from engine.sources.base import Source
+from engine.sources.fingerprint import fingerprint
+from engine.sources.labels import open_labels
+from engine.sources.open import open_source, split_key
+from engine.sources.slices import limited
 
 SAMPLES = Path(__file__).parent / "samples"
 SAMPLE_SCENES = 512
@@ -95,8 +93,8 @@ def _bad_images(options: Options) -> BadImages | None:
 
 
 def _sample_job(options: Options) -> Job:
-    from engine.images import from_array
     from engine.samples.scenes import generate
+    from engine.sources.base import from_array
 
     if options.labels:
         raise PlanError("--labels without --input: the sample scenes bring their own labels")
@@ -131,25 +129,3 @@ def _check_outputs(options: Options, output: Path) -> bool:
             raise PlanError(f"--preview {options.preview}: the picture is a .png")
         check_replaceable(options.preview, options.overwrite or options.resume)
     return replaced
-
-
-def limited(source: Source, limit: int) -> Source:
-    """Return the first ``limit`` images of a source; all of them for 0.
-
-    Raises:
-        PlanError: the limit is negative.
-    """
-    if limit < 0:
-        raise PlanError(f"--limit {limit}: give a number above 0")
-    if limit == 0 or limit >= len(source):
-        return source
-
-    def read(size: int) -> Iterator[np.ndarray[Any, Any]]:
-        left = limit
-        for pixels in source.read(min(size, limit)):
-            yield pixels[:left]
-            left -= len(pixels[:left])
-            if not left:
-                return
-
-    return replace(source, ids=list(source.ids[:limit]), read=read)

@@ -23,14 +23,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import console
-from engine.atomic import clear_left_over, sync_output
 from engine.errors import EngineError, OutputError
-from engine.journal import Journal, read_journal, sync_folder
+from engine.journal import Journal, read_journal
 from engine.locks import NAME, Lock
 from engine.resume import JOURNAL, LeftOver, consumed, described, run_folder
 from engine.same_run import check_same_run
 from engine.shards import Shard, is_whole, shard_path
+from engine.utils import console
+from engine.utils.files import clear_left_over, sync_folder, sync_output
 
 
 class Keeping(ABC):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import OutputError
-from engine.extras import require
 from engine.goals import FolderGoal
 from engine.outputs.arrays import NpyWriter, NpzWriter
 from engine.outputs.base import MaskWriter
@@ -17,6 +16,7 @@ from engine.outputs.submission import RLE_SUFFIX, CsvWriter, RleWriter
 from engine.outputs.zarr_store import ZarrWriter
 from engine.sidecar import check_sidecar
 from engine.sources.zarr_store import is_store
+from engine.utils.optional import require
 
 FORMATS = (
     ".csv (submission), .rle.csv (run lengths), .npz or .npy (uint8 masks), .zarr, "

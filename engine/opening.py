@@ -9,12 +9,12 @@ from typing import Any
 
 from engine.early_exit import EarlyExit
 from engine.errors import InputError, PlanError
-from engine.images import Source
-from engine.members import find_models
+from engine.fusion.strategies import named_strategy
+from engine.models.members import find_models
+from engine.models.net import Member, open_member
 from engine.pipeline import Ensemble
 from engine.plan import Plan, PlannedMember, Weight, read_plan
-from engine.sessions import Member, open_member
-from engine.strategies import named_strategy
+from engine.sources.base import Source
 
 
 @dataclass(frozen=True)

@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from engine.decode import Decoding
 from engine.early_exit import EarlyExit
 from engine.errors import PlanError
-from engine.flow import available_cores
 from engine.forward import Forward
-from engine.fuse import normalised_weights
+from engine.fusion.decoding import Decoding
+from engine.fusion.fuse import normalised_weights
+from engine.fusion.strategies import STRATEGIES, named_strategy
 from engine.gpu import DeviceFusion
-from engine.images import Source, from_array
-from engine.labels import check_match
-from engine.members import Voter, class_names, class_number, find_models, gather, ignored_class
+from engine.models.members import Voter, class_names, class_number, find_models, gather, ignored_class
+from engine.models.net import Member, check_sample, open_member
+from engine.models.runtimes import Wanted
 from engine.prediction import Variant
-from engine.runtimes import Wanted
-from engine.sessions import Member, check_sample, open_member
-from engine.strategies import STRATEGIES, named_strategy
+from engine.sources.base import Source, from_array
+from engine.sources.labels import check_match
 from engine.stream import Stream
+from engine.utils.threads import available_cores
 
 BATCH_SIZE = 4
 
@@ -51,13 +51,13 @@ class Ensemble(Forward):
         """Put an ensemble together.
 
         Args:
-            members: what :func:`engine.members.gather` returned.
-            strategy: a name out of :data:`engine.strategies.STRATEGIES`.
+            members: what :func:`engine.models.members.gather` returned.
+            strategy: a name out of :data:`engine.fusion.strategies.STRATEGIES`.
             weights: one weight a member, or a row of one a class; None for equal ones.
             suppress: classes never predicted; None for the ignored class the contracts declare.
             flips: ``none``, ``horizontal``, ``vertical`` or ``both``: mirror images a member sees too.
             early_exit: let images leave before all members ran on them, see :mod:`engine.early_exit`; None for never.
-            **decoding: further fields of :class:`engine.decode.Decoding`: ``threshold``, ``bias``, ``prior``,
+            **decoding: further fields of :class:`engine.fusion.decoding.Decoding`: ``threshold``, ``bias``, ``prior``,
                 ``vote_stage``, ``min_region``.
 
         Raises:

@@ -1,6 +1,6 @@
 """ensemble.toml: everything a run needs in one declarative file, checked field by field before anything is opened.
 
-strategy = "mean-prob"        # a name out of engine.strategies
+strategy = "mean-prob"        # a name out of engine.fusion.strategies
 suppress = [0]                # omit for the ignored class that the contracts declare, [] for none
 threshold = 0.9               # a suppressed class stays where its probability reaches this; omit for never
 bias = [0, 0, 0.1, 0, 0.3]    # one a class, added to the fused score; omit for none
@@ -34,10 +34,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.atomic import write_text
-from engine.console import one_line
-from engine.contract import checked_fields
 from engine.errors import ContractError, OutputError, PlanError
+from engine.models.contract import checked_fields
+from engine.utils.console import one_line
+from engine.utils.files import write_text
 
 MOST_BYTES = 1_000_000
 MOST_PATH = 4096
@@ -71,7 +71,7 @@ class Plan:
         members: at least one.
         strategy: name of the fusion strategy.
         suppress: ids of the classes never predicted.
-        threshold: see :class:`engine.decode.Decoding`, as the next four.
+        threshold: see :class:`engine.fusion.decoding.Decoding`, as the next four.
         bias: one a class.
         prior: one a class.
         vote_stage: ``members`` or ``fused``.

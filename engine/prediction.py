@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.decode import Decoding
+from engine.fusion.decoding import Decoding
 
 
 @dataclass(frozen=True)

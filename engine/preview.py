@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import OutputError
-from engine.palette import colours
+from engine.utils.palette import colours
 
 MARGIN = 12
 CAPTION = 22

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from engine import console
-from engine.first_use import compile_kernels
-from engine.images import Source
+from engine.fusion.compiling import compile_kernels
+from engine.models.runtimes import Wanted
 from engine.pipeline import Ensemble
-from engine.runtimes import Wanted
+from engine.sources.base import Source
 from engine.tuning import Settled, settle
+from engine.utils import console
 
 
 def make_ready(

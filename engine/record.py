@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 from engine.flips import FLIPS
+from engine.models.net import Member
 from engine.pipeline import Ensemble
-from engine.sessions import Member
 from engine.sidecar import HASH_KEY
 from engine.version import VERSION
 from engine.ways import present_way

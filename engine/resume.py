@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from engine import console
 from engine.errors import InputError, OutputError
 from engine.journal import read_journal
 from engine.locks import is_locked
 from engine.sidecar import HASH_KEY, MOST_BYTES, NPZ_KEY, sidecar
+from engine.utils import console
 
 JOURNAL = "journal"
 INPUT_KEY = "input_sha256"
@@ -170,7 +170,7 @@ def _record_of(goal: Path) -> Mapping[str, Any]:
         if path is not None:
             held = json.loads(path.read_bytes()) if path.stat().st_size <= MOST_BYTES else None
         else:
-            from engine.arrays import array_files
+            from engine.sources.numpy_files import array_files
 
             array = array_files(goal).get(NPZ_KEY)
             if array is None or array.shape != () or array.dtype.itemsize > 4 * MOST_BYTES:

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from engine.decode import Decoding
-from engine.flow import Behind, available_cores
-from engine.images import Batch, Source
-from engine.labels import as_labels
+from engine.fusion.decoding import Decoding
 from engine.masks import MaskWriter
 from engine.outcome import Outcome
 from engine.pipeline import Ensemble
 from engine.prediction import BadImages, Predicted, Predictions, Variant
 from engine.preview import Tile
+from engine.sources.base import Batch, Source
+from engine.sources.labels import as_labels
+from engine.utils.threads import Behind, available_cores
 
 PREVIEW_TILES = 6
 Elsewhere = Callable[[Ensemble, Source, Source | None, Sequence[Variant]], Predictions]

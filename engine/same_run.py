@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import PlanError
-from engine.images import Source
+from engine.models.runtimes import Session
 from engine.pipeline import Ensemble
 from engine.record import plan_hash, resolved_plan
 from engine.resume import INPUT_KEY, run_folder
-from engine.runtimes import Session
 from engine.sidecar import HASH_KEY
+from engine.sources.base import Source
 from engine.tiling import Tiling
 from engine.version import VERSION
 
@@ -33,7 +33,7 @@ def run_header(ensemble: Ensemble, images: Source, input_sha256: str, labels_sha
     Args:
         ensemble: the members and how they are fused.
         images: what is predicted.
-        input_sha256: fingerprint of the images, see :func:`engine.fingerprint.fingerprint`.
+        input_sha256: fingerprint of the images, see :func:`engine.sources.fingerprint.fingerprint`.
         labels_sha256: fingerprint of the true label maps; empty without.
     """
     size = list(images.size)

@@ -9,14 +9,14 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.images import Batch
-from engine.labels import as_labels
+from engine.fusion.regions import cleaned
 from engine.metrics import Score, confusion_matrices
 from engine.outcome import Outcome
 from engine.outputs.scenes import Sink
 from engine.pipeline import Ensemble
 from engine.prediction import Variant
-from engine.regions import cleaned
+from engine.sources.base import Batch
+from engine.sources.labels import as_labels
 from engine.sources.scenes import Scene
 from engine.sources.strips import Strips
 from engine.tiled import Blended

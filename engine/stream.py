@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from engine.attempt import attempt
 from engine.early_exit import EarlyExit, cheapest_first, run_early
-from engine.flow import Ahead
 from engine.forward import Forward
+from engine.fusion.regions import cleaned
 from engine.gpu import DeviceFusion
-from engine.images import Batch, Source
-from engine.labels import as_labels
 from engine.metrics import confusion_matrices
+from engine.models.net import check_range
 from engine.prediction import BadImages, Predicted, Variant
-from engine.regions import cleaned
-from engine.sessions import check_range
+from engine.sources.base import Batch, Source
+from engine.sources.labels import as_labels
+from engine.utils.threads import Ahead
 
 # With an approximate early exit, one batch in so many is predicted by all members too, to see how well the two agree.
 CHECK_EVERY = 16

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from engine.bootstrap import Interval
+from engine.fusion.strategies import STRATEGIES
 from engine.metrics import CONVENTIONS, Score, class_iou, precision_recall
+from engine.models.net import Member
 from engine.outcome import Outcome
 from engine.pipeline import Ensemble
 from engine.prediction import Variant
-from engine.sessions import Member
-from engine.strategies import STRATEGIES
+from engine.utils.console import plain_table
 
 SHOWN = ("keras-ignore", "labelled")
 
@@ -52,13 +52,6 @@ def scores_table(outcome: Outcome, ensemble: Ensemble) -> Table:
         shown = [_cell(row.get(column), best[column]) for column in columns]
         table.add_row(name, f"{rates[name]:,.0f}", *shown, end_section=index == members - 1)
     return table
-
-
-def plain_table(title: str | None = None) -> Table:
-    """Return an empty table in the style of all tables that the command line prints."""
-    return Table(
-        title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1)
-    )
 
 
 def _title(outcome: Outcome, ensemble: Ensemble) -> str:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from engine.errors import ModelError, PlanError
+from engine.models.net import Member
 from engine.pipeline import Ensemble
-from engine.sessions import Member
 from engine.tiling import Tiling, told_size
 
 # Nets halve the image a number of times; none in use shrinks it by more.

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.ahead import ahead
-from engine.images import Batch
 from engine.pipeline import Ensemble
+from engine.sources.base import Batch
 from engine.sources.scenes import Scene
 from engine.sources.strips import Strips
 from engine.tiling import Axis, Tiling, mirrored
+from engine.utils.threads import ahead
 
 # Blended logits are fused in parts of about this size, unless a single row is larger.
 MOST_FUSED_BYTES = 2**28

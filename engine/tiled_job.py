@@ -12,17 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import console
-from engine.command import progress, stoppable
 from engine.durable_scenes import DurableScenes
 from engine.errors import InputError, OutputError, PlanError
-from engine.extras import require
-from engine.fingerprint import fingerprint
-from engine.first_use import compile_kernels
-from engine.flow import available_cores
-from engine.images import Source, split_key
+from engine.fusion.compiling import compile_kernels
 from engine.job import Job
 from engine.masks import FOLDER, WRITERS, check_goal, form_of, open_writer
+from engine.models.net import check_range
 from engine.opening import Options, open_ensemble, planned
 from engine.outcome import Outcome
 from engine.outputs.row_files import ROW_FILES
@@ -32,14 +27,21 @@ from engine.record import run_record
 from engine.resume import may_replace, nothing_left
 from engine.same_run import scenes_header
 from engine.scene_mask import SceneMask
-from engine.sessions import check_range
 from engine.sidecar import check_sidecar
+from engine.sources.base import Source
+from engine.sources.fingerprint import fingerprint
 from engine.sources.georeference import bounded_cache
+from engine.sources.open import split_key
 from engine.sources.scenes import Scenes, first_scenes, open_scenes
 from engine.sources.strips import Strips
 from engine.tile_check import settle
 from engine.tiled import TiledRun
 from engine.tiling import DEFAULT_OVERLAP, Tiling, mirrored, parse_tile
+from engine.utils import console
+from engine.utils.console import stoppable
+from engine.utils.optional import require
+from engine.utils.progress import progress
+from engine.utils.threads import available_cores
 
 ONE_SCENE = ".png, .tif (georeference kept), .npy or .zarr for the mask of one scene"
 SEVERAL_SIZES = "a folder: the scenes are of different sizes"

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import EngineError, ModelError, PlanError
-from engine.flow import available_cores
 from engine.gpu import DeviceFusion, why_not
-from engine.images import Batch, Source
-from engine.providers import choose_provider
-from engine.runtimes import Wanted
-from engine.runtimes.onnxruntime import OnnxSession
+from engine.models.runtimes import Wanted
+from engine.models.runtimes.onnxruntime import OnnxSession
+from engine.models.runtimes.providers import choose_provider
+from engine.sources.base import Batch, Source
+from engine.utils.threads import available_cores
 from engine.ways import GAIN, PART, Way, fastest_way, present_way, ways_of
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from time import perf_counter
 import numpy as np
 
 from engine.errors import EngineError, ModelError
-from engine.images import Batch
-from engine.members import Prepared, Voter
-from engine.runtimes import Session, Wanted
-from engine.runtimes.onnxruntime import OnnxSession
-from engine.sessions import Member, open_member
+from engine.models.members import Prepared, Voter
+from engine.models.net import Member, open_member
+from engine.models.runtimes import Session, Wanted
+from engine.models.runtimes.onnxruntime import OnnxSession
+from engine.sources.base import Batch
 
 # How many images a net takes at a time: few enough for a core's cache; OpenVINO was measured a tenth faster on more.
 PART, OPENVINO_PART = 4, 16
@@ -75,7 +75,7 @@ def ways_of(voter: Voter, wanted: Wanted, batch_size: int, workers: int) -> list
         PlanError: OpenVINO was asked for and is not installed.
         ModelError: OpenVINO was asked for and cannot read a net.
     """
-    from engine.runtimes import openvino
+    from engine.models.runtimes import openvino
 
     found: list[tuple[Session, ...]] = []
     twins = _int8_twins(voter) if wanted.allows("int8") else []

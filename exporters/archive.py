@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.contract import KERAS_MEMBER, ModelContract
 from engine.errors import ContractError, ModelError
+from engine.models.contract import KERAS_MEMBER, ModelContract
 from exporters.backend import load_keras
 
 _CONFIG = "config.json"

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine import console
 from engine.errors import OutputError, PlanError
+from engine.utils import console
 from exporters import cli_files
 
 if TYPE_CHECKING:
-    from engine.contract import Activation
+    from engine.models.contract import Activation
     from exporters.keras_to_onnx import Export
     from exporters.promise import ContractOptions
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine import console
+from engine.utils import console
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from engine.contract import ModelContract
+    from engine.models.contract import ModelContract
     from exporters.specialists import Specialists
     from exporters.tiles import LabelledTiles
 

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from engine.contract import METADATA_KEY, ModelContract
 from engine.errors import OutputError
+from engine.models.contract import METADATA_KEY, ModelContract
 from engine.version import VERSION
 
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.contract import ModelContract
-from engine.decode import Decoding, Rule
 from engine.errors import PlanError
-from engine.members import FLOOR, Voter
+from engine.fusion.decoding import Decoding, Rule
+from engine.fusion.strategies.vote import MOST_UNITS, voting_units
+from engine.models.contract import ModelContract
+from engine.models.members import FLOOR, Voter
+from engine.models.net import LEAST_PROBABILITY, Member
 from engine.pipeline import Ensemble
-from engine.sessions import LEAST_PROBABILITY, Member
-from engine.strategies.vote import MOST_UNITS, voting_units
 from exporters.compose import Composer, maps_of
 
 STRATEGIES = ("mean-logit", "mean-prob", "vote")

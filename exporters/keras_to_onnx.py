@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.contract import ModelContract
 from engine.errors import ModelError
+from engine.models.contract import ModelContract
 from engine.version import VERSION
 from exporters import parity
 from exporters.archive import ending_activation, load_net, net_shape, read_contract

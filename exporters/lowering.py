@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import ModelError
-from engine.sessions import Member
+from engine.models.net import Member
 from exporters.compose import first_line, read_model
 
 CALIBRATION_TILES = 128

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.metrics import Score
-from engine.sessions import Member
+from engine.models.net import Member
 from exporters.tiles import LabelledTiles
 
 BATCH = 4

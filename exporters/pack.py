@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy.typing as npt
 
-from engine.contract import LABELS, ModelContract
 from engine.errors import EngineError, InputError, ModelError, PlanError
-from engine.images import from_array
+from engine.models.contract import LABELS, ModelContract
 from engine.opening import Options, open_ensemble
 from engine.pipeline import Ensemble
 from engine.plan import read_plan
+from engine.sources.base import from_array
 from engine.version import VERSION
 from exporters.backend import load_onnx
 from exporters.compose import LEAST_OPSET, Composer, at_opset, opset_of, read_model

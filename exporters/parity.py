@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.contract import ModelContract
 from engine.errors import InputError, ModelError
+from engine.models.contract import ModelContract
 from exporters.archive import Shape
 
 Array = npt.NDArray[np.float32]

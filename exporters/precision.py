@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.contract import ModelContract
 from engine.errors import ContractError, InputError, ModelError, PlanError
-from engine.sessions import Member, open_member
+from engine.models.contract import ModelContract
+from engine.models.net import Member, open_member
 from engine.version import VERSION
 from exporters.backend import load_onnx
 from exporters.compose import LEAST_OPSET, at_opset, opset_of, read_model

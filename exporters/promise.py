@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engine.contract import Activation, ModelContract
 from engine.errors import ContractError
+from engine.models.contract import Activation, ModelContract
 from exporters.archive import Shape
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import ModelError
-from engine.images import from_array
+from engine.fusion.strategies.vote import voting_units
 from engine.pipeline import Ensemble
-from engine.strategies.vote import voting_units
+from engine.sources.base import from_array
 from exporters.compose import first_line
 
 BATCH = 4

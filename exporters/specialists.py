@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.contract import ModelContract
 from engine.errors import ContractError, ModelError, PlanError
-from engine.sessions import Member, open_member
+from engine.models.contract import ModelContract
+from engine.models.net import Member, open_member
 from engine.version import VERSION
 from exporters.archive import read_contract
 from exporters.backend import load_keras, load_onnx

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.arrays import array_files
-from engine.contract import ModelContract
 from engine.errors import InputError
-from engine.images import PAIRED_KEY, Batch, Source, open_source
-from engine.labels import as_labels, check_match, open_labels
+from engine.models.contract import ModelContract
+from engine.sources.base import Batch, Source
+from engine.sources.labels import as_labels, check_match, open_labels
+from engine.sources.numpy_files import array_files
+from engine.sources.open import PAIRED_KEY, open_source
 
 MOST_TILES = 512
 _LABEL_KEYS = ("labels", "masks")

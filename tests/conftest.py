@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from engine import console
+from engine.utils import console
 
 ROOT = Path(__file__).resolve().parent.parent
 

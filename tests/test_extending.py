@@ -53,7 +53,7 @@ def run(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_strategy_is_added_by_the_page(copy: Path) -> None:
-    files = ["engine/strategies/min_prob.py", *["engine/strategies/__init__.py"] * 2, "tests/reference.py"]
+    files = ["engine/strategies/min_prob.py", *["engine/fusion/strategies/__init__.py"] * 2, "tests/reference.py"]
     assert follow("A strategy", copy) == files
     tested = run(copy, "pytest", "tests/engine/test_fuse.py", "-k", "min-prob", "-p", "no:cacheprovider")
     assert tested.returncode == 0, tested.stdout[-2000:]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine import console
 from engine.errors import PlanError
+from engine.utils import console
 from trainers import cli_data
 from trainers.cli_options import Overwrite, config_of, repeated, run_options
 from trainers.quiet import import_backend

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.console import with_options
 from engine.errors import PlanError
+from engine.utils.console import with_options
 
 if TYPE_CHECKING:
     from trainers.config import FitConfig

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import keras
 
-from engine.contract import KERAS_MEMBER, ModelContract
 from engine.errors import ContractError, InputError
+from engine.models.contract import KERAS_MEMBER, ModelContract
 from engine.version import VERSION
 from trainers.config import FitConfig
 from trainers.data import Dataset

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from engine.console import say
 from engine.errors import InputError, ModelError, OutputError, PlanError
+from engine.utils.console import say
 from trainers.config import FitConfig
 from trainers.files import replacing
 from trainers.fit import load_for, prepared, split, target_of

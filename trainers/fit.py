@@ -11,8 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from engine.console import say
 from engine.errors import EngineError, InputError, PlanError
+from engine.utils.console import say
 from engine.version import VERSION
 from trainers.augment import transforms_of
 from trainers.checkpoint import require_space

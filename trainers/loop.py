@@ -12,8 +12,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.console import say
 from engine.errors import ModelError
+from engine.utils.console import say
 from trainers import checkpoint
 from trainers.augment.paste import RarePixels
 from trainers.batches import Batches

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from engine import console
+from engine.utils import console
 
 
 class Progress(keras.callbacks.Callback):

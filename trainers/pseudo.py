@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.console import say
 from engine.errors import InputError, PlanError
-from engine.images import Batch, open_source
 from engine.opening import Options, open_ensemble
 from engine.pipeline import BATCH_SIZE, Ensemble
 from engine.plan import Plan, PlannedMember, read_plan
+from engine.sources.base import Batch
+from engine.sources.open import open_source
+from engine.utils.console import say
 from trainers.files import refuse_existing, replacing
 
 

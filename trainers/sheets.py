@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.palette import colours
+from engine.utils.palette import colours
 from trainers.augment import augment, policy_rng, transforms_of
 from trainers.augment.paste import RarePixels
 from trainers.data import Dataset, load

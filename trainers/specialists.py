@@ -10,8 +10,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from engine.console import say
 from engine.errors import InputError
+from engine.utils.console import say
 from trainers.config import FitConfig
 from trainers.data import Dataset
 from trainers.files import refuse_existing

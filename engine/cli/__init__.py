@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from engine import console
 from engine.cli.bench import bench
 from engine.cli.compare import compare
 from engine.cli.ensemble import ensemble
@@ -14,6 +13,7 @@ from engine.cli.evaluate import evaluate
 from engine.cli.inspect import inspect
 from engine.cli.report import report
 from engine.cli.select import select
+from engine.utils import console
 
 app = typer.Typer(
     name="engine",

@@ -17,7 +17,7 @@ from engine.cli.options import (
     Workers,
     contract_fields,
 )
-from engine.console import with_options
+from engine.utils.console import with_options
 
 
 @with_options(contract_fields, "stated")
@@ -50,8 +50,8 @@ def bench(
       engine bench -m models/ -i tiles.npz --images 1000 --runtime auto --precision bf16
     """
     from engine.bench_command import bench_job, print_bench
+    from engine.models.runtimes import Wanted
     from engine.opening import Options
-    from engine.runtimes import Wanted
 
     options = Options(models=models or (), input=input, strategy=strategy, grey_as_rgb=grey_as_rgb, stated=stated)
     wanted = Wanted(provider, runtime, precision)

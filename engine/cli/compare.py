@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli.options import AsJson, GreyAsRgb, Groups, Models, Workers, command_line, contract_fields
-from engine.console import with_options
+from engine.utils.console import with_options
 
 HOW = "How to compare"
 RUN = "How to run"
@@ -97,7 +97,7 @@ def compare(
     from engine.compare.show import print_comparison
     from engine.errors import PlanError
     from engine.opening import Options
-    from engine.select.report import bars
+    from engine.utils.progress import bars
 
     if as_json and as_csv:
         raise PlanError("--json and --csv: give one of them")

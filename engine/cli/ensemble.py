@@ -19,9 +19,9 @@ from engine.cli.options import (
     Workers,
     contract_fields,
 )
-from engine.console import with_options
 from engine.errors import PlanError
 from engine.goals import goal_path
+from engine.utils.console import with_options
 
 if TYPE_CHECKING:
     from engine.on_ray.cluster import Cluster
@@ -199,9 +199,9 @@ def ensemble(
     """
     from engine.command import report, run_job
     from engine.job import prepare
+    from engine.models.runtimes import Wanted
     from engine.opening import Options
     from engine.ready import make_ready, tell
-    from engine.runtimes import Wanted
 
     wanted = Wanted(provider, runtime, precision)
 

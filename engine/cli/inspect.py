@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from engine import console
 from engine.cli.options import AsJson, contract_fields
-from engine.console import with_options
+from engine.utils import console
+from engine.utils.console import with_options
 
 
 @with_options(contract_fields, "stated")
@@ -21,8 +21,8 @@ def inspect(
     """Show what models promise: classes, layout, scaling, kind, ignored class."""
     import json
 
-    from engine.members import find_models
-    from engine.sessions import open_member
+    from engine.models.members import find_models
+    from engine.models.net import open_member
     from engine.tables import contracts_table
 
     members = [open_member(path, stated) for path in find_models(models)]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from engine import console
+from engine.utils import console
 
 
 def report(

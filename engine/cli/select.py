@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli.options import AsJson, GreyAsRgb, Groups, Models, command_line, contract_fields
-from engine.console import with_options
+from engine.utils.console import with_options
 
 SEARCH = "How to search"
 
@@ -68,8 +68,9 @@ def select(
     from engine.opening import Options
     from engine.select.command import select as run_selection
     from engine.select.options import SelectOptions, with_strategies
-    from engine.select.report import bars, print_selection
+    from engine.select.report import print_selection
     from engine.select.search import Settings
+    from engine.utils.progress import bars
 
     job = Options(
         models=models or (),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from engine.compare.intervals import Bootstrap, ends
 from engine.compare.result import Step
 from engine.compare.study import Counts, Study
-from engine.decode import Decoding
+from engine.fusion.decoding import Decoding
 from engine.prediction import Variant
 from engine.select.crossfit import Level, cross_fit
 from engine.select.pool import Choice

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import console
 from engine.bootstrap import LEVEL
 from engine.compare.ablation import ablation
 from engine.compare.disagree import disagreement, reliability
@@ -27,12 +26,9 @@ from engine.compare.runfile import write_run
 from engine.compare.store import LogitStore
 from engine.compare.study import Study, count
 from engine.errors import InputError
-from engine.first_use import compile_kernels
 from engine.flips import named_flips
-from engine.groups import read_groups
-from engine.images import Source, open_source
-from engine.job import limited
-from engine.labels import as_labels, check_match, open_labels
+from engine.fusion.compiling import compile_kernels
+from engine.fusion.strategies import STRATEGIES
 from engine.metrics import CONVENTIONS
 from engine.opening import open_ensemble
 from engine.pipeline import Ensemble
@@ -40,7 +36,12 @@ from engine.plan import Plan, PlannedMember
 from engine.record import resolved_plan
 from engine.select.cache import fingerprint
 from engine.select.crossfit import assign_folds
-from engine.strategies import STRATEGIES
+from engine.sources.base import Source
+from engine.sources.groups import read_groups
+from engine.sources.labels import as_labels, check_match, open_labels
+from engine.sources.open import open_source
+from engine.sources.slices import limited
+from engine.utils import console
 from engine.version import VERSION
 
 Starting = Callable[[str, int], Callable[[int], object]]

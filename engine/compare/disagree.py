@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from engine.compare.result import Curve
 from engine.compare.study import Study
-from engine.members import FLOOR
+from engine.models.members import FLOOR
 from engine.prediction import Variant
 
 BINS = 15

@@ -9,8 +9,8 @@ from typing import Any
 
 from engine.compare.result import MemberFacts
 from engine.compare.study import Study
-from engine.flow import available_cores
-from engine.members import Voter
+from engine.models.members import Voter
+from engine.utils.threads import available_cores
 
 
 def member_facts(study: Study) -> list[MemberFacts]:

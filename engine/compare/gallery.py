@@ -12,8 +12,8 @@ from engine.compare.disagree import Disagreement
 from engine.compare.result import REASONS, Pictures, TileFacts
 from engine.compare.study import Study
 from engine.compare.tune import Bias, biased
-from engine.images import Source
 from engine.prediction import Variant
+from engine.sources.base import Source
 
 
 def rarest_class(study: Study, found: Disagreement) -> int:

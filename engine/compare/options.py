@@ -7,11 +7,11 @@ from pathlib import Path
 
 from engine.errors import OutputError, PlanError
 from engine.flips import named_flips
-from engine.images import split_key
 from engine.masks import check_replaceable
 from engine.metrics import CONVENTIONS
 from engine.opening import Options
 from engine.pipeline import BATCH_SIZE, Ensemble
+from engine.sources.open import split_key
 
 PIXELS = 50_000
 FOLDS = 5

@@ -12,10 +12,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from engine.arrays import array_files
 from engine.compare.result import Comparison, Facts, Pictures
 from engine.errors import InputError, OutputError
 from engine.sidecar import NPZ_KEY
+from engine.sources.numpy_files import array_files
 
 SCHEMA = 1
 ARRAYS = ("images", "truth", "fused", "members")

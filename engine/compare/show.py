@@ -12,11 +12,11 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from engine import console
 from engine.compare.result import Comparison, Estimate, Facts, Row
 from engine.compare.runfile import plain
 from engine.metrics import CONVENTIONS
-from engine.tables import plain_table
+from engine.utils import console
+from engine.utils.console import plain_table
 
 # Terminals from this width on show every convention, narrower ones the metric alone.
 WIDE = 132

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from engine.errors import OutputError
 from engine.flips import flipped
-from engine.flow import available_cores
-from engine.images import Batch, Source
+from engine.models.net import check_range, check_sample
 from engine.pipeline import Ensemble
-from engine.sessions import check_range, check_sample
+from engine.sources.base import Batch, Source
+from engine.utils.threads import available_cores
 
 Logits = NDArray[np.float32]
 # Room to leave on the disk.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.compare.store import LogitStore
-from engine.decode import Decoding
+from engine.fusion.decoding import Decoding
 from engine.metrics import confusion_matrices
 from engine.pipeline import Ensemble
 from engine.prediction import Variant

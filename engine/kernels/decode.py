@@ -20,7 +20,7 @@ def argmax_block(labels, scores, rule, log_domain, best, label):  # type: ignore
     Args:
         labels: uint8 (pixels,), the result.
         scores: float32 (classes, >= pixels); left changed (gain, bias and threshold are applied in place).
-        rule: :class:`engine.decode.Rule`.
+        rule: :class:`engine.fusion.decoding.Rule`.
         log_domain: whether scores are logits; a threshold then looks at their softmax.
         best: float32 (pixels,) scratch.
         label: int32 (pixels,) scratch.

@@ -62,7 +62,7 @@ def break_ties(label, at, votes, tie, logits, image, start):  # type: ignore[no-
         label: int32 (pixels,), written at the tied pixels.
         at: int64 (count,), the tied pixels.
         votes: int32 (classes, count), their votes.
-        tie: :class:`engine.strategies.vote.TieBreak`.
+        tie: :class:`engine.fusion.strategies.vote.TieBreak`.
         logits: float32 (members, batch, classes, all pixels).
         image: which of the batch.
         start: first pixel of the block.

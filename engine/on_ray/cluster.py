@@ -13,7 +13,7 @@ import numpy as np
 
 import engine
 from engine.errors import ModelError, PlanError
-from engine.extras import require
+from engine.utils.optional import require
 
 # Tasks of Ray; each takes several blocks where there are more.
 MOST_TASKS = 16384

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import ModelError, PlanError
-from engine.images import Source
-from engine.labels import check_match
+from engine.models.runtimes import Wanted
 from engine.on_ray.cluster import Cluster, connect, leave, predicted_rows, require_ray
 from engine.on_ray.predictor import Predictor
 from engine.on_ray.wire import unpacked
 from engine.prediction import BadImages, Predicted, Variant
 from engine.record import plan_hash
-from engine.runtimes import Wanted
+from engine.sources.base import Source
+from engine.sources.labels import check_match
 
 if TYPE_CHECKING:
     from engine.job import Job

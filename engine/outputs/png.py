@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from engine.errors import OutputError
 from engine.outputs.base import FolderMixin, MaskWriter
-from engine.palette import colours
+from engine.utils.palette import colours
 
 # Windows writes text unless told otherwise.
 BINARY = getattr(os, "O_BINARY", 0)
@@ -38,7 +38,7 @@ class PngStream:
         Args:
             stream: where the bytes go.
             size: (height, width).
-            classes: number of classes; each gets its colour of :func:`engine.palette.colours`.
+            classes: number of classes; each gets its colour of :func:`engine.utils.palette.colours`.
         """
         self._stream = stream
         self._compressor = zlib.compressobj(LEVEL, zlib.DEFLATED, WINDOW_BITS, MEMORY, zlib.Z_RLE)
@@ -81,7 +81,7 @@ class PngWriter(FolderMixin, MaskWriter):
     _pool: ThreadPoolExecutor | None = None
 
     def _open(self) -> None:
-        from engine.flow import available_cores
+        from engine.utils.threads import available_cores
 
         self.partial.mkdir()
         self._encoders = min(MOST_ENCODERS, available_cores())

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import OutputError
-from engine.extras import require
 from engine.outputs.arrays import write_header
 from engine.outputs.png import PngStream
 from engine.outputs.zarr_store import chunk_sides, create
-from engine.palette import colours
 from engine.sources.georeference import Georeference, quiet
+from engine.utils.optional import require
+from engine.utils.palette import colours
 
 TIFF_BLOCK = 256
 # Forms without blocks of their own are written some rows at a time.

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.outputs.base import StreamWriter
+from engine.sources.submission import RLE_HEADER
 
-# First line of the run-length form, and what a file of that form is known by.
-RLE_HEADER = b"id_class,rle\n"
 RLE_SUFFIX = ".rle.csv"
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import OutputError
-from engine.extras import require
 from engine.outputs.base import FolderMixin, MaskWriter
-from engine.palette import colours
+from engine.utils.optional import require
+from engine.utils.palette import colours
 
 # Chunks of about this many pixels: large enough to compress well, small enough to be read alone.
 CHUNK_PIXELS = 2**20

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.atomic import write_text
 from engine.compare.runfile import read_run
 from engine.errors import OutputError, PlanError
 from engine.masks import check_replaceable
 from engine.report.page import render
+from engine.utils.files import write_text
 
 
 def report(run: Path, out: Path, overwrite: bool) -> int:

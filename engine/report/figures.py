@@ -10,8 +10,8 @@ import numpy as np
 
 from engine.compare.result import Curve, Facts, Row
 from engine.metrics import class_iou
-from engine.palette import colours
 from engine.report.svg import CELL, FIRST, GAIN, INK, LINE, LOSS, MUTED, PAPER, SECOND, axes, inline
+from engine.utils.palette import colours
 
 MOST_CLASSES = 24
 MOST_NAMED_CURVES = 8

@@ -14,12 +14,12 @@ import numpy as np
 
 from engine.compare.result import REASONS, Comparison, Facts, Row
 from engine.compare.show import verdict
-from engine.extras import require
 from engine.metrics import CONVENTIONS
-from engine.palette import colours
 from engine.report import figures, pictures
 from engine.report.scatter import throughput
 from engine.report.svg import NEEDS, page_style
+from engine.utils.optional import require
+from engine.utils.palette import colours
 
 REASON_NAMES = {"worst": "Worst", "disputed": "Most disputed", "rarest": "Rarest class"}
 CONVENTION_NOTES = {

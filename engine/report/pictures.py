@@ -8,7 +8,7 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.palette import colours
+from engine.utils.palette import colours
 
 # Wider tiles are shown smaller: a page must not weigh what its data weighs.
 MOST_SIDE = 1024

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from engine.extras import require
+from engine.utils.optional import require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

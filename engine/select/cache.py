@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.atomic import write_text
 from engine.errors import OutputError
-from engine.flow import available_cores
-from engine.images import Batch, Source
-from engine.members import Voter
+from engine.models.members import Voter
+from engine.models.net import check_range, check_sample
 from engine.pipeline import Ensemble
-from engine.sessions import check_range, check_sample
+from engine.sources.base import Batch, Source
+from engine.utils.files import write_text
+from engine.utils.threads import available_cores
 
 FORMAT = 1
 BATCH = 8
-# Stands for a probability of 0, as engine.sessions.LEAST_PROBABILITY does.
+# Stands for a probability of 0, as engine.models.net.LEAST_PROBABILITY does.
 LEAST_LOG = np.float32(-87.5)
 Logs = NDArray[np.float16]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -12,12 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import console
 from engine.bootstrap import GroupedCounts, Interval, interval, paired_difference
 from engine.errors import InputError
-from engine.groups import read_groups
-from engine.images import Source, open_source
-from engine.labels import as_labels, check_match, open_labels
 from engine.opening import open_ensemble
 from engine.pipeline import Ensemble
 from engine.plan import Plan, PlannedMember, write_plan
@@ -27,8 +22,12 @@ from engine.select.crossfit import PLAIN, SINGLE, Fitted, assign_folds, cross_fi
 from engine.select.options import SelectOptions, check_options, check_pool
 from engine.select.pool import Choice, Pool
 from engine.select.sample import draw
-
-Starting = Callable[[str, int], Callable[[int], object]]
+from engine.sources.base import Source
+from engine.sources.groups import read_groups
+from engine.sources.labels import as_labels, check_match, open_labels
+from engine.sources.open import open_source
+from engine.utils import console
+from engine.utils.progress import Starting
 
 
 @dataclass(frozen=True)

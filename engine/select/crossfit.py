@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from engine.bootstrap import GroupedCounts
 from engine.errors import InputError
-from engine.flow import available_cores
 from engine.metrics import class_iou
 from engine.select.pool import Choice, Pool
 from engine.select.sample import Sample
 from engine.select.search import LEAST_GAIN, Settings, prepare_all, search
+from engine.utils.threads import available_cores
 
 REGION_SIZES = (8, 32, 128)
 SINGLE, PLAIN = 0, 1

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.errors import OutputError, PlanError
-from engine.images import split_key
+from engine.fusion.strategies import named_strategy
 from engine.masks import check_replaceable
 from engine.metrics import CONVENTIONS
 from engine.opening import Options
 from engine.pipeline import Ensemble
 from engine.select.search import METHODS, MOST_EXHAUSTIVE, Settings
-from engine.strategies import named_strategy
+from engine.sources.open import split_key
 
 PIXELS = 100_000
 FOLDS = 5

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.decode import Decoding
-from engine.flow import available_cores
-from engine.fuse import fuse
-from engine.members import FLOOR, Voter
+from engine.fusion.decoding import Decoding
+from engine.fusion.fuse import fuse
+from engine.fusion.regions import absorb_small_regions
 from engine.metrics import confusion_matrices
-from engine.regions import absorb_small_regions
+from engine.models.members import FLOOR, Voter
 from engine.select.cache import Logs
+from engine.utils.threads import available_cores
 
 BATCH = 8
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from math import isnan
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.progress import Progress
 from rich.table import Table
 
-from engine import console
 from engine.bootstrap import Interval
 from engine.metrics import find_trap
-from engine.select.command import Selection, Starting
+from engine.select.command import Selection
 from engine.select.crossfit import score
 from engine.select.pool import Choice
+from engine.utils import console
 
 
 def print_selection(done: Selection, out: Path, as_json: bool) -> None:
@@ -146,18 +142,3 @@ def _gain(gain: Interval) -> str:
         return "none, it is what was chosen"
     doubt = "" if gain.low > 0 else "; the interval holds 0, so it may be chance"
     return f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]{doubt}"
-
-
-@contextmanager
-def bars() -> Iterator[Starting]:
-    """Yield what shows a bar for each long part on a terminal, and nothing in a pipe."""
-    if not sys.stderr.isatty():
-        yield lambda name, total: lambda count: None
-        return
-    with Progress(console=console.stderr(), transient=True) as shown:
-
-        def starting(name: str, total: int) -> Callable[[int], object]:
-            task = shown.add_task(name, total=total)
-            return lambda count: shown.update(task, advance=count)
-
-        yield starting

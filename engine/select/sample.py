@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.bootstrap import mean_ious
-from engine.decode import Decoding
 from engine.errors import InputError
-from engine.fuse import fuse
+from engine.fusion.decoding import Decoding
+from engine.fusion.fuse import fuse
 from engine.select.pool import Choice, Pool
 
 # Conventions that count pixels of the ignored class too.

@@ -1,1 +1,1 @@
-"""Where images come from beside NumPy files: folders of pictures, Zarr stores, scenes that are read in strips."""
+"""From a path or URL to images and label maps, batch by batch, never the whole set in memory."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import InputError
-from engine.extras import require
+from engine.utils.optional import require
 
 # What GDAL may keep of decoded blocks; its own default is a twentieth of the machine's memory.
 CACHE_BYTES = 2**26

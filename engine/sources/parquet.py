@@ -7,24 +7,25 @@ open a set, the footers are read, and the column of ids where there is one.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.ahead import ahead
 from engine.errors import EngineError, InputError
-from engine.extras import require
-from engine.images import Source
+from engine.sources.base import RowNumbers, Source
 from engine.sources.layout import Role
 from engine.sources.parquet_column import Column, pick_column
 from engine.sources.parquet_ids import NamedRows, read_ids
 from engine.sources.pictures import DECODERS, WAITING, AnyFile, Bad, told_shape
+from engine.sources.pictures import SUFFIXES as PICTURES
 from engine.sources.remote import READ_BYTES, RemoteFile
-from engine.sources.row_numbers import RowNumbers
+from engine.utils.optional import require
+from engine.utils.threads import ahead
 
 SUFFIX = ".parquet"
 # Rows are read together up to so many with so many numbers, each of which takes up to 20 bytes in Arrow's hands;
@@ -219,3 +220,27 @@ def reading(label: str) -> Iterator[None]:
         # Arrow's own errors are children of these.
         why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"cannot read {label} ({why}): it is damaged or no Parquet file, copy it again") from None
+
+
+def tables_of(path: Path) -> list[AnyFile]:
+    """Return the Parquet files that a name means: the file, or those of a folder; none for anything else."""
+    if path.suffix.lower() == SUFFIX and not path.is_dir():
+        return [path]
+    return tables_among(path.iterdir()) if path.is_dir() else []
+
+
+def tables_among(held: Iterable[AnyFile]) -> list[AnyFile]:
+    """Return the Parquet files among those of a folder, sorted by name, or by number where all names are numbers.
+
+    None where there are pictures too: there a table only describes them. Names that begin with ``_`` or ``.`` are those
+    of programs that are still writing, or that keep notes.
+    """
+    found: list[AnyFile] = []
+    for file in held:
+        suffix = file.suffix.lower()
+        if suffix in PICTURES:
+            return []
+        if suffix == SUFFIX and file.name[0] not in "_.":
+            found.append(file)
+    numbered = all(file.stem.isdecimal() for file in found)
+    return sorted(found, key=lambda file: (int(file.stem) if numbered else 0, file.name))

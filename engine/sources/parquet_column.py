@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.arrays import MOST_ROW_BYTES
 from engine.errors import InputError
-from engine.extras import require
 from engine.sources.layout import Role, layout_of
+from engine.sources.numpy_files import MOST_ROW_BYTES
 from engine.sources.pictures import decode
+from engine.utils.optional import require
 
 # Columns that are taken by themselves, in this order.
 NAMES: dict[Role, tuple[str, ...]] = {

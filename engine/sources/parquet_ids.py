@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, overload
+from typing import Any
 
 from engine.errors import InputError
-from engine.extras import require
+from engine.sources.base import RowNumbers
 from engine.sources.pictures import AnyFile
+from engine.utils.optional import require
 
 # Columns of ids, the first that is there.
 ID_NAMES = ("id", "ids", "image_id", "file_name", "filename")
@@ -16,33 +17,16 @@ MOST_LETTERS = 1000
 ROWS = 4096
 
 
-class NamedRows(Sequence[str]):
-    """Names out of an Arrow array of text, made when they are asked for."""
+class NamedRows(RowNumbers):
+    """Names out of a ``pyarrow.LargeStringArray``, made when they are asked for."""
 
-    def __init__(self, names: Any) -> None:
-        """Hold a ``pyarrow.LargeStringArray``."""
-        self._names = names
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self._names)
-
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> NamedRows: ...
-
-    def __getitem__(self, at: int | slice) -> str | NamedRows:
-        """Return one name, or those of a part."""
-        if isinstance(at, slice):
-            return NamedRows(self._names[at])
-        return str(self._names[at].as_py())
+    def _text(self, row: Any) -> str:
+        return str(row.as_py())
 
     def __iter__(self) -> Iterator[str]:
         """Yield all names."""
-        for start in range(0, len(self._names), ROWS):
-            yield from self._names.slice(start, ROWS).to_pylist()
+        for start in range(0, len(self._rows), ROWS):
+            yield from self._rows.slice(start, ROWS).to_pylist()
 
 
 def read_ids(

@@ -15,10 +15,10 @@ from unicodedata import category
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.ahead import ahead
 from engine.errors import InputError
 from engine.sources.layout import Role
 from engine.sources.remote import RemoteFile
+from engine.utils.threads import ahead
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp")
 # What these suffixes stand for. Pillow goes by the content, and would hand others to programs of the system (EPS).

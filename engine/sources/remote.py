@@ -14,8 +14,8 @@ from types import SimpleNamespace
 from typing import IO, Any, TypeVar
 
 from engine.errors import EngineError, InputError
-from engine.extras import require
-from engine.sources.names import scrubbed, shown
+from engine.sources.spec import scrubbed, shown
+from engine.utils.optional import require
 
 # Pauses in front of the second and third try of a read, in seconds.
 PAUSES = (0.5, 3.0)

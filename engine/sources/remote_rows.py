@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.ahead import ahead
-from engine.arrays import ArrayFile
 from engine.errors import InputError
+from engine.sources.numpy_files import ArrayFile
 from engine.sources.remote import READ_BYTES, RemoteFile
+from engine.utils.threads import ahead
 
 # Ranges under way at a time: an object store answers slowly and to many at once.
 FETCHERS = 4
@@ -21,7 +21,7 @@ FETCHERS = 4
 
 @dataclass(frozen=True)
 class RemoteArray:
-    """One array of a file behind a URL, not read yet; it stands in for :class:`engine.arrays.ArrayFile`.
+    """One array of a file behind a URL, not read yet; it stands in for :class:`engine.sources.numpy_files.ArrayFile`.
 
     Attributes:
         head: what its header tells, checked against the size of the file.

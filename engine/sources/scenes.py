@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError, PlanError
-from engine.images import KEYS, PAIRED_KEY, Source, open_array, open_source, split_key
+from engine.sources.base import Source
 from engine.sources.georeference import Georeference, georeference_of, opened, read_window
 from engine.sources.layout import Role, layout_of
-from engine.sources.names import is_url
+from engine.sources.open import KEYS, PAIRED_KEY, open_array, open_source, split_key
+from engine.sources.parquet import tables_of
 from engine.sources.pictures import FORMATS, SUFFIXES, decode, picture_files, told_shape
-from engine.sources.tables import tables_of
+from engine.sources.spec import is_url
 
 TIFF = (".tif", ".tiff")
 Rows = Callable[[int, int], NDArray[Any]]

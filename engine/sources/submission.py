@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.images import Source
-from engine.outputs.submission import RLE_HEADER
+from engine.sources.base import Source
+
+# First line of the run-length form, and what a file of that form is known by.
+RLE_HEADER = b"id_class,rle\n"
 
 DIGIT_ZERO, DIGIT_NINE, COMMA = ord("0"), ord("9"), ord(",")
 QUOTED_ID = re.compile(rb'"((?:[^"]|"")*)",')

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.ahead import ahead
 from engine.errors import InputError
-from engine.extras import require
-from engine.sources.names import scrubbed
 from engine.sources.remote import RemoteFile, telling
+from engine.sources.spec import scrubbed
+from engine.utils.optional import require
+from engine.utils.threads import ahead
 
 # What tells a Zarr store, of format 3 and 2, from any other folder.
 MARKS = ("zarr.json", ".zarray", ".zgroup")

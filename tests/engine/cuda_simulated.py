@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from engine import Ensemble
-from engine.decode import Decoding
 from engine.errors import EngineError
-from engine.fuse import fuse
+from engine.fusion.decoding import Decoding
+from engine.fusion.fuse import fuse
 from engine.gpu import STRATEGIES, DeviceFusion, why_not
-from engine.images import Batch, from_array
+from engine.sources.base import Batch, from_array
 from tests import reference
 
 DECODINGS = (

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from engine.contract import METADATA_KEY, ModelContract
+from engine.models.contract import METADATA_KEY, ModelContract
 
 # What onnxruntime 1.22 reads for certain, whatever the installed onnx package would write by default.
 OPSET, IR_VERSION = 17, 8

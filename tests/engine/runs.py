@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engine.errors import ModelError
-from engine.sessions import Member
+from engine.models.net import Member
 from tests.conftest import Result
 
 if TYPE_CHECKING:

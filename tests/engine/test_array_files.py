@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.arrays import array_files
 from engine.errors import InputError
-from engine.images import open_source
+from engine.sources.numpy_files import array_files
+from engine.sources.open import open_source
 from engine.sources.scenes import open_scenes
 
 SHAPE = (7, 3, 6, 5)

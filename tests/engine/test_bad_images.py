@@ -14,8 +14,8 @@ from PIL import Image
 from engine import Ensemble, durable
 from engine.attempt import attempt
 from engine.errors import ModelError, NotFiniteError
-from engine.images import Batch
 from engine.prediction import BadImages, Predicted
+from engine.sources.base import Batch
 from tests.conftest import Result
 from tests.engine.conftest import World
 from tests.engine.nets import save_member

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from engine.bootstrap import GroupedCounts, interval, mean_ious, paired_difference, resampled
 from engine.errors import InputError, PlanError
-from engine.groups import read_groups
 from engine.metrics import CONVENTIONS, Score, confusion_matrices, mean_iou
+from engine.sources.groups import read_groups
 from tests.conftest import Result
 
 IMAGES, CLASSES = 23, 4

@@ -18,7 +18,7 @@ from PIL import Image
 from engine import Ensemble
 from engine.errors import EngineError
 from engine.metrics import CONVENTIONS, Score
-from engine.palette import colours
+from engine.utils.palette import colours
 from engine.version import VERSION
 from tests.conftest import ROOT, Result
 from tests.engine.conftest import World

@@ -28,15 +28,15 @@ from engine.compare.show import as_csv, as_dict, rows_table, unlabelled_table, v
 from engine.compare.store import LogitStore
 from engine.compare.study import Study, count
 from engine.compare.tune import tune
-from engine.decode import Decoding
 from engine.errors import EngineError, OutputError
 from engine.flips import named_flips
-from engine.images import Batch, from_array
+from engine.fusion.decoding import Decoding
+from engine.fusion.strategies import STRATEGIES
 from engine.metrics import CONVENTIONS, Score, mean_iou
 from engine.opening import Options
 from engine.prediction import Variant
 from engine.run import run
-from engine.strategies import STRATEGIES
+from engine.sources.base import Batch, from_array
 from tests.conftest import Result
 from tests.engine.conftest import World
 from tests.engine.nets import FIVE, save_specialists
@@ -402,7 +402,7 @@ def save_packed(path: Path, save_member: Callable[..., Path]) -> None:
     import onnx
     from onnx import TensorProto, helper
 
-    from engine.contract import LABELS, METADATA_KEY, ModelContract
+    from engine.models.contract import LABELS, METADATA_KEY, ModelContract
 
     shape = ["N", 1, "H", "W"]
     nodes = [

@@ -7,8 +7,8 @@ from dataclasses import fields
 
 import pytest
 
-from engine.contract import _TYPES, MAX_CLASSES, ModelContract, checked_fields
 from engine.errors import ContractError
+from engine.models.contract import _TYPES, MAX_CLASSES, ModelContract, checked_fields
 
 FULL = ModelContract(
     classes=("background", "größe", "a, b"),

@@ -9,21 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from engine.strategies import STRATEGIES, not_compiled
-from engine.strategies.task import Task
+from engine.fusion.compiling import not_compiled
+from engine.fusion.strategies import STRATEGIES
+from engine.fusion.strategies.task import Task
 
 ROOT = Path(__file__).parents[2]
 # The kernels that the second process compiled are loaded: each counts as a hit of the cache and not as a miss.
 TRIAL = """
 import sys
-from engine import first_use
-from engine.strategies import not_compiled
+from engine.fusion import compiling as first_use
+from engine.fusion.strategies import not_compiled
 first_use.WORTH_SHARING = 2
 first_use.available_cores = lambda: 2
 if sys.argv[1] == "alone":
     first_use.sys.executable = "no-such-interpreter"
 first_use.compile_kernels({"mean-logit", "borda"}, 5)
-held = vars(sys.modules["engine.strategies.borda"])
+held = vars(sys.modules["engine.fusion.strategies.borda"])
 kernels = [value for name, value in held.items() if hasattr(value, "stats") and name.startswith("_")]
 print(not_compiled(["mean-logit", "borda"]), sum(sum(k.stats.cache_hits.values()) for k in kernels) > 0)
 """

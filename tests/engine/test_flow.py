@@ -15,9 +15,9 @@ import pytest
 
 from engine import EngineError, Ensemble
 from engine.errors import InputError, OutputError
-from engine.flow import Ahead, Behind
-from engine.images import from_array
 from engine.run import run
+from engine.sources.base import from_array
+from engine.utils.threads import Ahead, Behind
 from tests.conftest import ROOT
 from tests.engine.nets import save_graph
 
@@ -119,7 +119,7 @@ def slow_member(path: Path) -> Path:
     """A net that takes seconds for a batch: many large convolutions one after the other."""
     from onnx import TensorProto, helper
 
-    from engine.contract import ModelContract
+    from engine.models.contract import ModelContract
 
     names = ["image", *(f"x{index}" for index in range(100)), "out"]
     nodes = [helper.make_node("Conv", ["image", "first"], ["x0"], pads=[3, 3, 3, 3])]

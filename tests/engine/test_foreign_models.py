@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from engine import ContractError, Ensemble
-from engine.sessions import open_member
+from engine.models.net import open_member
 from tests.conftest import Result
 from tests.engine.conftest import World
 from tests.engine.nets import FIVE, save_member, save_net, save_specialists

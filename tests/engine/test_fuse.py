@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from engine.decode import Decoding
 from engine.errors import InputError, ModelError, PlanError
-from engine.fuse import check_finite, fuse, normalised_weights
+from engine.fusion.decoding import Decoding
+from engine.fusion.fuse import check_finite, fuse, normalised_weights
+from engine.fusion.strategies import STRATEGIES
+from engine.fusion.strategies.vote import voting_units
 from engine.kernels.blocks import MOST
 from engine.kernels.registers import MOST_SLOTS
-from engine.strategies import STRATEGIES
-from engine.strategies.vote import voting_units
 from tests import reference
 
 # With the JIT off (for coverage) the loops are plain Python, a thousand times slower.

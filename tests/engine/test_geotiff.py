@@ -14,8 +14,8 @@ from PIL import Image
 
 from engine.errors import InputError, OutputError
 from engine.masks import check_goal
-from engine.palette import colours
 from engine.sources.scenes import open_scenes
+from engine.utils.palette import colours
 from tests.conftest import Result
 from tests.engine.conftest import World
 

@@ -15,13 +15,13 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from engine.contract import ModelContract
 from engine.errors import InputError, ModelError, PlanError
-from engine.external_data import external_files, model_checksum
-from engine.images import open_source
-from engine.labels import open_labels
+from engine.models.contract import ModelContract
+from engine.models.external_data import external_files, model_checksum
+from engine.models.net import open_member
 from engine.plan import read_plan
-from engine.sessions import open_member
+from engine.sources.labels import open_labels
+from engine.sources.open import open_source
 from tests.conftest import ROOT, Result
 from tests.engine.conftest import World
 from tests.engine.hostile import ARRAYS, HUGE, PICTURES, PLANS, SUBMISSIONS
@@ -57,7 +57,7 @@ def test_an_honest_archive_of_zeros_is_read(tmp_path: Path) -> None:
 
 
 def test_columns_that_do_not_fit_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.arrays.memory_bound", lambda: 1000)
+    monkeypatch.setattr("engine.sources.numpy_files.memory_bound", lambda: 1000)
     np.savez(tmp_path / "x.npz", images=np.asfortranarray(np.zeros((9, 8, 16), np.uint8)))
     with pytest.raises(InputError, match="column by column"):
         list(open_source(tmp_path / "x.npz").batches(2))

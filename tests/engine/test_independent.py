@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.fuse import fuse
+from engine.fusion.fuse import fuse
 
 SimpleITK = pytest.importorskip("SimpleITK")
 

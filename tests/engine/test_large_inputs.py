@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.ahead import ahead
 from engine.errors import InputError
-from engine.images import open_source
-from engine.labels import as_labels, open_labels
+from engine.sources.labels import as_labels, open_labels
+from engine.sources.open import open_source
+from engine.utils.threads import ahead
 
 zarr = pytest.importorskip("zarr", reason="Zarr stores need the extra zarr")
 

@@ -13,10 +13,10 @@ from PIL import Image
 
 from engine.errors import EngineError, OutputError
 from engine.goals import goal_path
-from engine.labels import as_labels, open_labels
 from engine.masks import MaskWriter, check_goal, open_writer
 from engine.outputs.png import PngStream
-from engine.palette import colours
+from engine.sources.labels import as_labels, open_labels
+from engine.utils.palette import colours
 
 SIZE = (3, 4)
 IDS = ["a", "with, comma", 'with "quotes"', "größe", "bytes\udcff"]

@@ -9,8 +9,8 @@ import pytest
 
 from engine import ContractError, Ensemble, InputError
 from engine.errors import PlanError
-from engine.members import class_names, class_number, find_models, gather, ignored_class
-from engine.sessions import open_member
+from engine.models.members import class_names, class_number, find_models, gather, ignored_class
+from engine.models.net import open_member
 from tests.engine.conftest import World
 from tests.engine.nets import FIVE, save_member, save_net, save_specialists
 

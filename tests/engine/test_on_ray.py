@@ -15,11 +15,12 @@ from PIL import Image
 
 from engine import durable
 from engine.errors import PlanError
-from engine.feed import span_of
-from engine.images import Source, from_array, open_source
 from engine.on_ray import stream as ray_stream
 from engine.on_ray.cluster import Cluster
 from engine.on_ray.predictor import Predictor, Spans
+from engine.sources.base import Source, from_array
+from engine.sources.open import open_source
+from engine.sources.slices import span_of
 from tests.conftest import ROOT, Result
 from tests.engine.conftest import World
 

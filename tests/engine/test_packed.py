@@ -10,11 +10,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from engine import Ensemble
-from engine.contract import ModelContract
 from engine.errors import ContractError, ModelError, PlanError
-from engine.images import from_array
+from engine.models.contract import ModelContract
+from engine.models.net import open_member
 from engine.run import run
-from engine.sessions import open_member
+from engine.sources.base import from_array
 from tests.engine.nets import FIVE, save_graph, save_member, save_specialists
 
 PACKED = ModelContract(classes=FIVE, kind="packed", input_layout="NCHW", ignored_class=0)

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.errors import EngineError, InputError
-from engine.fingerprint import fingerprint
-from engine.images import Source, open_source
-from engine.labels import open_labels
+from engine.sources.base import Source
+from engine.sources.fingerprint import fingerprint
+from engine.sources.labels import open_labels
+from engine.sources.open import open_source
 from tests.conftest import ROOT, Result
 from tests.engine.conftest import World
 
@@ -139,7 +140,7 @@ def test_tensors_that_ray_data_wrote_with_and_without_ray(tmp_path: Path) -> Non
     script = """
 import sys, numpy, pyarrow, pyarrow.parquet, ray.data
 from ray.data.extensions import ArrowTensorArray
-from engine.images import open_source
+from engine.sources.open import open_source
 want = numpy.load(sys.argv[1])
 pyarrow.parquet.write_table(pyarrow.table({"image": ArrowTensorArray.from_numpy(want)}), sys.argv[2], row_group_size=5)
 source = open_source(sys.argv[2])
@@ -285,7 +286,8 @@ def test_files_that_differ_are_refused(tmp_path: Path) -> None:
 def _without_pyarrow(folder: Path) -> str:
     script = (
         "import sys; sys.modules['pyarrow'] = None; sys.modules['pyarrow.parquet'] = None\n"
-        f"from engine.images import open_source\ntry:\n    open_source({str(folder)!r})\nexcept Exception as error:\n"
+        "from engine.sources.open import open_source\n"
+        f"try:\n    open_source({str(folder)!r})\nexcept Exception as error:\n"
         "    print(type(error).__name__, error)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=60)

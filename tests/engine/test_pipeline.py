@@ -7,12 +7,12 @@ import onnxruntime
 import pytest
 
 from engine import EngineError, Ensemble
-from engine.decode import Decoding
 from engine.errors import ContractError, PlanError
-from engine.images import from_array
+from engine.fusion.decoding import Decoding
+from engine.fusion.strategies import STRATEGIES
 from engine.prediction import Variant
 from engine.run import run
-from engine.strategies import STRATEGIES
+from engine.sources.base import from_array
 from tests import reference
 from tests.engine.nets import save_member, save_specialists
 
@@ -189,7 +189,7 @@ def test_unknown_flips_are_listed(world):
 
 def test_small_regions_are_absorbed_last(world):
     pytest.importorskip("cc3d")
-    from engine.regions import absorb_small_regions
+    from engine.fusion.regions import absorb_small_regions
 
     plain = Ensemble.open(world.models).predict(world.images)
     cleaned = Ensemble.open(world.models, min_region=6).predict(world.images)

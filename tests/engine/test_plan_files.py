@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from engine import Ensemble
 from engine.errors import OutputError, PlanError
+from engine.models.net import open_member
 from engine.plan import Plan, PlannedMember, read_plan, write_plan
-from engine.sessions import open_member
 from tests.conftest import Result
 from tests.engine.conftest import World
 

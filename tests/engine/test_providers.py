@@ -6,10 +6,10 @@ import os
 
 import pytest
 
-from engine import providers
 from engine.errors import ModelError, PlanError
-from engine.providers import TRIAL, Choice, choose_provider, silenced
-from engine.runtimes.onnxruntime import provider_options
+from engine.models.runtimes import providers
+from engine.models.runtimes.onnxruntime import provider_options
+from engine.models.runtimes.providers import TRIAL, Choice, choose_provider, silenced
 
 
 @pytest.fixture
@@ -64,13 +64,13 @@ def test_a_session_that_falls_back_does_not_count(monkeypatch):
         def get_providers(self):
             return ["CPUExecutionProvider"]
 
-    monkeypatch.setattr("engine.runtimes.onnxruntime.open_raw", lambda *given: Fallen())
+    monkeypatch.setattr("engine.models.runtimes.onnxruntime.open_raw", lambda *given: Fallen())
     assert "cannot be loaded" in providers._trial("cuda")
 
     def refuse(*given):
         raise ModelError("broken\nand more")
 
-    monkeypatch.setattr("engine.runtimes.onnxruntime.open_raw", refuse)
+    monkeypatch.setattr("engine.models.runtimes.onnxruntime.open_raw", refuse)
     assert providers._trial("cuda") == "broken"
 
 

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 pytest.importorskip("cc3d", reason="the clean-up needs the extra 'cleanup'")
 
-from engine.regions import absorb_small_regions
+from engine.fusion.regions import absorb_small_regions
 
 
 def flood(image):

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from engine import Ensemble
-from engine.bench import bench, repeated
+from engine.bench import bench
 from engine.errors import ModelError, PlanError
-from engine.images import from_array
+from engine.models.net import open_member
+from engine.models.runtimes import Wanted
+from engine.models.runtimes.onnxruntime import OnnxSession
 from engine.record import plan_hash, resolved_plan
-from engine.runtimes import Wanted
-from engine.runtimes.onnxruntime import OnnxSession
-from engine.sessions import open_member
+from engine.sources.base import from_array
+from engine.sources.slices import repeated
 from engine.tuning import settle
 from engine.ways import Way, fastest_way, ways_of
 from tests.engine.nets import FIVE, save_member, save_specialists
@@ -61,7 +62,7 @@ def test_openvino_gives_the_same_labels(world, tmp_path):
 
 def test_openvino_makes_no_more_requests_than_calls_at_once(tmp_path, world):
     pytest.importorskip("openvino")
-    from engine.runtimes.openvino import OpenVinoSession
+    from engine.models.runtimes.openvino import OpenVinoSession
 
     session = OpenVinoSession(save_member(tmp_path / "net.onnx"), streams=2)
     ensemble = Ensemble.open(tmp_path / "net.onnx")
@@ -116,7 +117,7 @@ def test_without_openvino_the_extra_is_named(world, monkeypatch):
 
 def test_what_openvino_cannot_compile_falls_to_onnx_runtime_only_under_auto(tmp_path, world):
     pytest.importorskip("openvino")
-    from engine.runtimes.openvino import OpenVinoSession
+    from engine.models.runtimes.openvino import OpenVinoSession
 
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from engine import Ensemble
-from engine.decode import Decoding
-from engine.fuse import fuse
+from engine.fusion.decoding import Decoding
+from engine.fusion.fuse import fuse
 from engine.metrics import CONVENTIONS, Score, mean_iou
 from engine.opening import Options, open_ensemble
 from engine.plan import read_plan

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.arrays import array_files
 from engine.errors import InputError, PlanError
-from engine.images import Source, from_array, open_source, split_key
-from engine.job import limited
-from engine.labels import as_labels, check_match, open_labels
+from engine.sources.base import Source, from_array
+from engine.sources.labels import as_labels, check_match, open_labels
+from engine.sources.numpy_files import array_files
+from engine.sources.open import open_source, split_key
+from engine.sources.slices import limited
 
 SHAPE = (7, 8, 16)
 

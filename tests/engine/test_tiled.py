@@ -12,13 +12,13 @@ import pytest
 from onnx import helper
 from PIL import Image
 
-from engine.contract import ModelContract
 from engine.errors import PlanError
-from engine.labels import as_labels, open_labels
+from engine.fusion.strategies import STRATEGIES
+from engine.models.contract import ModelContract
 from engine.outputs.scenes import OneFile
 from engine.pipeline import Ensemble
+from engine.sources.labels import as_labels, open_labels
 from engine.sources.scenes import Scene, open_scenes
-from engine.strategies import STRATEGIES
 from engine.tile_check import settle
 from engine.tiled import TiledRun
 from engine.tiling import Tiling

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from engine.errors import InputError
-from engine.fingerprint import fingerprint
-from engine.images import Source, open_source
-from engine.labels import open_labels
 from engine.sources import remote
-from engine.sources.names import is_url, scrubbed, shown, split_url
+from engine.sources.base import Source
+from engine.sources.fingerprint import fingerprint
+from engine.sources.labels import open_labels
+from engine.sources.open import open_source
+from engine.sources.spec import is_url, scrubbed, shown, split_url
 from tests.conftest import Result
 from tests.engine.conftest import World
 

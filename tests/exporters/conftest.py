@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.contract import KERAS_MEMBER, METADATA_KEY, ModelContract
+from engine.models.contract import KERAS_MEMBER, METADATA_KEY, ModelContract
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 pytest.importorskip("tf2onnx", reason="needs the export extra")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from engine.contract import KERAS_MEMBER
 from engine.errors import ContractError, EngineError, InputError, ModelError, OutputError, PlanError
+from engine.models.contract import KERAS_MEMBER
 from exporters import ContractOptions, export_onnx
 
 CLASSES = ("background", "soil", "rock")

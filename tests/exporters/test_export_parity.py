@@ -10,8 +10,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from engine.contract import ModelContract
 from engine.errors import ModelError
+from engine.models.contract import ModelContract
 from exporters import ContractOptions, GraphStep, export_onnx
 from exporters.graph import STEPS
 

@@ -11,9 +11,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from engine.contract import ModelContract
 from engine.errors import ContractError, EngineError, InputError, ModelError, OutputError, PlanError
-from engine.sessions import open_member
+from engine.models.contract import ModelContract
+from engine.models.net import open_member
 from exporters import precision
 from exporters.lowering import Recipe
 from exporters.measures import Measured, logits_of, miou, speed

@@ -12,9 +12,9 @@ import onnxruntime
 import pytest
 
 from engine import Ensemble
-from engine.contract import ModelContract
 from engine.errors import ContractError, EngineError, InputError, ModelError, OutputError, PlanError
-from engine.sessions import open_member
+from engine.models.contract import ModelContract
+from engine.models.net import open_member
 from exporters import specialists as exporting
 from exporters.calibration import _loss, fit_calibration
 from exporters.measures import logits_of

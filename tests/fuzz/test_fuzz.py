@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 
 pytest.importorskip("onnx", reason="the models that are spoilt are built with the onnx package")
 
-from engine import console
-from engine.arrays import array_files
 from engine.cli import app
-from engine.contract import ModelContract
 from engine.errors import ContractError, EngineError, InputError, ModelError, PlanError
-from engine.external_data import external_files
-from engine.images import open_source
 from engine.journal import decode, encode, read_journal
-from engine.labels import open_labels
+from engine.models.contract import ModelContract
+from engine.models.external_data import external_files
 from engine.plan import read_plan
+from engine.sources.labels import open_labels
+from engine.sources.numpy_files import array_files
+from engine.sources.open import open_source
+from engine.utils import console
 from tests.engine.nets import FIVE, save_member
 from tests.fuzz.target import spoilt, target
 

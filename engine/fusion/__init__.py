@@ -1,0 +1,1 @@
+"""Logits of all members in, labels out: strategies, decoding, small regions."""

@@ -1,0 +1,231 @@
+"""From what ``--models`` names to the members of an ensemble: files found, specialists gathered, agreement checked."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import ContractError, InputError, PlanError
+from engine.models.contract import ModelContract
+from engine.models.net import Member
+
+# The logit of a class whose specialist did not run: finite, and far below anything a net computes.
+FLOOR = np.float32(-1e30)
+Prepared = dict[tuple[object, ...], NDArray[np.float32]]
+
+
+def find_models(specs: Iterable[str | Path]) -> list[Path]:
+    """Return the ONNX files that files, folders and globs name, each once, in the order given.
+
+    Raises:
+        InputError: a name fits nothing.
+    """
+    found: dict[Path, Path] = {}
+    for spec in specs:
+        path = Path(spec)
+        if path.is_dir():
+            files = sorted(path.glob("*.onnx"))
+        elif path.exists():
+            files = [path]
+        else:
+            files = [Path(name) for name in sorted(glob.glob(str(spec), recursive=True))]  # noqa: PTH207
+            files = [path for path in files if path.is_file()]
+        if not files:
+            raise InputError(f"no model at {spec}: give an .onnx file, a folder that holds some, or a glob")
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class Voter:
+    """One member of the ensemble: a multi-class net, or a whole set of one-class specialists.
+
+    Attributes:
+        name: what tables and messages call it.
+        nets: the one net, or the specialists in the order of their classes.
+        contract: what they promise together; ``kind`` tells which of the two it is.
+        checksum: SHA-256 of the nets' checksums (of the one net: its own).
+    """
+
+    name: str
+    nets: tuple[Member, ...]
+    contract: ModelContract
+    checksum: str
+
+    @property
+    def is_set(self) -> bool:
+        """Return whether this is a set of specialists."""
+        return self.contract.kind in ("specialist", "specialists")
+
+    def run(
+        self,
+        pixels: NDArray[Any],
+        prepared: Prepared,
+        out: NDArray[np.float32],
+        skip: Collection[int] = (),
+        part: int = 0,
+    ) -> None:
+        """Compute the planar logits of a batch.
+
+        Args:
+            pixels: raw images (batch, height, width, channels).
+            prepared: inputs made so far, by :attr:`Member.input_key`; added to.
+            out: float32 (batch, classes, pixels), the result.
+            skip: classes whose specialist need not run; where one does not run, its logits are :data:`FLOOR`.
+            part: how many images a net takes at a time; 0 for all.
+
+        Raises:
+            ModelError: a net fails.
+        """
+        running = [net for net in self.nets if net.contract.class_id is None or net.contract.class_id not in skip]
+        if self.contract.kind == "specialist" and len(running) < len(self.contract.classes):
+            out[:] = FLOOR
+        for net in running:
+            class_id = net.contract.class_id
+            if net.input_key not in prepared:
+                prepared[net.input_key] = net.prepare(pixels)
+            fed, step = prepared[net.input_key], part or max(1, len(pixels))
+            goal = out if class_id is None else np.empty((len(pixels), 1, out.shape[2]), np.float32)
+            for start in range(0, len(pixels), step):
+                net.run(fed[start : start + step], goal[start : start + step])
+            if class_id is not None:
+                out[:, class_id] = goal[:, 0]
+
+
+def gather(members: Sequence[Member], optional: Collection[int] = ()) -> list[Voter]:
+    """Gather one-class specialists into sets and check that all members agree.
+
+    Args:
+        members: the opened files.
+        optional: classes whose specialist may be missing (they are suppressed).
+
+    Raises:
+        ContractError: a set lacks a class or has one twice, two members disagree on classes, size or ignored class, or
+            a packed file is not alone.
+        InputError: no member at all.
+    """
+    if not members:
+        raise InputError("no models: name at least one with --models")
+    packed = next((member for member in members if member.contract.kind == "packed"), None)
+    if packed is not None and len(members) > 1:
+        raise ContractError(
+            f"{packed.path} is a packed ensemble, {len(members)} models are named; "
+            "it goes alone: name its members instead to combine them with others"
+        )
+    sets: dict[str, list[Member]] = {}
+    voters: list[Voter | str] = []
+    for member in members:
+        if member.contract.kind == "specialist":
+            key = member.contract.group or str(member.path.parent)
+            if key not in sets:
+                sets[key] = []
+                voters.append(key)
+            sets[key].append(member)
+        else:
+            voters.append(Voter(member.name, (member,), member.contract, member.checksum))
+    gathered = [_specialists(item, sets[item], optional) if isinstance(item, str) else item for item in voters]
+    check_agreement(gathered)
+    return _uniquely_named(gathered)
+
+
+def check_agreement(voters: Sequence[Voter]) -> None:
+    """Refuse members that cannot be fused.
+
+    Raises:
+        ContractError: naming the two members and what they disagree on.
+    """
+    first = voters[0]
+    for other in voters[1:]:
+        a, b = first.contract, other.contract
+        if len(a.classes) != len(b.classes) or (_named(a) and _named(b) and a.classes != b.classes):
+            raise ContractError(
+                f"{first.name} and {other.name} disagree on the classes: {_listed(a)} against {_listed(b)}; "
+                "fuse members of the same classes in the same order alone"
+            )
+        if a.size and b.size and a.size != b.size:
+            raise ContractError(f"{first.name} takes {a.size} pixels, {other.name} {b.size}: they must take one size")
+    declared = {voter.contract.ignored_class: voter.name for voter in voters}
+    declared.pop(None, None)
+    if len(declared) > 1:
+        told = ", ".join(f"{name} class {ignored}" for ignored, name in declared.items())
+        raise ContractError(f"members disagree on the ignored class ({told}): export them alike")
+
+
+def class_names(voters: Sequence[Voter] | Sequence[Member]) -> tuple[str, ...]:
+    """Return the classes' names, from the first member that was given real ones."""
+    for voter in voters:
+        if _named(voter.contract):
+            return voter.contract.classes
+    return voters[0].contract.classes
+
+
+def ignored_class(voters: Sequence[Voter]) -> int | None:
+    """Return the ignored class that any member declares."""
+    return next((v.contract.ignored_class for v in voters if v.contract.ignored_class is not None), None)
+
+
+def _specialists(key: str, nets: list[Member], optional: Collection[int]) -> Voter:
+    # The group of trained specialists ends in a hash of their run: right for telling sets apart, not for reading.
+    name = re.sub(r"-[0-9a-f]{8}$", "", Path(key).name) or "specialists"
+    first = nets[0].contract
+    by_class: dict[int, Member] = {}
+    for net in nets:
+        class_id = net.contract.class_id
+        assert class_id is not None
+        if class_id in by_class:
+            raise ContractError(
+                f"specialist set {name} has class {class_id} twice: {by_class[class_id].path} and {net.path}; keep one"
+            )
+        if net.contract.classes != first.classes:
+            raise ContractError(f"specialist set {name}: {net.path} has other classes than {nets[0].path}")
+        by_class[class_id] = net
+    missing = [i for i in range(len(first.classes)) if i not in by_class and i not in optional]
+    if missing:
+        told = ", ".join(f"{i} ({first.classes[i]})" for i in missing)
+        raise ContractError(f"specialist set {name} lacks the nets of class {told}: add them, or suppress the class")
+    ordered = tuple(by_class[class_id] for class_id in sorted(by_class))
+    joined = hashlib.sha256("".join(net.checksum for net in ordered).encode()).hexdigest()
+    return Voter(name, ordered, first, joined)
+
+
+def _named(contract: ModelContract) -> bool:
+    return contract.classes != tuple(f"class {index}" for index in range(len(contract.classes)))
+
+
+def _listed(contract: ModelContract) -> str:
+    shown = ", ".join(contract.classes[:8]) + (", ..." if len(contract.classes) > 8 else "")
+    return f"{len(contract.classes)} ({shown})"
+
+
+def _uniquely_named(voters: list[Voter]) -> list[Voter]:
+    names = [voter.name for voter in voters]
+    if len(set(names)) == len(names):
+        return voters
+    return [replace(voter, name=f"{voter.nets[0].path.parent.name}/{voter.name}") for voter in voters]
+
+
+def class_number(item: int | str, names: Sequence[str]) -> int:
+    """Return the id of a class given by id or by name; a name wins over an id that reads like it.
+
+    Raises:
+        PlanError: no class of that name.
+    """
+    if isinstance(item, int):
+        return item
+    name = item.strip()
+    if name in names:
+        return names.index(name)
+    try:
+        return int(name)
+    except ValueError:
+        listed = ", ".join(names)
+        raise PlanError(f"no class {name[:40]!r}; there are {listed}, or ids 0 to {len(names) - 1}") from None

@@ -1,0 +1,158 @@
+"""OpenVINO on the CPU: an optional second runtime for the same ONNX files."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import ModelError
+from engine.models.runtimes import first_line, padded
+from engine.utils.optional import require
+
+HINTS = {"float32": "f32", "bf16": "bf16", "int8": "f32"}
+
+
+def load_openvino() -> Any:
+    """Import OpenVINO.
+
+    Raises:
+        PlanError: it is not installed.
+    """
+    return require("openvino", "openvino", "--runtime openvino needs OpenVINO")
+
+
+def installed() -> bool:
+    """Return whether OpenVINO can be imported, without importing it."""
+    from importlib.util import find_spec
+
+    return find_spec("openvino") is not None
+
+
+def has_native_bf16() -> bool:
+    """Return whether this processor computes in bfloat16 by itself; elsewhere bf16 gains nothing."""
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class OpenVinoSession:
+    """A file in OpenVINO; attributes as :class:`engine.models.runtimes.Session`.
+
+    The graph is compiled for a fixed shape the first time a batch of that shape comes; a smaller batch is filled up.
+    Each call takes an infer request that is free, of which there are never more than calls at once, and each request is
+    one stream of one core: measured as fast as the asynchronous queue, and it keeps a batch and its fusion together.
+    """
+
+    runtime = "openvino"
+    provider = "cpu"
+
+    def __init__(self, path: Path, precision: str = "float32", streams: int = 1) -> None:
+        """Read a file.
+
+        Args:
+            path: the ONNX file.
+            precision: ``float32``, ``bf16``, or ``int8`` for a quantised file.
+            streams: how many threads will run it at once.
+
+        Raises:
+            ModelError: OpenVINO cannot read it.
+            PlanError: OpenVINO is not installed.
+        """
+        openvino = load_openvino()
+        self.path, self.precision = path, precision
+        self._streams = max(1, streams)
+        try:
+            self._model = _core().read_model(path)
+        except RuntimeError as error:
+            raise _refusal(path, error) from None
+        self.input_name: str = self._model.inputs[0].get_any_name()
+        self._tensor = openvino.Tensor
+        self._lock = threading.Lock()
+        self._compiled: dict[tuple[int, ...], Any] = {}
+        self._idle: dict[tuple[int, ...], list[Any]] = {}
+        self._busy: set[Any] = set()
+        self._stopped = False
+
+    def run(self, output_name: str, prepared: NDArray[np.float32], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """See :meth:`engine.models.runtimes.Session.run`."""
+        count = len(prepared)
+        shape = self._shape_for(prepared.shape)
+        # The request reads the array's own memory: it must be held until the run is over.
+        fed = padded(prepared, shape[0])
+        request = self._take(shape)
+        try:
+            if self._stopped:
+                raise ModelError(f"{self.path}: stopped")
+            request.set_input_tensor(self._tensor(fed, shared_memory=True))
+            request.infer()
+            found = request.get_tensor(output_name).data[:count]
+            if out is not None and out.shape == found.shape and out.dtype == found.dtype:
+                np.copyto(out, found)
+                return out
+            return np.array(found)
+        except RuntimeError as error:
+            raise ModelError(f"{self.path} fails in OpenVINO on {prepared.shape}: {first_line(error)}") from None
+        finally:
+            with self._lock:
+                self._busy.discard(request)
+                self._idle[shape].append(request)
+
+    def _shape_for(self, wanted: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the smallest compiled shape that holds a batch, or the batch's own."""
+        fitting = [held for held in list(self._compiled) if held[1:] == wanted[1:] and held[0] >= wanted[0]]
+        return min(fitting, default=tuple(wanted))
+
+    def _take(self, shape: tuple[int, ...]) -> Any:
+        """Return a free infer request of a shape, compiled and made where there is none."""
+        with self._lock:
+            if shape not in self._compiled:
+                self._compiled[shape], self._idle[shape] = self._compile(shape), []
+            idle = self._idle[shape]
+            request = idle.pop() if idle else self._compiled[shape].create_infer_request()
+            self._busy.add(request)
+        return request
+
+    def _compile(self, shape: tuple[int, ...]) -> Any:
+        settings = {
+            "INFERENCE_PRECISION_HINT": HINTS[self.precision],
+            "NUM_STREAMS": str(self._streams),
+            "INFERENCE_NUM_THREADS": str(self._streams),
+            "ENABLE_CPU_PINNING": "NO",
+        }
+        try:
+            model = self._model.clone()
+            model.reshape({model.inputs[0]: list(shape)})
+            return _core().compile_model(model, "CPU", settings)
+        except RuntimeError as error:
+            raise _refusal(self.path, error) from None
+
+    def stop(self) -> None:
+        """See :meth:`engine.models.runtimes.Session.stop`."""
+        self._stopped = True
+        with self._lock:
+            for request in self._busy:
+                request.cancel()
+
+    def resume(self) -> None:
+        """See :meth:`engine.models.runtimes.Session.resume`."""
+        self._stopped = False
+
+
+def _refusal(path: Path, error: BaseException) -> ModelError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = (lines or ["no reason given"])[-1][:200]
+    return ModelError(f"OpenVINO cannot compile {path} ({told}): use --runtime onnxruntime")
+
+
+_held: list[Any] = []
+_opening = threading.Lock()
+
+
+def _core() -> Any:
+    """Return the one OpenVINO core of this process."""
+    with _opening:
+        if not _held:
+            _held.append(load_openvino().Core())
+    return _held[0]

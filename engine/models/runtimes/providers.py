@@ -1,0 +1,128 @@
+"""Which execution provider truly works here: tried, not assumed.
+
+A wheel built for CUDA lists CUDA on every machine, and a session that asks for it falls back to the CPU without
+an error. So a provider counts as working once a session on it ran, and names it among its own providers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from engine.errors import EngineError, PlanError
+from engine.models.runtimes import first_line
+
+# y = Identity(x), float32 (1,): the smallest model there is; tests/engine/test_providers.py says how it was made.
+TRIAL = (
+    b'\x08\x07:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
+    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
+)
+DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What runs the nets.
+
+    Attributes:
+        provider: ``cpu``, ``cuda`` or ``tensorrt``.
+        told: one line for people: what was chosen, and why not the others; empty where the user chose.
+    """
+
+    provider: str
+    told: str = ""
+
+
+def choose_provider(wanted: str) -> Choice:
+    """Settle what ``--provider`` names.
+
+    Args:
+        wanted: out of :data:`engine.models.runtimes.PROVIDERS`; ``auto`` takes CUDA where it works, else the CPU.
+            TensorRT builds an engine for every net first, which takes minutes: it is used when it is asked for.
+
+    Raises:
+        PlanError: the provider asked for does not work here; never a silent fall to the CPU.
+    """
+    if wanted == "cpu":
+        return Choice("cpu")
+    if wanted != "auto":
+        reason = obstacle(wanted)
+        if reason:
+            raise PlanError(f"--provider {wanted} does not work here: {reason}; use --provider cpu, or auto")
+        return Choice(wanted)
+    reason = obstacle("cuda")
+    if reason:
+        return Choice("cpu", f"provider cpu; not cuda or tensorrt: {reason}")
+    other = obstacle("tensorrt")
+    told = f"does not work here ({other})" if other else "only when asked for: it builds an engine a net first"
+    return Choice("cuda", f"provider cuda; tensorrt {told}")
+
+
+@cache
+def obstacle(provider: str) -> str:
+    """Return why a provider does not work on this machine; empty where it does."""
+    import onnxruntime
+
+    from engine.models.runtimes.onnxruntime import NAMES
+
+    if NAMES[provider] not in onnxruntime.get_available_providers():
+        return "this onnxruntime was built without it (pip install onnxruntime-gpu)"
+    if not has_driver():
+        return f"no NVIDIA driver ({DRIVER} is not there)"
+    with silenced():
+        return _trial(provider)
+
+
+def has_driver() -> bool:
+    """Return whether the library of the NVIDIA driver can be loaded."""
+    try:
+        ctypes.CDLL(DRIVER)
+    except OSError:
+        return False
+    return True
+
+
+def _trial(provider: str) -> str:
+    """Run the trial model on a provider and return why that fails; empty where it works."""
+    import numpy as np
+    import onnxruntime
+
+    from engine.models.runtimes.onnxruntime import NAMES, open_raw, runtime_errors
+
+    with contextlib.suppress(AttributeError, OSError, RuntimeError):
+        onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed
+    try:
+        session = open_raw(TRIAL, provider)
+        if NAMES[provider] not in session.get_providers():
+            return "its libraries cannot be loaded (CUDA 12 and cuDNN 9 are needed, for tensorrt TensorRT 10 too)"
+        session.run(None, {"x": np.zeros(1, np.float32)})
+    except (EngineError, OSError) as error:
+        return first_line(error)
+    except runtime_errors() as error:
+        return first_line(error)
+    return ""
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Send what this process prints to nowhere, down at the file descriptors: C++ libraries know no ``sys.stderr``."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, copy in enumerate(kept, start=1):
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(nowhere)

@@ -1,0 +1,123 @@
+"""A set of images or label maps that is read batch by batch: what every form of input is turned into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, overload
+
+from numpy.typing import NDArray
+
+from engine.errors import InputError
+from engine.sources.layout import Layout, Role, layout_of
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive images.
+
+    Attributes:
+        start: index of the first.
+        ids: (batch,) their names: row numbers for arrays, file stems for folders.
+        pixels: (batch, height, width, channels), uint8 or any other plain number type.
+    """
+
+    start: int
+    ids: list[str]
+    pixels: NDArray[Any]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return (height, width)."""
+        return (self.pixels.shape[1], self.pixels.shape[2])
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set of images or label maps that is read batch by batch.
+
+    Attributes:
+        name: where it comes from, for messages.
+        ids: names of all images, in order.
+        size: (height, width) in pixels.
+        channels: channels of an image.
+        read: maps a batch size to the batches' pixels, in order.
+        named: whether the ids are names of their own, and not the row numbers of an array.
+        at: reads the images from one index up to another at once; None where they can be read in order alone.
+    """
+
+    name: str
+    ids: Sequence[str]
+    size: tuple[int, int]
+    channels: int
+    read: Callable[[int], Iterator[NDArray[Any]]]
+    named: bool = False
+    at: Callable[[int, int], NDArray[Any]] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.ids)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Yield all images in order, ``size`` at a time.
+
+        Raises:
+            InputError: the data turns out to be damaged on the way.
+        """
+        start = 0
+        for pixels in self.read(size):
+            yield Batch(start, list(self.ids[start : start + len(pixels)]), pixels)
+            start += len(pixels)
+
+
+def from_array(array: NDArray[Any], role: Role = "images", name: str = "array") -> Source:
+    """Make a source of an array in memory: (rows, height, width), or with channels first or last.
+
+    Raises:
+        InputError: unusable shape or type.
+    """
+    if array.dtype.kind not in "buif":
+        raise InputError(f"{name} holds {array.dtype}; bool, whole numbers or floats are needed")
+    layout = layout_of(array.shape, role, name)
+
+    def read(count: int) -> Iterator[NDArray[Any]]:
+        for start in range(0, len(array), count):
+            yield layout.arrange(array[start : start + count])
+
+    return _source(name, len(array), layout, read, lambda start, stop: layout.arrange(array[start:stop]))
+
+
+def _source(
+    name: str,
+    count: int,
+    layout: Layout,
+    read: Callable[[int], Iterator[NDArray[Any]]],
+    at: Callable[[int, int], NDArray[Any]] | None,
+) -> Source:
+    """Return the source of an array, whose images are named by their row numbers."""
+    return Source(name, RowNumbers(range(count)), layout.size, layout.channels, read, at=at)
+
+
+class RowNumbers(Sequence[str]):
+    """``["0", "1", ...]`` that takes no memory, however many there are."""
+
+    def __init__(self, rows: Any) -> None:
+        """Hold a ``range`` of the rows' numbers; children hold other sequences that can be sliced."""
+        self._rows = rows
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Self: ...
+
+    def __getitem__(self, at: int | slice) -> str | Self:
+        """Return one id, or those of a part."""
+        return type(self)(self._rows[at]) if isinstance(at, slice) else self._text(self._rows[at])
+
+    def _text(self, row: Any) -> str:
+        return str(row)

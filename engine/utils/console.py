@@ -1,0 +1,140 @@
+"""What the three command lines share: two consoles, and one place where an error becomes one line and exit code 2."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import EngineError
+
+if TYPE_CHECKING:
+    import typer
+    from rich.console import Console
+    from rich.table import Table
+
+# What shells expect of a program that SIGTERM ended: 128 + SIGTERM.
+TERMINATED = 143
+# What shells expect of a program that Ctrl-C ended: 128 + SIGINT.
+INTERRUPTED = 130
+
+
+def stdout() -> Console:
+    """Return the console for results; names of classes and files are printed as they are, never read as markup."""
+    from rich.console import Console
+
+    return Console(soft_wrap=False, highlight=False, markup=False, emoji=False)
+
+
+def stderr() -> Console:
+    """Return the console for progress, warnings and errors."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def say(text: str) -> None:
+    """Print one line about the run on stderr: no markup, no wrapping, and no control characters out of names."""
+    print(one_line(text), file=sys.stderr, flush=True)
+
+
+def run(app: typer.Typer) -> None:
+    """Run a typer application; turn each :class:`EngineError` into one line on stderr and exit code 2."""
+    exit_code(lambda: app(standalone_mode=True))
+
+
+def exit_code(action: Callable[[], object]) -> None:
+    """Call ``action``; leave the process with 2 on an EngineError, MemoryError or OSError, with 130 on Ctrl-C."""
+    try:
+        action()
+    except EngineError as error:
+        say("error: " + one_line(str(error)))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say("interrupted")
+        sys.exit(INTERRUPTED)
+    except SystemExit as left:
+        # Typer turns Ctrl-C into this exit code by itself, without a word.
+        if left.code == INTERRUPTED:
+            say("interrupted")
+        raise
+    except BrokenPipeError:
+        # The reader of our stdout went away (`| head`): not an error of ours. Keep the exit flush from complaining.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except MemoryError as error:
+        told = f" ({one_line(str(error))})" if str(error) else ""
+        say(f"error: not enough memory{told}: try a smaller --batch-size, fewer --workers or a smaller --tile")
+        sys.exit(2)
+    except OSError as error:
+        # What the operating system refuses outside any place that expects it: a name too long, a folder without rights.
+        place = f"{error.filename}: " if error.filename else ""
+        say("error: " + one_line(f"{place}{error.strerror or error}"))
+        sys.exit(2)
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` with line breaks and other control characters made harmless."""
+    return "".join(character if character.isprintable() else " " for character in text.strip())
+
+
+def with_options(shared: Callable[..., Any], name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of ``shared`` after its own.
+
+    Args:
+        shared: a function whose parameters are options; called with what the user gave.
+        name: the keyword under which the command receives what it returns.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True).parameters
+        more = inspect.signature(shared, eval_str=True).parameters
+        parameters = [
+            item.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for item in (*own.values(), *more.values())
+            if item.name != name
+        ]
+
+        def run(**given: Any) -> None:
+            result = shared(**{option: given.pop(option) for option in more})
+            command(**given, **{name: result})
+
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {item.name: item.annotation for item in parameters}
+        return run
+
+    return decorate
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM end the run as Ctrl-C does: what is finished is kept. Only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def plain_table(title: str | None = None) -> Table:
+    """Return an empty table in the style of all tables that the command line prints."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    return Table(
+        title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1)
+    )

@@ -1,0 +1,191 @@
+"""Threads of one run: a reader ahead of the workers, a writer behind them, bounded queues between; any error ends all.
+
+Reader and writer spend their time outside the interpreter's lock (decoding, compiled loops, the disk), so the workers
+wait for neither. A queue that is full makes its producer wait: memory is bounded by the queues' lengths.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from time import thread_time
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+Item = TypeVar("Item")
+# How long a thread sleeps on a full or empty queue before it looks whether it is still wanted.
+PATIENCE = 0.1
+# How long the end of a run waits for a reader in the middle of a slow file.
+FAREWELL = 0.5
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Ahead(Generic[Item]):
+    """Iterates over something in a thread of its own, a few items ahead.
+
+    Attributes:
+        seconds: processor time the reading took.
+    """
+
+    def __init__(self, items: Iterable[Item], depth: int) -> None:
+        """Start reading.
+
+        Args:
+            items: what to read; its errors come out of :meth:`__iter__`.
+            depth: how many items may wait.
+        """
+        self.seconds = 0.0
+        self._items = items
+        self._ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(depth)
+        self._left = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="maskfuse-reader", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[Item]:
+        """Yield the items in order.
+
+        Raises:
+            BaseException: whatever reading raised, after the items before it.
+        """
+        try:
+            while True:
+                item, error = self._ready.get()
+                if isinstance(error, StopIteration):
+                    return
+                if error is not None:
+                    raise error
+                yield item  # type: ignore[misc]
+        finally:
+            self._left.set()
+            self._thread.join(FAREWELL)
+
+    def _read(self) -> None:
+        last: BaseException = StopIteration()
+        iterator = iter(self._items)
+        try:
+            while True:
+                began = thread_time()
+                item = next(iterator)
+                self.seconds += thread_time() - began
+                if not _put(self._ready, (item, None), self._left):
+                    return
+        except StopIteration:
+            pass
+        except BaseException as error:  # whatever it is, it is raised where the items are used
+            last = error
+        finally:
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()
+        _put(self._ready, (None, last), self._left)
+
+
+class Behind:
+    """Calls an action in a thread of its own, in the order of the calls; use it as a context.
+
+    Attributes:
+        seconds: processor time the calls took.
+    """
+
+    def __init__(self, action: Callable[..., object], depth: int) -> None:
+        """Get ready.
+
+        Args:
+            action: what to call.
+            depth: how many calls may wait.
+        """
+        self.seconds = 0.0
+        self._action = action
+        self._waiting: queue.Queue[tuple[Any, ...] | None] = queue.Queue(depth)
+        self._left = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="maskfuse-writer", daemon=True)
+
+    def __call__(self, *arguments: Any) -> None:
+        """Have the action called with these arguments once its turn comes; waits while too many calls do.
+
+        Raises:
+            BaseException: what an earlier call raised.
+        """
+        if not _put(self._waiting, arguments, self._left) and self._error is not None:
+            raise self._error
+
+    def __enter__(self) -> Self:
+        """Start the thread."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait until all calls are done; after an error only for the one under way.
+
+        Raises:
+            BaseException: what a call raised, unless another error is under way.
+        """
+        if error is not None:
+            self._left.set()
+        _put(self._waiting, None, self._left)
+        self._thread.join()
+        if self._error is not None and error is None:
+            raise self._error
+
+    def _work(self) -> None:
+        while not self._left.is_set():
+            try:
+                arguments = self._waiting.get(timeout=PATIENCE)
+            except queue.Empty:
+                continue
+            if arguments is None:
+                return
+            began = thread_time()
+            try:
+                self._action(*arguments)
+            except BaseException as error:  # raised by the next call, or at the end
+                self._error = error
+                self._left.set()
+            self.seconds += thread_time() - began
+
+
+def _put(goal: queue.Queue[Any], item: Any, left: threading.Event) -> bool:
+    """Put an item; return False once nobody wants it any more."""
+    while not left.is_set():
+        try:
+            goal.put(item, timeout=PATIENCE)
+        except queue.Full:
+            continue
+        return True
+    return False
+
+
+Result = TypeVar("Result")
+
+
+def ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int, waiting: int) -> Iterator[Result]:
+    """Yield ``function(item)`` in the items' order, computed by threads before it is asked for.
+
+    Args:
+        function: what is called; its error is raised where its result would have come.
+        items: taken one by one, never more than ``waiting`` beyond what was yielded.
+        threads: how many calls run side by side.
+        waiting: results that may be ready or under way; it bounds the memory.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="maskfuse-ahead")
+    pending: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) >= waiting:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -22,8 +22,8 @@ import numpy as np
 
 from benchmarks.table import rows, write
 from engine.errors import EngineError
+from engine.inference.ensemble import Ensemble
 from engine.models.net import open_member
-from engine.pipeline import Ensemble
 from engine.samples.scenes import CLASSES, generate
 from exporters.backend import load_keras, quiet
 from exporters.compose import first_line

@@ -24,6 +24,8 @@ import numpy as np
 
 import engine.on_ray.stream
 from benchmarks.ray_plan import SIZE, WORKERS, Measured, report
+from engine.inference.prediction import Predicted
+from engine.inference.tuning import settle
 from engine.job import prepare
 from engine.models.runtimes import Wanted
 from engine.on_ray.cluster import Cluster, connect, leave, predicted_rows
@@ -31,10 +33,8 @@ from engine.on_ray.predictor import Predictor
 from engine.on_ray.stream import portable
 from engine.on_ray.wire import packed, unpacked
 from engine.opening import Options
-from engine.prediction import Predicted
 from engine.record import plan_hash
 from engine.run import run
-from engine.tuning import settle
 
 SAMPLES = Path(__file__).parent.parent / "engine" / "samples"
 BATCH = 16

@@ -31,11 +31,11 @@ class Ours:
         self.runtime, self.precision = runtime, precision
 
     def load(self, folder: Path, names: Sequence[str], images: np.ndarray) -> str:
+        from engine.inference.ensemble import Ensemble
+        from engine.inference.tuning import settle
         from engine.models.runtimes import Wanted
-        from engine.pipeline import Ensemble
         from engine.sources.base import from_array
         from engine.sources.slices import repeated
-        from engine.tuning import settle
 
         self.ensemble = Ensemble.open([folder / f"{name}.onnx" for name in names], sample=images[0][..., None])
         # The warm-up of a run over the whole test set; its seconds are not part of the rounds, as no peer's are.

@@ -22,9 +22,9 @@ from engine.bootstrap import GroupedCounts, interval, paired_difference
 from engine.fusion.compiling import compile_ahead, not_compiled
 from engine.fusion.decoding import Decoding
 from engine.fusion.strategies import STRATEGIES
+from engine.inference.ensemble import Ensemble
+from engine.inference.prediction import Variant
 from engine.metrics import class_iou, mean_iou
-from engine.pipeline import Ensemble
-from engine.prediction import Variant
 from engine.sources.labels import open_labels
 from engine.sources.open import open_source
 from engine.utils.threads import available_cores

@@ -15,16 +15,16 @@ from engine.version import VERSION as __version__
 if TYPE_CHECKING:
     from engine.fusion.decoding import Decoding as Decoding
     from engine.fusion.strategies import STRATEGIES as STRATEGIES
+    from engine.inference.ensemble import Ensemble as Ensemble
     from engine.metrics import CONVENTIONS as CONVENTIONS
     from engine.metrics import Score as Score
     from engine.models.contract import ModelContract as ModelContract
-    from engine.pipeline import Ensemble as Ensemble
 
 # The rest is imported when it is asked for: `engine --help` must not wait for numba.
 _LAZY = {
     "CONVENTIONS": "engine.metrics",
     "Decoding": "engine.fusion.decoding",
-    "Ensemble": "engine.pipeline",
+    "Ensemble": "engine.inference.ensemble",
     "ModelContract": "engine.models.contract",
     "STRATEGIES": "engine.fusion.strategies",
     "Score": "engine.metrics",

@@ -16,13 +16,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from engine.bare import BATCH_SIZES, Alone, Bare
+from engine.inference.alone import BATCH_SIZES, Alone, Bare
+from engine.inference.ensemble import Ensemble
+from engine.inference.tuning import Settled
 from engine.masks import open_writer
 from engine.outcome import Outcome
-from engine.pipeline import Ensemble
 from engine.run import run
 from engine.sources.base import Source
-from engine.tuning import Settled
 
 
 @dataclass
@@ -98,7 +98,7 @@ def bench(
     """Measure the pipeline and its members in turns.
 
     Args:
-        ensemble: made ready, see :mod:`engine.tuning`.
+        ensemble: made ready, see :mod:`engine.inference.tuning`.
         images: what a round of the pipeline predicts; masks go to a submission in a temporary folder.
         settled: batch size and workers.
         rounds: how often each side is measured.

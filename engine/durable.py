@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import OutputError
+from engine.inference.ensemble import Ensemble
+from engine.inference.prediction import Predicted, Variant
 from engine.keeping import Keeping
 from engine.outcome import Outcome, from_entry, to_entry
-from engine.pipeline import Ensemble
-from engine.prediction import Predicted, Variant
 from engine.shards import MOST_BYTES, MOST_IMAGES, read_shard, shard_path
 
 # A slow run seals a shard after so many seconds, however few images it holds.

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import OutputError
+from engine.inference.ensemble import Ensemble
+from engine.inference.prediction import Variant
 from engine.keeping import Keeping
-from engine.pipeline import Ensemble
-from engine.prediction import Variant
 from engine.scene_mask import Strip
 from engine.shards import MOST_BYTES, READ_BYTES, shard_path
 

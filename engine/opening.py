@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.early_exit import EarlyExit
 from engine.errors import InputError, PlanError
 from engine.fusion.strategies import named_strategy
+from engine.inference.early_exit import EarlyExit
+from engine.inference.ensemble import Ensemble
 from engine.models.members import find_models
 from engine.models.net import Member, open_member
-from engine.pipeline import Ensemble
 from engine.plan import Plan, PlannedMember, Weight, read_plan
 from engine.sources.base import Source
 

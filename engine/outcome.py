@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.inference.ensemble import Ensemble
+from engine.inference.prediction import Predicted, Variant
 from engine.metrics import Score
-from engine.pipeline import Ensemble
-from engine.prediction import Predicted, Variant
 
 _NUMBERS = ("images", "ties", "pixels", "compared", "agreed")
 _LISTS = ("member_seconds", "member_runs")

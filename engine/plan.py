@@ -76,7 +76,7 @@ class Plan:
         prior: one a class.
         vote_stage: ``members`` or ``fused``.
         min_region: pixels a region needs to stay.
-        flips: mirror images the members see too, see :mod:`engine.flips`.
+        flips: mirror images the members see too, see :mod:`engine.inference.flips`.
     """
 
     members: tuple[PlannedMember, ...]

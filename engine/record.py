@@ -6,12 +6,12 @@ import hashlib
 import json
 from typing import Any
 
-from engine.flips import FLIPS
+from engine.inference.ensemble import Ensemble
+from engine.inference.execution import present_way
+from engine.inference.flips import FLIPS
 from engine.models.net import Member
-from engine.pipeline import Ensemble
 from engine.sidecar import HASH_KEY
 from engine.version import VERSION
-from engine.ways import present_way
 
 SCHEMA = 1
 

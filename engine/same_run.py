@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import PlanError
+from engine.inference.ensemble import Ensemble
+from engine.inference.tiles.grid import Tiling
 from engine.models.runtimes import Session
-from engine.pipeline import Ensemble
 from engine.record import plan_hash, resolved_plan
 from engine.resume import INPUT_KEY, run_folder
 from engine.sidecar import HASH_KEY
 from engine.sources.base import Source
-from engine.tiling import Tiling
 from engine.version import VERSION
 
 # What else decides a run, and what it is called.

@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.fusion.regions import cleaned
+from engine.inference.ensemble import Ensemble
+from engine.inference.prediction import Variant
+from engine.inference.tiles.blend import Blended
 from engine.metrics import Score, confusion_matrices
 from engine.outcome import Outcome
 from engine.outputs.scenes import Sink
-from engine.pipeline import Ensemble
-from engine.prediction import Variant
 from engine.sources.base import Batch
 from engine.sources.labels import as_labels
 from engine.sources.scenes import Scene
 from engine.sources.strips import Strips
-from engine.tiled import Blended
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from rich.text import Text
 
 from engine.bootstrap import Interval
 from engine.fusion.strategies import STRATEGIES
+from engine.inference.ensemble import Ensemble
+from engine.inference.prediction import Variant
 from engine.metrics import CONVENTIONS, Score, class_iou, precision_recall
 from engine.models.net import Member
 from engine.outcome import Outcome
-from engine.pipeline import Ensemble
-from engine.prediction import Variant
 from engine.utils.console import plain_table
 
 SHOWN = ("keras-ignore", "labelled")

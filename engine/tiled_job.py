@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from engine.durable_scenes import DurableScenes
 from engine.errors import InputError, OutputError, PlanError
 from engine.fusion.compiling import compile_kernels
+from engine.inference.prediction import Variant
+from engine.inference.tiles.blend import TiledRun
+from engine.inference.tiles.grid import DEFAULT_OVERLAP, Tiling, mirrored, parse_tile
+from engine.inference.tiles.stride import settle
 from engine.job import Job
 from engine.masks import FOLDER, WRITERS, check_goal, form_of, open_writer
 from engine.models.net import check_range
@@ -22,7 +26,6 @@ from engine.opening import Options, open_ensemble, planned
 from engine.outcome import Outcome
 from engine.outputs.row_files import ROW_FILES
 from engine.outputs.scenes import OneFile, OneStore, SceneFolder, Sink, WholeMasks
-from engine.prediction import Variant
 from engine.record import run_record
 from engine.resume import may_replace, nothing_left
 from engine.same_run import scenes_header
@@ -34,9 +37,6 @@ from engine.sources.georeference import bounded_cache
 from engine.sources.open import split_key
 from engine.sources.scenes import Scenes, first_scenes, open_scenes
 from engine.sources.strips import Strips
-from engine.tile_check import settle
-from engine.tiled import TiledRun
-from engine.tiling import DEFAULT_OVERLAP, Tiling, mirrored, parse_tile
 from engine.utils import console
 from engine.utils.console import stoppable
 from engine.utils.optional import require

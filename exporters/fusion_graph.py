@@ -16,10 +16,10 @@ import numpy.typing as npt
 from engine.errors import PlanError
 from engine.fusion.decoding import Decoding, Rule
 from engine.fusion.strategies.vote import MOST_UNITS, voting_units
+from engine.inference.ensemble import Ensemble
 from engine.models.contract import ModelContract
 from engine.models.members import FLOOR, Voter
 from engine.models.net import LEAST_PROBABILITY, Member
-from engine.pipeline import Ensemble
 from exporters.compose import Composer, maps_of
 
 STRATEGIES = ("mean-logit", "mean-prob", "vote")

@@ -12,9 +12,9 @@ from typing import Any
 import numpy.typing as npt
 
 from engine.errors import EngineError, InputError, ModelError, PlanError
+from engine.inference.ensemble import Ensemble
 from engine.models.contract import LABELS, ModelContract
 from engine.opening import Options, open_ensemble
-from engine.pipeline import Ensemble
 from engine.plan import read_plan
 from engine.sources.base import from_array
 from engine.version import VERSION

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from engine.errors import ModelError
 from engine.fusion.strategies.vote import voting_units
-from engine.pipeline import Ensemble
+from engine.inference.ensemble import Ensemble
 from engine.sources.base import from_array
 from exporters.compose import first_line
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError, PlanError
+from engine.inference.ensemble import BATCH_SIZE, Ensemble
 from engine.opening import Options, open_ensemble
-from engine.pipeline import BATCH_SIZE, Ensemble
 from engine.plan import Plan, PlannedMember, read_plan
 from engine.sources.base import Batch
 from engine.sources.open import open_source

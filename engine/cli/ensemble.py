@@ -198,10 +198,10 @@ def ensemble(
       engine ensemble -m models/ -i panorama.tif -o mask.tif --tile 64x128
     """
     from engine.command import report, run_job
+    from engine.inference.tuning import make_ready, tell
     from engine.job import prepare
     from engine.models.runtimes import Wanted
     from engine.opening import Options
-    from engine.ready import make_ready, tell
 
     wanted = Wanted(provider, runtime, precision)
 

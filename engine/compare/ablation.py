@@ -17,7 +17,7 @@ from engine.compare.intervals import Bootstrap, ends
 from engine.compare.result import Step
 from engine.compare.study import Counts, Study
 from engine.fusion.decoding import Decoding
-from engine.prediction import Variant
+from engine.inference.prediction import Variant
 from engine.select.crossfit import Level, cross_fit
 from engine.select.pool import Choice
 from engine.select.report import describe

@@ -26,12 +26,12 @@ from engine.compare.runfile import write_run
 from engine.compare.store import LogitStore
 from engine.compare.study import Study, count
 from engine.errors import InputError
-from engine.flips import named_flips
 from engine.fusion.compiling import compile_kernels
 from engine.fusion.strategies import STRATEGIES
+from engine.inference.ensemble import Ensemble
+from engine.inference.flips import named_flips
 from engine.metrics import CONVENTIONS
 from engine.opening import open_ensemble
-from engine.pipeline import Ensemble
 from engine.plan import Plan, PlannedMember
 from engine.record import resolved_plan
 from engine.select.cache import fingerprint

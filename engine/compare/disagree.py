@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from engine.compare.result import Curve
 from engine.compare.study import Study
+from engine.inference.prediction import Variant
 from engine.models.members import FLOOR
-from engine.prediction import Variant
 
 BINS = 15
 # Softmax in NumPy is slow: so many images, spread evenly, tell enough.

@@ -12,7 +12,7 @@ from engine.compare.disagree import Disagreement
 from engine.compare.result import REASONS, Pictures, TileFacts
 from engine.compare.study import Study
 from engine.compare.tune import Bias, biased
-from engine.prediction import Variant
+from engine.inference.prediction import Variant
 from engine.sources.base import Source
 
 

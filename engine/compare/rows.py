@@ -12,8 +12,8 @@ from engine.compare.intervals import Values, ends
 from engine.compare.result import Estimate, Row
 from engine.compare.study import Counts, Study
 from engine.compare.tune import Bias, tune
+from engine.inference.prediction import Variant
 from engine.metrics import CONVENTIONS, find_trap
-from engine.prediction import Variant
 
 
 @dataclass(frozen=True)

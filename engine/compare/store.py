@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import OutputError
-from engine.flips import flipped
+from engine.inference.ensemble import Ensemble
+from engine.inference.flips import flipped
 from engine.models.net import check_range, check_sample
-from engine.pipeline import Ensemble
 from engine.sources.base import Batch, Source
 from engine.utils.threads import available_cores
 

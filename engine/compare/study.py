@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from engine.compare.store import LogitStore
 from engine.fusion.decoding import Decoding
+from engine.inference.ensemble import Ensemble
+from engine.inference.prediction import Variant
 from engine.metrics import confusion_matrices
-from engine.pipeline import Ensemble
-from engine.prediction import Variant
 from engine.select.pool import Pool
 
 BATCH = 8

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.compare.study import Counts, Study, count, joined
-from engine.prediction import Variant
+from engine.inference.prediction import Variant
 from engine.select.pool import Choice
 from engine.select.sample import Sample, draw
 from engine.select.search import Scorer, prepare, tune_bias

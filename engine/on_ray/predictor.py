@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import EngineError, ModelError, PlanError
+from engine.inference.prediction import BadImages
 from engine.models.runtimes import Wanted
 from engine.on_ray.wire import failed, packed
-from engine.prediction import BadImages
 from engine.sources.base import Source
 from engine.sources.open import open_source
 from engine.sources.slices import Rest, span_of
 
 if TYPE_CHECKING:
+    from engine.inference.prediction import Variant
     from engine.opening import Options
-    from engine.prediction import Variant
 
 # What is read at a time where images can be read in order alone.
 READ = 64
@@ -45,10 +45,10 @@ class Predictor:
             self._error = str(error)
 
     def _open(self, options: Options, wanted: Wanted, batch_size: int, plan_sha256: str, scored: bool) -> None:
+        from engine.inference.tuning import settle
         from engine.opening import open_ensemble, planned
         from engine.record import plan_hash
         from engine.sources.labels import open_labels
-        from engine.tuning import settle
 
         self._bad = BadImages() if options.on_bad_image == "skip" else None
         plan = planned(options)

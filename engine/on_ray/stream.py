@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import ModelError, PlanError
+from engine.inference.prediction import BadImages, Predicted, Variant
 from engine.models.runtimes import Wanted
 from engine.on_ray.cluster import Cluster, connect, leave, predicted_rows, require_ray
 from engine.on_ray.predictor import Predictor
 from engine.on_ray.wire import unpacked
-from engine.prediction import BadImages, Predicted, Variant
 from engine.record import plan_hash
 from engine.sources.base import Source
 from engine.sources.labels import check_match
 
 if TYPE_CHECKING:
+    from engine.inference.ensemble import Ensemble
     from engine.job import Job
     from engine.opening import Options
-    from engine.pipeline import Ensemble
 
 # A block's labels travel at once: a few megabytes at most, and often enough that progress shows.
 BLOCK_BYTES, BLOCK_IMAGES = 1 << 22, 128
@@ -30,7 +30,7 @@ BLOCK_BYTES, BLOCK_IMAGES = 1 << 22, 128
 
 @dataclass
 class RayStream:
-    """One run on Ray; iterate over it once. It stands in for :class:`engine.stream.Stream`.
+    """One run on Ray; iterate over it once. It stands in for :class:`engine.inference.stream.Stream`.
 
     Attributes:
         ensemble: the ensemble as this process opened it.

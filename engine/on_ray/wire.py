@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import ModelError
-from engine.prediction import Predicted, Variant
+from engine.inference.prediction import Predicted, Variant
 
 
 def failed(start: int, error: str) -> dict[str, Any]:

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import OutputError
+from engine.inference.ensemble import Ensemble
 from engine.models.members import Voter
 from engine.models.net import check_range, check_sample
-from engine.pipeline import Ensemble
 from engine.sources.base import Batch, Source
 from engine.utils.files import write_text
 from engine.utils.threads import available_cores

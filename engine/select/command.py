@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from engine.bootstrap import GroupedCounts, Interval, interval, paired_difference
 from engine.errors import InputError
+from engine.inference.ensemble import Ensemble
 from engine.opening import open_ensemble
-from engine.pipeline import Ensemble
 from engine.plan import Plan, PlannedMember, write_plan
 from engine.record import plan_hash
 from engine.select.cache import Cache, fingerprint

@@ -1,1 +1,1 @@
-"""Console, files that appear whole, threads, optional packages: what every folder needs and no other project would miss."""
+"""Console, files that appear whole, threads, optional packages: what every folder needs."""

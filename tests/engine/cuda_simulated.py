@@ -12,7 +12,7 @@ from engine import Ensemble
 from engine.errors import EngineError
 from engine.fusion.decoding import Decoding
 from engine.fusion.fuse import fuse
-from engine.gpu import STRATEGIES, DeviceFusion, why_not
+from engine.inference.gpu import STRATEGIES, DeviceFusion, why_not
 from engine.sources.base import Batch, from_array
 from tests import reference
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from engine import Ensemble, durable
-from engine.attempt import attempt
 from engine.errors import ModelError, NotFiniteError
-from engine.prediction import BadImages, Predicted
+from engine.inference.prediction import BadImages, Predicted
+from engine.inference.retry import attempt
 from engine.sources.base import Batch
 from tests.conftest import Result
 from tests.engine.conftest import World

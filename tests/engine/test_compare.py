@@ -29,12 +29,12 @@ from engine.compare.store import LogitStore
 from engine.compare.study import Study, count
 from engine.compare.tune import tune
 from engine.errors import EngineError, OutputError
-from engine.flips import named_flips
 from engine.fusion.decoding import Decoding
 from engine.fusion.strategies import STRATEGIES
+from engine.inference.flips import named_flips
+from engine.inference.prediction import Variant
 from engine.metrics import CONVENTIONS, Score, mean_iou
 from engine.opening import Options
-from engine.prediction import Variant
 from engine.run import run
 from engine.sources.base import Batch, from_array
 from tests.conftest import Result

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from engine import durable_scenes
-from engine.pipeline import Ensemble
+from engine.inference.ensemble import Ensemble
+from engine.inference.tiles.blend import TiledRun
+from engine.inference.tiles.grid import Tiling
 from engine.resume import run_folder
 from engine.sources.scenes import Scene
-from engine.tiled import TiledRun
-from engine.tiling import Tiling
 from tests.conftest import Result
 from tests.engine.conftest import World
 from tests.engine.runs import Dying, Engine, content

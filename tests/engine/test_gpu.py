@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.gpu import vote_constants
+from engine.inference.gpu import vote_constants
 from tests.conftest import ROOT
 from tests.engine.nets import save_member
 

@@ -10,7 +10,7 @@ from engine import EngineError, Ensemble
 from engine.errors import ContractError, PlanError
 from engine.fusion.decoding import Decoding
 from engine.fusion.strategies import STRATEGIES
-from engine.prediction import Variant
+from engine.inference.prediction import Variant
 from engine.run import run
 from engine.sources.base import from_array
 from tests import reference

@@ -11,14 +11,14 @@ import pytest
 from engine import Ensemble
 from engine.bench import bench
 from engine.errors import ModelError, PlanError
+from engine.inference.execution import Way, fastest_way, ways_of
+from engine.inference.tuning import settle
 from engine.models.net import open_member
 from engine.models.runtimes import Wanted
 from engine.models.runtimes.onnxruntime import OnnxSession
 from engine.record import plan_hash, resolved_plan
 from engine.sources.base import from_array
 from engine.sources.slices import repeated
-from engine.tuning import settle
-from engine.ways import Way, fastest_way, ways_of
 from tests.engine.nets import FIVE, save_member, save_specialists
 
 
@@ -176,8 +176,8 @@ def test_given_numbers_are_kept_and_negative_ones_refused(world):
 
 @pytest.fixture
 def short(monkeypatch):
-    monkeypatch.setattr("engine.bare.SECONDS", 0.001)
-    monkeypatch.setattr("engine.bare.CHOOSING_SECONDS", 0.001)
+    monkeypatch.setattr("engine.inference.alone.SECONDS", 0.001)
+    monkeypatch.setattr("engine.inference.alone.CHOOSING_SECONDS", 0.001)
 
 
 def test_a_benchmark_tells_all_it_should(world, short):

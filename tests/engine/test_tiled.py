@@ -14,14 +14,14 @@ from PIL import Image
 
 from engine.errors import PlanError
 from engine.fusion.strategies import STRATEGIES
+from engine.inference.ensemble import Ensemble
+from engine.inference.tiles.blend import TiledRun
+from engine.inference.tiles.grid import Tiling
+from engine.inference.tiles.stride import settle
 from engine.models.contract import ModelContract
 from engine.outputs.scenes import OneFile
-from engine.pipeline import Ensemble
 from engine.sources.labels import as_labels, open_labels
 from engine.sources.scenes import Scene, open_scenes
-from engine.tile_check import settle
-from engine.tiled import TiledRun
-from engine.tiling import Tiling
 from tests.conftest import Result
 from tests.engine.conftest import World
 from tests.engine.nets import FIVE, save_graph, save_member, save_specialists

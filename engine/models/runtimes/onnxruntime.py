@@ -66,7 +66,7 @@ class OnnxSession:
             ) from None
 
     def run_bound(self, output_name: str, given: Any, out: Any, shape: tuple[int, ...]) -> None:
-        """See :class:`engine.gpu.BoundSession`; the arrays tell their place by ``__cuda_array_interface__``."""
+        """See :class:`engine.inference.gpu.BoundSession`; arrays have a ``__cuda_array_interface__``."""
         source, goal = given.__cuda_array_interface__, out.__cuda_array_interface__
         try:
             binding = self.raw.io_binding()

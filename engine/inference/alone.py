@@ -11,11 +11,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from engine.inference.execution import present_way
 from engine.models.members import Voter
 from engine.models.net import Member
 from engine.models.runtimes import Session
 from engine.models.runtimes.onnxruntime import OnnxSession
-from engine.ways import present_way
 
 BATCH_SIZES = (1, 2, 4, 8, 16)
 # A batch of more pixels is not tried: large images alone fill every cache.

@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from engine.early_exit import EarlyExit
 from engine.errors import PlanError
-from engine.forward import Forward
 from engine.fusion.decoding import Decoding
 from engine.fusion.fuse import normalised_weights
 from engine.fusion.strategies import STRATEGIES, named_strategy
-from engine.gpu import DeviceFusion
+from engine.inference.early_exit import EarlyExit
+from engine.inference.forward import Forward
+from engine.inference.gpu import DeviceFusion
+from engine.inference.prediction import Variant
+from engine.inference.stream import Stream
 from engine.models.members import Voter, class_names, class_number, find_models, gather, ignored_class
 from engine.models.net import Member, check_sample, open_member
 from engine.models.runtimes import Wanted
-from engine.prediction import Variant
 from engine.sources.base import Source, from_array
 from engine.sources.labels import check_match
-from engine.stream import Stream
 from engine.utils.threads import available_cores
 
 BATCH_SIZE = 4
@@ -34,8 +34,8 @@ class Ensemble(Forward):
     Attributes:
         ignored_class: the class the members leave out of the score, or None.
         early_exit: when an image may leave before all members ran on it; None for never.
-        device: fuses batches on a GPU, see :mod:`engine.gpu`; None to fuse on the CPU.
-        wanted: which arithmetic and runtimes are allowed, see :mod:`engine.tuning`.
+        device: fuses batches on a GPU, see :mod:`engine.inference.gpu`; None to fuse on the CPU.
+        wanted: which arithmetic and runtimes are allowed, see :mod:`engine.inference.tuning`.
     """
 
     def __init__(
@@ -56,7 +56,8 @@ class Ensemble(Forward):
             weights: one weight a member, or a row of one a class; None for equal ones.
             suppress: classes never predicted; None for the ignored class the contracts declare.
             flips: ``none``, ``horizontal``, ``vertical`` or ``both``: mirror images a member sees too.
-            early_exit: let images leave before all members ran on them, see :mod:`engine.early_exit`; None for never.
+            early_exit: let images leave before all members ran on them, see
+                :mod:`engine.inference.early_exit`; None for never.
             **decoding: further fields of :class:`engine.fusion.decoding.Decoding`: ``threshold``, ``bias``, ``prior``,
                 ``vote_stage``, ``min_region``.
 

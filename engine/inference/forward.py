@@ -10,14 +10,14 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.flips import flipped, named_flips
 from engine.fusion.fuse import check_finite, fuse
 from engine.fusion.regions import cleaned
+from engine.inference.execution import Way
+from engine.inference.flips import flipped, named_flips
+from engine.inference.prediction import Variant
 from engine.models.members import FLOOR, Prepared, Voter
 from engine.models.net import Member
-from engine.prediction import Variant
 from engine.sources.base import Batch
-from engine.ways import Way
 
 
 class Forward:

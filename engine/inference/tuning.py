@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,16 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import EngineError, ModelError, PlanError
-from engine.gpu import DeviceFusion, why_not
+from engine.fusion.compiling import compile_kernels
+from engine.inference.execution import GAIN, PART, Way, fastest_way, present_way, ways_of
+from engine.inference.gpu import DeviceFusion, why_not
 from engine.models.runtimes import Wanted
 from engine.models.runtimes.onnxruntime import OnnxSession
 from engine.models.runtimes.providers import choose_provider
 from engine.sources.base import Batch, Source
+from engine.utils import console
 from engine.utils.threads import available_cores
-from engine.ways import GAIN, PART, Way, fastest_way, present_way, ways_of
 
 if TYPE_CHECKING:
-    from engine.pipeline import Ensemble
+    from engine.inference.ensemble import Ensemble
 
 # One net takes all parts of a batch in turn, while its weights are in the cache: 16 were a tenth faster than 4.
 BATCH_SIZE = 16
@@ -229,3 +232,25 @@ def _spare_twins(ensemble: Ensemble, sample: Batch, images: int, settled: Settle
             seconds[workers] = perf_counter() - began
     if seconds[settled.workers // 2] * GAIN < seconds[settled.workers]:
         settled.workers //= 2
+
+
+def make_ready(
+    ensemble: Ensemble, images: Source | None, wanted: Wanted, batch_size: int = 0, workers: int = 0
+) -> Settled:
+    """Settle how an ensemble runs; on a terminal say at once what was chosen. Arguments, errors: :func:`settle`."""
+    compile_kernels({ensemble.variant.strategy}, len(ensemble.classes))
+    settled = settle(ensemble, images, wanted, batch_size, workers)
+    if sys.stderr.isatty():
+        _say(settled)
+    return settled
+
+
+def tell(settled: Settled) -> None:
+    """Say behind the run what was chosen, where it was not said before: in a pipe an error stays the only line."""
+    if not sys.stderr.isatty():
+        _say(settled)
+
+
+def _say(settled: Settled) -> None:
+    for line in settled.told:
+        console.say(line)

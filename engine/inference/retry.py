@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import EngineError, ModelError, NotFiniteError
-from engine.prediction import BadImages, Predicted
+from engine.inference.prediction import BadImages, Predicted
 from engine.sources.base import Batch
 
 Truth = NDArray[np.uint8] | None

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from engine.errors import ModelError, PlanError
+from engine.inference.ensemble import Ensemble
+from engine.inference.tiles.grid import Tiling, told_size
 from engine.models.net import Member
-from engine.pipeline import Ensemble
-from engine.tiling import Tiling, told_size
 
 # Nets halve the image a number of times; none in use shrinks it by more.
 STRIDES = (1, 2, 4, 8, 16, 32, 64)

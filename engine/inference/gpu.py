@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ModelError
-from engine.forward import Forward
 from engine.fusion.strategies.vote import MOST_UNITS, voting_units
+from engine.inference.forward import Forward
 from engine.models.runtimes import padded
 from engine.sources.base import Batch
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.pipeline import Ensemble
+from engine.inference.ensemble import Ensemble
+from engine.inference.tiles.grid import Axis, Tiling, mirrored
 from engine.sources.base import Batch
 from engine.sources.scenes import Scene
 from engine.sources.strips import Strips
-from engine.tiling import Axis, Tiling, mirrored
 from engine.utils.threads import ahead
 
 # Blended logits are fused in parts of about this size, unless a single row is larger.

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import PlanError
-from engine.forward import Forward
 from engine.fusion.decoding import Decoding
 from engine.fusion.strategies.vote import voting_units
+from engine.inference.forward import Forward
 from engine.sources.base import Batch
 
 BOUNDED = ("vote", "mean-prob")

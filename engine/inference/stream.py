@@ -13,14 +13,14 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.attempt import attempt
-from engine.early_exit import EarlyExit, cheapest_first, run_early
-from engine.forward import Forward
 from engine.fusion.regions import cleaned
-from engine.gpu import DeviceFusion
+from engine.inference.early_exit import EarlyExit, cheapest_first, run_early
+from engine.inference.forward import Forward
+from engine.inference.gpu import DeviceFusion
+from engine.inference.prediction import BadImages, Predicted, Variant
+from engine.inference.retry import attempt
 from engine.metrics import confusion_matrices
 from engine.models.net import check_range
-from engine.prediction import BadImages, Predicted, Variant
 from engine.sources.base import Batch, Source
 from engine.sources.labels import as_labels
 from engine.utils.threads import Ahead

@@ -166,7 +166,7 @@ def idle_rate(images: int) -> float:
 
 def journal_rate(asked: Options, folder: Path) -> tuple[float, float]:
     """Return images/s of the writer of a submission, and the bytes a mask takes in it."""
-    from engine.masks import open_writer
+    from engine.outputs.open import open_writer
 
     count = 8192
     masks = np.random.default_rng(0).integers(0, 5, (count, math.prod(SIZE))).astype(np.uint8)

@@ -20,7 +20,7 @@ import pandas
 from PIL import Image
 
 from benchmarks.table import rows, write
-from engine.masks import open_writer
+from engine.outputs.open import open_writer
 from engine.sources.labels import open_labels
 from engine.utils.palette import colours
 

@@ -45,7 +45,7 @@ class Ours:
         return f"batches of {self.how.batch_size}, {self.how.workers} workers, warm-up {self.how.seconds:.1f} s. {told}"
 
     def predict(self, images: np.ndarray, goal: Path) -> None:
-        from engine.masks import open_writer
+        from engine.outputs.open import open_writer
         from engine.run import run
         from engine.sources.base import from_array
 

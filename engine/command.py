@@ -13,13 +13,13 @@ import numpy as np
 
 from engine.durable import DurableRun
 from engine.errors import OutputError
-from engine.feed import Feed
 from engine.fusion.compiling import compile_kernels
 from engine.inference.prediction import Predicted, Variant
 from engine.job import Job
-from engine.masks import open_writer
 from engine.metrics import find_trap
 from engine.outcome import Outcome
+from engine.outputs.blocks import Feed
+from engine.outputs.open import open_writer
 from engine.preview import draw
 from engine.record import run_record
 from engine.resume import incomplete_goal, is_complete, read_skipped, run_folder, skipped_list

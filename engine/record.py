@@ -10,7 +10,7 @@ from engine.inference.ensemble import Ensemble
 from engine.inference.execution import present_way
 from engine.inference.flips import FLIPS
 from engine.models.net import Member
-from engine.sidecar import HASH_KEY
+from engine.outputs.sidecar import HASH_KEY
 from engine.version import VERSION
 
 SCHEMA = 1

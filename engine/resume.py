@@ -13,7 +13,7 @@ import numpy as np
 from engine.errors import InputError, OutputError
 from engine.journal import read_journal
 from engine.locks import is_locked
-from engine.sidecar import HASH_KEY, MOST_BYTES, NPZ_KEY, sidecar
+from engine.outputs.sidecar import HASH_KEY, MOST_BYTES, NPZ_KEY, sidecar
 from engine.utils import console
 
 JOURNAL = "journal"

@@ -11,8 +11,8 @@ import numpy as np
 from engine.fusion.decoding import Decoding
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import BadImages, Predicted, Predictions, Variant
-from engine.masks import MaskWriter
 from engine.outcome import Outcome
+from engine.outputs.open import MaskWriter
 from engine.preview import Tile
 from engine.sources.base import Batch, Source
 from engine.sources.labels import as_labels

@@ -11,9 +11,9 @@ from engine.errors import PlanError
 from engine.inference.ensemble import Ensemble
 from engine.inference.tiles.grid import Tiling
 from engine.models.runtimes import Session
+from engine.outputs.sidecar import HASH_KEY
 from engine.record import plan_hash, resolved_plan
 from engine.resume import INPUT_KEY, run_folder
-from engine.sidecar import HASH_KEY
 from engine.sources.base import Source
 from engine.version import VERSION
 

@@ -20,17 +20,17 @@ from engine.inference.tiles.blend import TiledRun
 from engine.inference.tiles.grid import DEFAULT_OVERLAP, Tiling, mirrored, parse_tile
 from engine.inference.tiles.stride import settle
 from engine.job import Job
-from engine.masks import FOLDER, WRITERS, check_goal, form_of, open_writer
 from engine.models.net import check_range
 from engine.opening import Options, open_ensemble, planned
 from engine.outcome import Outcome
+from engine.outputs.open import FOLDER, WRITERS, check_goal, form_of, open_writer
 from engine.outputs.row_files import ROW_FILES
 from engine.outputs.scenes import OneFile, OneStore, SceneFolder, Sink, WholeMasks
+from engine.outputs.sidecar import check_sidecar
 from engine.record import run_record
 from engine.resume import may_replace, nothing_left
 from engine.same_run import scenes_header
 from engine.scene_mask import SceneMask
-from engine.sidecar import check_sidecar
 from engine.sources.base import Source
 from engine.sources.fingerprint import fingerprint
 from engine.sources.georeference import bounded_cache

@@ -20,7 +20,7 @@ from engine.cli.options import (
     contract_fields,
 )
 from engine.errors import PlanError
-from engine.goals import goal_path
+from engine.outputs.goal import goal_path
 from engine.utils.console import with_options
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.compare.result import Comparison, Facts, Pictures
 from engine.errors import InputError, OutputError
-from engine.sidecar import NPZ_KEY
+from engine.outputs.sidecar import NPZ_KEY
 from engine.sources.numpy_files import array_files
 
 SCHEMA = 1

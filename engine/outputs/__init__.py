@@ -1,1 +1,1 @@
-"""Writers of masks, one form a file; :mod:`engine.masks` chooses among them."""
+"""Masks to files of every form, each complete or absent."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.outputs.base import StreamWriter
-from engine.sidecar import NPZ_KEY, record_text
+from engine.outputs.sidecar import NPZ_KEY, record_text
 
 
 class NpyWriter(StreamWriter):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import OutputError
-from engine.sidecar import record_text, sidecar
+from engine.outputs.sidecar import record_text, sidecar
 
 
 class Writer(ABC):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine.compare.runfile import read_run
 from engine.errors import OutputError, PlanError
-from engine.masks import check_replaceable
+from engine.outputs.open import check_replaceable
 from engine.report.page import render
 from engine.utils.files import write_text
 

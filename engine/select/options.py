@@ -9,9 +9,9 @@ from pathlib import Path
 from engine.errors import OutputError, PlanError
 from engine.fusion.strategies import named_strategy
 from engine.inference.ensemble import Ensemble
-from engine.masks import check_replaceable
 from engine.metrics import CONVENTIONS
 from engine.opening import Options
+from engine.outputs.open import check_replaceable
 from engine.select.search import METHODS, MOST_EXHAUSTIVE, Settings
 from engine.sources.open import split_key
 

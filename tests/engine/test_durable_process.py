@@ -37,7 +37,7 @@ def test_a_full_disk_keeps_what_is_finished(
     goal = tmp_path / "m.csv"
     script = (
         "import resource, runpy, sys, engine.durable; engine.durable.MOST_IMAGES = 8;"
-        "import engine.feed; engine.feed.MOST_MASKS = 4;"
+        "import engine.outputs.blocks; engine.outputs.blocks.MOST_MASKS = 4;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (7000, resource.RLIM_INFINITY)); sys.argv[0] = 'engine';"
         "runpy.run_module('engine.cli', run_name='__main__')"
     )

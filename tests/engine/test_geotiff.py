@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from engine.errors import InputError, OutputError
-from engine.masks import check_goal
+from engine.outputs.open import check_goal
 from engine.sources.scenes import open_scenes
 from engine.utils.palette import colours
 from tests.conftest import Result

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from engine.errors import EngineError, OutputError
-from engine.goals import goal_path
-from engine.masks import MaskWriter, check_goal, open_writer
+from engine.outputs.goal import goal_path
+from engine.outputs.open import MaskWriter, check_goal, open_writer
 from engine.outputs.png import PngStream
 from engine.sources.labels import as_labels, open_labels
 from engine.utils.palette import colours

@@ -14,7 +14,7 @@ MOST_BYTES = 1 << 24
 
 
 class Writes(Protocol):
-    """What takes masks: a writer of :mod:`engine.masks`."""
+    """What takes masks: a writer of :mod:`engine.outputs.open`."""
 
     def write(self, ids: Sequence[str], labels: NDArray[np.uint8]) -> None:
         """Append masks uint8 (some, pixels) and their names."""

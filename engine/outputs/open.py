@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import OutputError
-from engine.goals import FolderGoal
 from engine.outputs.arrays import NpyWriter, NpzWriter
 from engine.outputs.base import MaskWriter
+from engine.outputs.goal import FolderGoal
 from engine.outputs.png import PngWriter
+from engine.outputs.sidecar import check_sidecar
 from engine.outputs.submission import RLE_SUFFIX, CsvWriter, RleWriter
 from engine.outputs.zarr_store import ZarrWriter
-from engine.sidecar import check_sidecar
 from engine.sources.zarr_store import is_store
 from engine.utils.optional import require
 

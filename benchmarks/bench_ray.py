@@ -22,19 +22,19 @@ from typing import Any
 
 import numpy as np
 
-import engine.on_ray.stream
+import engine.runs.on_ray.stream
 from benchmarks.ray_plan import SIZE, WORKERS, Measured, report
 from engine.inference.prediction import Predicted
 from engine.inference.tuning import settle
-from engine.job import prepare
 from engine.models.runtimes import Wanted
-from engine.on_ray.cluster import Cluster, connect, leave, predicted_rows
-from engine.on_ray.predictor import Predictor
-from engine.on_ray.stream import portable
-from engine.on_ray.wire import packed, unpacked
-from engine.opening import Options
-from engine.record import plan_hash
-from engine.run import run
+from engine.runs.image_job import prepare
+from engine.runs.on_ray.cluster import Cluster, connect, leave, predicted_rows
+from engine.runs.on_ray.predictor import Predictor
+from engine.runs.on_ray.stream import portable
+from engine.runs.on_ray.wire import packed, unpacked
+from engine.runs.options import Options
+from engine.runs.predict import run
+from engine.runs.provenance import plan_hash
 
 SAMPLES = Path(__file__).parent.parent / "engine" / "samples"
 BATCH = 16
@@ -100,7 +100,7 @@ def measure(folder: Path, models: str, images: int, repeats: int) -> Measured:
     finally:
         leave()
     journal, output = journal_rate(asked, folder)
-    block = engine.on_ray.stream.BLOCK_IMAGES
+    block = engine.runs.on_ray.stream.BLOCK_IMAGES
     told = (median(here), median(there), connecting, median(first), median(busy))
     return Measured(images, block, *told, driver, journal, output)
 
@@ -118,7 +118,7 @@ def ray_rate(asked: Options) -> tuple[float, float, float]:
     job = prepare(replace(asked, overwrite=True))
     job.ensemble.wanted = Wanted()
     arguments = (portable(asked), Wanted(), BATCH, plan_hash(job.ensemble), False)
-    block = engine.on_ray.stream.BLOCK_IMAGES
+    block = engine.runs.on_ray.stream.BLOCK_IMAGES
     begins = range(0, len(job.images), block)
     began = time.perf_counter()
     spans = []
@@ -153,7 +153,7 @@ def steady(spans: np.ndarray, block: int) -> tuple[float, float]:
 
 def idle_rate(images: int) -> float:
     """Return how many images/s one driver takes from actors that do nothing."""
-    block, pixels = engine.on_ray.stream.BLOCK_IMAGES, math.prod(SIZE)
+    block, pixels = engine.runs.on_ray.stream.BLOCK_IMAGES, math.prod(SIZE)
     count = 16 * max(images, 8 * block)
     times = []
     with quietly():

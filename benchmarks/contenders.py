@@ -46,7 +46,7 @@ class Ours:
 
     def predict(self, images: np.ndarray, goal: Path) -> None:
         from engine.outputs.open import open_writer
-        from engine.run import run
+        from engine.runs.predict import run
         from engine.sources.base import from_array
 
         source = from_array(images)

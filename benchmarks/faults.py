@@ -172,9 +172,9 @@ def save_inputs(place: Path) -> None:
 
 def trial(fault: Fault, place: Path, wholes: dict[str, str]) -> dict[str, Any]:
     """Run once with the fault, look at what is left, and go on without it."""
-    import engine.durable
+    import engine.runs.durable.images
 
-    engine.durable.MOST_IMAGES = 8
+    engine.runs.durable.images.MOST_IMAGES = 8
     source = place / fault.source
     if f"{source}{fault.goal}" not in wholes:
         whole = run_in(place / "whole", source, fault)

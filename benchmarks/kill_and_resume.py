@@ -96,13 +96,13 @@ def prepare() -> None:
     """Load what a run needs, and make its shards small, so that a short run has many."""
     import onnxruntime  # noqa: F401
 
-    import engine.command
-    import engine.durable
-    import engine.durable_scenes
     import engine.fusion.strategies
+    import engine.runs.durable.images
+    import engine.runs.durable.scenes
+    import engine.runs.image_run
 
     engine.fusion.compiling.compile_ahead(["mean-logit"])
-    engine.durable.MOST_IMAGES = engine.durable_scenes.MOST_TILES = SHARD
+    engine.runs.durable.images.MOST_IMAGES = engine.runs.durable.scenes.MOST_TILES = SHARD
 
 
 def trials(

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-import engine.on_ray.stream
+import engine.runs.on_ray.stream
 from benchmarks.kill_and_resume import SAMPLES, digest
 from benchmarks.ray_cluster import Blows, cluster, kill, node_fault, save
 from engine.utils import console
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.json:
             save(options.json, [asdict(row) for row in rows], images=options.images, seed=options.seed)
 
-    engine.on_ray.stream.BLOCK_IMAGES = BLOCK
+    engine.runs.on_ray.stream.BLOCK_IMAGES = BLOCK
     print("| fault | faults | runs | identical | undisturbed s | median s |")
     print("| --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.ray_cluster import PACKAGES, save
 from benchmarks.table import RESULTS, rows, write
-from engine.shards import MOST_BYTES, MOST_IMAGES
+from engine.runs.durable.shards import MOST_BYTES, MOST_IMAGES
 
 SIZE, WORKERS = (64, 128), 2
 # What the plan is for.

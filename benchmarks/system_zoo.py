@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.place import Place
 from benchmarks.system_list import PSEUDO, System
 from engine.models.net import open_member
-from engine.plan import Plan, PlannedMember, read_plan, write_plan
+from engine.runs.plan import Plan, PlannedMember, read_plan, write_plan
 
 PLAN = "ensemble.toml"
 #: What may lie in the repository.

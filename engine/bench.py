@@ -19,9 +19,9 @@ from typing import Any
 from engine.inference.alone import BATCH_SIZES, Alone, Bare
 from engine.inference.ensemble import Ensemble
 from engine.inference.tuning import Settled
-from engine.outcome import Outcome
 from engine.outputs.open import open_writer
-from engine.run import run
+from engine.runs.outcome import Outcome
+from engine.runs.predict import run
 from engine.sources.base import Source
 
 

@@ -7,10 +7,10 @@ import json
 from engine.bench import Benched, bench
 from engine.errors import PlanError
 from engine.inference.tuning import make_ready
-from engine.job import SAMPLES
 from engine.models.runtimes import Wanted
-from engine.opening import Options, open_ensemble
-from engine.plan import Plan, PlannedMember
+from engine.runs.image_job import SAMPLES
+from engine.runs.options import Options, open_ensemble
+from engine.runs.plan import Plan, PlannedMember
 from engine.sources.base import from_array
 from engine.sources.open import open_source
 from engine.sources.slices import repeated

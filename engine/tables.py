@@ -15,7 +15,7 @@ from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Variant
 from engine.metrics import CONVENTIONS, Score, class_iou, precision_recall
 from engine.models.net import Member
-from engine.outcome import Outcome
+from engine.runs.outcome import Outcome
 from engine.utils.console import plain_table
 
 SHOWN = ("keras-ignore", "labelled")

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from engine.errors import EngineError, InputError, ModelError, PlanError
 from engine.inference.ensemble import Ensemble
 from engine.models.contract import LABELS, ModelContract
-from engine.opening import Options, open_ensemble
-from engine.plan import read_plan
+from engine.runs.options import Options, open_ensemble
+from engine.runs.plan import read_plan
 from engine.sources.base import from_array
 from engine.version import VERSION
 from exporters.backend import load_onnx

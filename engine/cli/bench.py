@@ -51,7 +51,7 @@ def bench(
     """
     from engine.bench_command import bench_job, print_bench
     from engine.models.runtimes import Wanted
-    from engine.opening import Options
+    from engine.runs.options import Options
 
     options = Options(models=models or (), input=input, strategy=strategy, grey_as_rgb=grey_as_rgb, stated=stated)
     wanted = Wanted(provider, runtime, precision)

@@ -96,7 +96,7 @@ def compare(
     from engine.compare.options import CompareOptions
     from engine.compare.show import print_comparison
     from engine.errors import PlanError
-    from engine.opening import Options
+    from engine.runs.options import Options
     from engine.utils.progress import bars
 
     if as_json and as_csv:

@@ -24,7 +24,7 @@ from engine.outputs.goal import goal_path
 from engine.utils.console import with_options
 
 if TYPE_CHECKING:
-    from engine.on_ray.cluster import Cluster
+    from engine.runs.on_ray.cluster import Cluster
 
 RAY = "On a cluster"
 FUSION = "How to fuse and decode"
@@ -197,11 +197,11 @@ def ensemble(
 
       engine ensemble -m models/ -i panorama.tif -o mask.tif --tile 64x128
     """
-    from engine.command import report, run_job
     from engine.inference.tuning import make_ready, tell
-    from engine.job import prepare
     from engine.models.runtimes import Wanted
-    from engine.opening import Options
+    from engine.runs.image_job import prepare
+    from engine.runs.image_run import report, run_job
+    from engine.runs.options import Options
 
     wanted = Wanted(provider, runtime, precision)
 
@@ -233,7 +233,8 @@ def ensemble(
     )
     cluster = _cluster(on, ray_address, workers, gpus_per_worker, bool(tile))
     if tile:
-        from engine.tiled_job import prepare_tiled, run_tiled
+        from engine.runs.scene_job import prepare_tiled
+        from engine.runs.scene_run import run_tiled
 
         scenes = prepare_tiled(options, tile, overlap)
         how = make_ready(scenes.base.ensemble, None, wanted, batch_size, workers)
@@ -245,7 +246,7 @@ def ensemble(
         raise PlanError("--overlap without --tile: say how large a tile is, as in --tile 64x128")
     job = prepare(options)
     if on == "ray":
-        from engine.on_ray.stream import on_ray
+        from engine.runs.on_ray.stream import on_ray
 
         outcome = run_job(job, 1, workers, overwrite, on_ray(job, options, wanted, cluster, batch_size))
     else:
@@ -260,7 +261,7 @@ def ensemble(
 def _cluster(on: str, address: str, workers: int, gpus: float, tiled: bool) -> Cluster:
     """Check the options about Ray before anything is opened."""
     from engine.errors import PlanError
-    from engine.on_ray.cluster import Cluster
+    from engine.runs.on_ray.cluster import Cluster
 
     if on not in ("here", "ray"):
         raise PlanError(f"--on {on}; allowed are here and ray")

@@ -79,7 +79,7 @@ def contract_fields(
     output_name: OutputName = "",
 ) -> dict[str, Any]:
     """Return the contract fields the user stated; the parameters are the options themselves."""
-    from engine.opening import numbers
+    from engine.runs.options import numbers
 
     names = [name.strip() for name in classes.split(",")] if classes else None
     fields: dict[str, Any] = {

@@ -65,7 +65,7 @@ def select(
       engine select -m pool/ -i val.npz --labels val.npz --groups val.npz:groups -o ensemble.toml
     """
 
-    from engine.opening import Options
+    from engine.runs.options import Options
     from engine.select.command import select as run_selection
     from engine.select.options import SelectOptions, with_strategies
     from engine.select.report import print_selection

@@ -31,9 +31,9 @@ from engine.fusion.strategies import STRATEGIES
 from engine.inference.ensemble import Ensemble
 from engine.inference.flips import named_flips
 from engine.metrics import CONVENTIONS
-from engine.opening import open_ensemble
-from engine.plan import Plan, PlannedMember
-from engine.record import resolved_plan
+from engine.runs.options import open_ensemble
+from engine.runs.plan import Plan, PlannedMember
+from engine.runs.provenance import resolved_plan
 from engine.select.cache import fingerprint
 from engine.select.crossfit import assign_folds
 from engine.sources.base import Source

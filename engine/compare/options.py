@@ -9,8 +9,8 @@ from engine.errors import OutputError, PlanError
 from engine.inference.ensemble import BATCH_SIZE, Ensemble
 from engine.inference.flips import named_flips
 from engine.metrics import CONVENTIONS
-from engine.opening import Options
 from engine.outputs.open import check_replaceable
+from engine.runs.options import Options
 from engine.sources.open import split_key
 
 PIXELS = 50_000

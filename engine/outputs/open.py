@@ -59,8 +59,8 @@ def open_writer(
         size: (height, width) of a mask.
         classes: number of classes.
         overwrite: replace what is there.
-        record: what goes with the masks, see :func:`engine.record.run_record`: into an .npz as ``metadata``, beside
-            anything else as ``GOAL.json``; None for none.
+        record: what goes with the masks, see :func:`engine.runs.provenance.run_record`: into an .npz as ``metadata``,
+            beside anything else as ``GOAL.json``; None for none.
 
     Raises:
         OutputError: unknown suffix, no such folder, or something is there and ``overwrite`` is not set.

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from engine.bootstrap import GroupedCounts, Interval, interval, paired_difference
 from engine.errors import InputError
 from engine.inference.ensemble import Ensemble
-from engine.opening import open_ensemble
-from engine.plan import Plan, PlannedMember, write_plan
-from engine.record import plan_hash
+from engine.runs.options import open_ensemble
+from engine.runs.plan import Plan, PlannedMember, write_plan
+from engine.runs.provenance import plan_hash
 from engine.select.cache import Cache, fingerprint
 from engine.select.crossfit import PLAIN, SINGLE, Fitted, assign_folds, cross_fit, score
 from engine.select.options import SelectOptions, check_options, check_pool
@@ -36,7 +36,7 @@ class Selection:
 
     Attributes:
         plan: as written.
-        sha256: hash of the plan, see :func:`engine.record.plan_hash`.
+        sha256: hash of the plan, see :func:`engine.runs.provenance.plan_hash`.
         metric: the convention of all scores.
         fitted: choices and confusion matrices.
         pool: what was selected from.

@@ -10,8 +10,8 @@ from engine.errors import OutputError, PlanError
 from engine.fusion.strategies import named_strategy
 from engine.inference.ensemble import Ensemble
 from engine.metrics import CONVENTIONS
-from engine.opening import Options
 from engine.outputs.open import check_replaceable
+from engine.runs.options import Options
 from engine.select.search import METHODS, MOST_EXHAUSTIVE, Settings
 from engine.sources.open import split_key
 

@@ -11,10 +11,11 @@ import pandas
 import pytest
 from PIL import Image
 
-from engine import Ensemble, durable
+from engine import Ensemble
 from engine.errors import ModelError, NotFiniteError
 from engine.inference.prediction import BadImages, Predicted
 from engine.inference.retry import attempt
+from engine.runs.durable import images as durable
 from engine.sources.base import Batch
 from tests.conftest import Result
 from tests.engine.conftest import World

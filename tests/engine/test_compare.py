@@ -34,8 +34,8 @@ from engine.fusion.strategies import STRATEGIES
 from engine.inference.flips import named_flips
 from engine.inference.prediction import Variant
 from engine.metrics import CONVENTIONS, Score, mean_iou
-from engine.opening import Options
-from engine.run import run
+from engine.runs.options import Options
+from engine.runs.predict import run
 from engine.sources.base import Batch, from_array
 from tests.conftest import Result
 from tests.engine.conftest import World

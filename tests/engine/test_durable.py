@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import durable
-from engine.locks import Lock, is_locked
-from engine.resume import run_folder
+from engine.runs.durable import images as durable
+from engine.runs.durable.lock import Lock, is_locked
+from engine.runs.durable.resume import run_folder
 from tests.engine.conftest import World
 from tests.engine.nets import save_member
 from tests.engine.runs import COUNT, Dying, Engine, command, content, cut_off, resumed

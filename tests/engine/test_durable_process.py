@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.resume import run_folder
+from engine.runs.durable.resume import run_folder
 from tests.conftest import ROOT
 from tests.engine.conftest import World
 from tests.engine.runs import Engine, command, resumed
@@ -36,7 +36,7 @@ def test_a_full_disk_keeps_what_is_finished(
     """The system refuses to let any file grow beyond a size that the submission exceeds in mid-run."""
     goal = tmp_path / "m.csv"
     script = (
-        "import resource, runpy, sys, engine.durable; engine.durable.MOST_IMAGES = 8;"
+        "import resource, runpy, sys, engine.runs.durable.images; engine.runs.durable.images.MOST_IMAGES = 8;"
         "import engine.outputs.blocks; engine.outputs.blocks.MOST_MASKS = 4;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (7000, resource.RLIM_INFINITY)); sys.argv[0] = 'engine';"
         "runpy.run_module('engine.cli', run_name='__main__')"

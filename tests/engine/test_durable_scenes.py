@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import durable_scenes
 from engine.inference.ensemble import Ensemble
 from engine.inference.tiles.blend import TiledRun
 from engine.inference.tiles.grid import Tiling
-from engine.resume import run_folder
+from engine.runs.durable import scenes as durable_scenes
+from engine.runs.durable.resume import run_folder
 from engine.sources.scenes import Scene
 from tests.conftest import Result
 from tests.engine.conftest import World

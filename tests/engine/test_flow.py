@@ -15,7 +15,7 @@ import pytest
 
 from engine import EngineError, Ensemble
 from engine.errors import InputError, OutputError
-from engine.run import run
+from engine.runs.predict import run
 from engine.sources.base import from_array
 from engine.utils.threads import Ahead, Behind
 from tests.conftest import ROOT

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.journal import Journal, decode, encode, read_journal
+from engine.runs.durable.journal import Journal, decode, encode, read_journal
 
 ENTRIES = st.lists(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=9), max_size=3), max_size=5)
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import durable
 from engine.errors import PlanError
-from engine.on_ray import stream as ray_stream
-from engine.on_ray.cluster import Cluster
-from engine.on_ray.predictor import Predictor, Spans
+from engine.runs.durable import images as durable
+from engine.runs.on_ray import stream as ray_stream
+from engine.runs.on_ray.cluster import Cluster
+from engine.runs.on_ray.predictor import Predictor, Spans
 from engine.sources.base import Source, from_array
 from engine.sources.open import open_source
 from engine.sources.slices import span_of

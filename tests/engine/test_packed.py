@@ -13,7 +13,7 @@ from engine import Ensemble
 from engine.errors import ContractError, ModelError, PlanError
 from engine.models.contract import ModelContract
 from engine.models.net import open_member
-from engine.run import run
+from engine.runs.predict import run
 from engine.sources.base import from_array
 from tests.engine.nets import FIVE, save_graph, save_member, save_specialists
 

@@ -11,7 +11,7 @@ from engine.errors import ContractError, PlanError
 from engine.fusion.decoding import Decoding
 from engine.fusion.strategies import STRATEGIES
 from engine.inference.prediction import Variant
-from engine.run import run
+from engine.runs.predict import run
 from engine.sources.base import from_array
 from tests import reference
 from tests.engine.nets import save_member, save_specialists

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import PlanError
-from engine.plan import MOST_BYTES, Plan, PlannedMember, read_plan
+from engine.runs.plan import MOST_BYTES, Plan, PlannedMember, read_plan
 
 WHOLE = """
 strategy = "mean-prob"
@@ -56,7 +56,7 @@ def test_what_is_not_stated_is_left_open(tmp_path: Path) -> None:
 
 
 def test_the_example_in_the_modules_docstring_is_a_plan(tmp_path: Path) -> None:
-    from engine import plan
+    from engine.runs import plan
 
     assert plan.__doc__ is not None
     read = read_plan(written(tmp_path, plan.__doc__.partition("\n")[2]))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engine import Ensemble
 from engine.errors import OutputError, PlanError
 from engine.models.net import open_member
-from engine.plan import Plan, PlannedMember, read_plan, write_plan
+from engine.runs.plan import Plan, PlannedMember, read_plan, write_plan
 from tests.conftest import Result
 from tests.engine.conftest import World
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from engine import Ensemble
-from engine.record import plan_hash, resolved_plan
+from engine.runs.provenance import plan_hash, resolved_plan
 from tests.conftest import Result
 from tests.engine.conftest import World
 from tests.engine.nets import save_net, save_specialists

@@ -22,7 +22,7 @@ from engine.compare.command import compare
 from engine.compare.options import CompareOptions
 from engine.compare.result import Comparison
 from engine.compare.runfile import read_run, write_run
-from engine.opening import Options
+from engine.runs.options import Options
 from tests.conftest import Result
 from tests.engine.conftest import World
 from tests.engine.nets import FIVE, save_member

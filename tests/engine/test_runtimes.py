@@ -16,7 +16,7 @@ from engine.inference.tuning import settle
 from engine.models.net import open_member
 from engine.models.runtimes import Wanted
 from engine.models.runtimes.onnxruntime import OnnxSession
-from engine.record import plan_hash, resolved_plan
+from engine.runs.provenance import plan_hash, resolved_plan
 from engine.sources.base import from_array
 from engine.sources.slices import repeated
 from tests.engine.nets import FIVE, save_member, save_specialists

@@ -15,9 +15,9 @@ from engine import Ensemble
 from engine.fusion.decoding import Decoding
 from engine.fusion.fuse import fuse
 from engine.metrics import CONVENTIONS, Score, mean_iou
-from engine.opening import Options, open_ensemble
-from engine.plan import read_plan
-from engine.record import plan_hash
+from engine.runs.options import Options, open_ensemble
+from engine.runs.plan import read_plan
+from engine.runs.provenance import plan_hash
 from engine.select import cache as caching
 from engine.select.cache import log_probabilities
 from engine.select.crossfit import LEVELS, assign_folds, cross_fit, score, tune_region

@@ -19,10 +19,10 @@ pytest.importorskip("onnx", reason="the models that are spoilt are built with th
 
 from engine.cli import app
 from engine.errors import ContractError, EngineError, InputError, ModelError, PlanError
-from engine.journal import decode, encode, read_journal
 from engine.models.contract import ModelContract
 from engine.models.external_data import external_files
-from engine.plan import read_plan
+from engine.runs.durable.journal import decode, encode, read_journal
+from engine.runs.plan import read_plan
 from engine.sources.labels import open_labels
 from engine.sources.numpy_files import array_files
 from engine.sources.open import open_source

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 from engine.errors import InputError, PlanError
-from engine.plan import Plan, PlannedMember, write_plan
+from engine.runs.plan import Plan, PlannedMember, write_plan
 from tests.conftest import Result
 from tests.engine.nets import FIVE, save_member
 from tests.trainers.conftest import tiles

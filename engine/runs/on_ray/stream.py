@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 from engine.errors import ModelError, PlanError
 from engine.inference.prediction import BadImages, Predicted, Variant
 from engine.models.runtimes import Wanted
-from engine.on_ray.cluster import Cluster, connect, leave, predicted_rows, require_ray
-from engine.on_ray.predictor import Predictor
-from engine.on_ray.wire import unpacked
-from engine.record import plan_hash
+from engine.runs.on_ray.cluster import Cluster, connect, leave, predicted_rows, require_ray
+from engine.runs.on_ray.predictor import Predictor
+from engine.runs.on_ray.wire import unpacked
+from engine.runs.provenance import plan_hash
 from engine.sources.base import Source
 from engine.sources.labels import check_match
 
 if TYPE_CHECKING:
     from engine.inference.ensemble import Ensemble
-    from engine.job import Job
-    from engine.opening import Options
+    from engine.runs.image_job import Job
+    from engine.runs.options import Options
 
 # A block's labels travel at once: a few megabytes at most, and often enough that progress shows.
 BLOCK_BYTES, BLOCK_IMAGES = 1 << 22, 128

@@ -8,11 +8,11 @@ from pathlib import Path
 from engine.errors import OutputError, PlanError
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import BadImages
-from engine.opening import Options, open_ensemble, planned
 from engine.outputs.open import check_goal, check_replaceable
 from engine.outputs.sidecar import check_sidecar
-from engine.plan import Plan, PlannedMember
-from engine.resume import incomplete_goal, may_replace, skipped_list
+from engine.runs.durable.resume import incomplete_goal, may_replace, skipped_list
+from engine.runs.options import Options, open_ensemble, planned
+from engine.runs.plan import Plan, PlannedMember
 from engine.sources.base import Source
 from engine.sources.fingerprint import fingerprint
 from engine.sources.labels import open_labels

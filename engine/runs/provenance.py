@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from engine.inference.ensemble import Ensemble
 from engine.inference.execution import present_way
 from engine.inference.flips import FLIPS
+from engine.inference.tiles.grid import Tiling
 from engine.models.net import Member
+from engine.models.runtimes import Session
 from engine.outputs.sidecar import HASH_KEY
+from engine.sources.base import Source
 from engine.version import VERSION
+
+INPUT_KEY = "input_sha256"
 
 SCHEMA = 1
 
@@ -84,3 +90,42 @@ def run_record(ensemble: Ensemble, **more: Any) -> dict[str, Any]:
         "classes": list(ensemble.classes),
         **more,
     }
+
+
+def run_header(ensemble: Ensemble, images: Source, input_sha256: str, labels_sha256: str = "") -> dict[str, Any]:
+    """Return what decides every label of a run and every score, as plain JSON types.
+
+    Args:
+        ensemble: the members and how they are fused.
+        images: what is predicted.
+        input_sha256: fingerprint of the images, see :func:`engine.sources.fingerprint.fingerprint`.
+        labels_sha256: fingerprint of the true label maps; empty without.
+    """
+    size = list(images.size)
+    return {**_header(ensemble, input_sha256, labels_sha256), "images": len(images), "size": size}
+
+
+def scenes_header(
+    ensemble: Ensemble, sizes: Sequence[tuple[int, int]], tiling: Tiling, input_sha256: str, labels_sha256: str = ""
+) -> dict[str, Any]:
+    """Return the same as :func:`run_header` for a run over scenes of these sizes, cut into tiles."""
+    tiles = sum(map(tiling.count, sizes))
+    counts = {"images": len(sizes), "tiles": tiles, "tiling": tiling.record}
+    return {**_header(ensemble, input_sha256, labels_sha256), **counts}
+
+
+def _header(ensemble: Ensemble, input_sha256: str, labels_sha256: str) -> dict[str, Any]:
+    return {
+        "maskfuse": VERSION,
+        "plan": resolved_plan(ensemble),
+        HASH_KEY: plan_hash(ensemble),
+        "members": {net.checksum: net.path.name for net in ensemble.nets},
+        # Two runtimes round differently: labels on the edge of a decision may differ.
+        "run_by": {net.checksum: _run_by(net.session) for net in ensemble.nets},
+        INPUT_KEY: input_sha256,
+        "labels_sha256": labels_sha256,
+    }
+
+
+def _run_by(session: Session) -> str:
+    return f"{session.runtime} on {session.provider} in {session.precision}"

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from engine.errors import OutputError
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Predicted, Variant
-from engine.keeping import Keeping
-from engine.outcome import Outcome, from_entry, to_entry
-from engine.shards import MOST_BYTES, MOST_IMAGES, read_shard, shard_path
+from engine.runs.durable.checkpoint import Keeping
+from engine.runs.durable.shards import MOST_BYTES, MOST_IMAGES, read_shard, shard_path
+from engine.runs.outcome import Outcome, from_entry, to_entry
 
 # A slow run seals a shard after so many seconds, however few images it holds.
 MOST_SECONDS = 10.0
 
 
 class DurableRun(Keeping):
-    """One run on one output: records finished batches, and reads them back; see :class:`engine.keeping.Keeping`.
+    """One run on one output: records finished batches, and reads them back.
 
     Attributes:
         outcome: what was finished before this run began.
@@ -37,11 +37,11 @@ class DurableRun(Keeping):
             goal: the output.
             ensemble: what predicts.
             variants: what is scored beside the ensemble's own.
-            header: what is run, see :func:`engine.same_run.run_header`.
+            header: what is run, see :func:`engine.runs.provenance.run_header`.
             resume: go on with what a run that was cut off has left.
 
         Raises:
-            OutputError: see :class:`engine.keeping.Keeping`.
+            OutputError: see :class:`engine.runs.durable.checkpoint.Keeping`.
             PlanError: what was left is of another run.
         """
         self._ensemble = ensemble

@@ -13,7 +13,7 @@ from engine.inference.early_exit import EarlyExit
 from engine.inference.ensemble import Ensemble
 from engine.models.members import find_models
 from engine.models.net import Member, open_member
-from engine.plan import Plan, PlannedMember, Weight, read_plan
+from engine.runs.plan import Plan, PlannedMember, Weight, read_plan
 from engine.sources.base import Source
 
 

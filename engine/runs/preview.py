@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import OutputError
+from engine.fusion.decoding import Decoding
+from engine.inference.ensemble import Ensemble
+from engine.inference.prediction import Variant
+from engine.sources.base import Batch, Source
+from engine.sources.labels import as_labels
 from engine.utils.palette import colours
+
+PREVIEW_TILES = 6
 
 MARGIN = 12
 CAPTION = 22
@@ -113,3 +120,48 @@ def _grey(image: NDArray[Any]) -> NDArray[np.uint8]:
     if pixels.min() < 0 or pixels.max() > 255:
         pixels = (pixels - pixels.min()) * (255 / max(float(np.ptp(pixels)), 1e-9))
     return np.repeat(pixels.astype(np.uint8), 3 // image.shape[2], axis=2)
+
+
+def preview_tiles(
+    ensemble: Ensemble, images: Source, labels: Source | None = None, count: int = PREVIEW_TILES
+) -> list[Tile]:
+    """Predict a few images spread over the set again, and see where the members disagree.
+
+    Returns:
+        At most ``count`` tiles.
+    """
+    wanted = np.unique(np.linspace(0, len(images) - 1, count).astype(int)).tolist()
+    pixels = list(_picked(images, wanted))
+    truths = [as_labels(batch, len(ensemble.classes), "labels") for batch in _picked(labels, wanted)] if labels else []
+    tiles = []
+    for index, batch in enumerate(pixels):
+        height, width = images.size
+        logits, _ = ensemble.logits(batch)
+        decoding = ensemble.variant.decoding
+        alone = [
+            ensemble.decode(logits, Variant("mean-logit", Decoding(decoding.suppress), member), images.size)[0][0]
+            for member in range(len(ensemble.members))
+        ]
+        fused = ensemble.decode(logits, ensemble.variant, images.size)[0][0]
+        disagreement = np.mean([own != fused for own in alone], axis=0)
+        tiles.append(
+            Tile(
+                batch.ids[0],
+                batch.pixels[0].copy(),
+                truths[index].reshape(height, width) if truths else None,
+                fused.reshape(height, width),
+                disagreement.reshape(height, width),
+            )
+        )
+    return tiles
+
+
+def _picked(source: Source, wanted: Sequence[int]) -> Iterator[Batch]:
+    """Yield the wanted images (ascending indices) as batches of one."""
+    left = list(wanted)
+    for batch in source.batches(64):
+        while left and left[0] < batch.start + len(batch.ids):
+            at = left.pop(0) - batch.start
+            yield Batch(batch.start + at, [batch.ids[at]], batch.pixels[at : at + 1])
+        if not left:
+            return

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from engine.errors import PlanError
-from engine.inference.ensemble import Ensemble
-from engine.inference.tiles.grid import Tiling
-from engine.models.runtimes import Session
-from engine.outputs.sidecar import HASH_KEY
-from engine.record import plan_hash, resolved_plan
-from engine.resume import INPUT_KEY, run_folder
-from engine.sources.base import Source
-from engine.version import VERSION
+from engine.runs.durable.resume import run_folder
+from engine.runs.provenance import INPUT_KEY
 
 # What else decides a run, and what it is called.
 _NAMES = {
@@ -25,45 +19,6 @@ _NAMES = {
     INPUT_KEY: "input",
     "labels_sha256": "true labels",
 }
-
-
-def run_header(ensemble: Ensemble, images: Source, input_sha256: str, labels_sha256: str = "") -> dict[str, Any]:
-    """Return what decides every label of a run and every score, as plain JSON types.
-
-    Args:
-        ensemble: the members and how they are fused.
-        images: what is predicted.
-        input_sha256: fingerprint of the images, see :func:`engine.sources.fingerprint.fingerprint`.
-        labels_sha256: fingerprint of the true label maps; empty without.
-    """
-    size = list(images.size)
-    return {**_header(ensemble, input_sha256, labels_sha256), "images": len(images), "size": size}
-
-
-def scenes_header(
-    ensemble: Ensemble, sizes: Sequence[tuple[int, int]], tiling: Tiling, input_sha256: str, labels_sha256: str = ""
-) -> dict[str, Any]:
-    """Return the same as :func:`run_header` for a run over scenes of these sizes, cut into tiles."""
-    tiles = sum(map(tiling.count, sizes))
-    counts = {"images": len(sizes), "tiles": tiles, "tiling": tiling.record}
-    return {**_header(ensemble, input_sha256, labels_sha256), **counts}
-
-
-def _header(ensemble: Ensemble, input_sha256: str, labels_sha256: str) -> dict[str, Any]:
-    return {
-        "maskfuse": VERSION,
-        "plan": resolved_plan(ensemble),
-        HASH_KEY: plan_hash(ensemble),
-        "members": {net.checksum: net.path.name for net in ensemble.nets},
-        # Two runtimes round differently: labels on the edge of a decision may differ.
-        "run_by": {net.checksum: _run_by(net.session) for net in ensemble.nets},
-        INPUT_KEY: input_sha256,
-        "labels_sha256": labels_sha256,
-    }
-
-
-def _run_by(session: Session) -> str:
-    return f"{session.runtime} on {session.provider} in {session.precision}"
 
 
 def check_same_run(goal: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from engine.errors import InputError, OutputError
-from engine.journal import read_journal
-from engine.locks import is_locked
 from engine.outputs.sidecar import HASH_KEY, MOST_BYTES, NPZ_KEY, sidecar
+from engine.runs.durable.journal import read_journal
+from engine.runs.durable.lock import is_locked
+from engine.runs.provenance import INPUT_KEY
 from engine.utils import console
 
 JOURNAL = "journal"
-INPUT_KEY = "input_sha256"
 
 
 def run_folder(goal: Path) -> Path:

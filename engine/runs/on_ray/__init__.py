@@ -5,5 +5,5 @@ node must be able to read; what travels is a block's index one way and its label
 logits. Ray does a block again whose worker or node was lost; that every image comes once and in order is checked where
 the labels arrive, and the masks go through the same shards and writers as those of a local run.
 
-Ray is imported in :mod:`engine.on_ray.cluster` alone, and only when a run asks for it.
+Ray is imported in :mod:`engine.runs.on_ray.cluster` alone, and only when a run asks for it.
 """

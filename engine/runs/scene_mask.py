@@ -14,8 +14,8 @@ from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Variant
 from engine.inference.tiles.blend import Blended
 from engine.metrics import Score, confusion_matrices
-from engine.outcome import Outcome
 from engine.outputs.scenes import Sink
+from engine.runs.outcome import Outcome
 from engine.sources.base import Batch
 from engine.sources.labels import as_labels
 from engine.sources.scenes import Scene

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from engine.errors import EngineError, ModelError, PlanError
 from engine.inference.prediction import BadImages
 from engine.models.runtimes import Wanted
-from engine.on_ray.wire import failed, packed
+from engine.runs.on_ray.wire import failed, packed
 from engine.sources.base import Source
 from engine.sources.open import open_source
 from engine.sources.slices import Rest, span_of
 
 if TYPE_CHECKING:
     from engine.inference.prediction import Variant
-    from engine.opening import Options
+    from engine.runs.options import Options
 
 # What is read at a time where images can be read in order alone.
 READ = 64
@@ -46,8 +46,8 @@ class Predictor:
 
     def _open(self, options: Options, wanted: Wanted, batch_size: int, plan_sha256: str, scored: bool) -> None:
         from engine.inference.tuning import settle
-        from engine.opening import open_ensemble, planned
-        from engine.record import plan_hash
+        from engine.runs.options import open_ensemble, planned
+        from engine.runs.provenance import plan_hash
         from engine.sources.labels import open_labels
 
         self._bad = BadImages() if options.on_bad_image == "skip" else None
@@ -72,7 +72,7 @@ class Predictor:
             block: ``start`` and ``count``, an element each.
 
         Returns:
-            One row, see :mod:`engine.on_ray.wire`; an error is a row too, since Ray would try it again.
+            One row, see :mod:`engine.runs.on_ray.wire`; an error is a row too, since Ray would try it again.
         """
         start, count = int(block["start"][0]), int(block["count"][0])
         try:

@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import EngineError, OutputError
-from engine.journal import Journal, read_journal
-from engine.locks import NAME, Lock
-from engine.resume import JOURNAL, LeftOver, consumed, described, run_folder
-from engine.same_run import check_same_run
-from engine.shards import Shard, is_whole, shard_path
+from engine.runs.durable.journal import Journal, read_journal
+from engine.runs.durable.lock import NAME, Lock
+from engine.runs.durable.resume import JOURNAL, LeftOver, consumed, described, run_folder
+from engine.runs.durable.same_run import check_same_run
+from engine.runs.durable.shards import Shard, is_whole, shard_path
 from engine.utils import console
 from engine.utils.files import clear_left_over, sync_folder, sync_output
 
@@ -52,7 +52,7 @@ class Keeping(ABC):
 
         Args:
             goal: the output.
-            header: what is run, see :func:`engine.same_run.run_header`.
+            header: what is run, see :func:`engine.runs.provenance.run_header`.
             resume: go on with what a run that was cut off has left.
 
         Raises:

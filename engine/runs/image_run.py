@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.durable import DurableRun
 from engine.errors import OutputError
 from engine.fusion.compiling import compile_kernels
 from engine.inference.prediction import Predicted, Variant
-from engine.job import Job
 from engine.metrics import find_trap
-from engine.outcome import Outcome
 from engine.outputs.blocks import Feed
 from engine.outputs.open import open_writer
-from engine.preview import draw
-from engine.record import run_record
-from engine.resume import incomplete_goal, is_complete, read_skipped, run_folder, skipped_list
-from engine.run import as_dict, early_exit_summary, preview_tiles, run
-from engine.same_run import run_header
+from engine.runs.durable.images import DurableRun
+from engine.runs.durable.resume import incomplete_goal, is_complete, read_skipped, run_folder, skipped_list
+from engine.runs.image_job import Job
+from engine.runs.outcome import Outcome
+from engine.runs.predict import as_dict, early_exit_summary, run
+from engine.runs.preview import draw, preview_tiles
+from engine.runs.provenance import run_header, run_record
 from engine.sources.slices import rest_of
 from engine.tables import scores_table
 from engine.utils import console
@@ -33,7 +32,7 @@ from engine.utils.files import write_text
 from engine.utils.progress import progress
 
 if TYPE_CHECKING:
-    from engine.on_ray.stream import OnRay
+    from engine.runs.on_ray.stream import OnRay
 
 # Some images could not be predicted and were left out, as --on-bad-image skip allows.
 INCOMPLETE = 3

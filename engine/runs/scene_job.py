@@ -3,45 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.durable_scenes import DurableScenes
 from engine.errors import InputError, OutputError, PlanError
-from engine.fusion.compiling import compile_kernels
-from engine.inference.prediction import Variant
-from engine.inference.tiles.blend import TiledRun
 from engine.inference.tiles.grid import DEFAULT_OVERLAP, Tiling, mirrored, parse_tile
 from engine.inference.tiles.stride import settle
-from engine.job import Job
 from engine.models.net import check_range
-from engine.opening import Options, open_ensemble, planned
-from engine.outcome import Outcome
-from engine.outputs.open import FOLDER, WRITERS, check_goal, form_of, open_writer
+from engine.outputs.open import FOLDER, check_goal, form_of
 from engine.outputs.row_files import ROW_FILES
-from engine.outputs.scenes import OneFile, OneStore, SceneFolder, Sink, WholeMasks
 from engine.outputs.sidecar import check_sidecar
-from engine.record import run_record
-from engine.resume import may_replace, nothing_left
-from engine.same_run import scenes_header
-from engine.scene_mask import SceneMask
+from engine.runs.durable.resume import may_replace
+from engine.runs.image_job import Job
+from engine.runs.options import Options, open_ensemble, planned
 from engine.sources.base import Source
 from engine.sources.fingerprint import fingerprint
-from engine.sources.georeference import bounded_cache
 from engine.sources.open import split_key
 from engine.sources.scenes import Scenes, first_scenes, open_scenes
 from engine.sources.strips import Strips
-from engine.utils import console
-from engine.utils.console import stoppable
 from engine.utils.optional import require
-from engine.utils.progress import progress
-from engine.utils.threads import available_cores
 
 ONE_SCENE = ".png, .tif (georeference kept), .npy or .zarr for the mask of one scene"
 SEVERAL_SIZES = "a folder: the scenes are of different sizes"
@@ -162,93 +147,3 @@ def _first_tile(scenes: Scenes, tiling: Tiling) -> Source:
         yield pixels
 
     return Source(f"a tile of {scenes.name}", ["0"], tiling.tile, scene.channels, read)
-
-
-def run_tiled(job: TiledJob, batch_size: int, workers: int, overwrite: bool) -> Outcome:
-    """Predict the scenes, score them where labels are given, and write the masks.
-
-    Raises:
-        EngineError: a scene, a member or the disk fails; nothing is left half-written.
-    """
-    if batch_size < 1 or workers < 0:
-        raise PlanError(f"batch size {batch_size}, workers {workers}: at least 1 tile, and 0 or more workers")
-    base, sizes = job.base, job.scenes.sizes
-    ensemble, output = base.ensemble, base.output
-    assert output is not None
-    header = scenes_header(ensemble, sizes, job.tiling, base.input_sha256, base.labels_sha256)
-    if base.resume and nothing_left(output, header):
-        return Outcome.empty(ensemble)
-    variants = ensemble.every_variant() if job.truths is not None else [ensemble.variant]
-    compile_kernels({variant.strategy for variant in [ensemble.variant, *variants]}, len(ensemble.classes))
-    outcome = Outcome.empty(ensemble, workers or available_cores())
-    header["overwrite"] = overwrite
-    began = perf_counter()
-    with stoppable(), DurableScenes(output, ensemble, variants, sizes, header, base.resume) as work:
-        before = work.done
-        if before:
-            console.say(f"resuming behind {before:,} of {header['tiles']:,} tiles")
-        with work.interruptible():
-            _predict(job, work, variants, batch_size, outcome)
-        work.finish(output)
-    outcome.seconds = perf_counter() - began
-    told = "1 mask" if len(sizes) == 1 else f"{len(sizes):,} masks"
-    earlier = f" ({before:,} of them by the run before)" if before else ""
-    new = header["tiles"] - before
-    rate = f", {new / outcome.seconds:,.0f} tiles/s" if new else ""
-    console.say(f"wrote {output}: {told} from {header['tiles']:,} tiles{earlier} in {outcome.seconds:.1f} s{rate}")
-    return outcome
-
-
-@contextlib.contextmanager
-def _sink(job: TiledJob) -> Iterator[Sink]:
-    """Open the writer that fits the scenes and the output; leaving puts the masks in place."""
-    ensemble, output, scenes = job.base.ensemble, job.base.output, job.scenes
-    assert output is not None
-    more = {"tiling": job.tiling.record, "input_sha256": job.base.input_sha256}
-    record = run_record(ensemble, images=len(scenes.ids), **more)
-    count, classes, form = len(scenes.ids), len(ensemble.classes), form_of(output)
-    if not scenes.alone and form != FOLDER:
-        assert form in WRITERS and scenes.size is not None
-        with open_writer(output, scenes.ids, scenes.size, classes, job.base.replace, record) as writer:
-            yield WholeMasks(writer)
-        return
-    kind = SceneFolder if form == FOLDER else OneStore if form == ".zarr" else OneFile
-    with kind(output, count, classes, record) as scene_writer:
-        yield scene_writer
-
-
-def _predict(
-    job: TiledJob, work: DurableScenes, variants: Sequence[Variant], batch_size: int, outcome: Outcome
-) -> None:
-    """Predict what is left to do and write all masks; leaving puts them in their place."""
-    ensemble = job.base.ensemble
-    # Without suppression first: decoding a suppressed variant overwrites what the specialists said.
-    asked = sorted(dict.fromkeys([ensemble.variant, *variants]), key=lambda variant: bool(variant.decoding.suppress))
-    skip = frozenset.intersection(*(variant.decoding.suppress for variant in asked))
-    tiles = sum(map(job.tiling.count, job.scenes.sizes))
-    truths = job.truths.each() if job.truths is not None else None
-    with (
-        bounded_cache(),
-        _sink(job) as sink,
-        TiledRun(ensemble, job.tiling, skip, batch_size, outcome.workers) as tiler,
-        progress(tiles, work.done) as advance,
-    ):
-        for index, scene in enumerate(job.scenes.each()):
-            mask = SceneMask(ensemble, scene, next(truths) if truths is not None else None, sink, outcome)
-            for strip in work.strips(index):
-                mask.take(strip)
-            rows, columns = job.tiling.axes(scene.size)
-            done = work.rows_done(index)
-            if done < len(rows.starts):
-                for part in tiler.blended(scene, advance, done):
-                    work.add(mask.add(part, asked))
-                    if part.done is not None:
-                        work.finish_row(index, part.done, len(columns.starts), tiler.member_seconds)
-            else:
-                outcome.resumed += 1
-            mask.end()
-        work.placing()
-    outcome.member_seconds = [a + b for a, b in zip(work.member_seconds, tiler.member_seconds, strict=True)]
-    outcome.member_runs = [outcome.images] * len(ensemble.members)
-    told = dict.fromkeys([*variants, ensemble.variant])
-    outcome.scores = {variant: outcome.scores[variant] for variant in told if variant in outcome.scores}

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from engine.fusion.decoding import Decoding
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import BadImages, Predicted, Predictions, Variant
-from engine.outcome import Outcome
 from engine.outputs.open import MaskWriter
-from engine.preview import Tile
-from engine.sources.base import Batch, Source
-from engine.sources.labels import as_labels
+from engine.runs.outcome import Outcome
+from engine.sources.base import Source
 from engine.utils.threads import Behind, available_cores
 
-PREVIEW_TILES = 6
 Elsewhere = Callable[[Ensemble, Source, Source | None, Sequence[Variant]], Predictions]
 
 
@@ -77,51 +73,6 @@ def run(
     outcome.read_seconds, outcome.write_seconds = stream.read_seconds, later.seconds
     outcome.seconds = perf_counter() - began
     return outcome
-
-
-def preview_tiles(
-    ensemble: Ensemble, images: Source, labels: Source | None = None, count: int = PREVIEW_TILES
-) -> list[Tile]:
-    """Predict a few images spread over the set again, and see where the members disagree.
-
-    Returns:
-        At most ``count`` tiles.
-    """
-    wanted = np.unique(np.linspace(0, len(images) - 1, count).astype(int)).tolist()
-    pixels = list(_picked(images, wanted))
-    truths = [as_labels(batch, len(ensemble.classes), "labels") for batch in _picked(labels, wanted)] if labels else []
-    tiles = []
-    for index, batch in enumerate(pixels):
-        height, width = images.size
-        logits, _ = ensemble.logits(batch)
-        decoding = ensemble.variant.decoding
-        alone = [
-            ensemble.decode(logits, Variant("mean-logit", Decoding(decoding.suppress), member), images.size)[0][0]
-            for member in range(len(ensemble.members))
-        ]
-        fused = ensemble.decode(logits, ensemble.variant, images.size)[0][0]
-        disagreement = np.mean([own != fused for own in alone], axis=0)
-        tiles.append(
-            Tile(
-                batch.ids[0],
-                batch.pixels[0].copy(),
-                truths[index].reshape(height, width) if truths else None,
-                fused.reshape(height, width),
-                disagreement.reshape(height, width),
-            )
-        )
-    return tiles
-
-
-def _picked(source: Source, wanted: Sequence[int]) -> Iterator[Batch]:
-    """Yield the wanted images (ascending indices) as batches of one."""
-    left = list(wanted)
-    for batch in source.batches(64):
-        while left and left[0] < batch.start + len(batch.ids):
-            at = left.pop(0) - batch.start
-            yield Batch(batch.start + at, [batch.ids[at]], batch.pixels[at : at + 1])
-        if not left:
-            return
 
 
 def early_exit_summary(outcome: Outcome, ensemble: Ensemble) -> str:

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from engine.errors import OutputError
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Variant
-from engine.keeping import Keeping
-from engine.scene_mask import Strip
-from engine.shards import MOST_BYTES, READ_BYTES, shard_path
+from engine.runs.durable.checkpoint import Keeping
+from engine.runs.durable.shards import MOST_BYTES, READ_BYTES, shard_path
+from engine.runs.scene_mask import Strip
 
-# A shard is full at so many tiles, or as engine.shards has it.
+# A shard is full at so many tiles, or as engine.runs.durable.shards has it.
 MOST_TILES = 4096
 MOST_SECONDS = 10.0
 
@@ -68,11 +68,11 @@ class DurableScenes(Keeping):
             ensemble: what predicts.
             variants: what is scored beside the ensemble's own.
             sizes: (height, width) of the scenes.
-            header: what is run, see :func:`engine.same_run.scenes_header`.
+            header: what is run, see :func:`engine.runs.provenance.scenes_header`.
             resume: go on with what a run that was cut off has left.
 
         Raises:
-            OutputError: see :class:`engine.keeping.Keeping`.
+            OutputError: see :class:`engine.runs.durable.checkpoint.Keeping`.
             PlanError: what was left is of another run.
         """
         self._variants = list(dict.fromkeys((ensemble.variant, *variants)))

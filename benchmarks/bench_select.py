@@ -17,12 +17,12 @@ from types import SimpleNamespace
 import numpy as np
 
 from benchmarks.table import rows, write
+from engine.select.additive import ADDITIVE
 from engine.select.cache import log_probabilities
 from engine.select.crossfit import assign_folds, cross_fit
 from engine.select.pool import Choice, Pool
 from engine.select.sample import Sample, draw
 from engine.select.search import Settings, exhaustive, greedy, prepare
-from engine.select.tables import ADDITIVE
 from engine.utils.threads import available_cores
 
 CLASSES, SIZE, FOLDS, ROUNDS = 5, (64, 128), 5, 20

@@ -27,7 +27,7 @@ def nets_and_tiles(nets: Path | None, tiles: str) -> Iterator[tuple[Path, str]]:
     elif pool and validation:
         yield Path(pool), f"{validation}:images"
     else:
-        from engine.runs.image_job import SAMPLES
+        from engine.samples import SAMPLES
         from engine.samples.scenes import generate
 
         with tempfile.TemporaryDirectory() as temporary:

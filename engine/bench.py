@@ -16,13 +16,23 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from engine.errors import PlanError
 from engine.inference.alone import BATCH_SIZES, Alone, Bare
 from engine.inference.ensemble import Ensemble
-from engine.inference.tuning import Settled
+from engine.inference.tuning import Settled, make_ready
+from engine.models.runtimes import Wanted
 from engine.outputs.open import open_writer
+from engine.runs.options import Options, open_ensemble
 from engine.runs.outcome import Outcome
+from engine.runs.plan import Plan, PlannedMember
 from engine.runs.predict import run
-from engine.sources.base import Source
+from engine.samples import SAMPLES
+from engine.sources.base import Source, from_array
+from engine.sources.open import open_source
+from engine.sources.slices import repeated
+
+# Of generated scenes so many differ; more are repeated.
+SCENES = 64
 
 
 @dataclass
@@ -172,3 +182,34 @@ def _forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return  # the peak then counts from the start of the process
+
+
+def bench_job(
+    options: Options, wanted: Wanted, count: int, rounds: int, batch_size: int = 0, workers: int = 0
+) -> Benched:
+    """Measure what the options name.
+
+    Args:
+        options: models, input and strategy; the sample nets and generated scenes where they name none.
+        wanted: which runtimes and arithmetic are allowed.
+        count: images a round.
+        rounds: how often each side is timed.
+        batch_size: images a worker takes at a time; 0 to measure.
+        workers: threads; 0 for one a core.
+
+    Raises:
+        EngineError: a number below 1, or whatever does not open or run.
+    """
+    if count < 1 or rounds < 1:
+        raise PlanError(f"--images {count}, --rounds {rounds}: give numbers above 0")
+    if options.input:
+        source = open_source(options.input)
+    else:
+        from engine.samples.scenes import generate
+
+        source = from_array(generate(min(SCENES, count)).images, "images", "sample scenes")
+    specs = options.models or [str(SAMPLES)]
+    ensemble = open_ensemble(Plan(tuple(PlannedMember(spec) for spec in specs)), options, source)
+    images = repeated(source, count)
+    settled = make_ready(ensemble, images, wanted, batch_size, workers)
+    return bench(ensemble, images, settled, rounds)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError, PlanError
-from engine.metrics import CONVENTIONS, mean_iou
+from engine.metrics import CONVENTIONS, mean_ious
 
 ROUNDS = 2000
 LEVEL = 0.95
@@ -100,37 +100,6 @@ class GroupedCounts:
         return mean_ious(matrices, convention, self.ignored_class)
 
 
-def mean_ious(
-    matrices: NDArray[np.integer] | NDArray[np.floating], convention: str, ignored_class: int | None
-) -> NDArray[np.float64]:
-    """Return :func:`engine.metrics.mean_iou` of many matrices at once.
-
-    Args:
-        matrices: (..., classes, classes) counts, which may be weighted; rows are the truth.
-        convention: a name out of :data:`engine.metrics.CONVENTIONS`; ``per-image`` takes each for that of one image.
-        ignored_class: None counts every pixel and averages every class.
-
-    Returns:
-        float64 (...); NaN where no class can be scored.
-
-    Raises:
-        PlanError: unknown convention.
-    """
-    if convention not in CONVENTIONS:
-        mean_iou(np.zeros((2, 2), np.int64), convention, ignored_class)
-    counted = matrices.astype(np.float64)
-    if ignored_class is not None and convention in ("keras-ignore", "labelled", "per-image"):
-        counted[..., ignored_class, :] = 0
-    hits = np.diagonal(counted, axis1=-2, axis2=-1)
-    union = counted.sum(axis=-1) + counted.sum(axis=-2) - hits
-    scored = union > 0
-    if ignored_class is not None and convention in ("labelled", "foreground", "per-image"):
-        scored[..., ignored_class] = False
-    iou = np.divide(hits, union, out=np.zeros_like(union), where=scored)
-    number = scored.sum(axis=-1)
-    return np.divide(iou.sum(axis=-1), number, out=np.full(number.shape, np.nan), where=number > 0)
-
-
 def interval(
     counts: GroupedCounts, convention: str, rounds: int = ROUNDS, level: float = LEVEL, seed: int = 0
 ) -> Interval:
@@ -196,3 +165,49 @@ def resampled(groups: int, rounds: int, seed: int) -> NDArray[np.float64]:
     picked = np.random.default_rng(seed).integers(0, groups, (rounds, groups))
     flat = picked + groups * np.arange(rounds)[:, None]
     return np.bincount(flat.ravel(), minlength=rounds * groups).reshape(rounds, groups).astype(np.float64)
+
+
+Values = dict[str, NDArray[np.float64]]
+
+
+class Bootstrap:
+    """Draws once; scores each row on all draws.
+
+    What it gives is what :func:`engine.bootstrap.interval` and :func:`engine.bootstrap.paired_difference` give for the
+    same seed.
+    """
+
+    def __init__(self, groups: NDArray[np.int64] | None, images: int, ignored_class: int | None, seed: int) -> None:
+        """Draw.
+
+        Args:
+            groups: int64 (images,), or None to make each image its own.
+            images: how many there are.
+            ignored_class: the class that conventions leave out, or None.
+            seed: of the resampling.
+        """
+        self.groups = np.arange(images) if groups is None else groups
+        self.size = int(self.groups.max()) + 1
+        self.ignored_class = ignored_class
+        # The whole set first, then the resamples.
+        self.draws = np.concatenate([np.ones((1, self.size)), resampled(self.size, ROUNDS, seed)])
+
+    def values(self, matrices: NDArray[np.integer]) -> Values:
+        """Return for each convention float64 (1 + rounds,): the score of the set and of each resample.
+
+        Args:
+            matrices: (images, classes, classes), one an image.
+        """
+        counts = GroupedCounts.of(matrices.astype(np.int64), self.groups, self.ignored_class)
+        return {convention: counts.scores(self.draws, convention) for convention in CONVENTIONS}
+
+
+def ends(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Return the value of the set, and the ends of its percentile interval; NaN where nothing can be scored."""
+    # A resample may miss every labelled pixel; it says nothing then.
+    drawn = values[1:][~np.isnan(values[1:])]
+    if not drawn.size:
+        return float(values[0]), float("nan"), float("nan")
+    tail = 50 * (1 - LEVEL)
+    low, high = np.percentile(drawn, [tail, 100 - tail])
+    return float(values[0]), float(low), float(high)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from math import isnan
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.bootstrap import GroupedCounts, Interval, interval
 from engine.errors import InputError, PlanError
-from engine.metrics import CONVENTIONS, Score, Trap, class_iou, confusion_matrices, find_trap, precision_recall
+from engine.metrics import CONVENTIONS, Score, Trap, confusion_matrices, find_trap
 from engine.sources.groups import read_groups
 from engine.sources.labels import as_labels, check_match, open_labels
-from engine.utils import console
 
 BATCH = 64
 MOST_CLASSES = 256
@@ -98,41 +95,6 @@ def _stacked(parts: list[NDArray[np.int64]], classes: int) -> NDArray[np.int64]:
         whole[start : start + len(part), : part.shape[1], : part.shape[1]] = part
         start += len(part)
     return whole
-
-
-def print_evaluation(result: Evaluation, as_json: bool) -> None:
-    """Print an evaluation on stdout, and the trap on stderr."""
-    from engine.tables import classes_table, conventions_table
-
-    if as_json:
-        print(json.dumps(_as_dict(result), indent=2))
-    else:
-        out = console.stdout()
-        out.print(conventions_table(result.score, result.intervals))
-        out.print(classes_table(result.score, result.names))
-    if result.trap is not None:
-        console.say(f"warning: {result.trap}")
-
-
-def _as_dict(result: Evaluation) -> dict[str, object]:
-    score = result.score
-    precision, recall = precision_recall(score.confusion, "labelled", score.ignored_class)
-    iou = class_iou(score.confusion, "labelled", score.ignored_class)
-
-    def clean(value: float) -> float | None:
-        return None if isnan(value) else round(float(value), 6)
-
-    ends = {name: [clean(found.low), clean(found.high)] for name, found in result.intervals.items()}
-    return {
-        "miou": {name: clean(score.mean_iou(name)) for name in CONVENTIONS},
-        **({"interval": ends} if ends else {}),
-        "ignored_class": score.ignored_class,
-        "classes": [
-            {"name": name, "iou": clean(i), "precision": clean(p), "recall": clean(r)}
-            for name, i, p, r in zip(result.names, iou, precision, recall, strict=True)
-        ],
-        "confusion": score.confusion.tolist(),
-    }
 
 
 def _ignored(text: str) -> int | None:

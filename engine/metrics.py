@@ -210,3 +210,34 @@ def find_trap(confusion: NDArray[np.int64], ignored_class: int | None) -> Trap |
         mean_iou(confusion, "keras-ignore", ignored_class),
         mean_iou(confusion, "labelled", ignored_class),
     )
+
+
+def mean_ious(
+    matrices: NDArray[np.integer] | NDArray[np.floating], convention: str, ignored_class: int | None
+) -> NDArray[np.float64]:
+    """Return :func:`engine.metrics.mean_iou` of many matrices at once.
+
+    Args:
+        matrices: (..., classes, classes) counts, which may be weighted; rows are the truth.
+        convention: a name out of :data:`engine.metrics.CONVENTIONS`; ``per-image`` takes each for that of one image.
+        ignored_class: None counts every pixel and averages every class.
+
+    Returns:
+        float64 (...); NaN where no class can be scored.
+
+    Raises:
+        PlanError: unknown convention.
+    """
+    if convention not in CONVENTIONS:
+        mean_iou(np.zeros((2, 2), np.int64), convention, ignored_class)
+    counted = matrices.astype(np.float64)
+    if ignored_class is not None and convention in ("keras-ignore", "labelled", "per-image"):
+        counted[..., ignored_class, :] = 0
+    hits = np.diagonal(counted, axis1=-2, axis2=-1)
+    union = counted.sum(axis=-1) + counted.sum(axis=-2) - hits
+    scored = union > 0
+    if ignored_class is not None and convention in ("labelled", "foreground", "per-image"):
+        scored[..., ignored_class] = False
+    iou = np.divide(hits, union, out=np.zeros_like(union), where=scored)
+    number = scored.sum(axis=-1)
+    return np.divide(iou.sum(axis=-1), number, out=np.full(number.shape, np.nan), where=number > 0)

@@ -49,7 +49,8 @@ def bench(
 
       engine bench -m models/ -i tiles.npz --images 1000 --runtime auto --precision bf16
     """
-    from engine.bench_command import bench_job, print_bench
+    from engine.bench import bench_job
+    from engine.cli.printing import print_bench
     from engine.models.runtimes import Wanted
     from engine.runs.options import Options
 

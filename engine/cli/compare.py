@@ -94,7 +94,7 @@ def compare(
 
     from engine.compare.command import compare as run_comparison
     from engine.compare.options import CompareOptions
-    from engine.compare.show import print_comparison
+    from engine.compare.printing import print_comparison
     from engine.errors import PlanError
     from engine.runs.options import Options
     from engine.utils.progress import bars

@@ -197,10 +197,11 @@ def ensemble(
 
       engine ensemble -m models/ -i panorama.tif -o mask.tif --tile 64x128
     """
+    from engine.cli.printing import report
     from engine.inference.tuning import make_ready, tell
     from engine.models.runtimes import Wanted
     from engine.runs.image_job import prepare
-    from engine.runs.image_run import report, run_job
+    from engine.runs.image_run import run_job
     from engine.runs.options import Options
 
     wanted = Wanted(provider, runtime, precision)

@@ -20,7 +20,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score masks under every MIoU convention, and say what class 0 costs."""
+    from engine.cli.printing import print_evaluation
     from engine.evaluate import evaluate as score_masks
-    from engine.evaluate import print_evaluation
 
     print_evaluation(score_masks(predicted, labels, classes, ignored_class, groups), as_json)

@@ -21,9 +21,9 @@ def inspect(
     """Show what models promise: classes, layout, scaling, kind, ignored class."""
     import json
 
+    from engine.cli.tables import contracts_table
     from engine.models.members import find_models
     from engine.models.net import open_member
-    from engine.tables import contracts_table
 
     members = [open_member(path, stated) for path in find_models(models)]
     if as_json:

@@ -25,7 +25,7 @@ def report(
 
       engine report run.npz --out report.html
     """
-    from engine.report.command import report as write_report
+    from engine.compare.report.command import report as write_report
 
     size = write_report(run, out, overwrite)
     console.say(f"wrote {out}: {size / 1e6:.1f} MB, open it in any browser")

@@ -68,7 +68,7 @@ def select(
     from engine.runs.options import Options
     from engine.select.command import select as run_selection
     from engine.select.options import SelectOptions, with_strategies
-    from engine.select.report import print_selection
+    from engine.select.printing import print_selection
     from engine.select.search import Settings
     from engine.utils.progress import bars
 

@@ -13,14 +13,14 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.compare.intervals import Bootstrap, ends
+from engine.bootstrap import Bootstrap, ends
 from engine.compare.result import Step
 from engine.compare.study import Counts, Study
 from engine.fusion.decoding import Decoding
 from engine.inference.prediction import Variant
 from engine.select.crossfit import Level, cross_fit
 from engine.select.pool import Choice
-from engine.select.report import describe
+from engine.select.printing import describe
 from engine.select.sample import draw
 from engine.select.search import Settings
 

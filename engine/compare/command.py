@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.bootstrap import LEVEL
+from engine.bootstrap import LEVEL, Bootstrap
 from engine.compare.ablation import ablation
 from engine.compare.disagree import disagreement, reliability
 from engine.compare.facts import member_facts, provenance
 from engine.compare.gallery import choose, draw, rarest_class
-from engine.compare.intervals import Bootstrap
 from engine.compare.options import CompareOptions, check_ensemble, check_options
 from engine.compare.result import Comparison, Facts
 from engine.compare.rows import baselines, entries, estimated, find_best, plain_rows, trap_of

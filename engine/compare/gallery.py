@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.bootstrap import mean_ious
 from engine.compare.disagree import Disagreement
 from engine.compare.result import REASONS, Pictures, TileFacts
 from engine.compare.study import Study
 from engine.compare.tune import Bias, biased
 from engine.inference.prediction import Variant
+from engine.metrics import mean_ious
 from engine.sources.base import Source
 
 

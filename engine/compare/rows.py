@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.compare.intervals import Values, ends
+from engine.bootstrap import Values, ends
 from engine.compare.result import Estimate, Row
 from engine.compare.study import Counts, Study
 from engine.compare.tune import Bias, tune

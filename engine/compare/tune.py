@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from engine.compare.study import Counts, Study, count, joined
 from engine.inference.prediction import Variant
+from engine.select.additive import ADDITIVE
 from engine.select.pool import Choice
 from engine.select.sample import Sample, draw
 from engine.select.search import Scorer, prepare, tune_bias
-from engine.select.tables import ADDITIVE
 
 Bias = tuple[float, ...]
 # Where a strategy is no sum over members, each candidate is fused anew: so many candidates, or so many logits read, end

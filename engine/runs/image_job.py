@@ -13,13 +13,13 @@ from engine.outputs.sidecar import check_sidecar
 from engine.runs.durable.resume import incomplete_goal, may_replace, skipped_list
 from engine.runs.options import Options, open_ensemble, planned
 from engine.runs.plan import Plan, PlannedMember
+from engine.samples import SAMPLES
 from engine.sources.base import Source
 from engine.sources.fingerprint import fingerprint
 from engine.sources.labels import open_labels
 from engine.sources.open import open_source, split_key
 from engine.sources.slices import limited
 
-SAMPLES = Path(__file__).parent / "samples"
 SAMPLE_SCENES = 512
 ON_BAD_IMAGE = ("fail", "skip")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,18 +13,16 @@ import numpy as np
 from engine.errors import OutputError
 from engine.fusion.compiling import compile_kernels
 from engine.inference.prediction import Predicted, Variant
-from engine.metrics import find_trap
 from engine.outputs.blocks import Feed
 from engine.outputs.open import open_writer
 from engine.runs.durable.images import DurableRun
 from engine.runs.durable.resume import incomplete_goal, is_complete, read_skipped, run_folder, skipped_list
 from engine.runs.image_job import Job
 from engine.runs.outcome import Outcome
-from engine.runs.predict import as_dict, early_exit_summary, run
+from engine.runs.predict import run
 from engine.runs.preview import draw, preview_tiles
 from engine.runs.provenance import run_header, run_record
 from engine.sources.slices import rest_of
-from engine.tables import scores_table
 from engine.utils import console
 from engine.utils.console import stoppable
 from engine.utils.files import write_text
@@ -33,9 +30,6 @@ from engine.utils.progress import progress
 
 if TYPE_CHECKING:
     from engine.runs.on_ray.stream import OnRay
-
-# Some images could not be predicted and were left out, as --on-bad-image skip allows.
-INCOMPLETE = 3
 
 
 def run_job(job: Job, batch_size: int, workers: int, overwrite: bool, on_ray: OnRay | None = None) -> Outcome:
@@ -147,26 +141,3 @@ def _write_skipped(path: Path, skipped: Sequence[tuple[int, str, str]]) -> None:
         write_text(path, "index\tid\treason\n" + "".join(rows))
     except OSError as error:
         raise OutputError(f"cannot write {path} ({error.strerror or error}): make space") from None
-
-
-def report(job: Job, outcome: Outcome, as_json: bool) -> int:
-    """Print the results on stdout and the class-0 trap on stderr; return the exit code: 0, or 3 where images lack."""
-    if as_json:
-        print(json.dumps(as_dict(outcome, job.ensemble), indent=2))
-    elif outcome.scores:
-        console.stdout().print(scores_table(outcome, job.ensemble))
-    if outcome.ties:
-        console.say(f"tied votes: {outcome.ties / outcome.pixels:.3%} of the pixels, decided by the mean probability")
-    if job.ensemble.early_exit is not None:
-        console.say(early_exit_summary(outcome, job.ensemble))
-    own = outcome.scores.get(job.ensemble.variant)
-    trap = find_trap(own.confusion, own.ignored_class) if own is not None else None
-    if trap is not None:
-        console.say(f"warning: {trap}")
-    if not outcome.skipped or job.output is None:
-        return 0
-    console.say(
-        f"INCOMPLETE: {len(outcome.skipped):,} of {len(job.images):,} images could not be predicted and are missing in "
-        f"{incomplete_goal(job.output)}; {job.output} was not written; see {skipped_list(job.output)}"
-    )
-    return INCOMPLETE

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any
-
-import numpy as np
 
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import BadImages, Predicted, Predictions, Variant
@@ -73,48 +70,3 @@ def run(
     outcome.read_seconds, outcome.write_seconds = stream.read_seconds, later.seconds
     outcome.seconds = perf_counter() - began
     return outcome
-
-
-def early_exit_summary(outcome: Outcome, ensemble: Ensemble) -> str:
-    """Say in one line what early exit saved and, where it is approximate, how well it agrees with all members."""
-    most = outcome.images * len(ensemble.members)
-    saved = most - sum(outcome.member_runs)
-    told = f"early exit: {saved:,} of {most:,} runs of a member on an image saved ({saved / most:.1%})" if most else ""
-    if outcome.compared:
-        share = outcome.agreed / outcome.compared
-        told += f"; {share:.3%} of the labels agree with all members ({outcome.compared:,} pixels compared)"
-    return told
-
-
-def as_dict(outcome: Outcome, ensemble: Ensemble) -> dict[str, Any]:
-    """Return the outcome as plain JSON types."""
-    from engine.metrics import CONVENTIONS, class_iou
-
-    def clean(value: float) -> float | None:
-        return None if np.isnan(value) else round(float(value), 6)
-
-    rows = []
-    for variant, score in outcome.scores.items():
-        rows.append(
-            {
-                "name": ensemble.variant_name(variant),
-                "suppressed": sorted(variant.decoding.suppress),
-                "own": variant == ensemble.variant,
-                "images_per_second": clean(outcome.rate(variant)),
-                "miou": {name: clean(score.mean_iou(name)) for name in CONVENTIONS},
-                "iou": [clean(value) for value in class_iou(score.confusion, "labelled", ensemble.ignored_class)],
-            }
-        )
-    return {
-        "images": outcome.images,
-        "seconds": round(outcome.seconds, 3),
-        "images_per_second": clean(outcome.images / outcome.seconds) if outcome.seconds else None,
-        "workers": outcome.workers,
-        "members": [{"name": v.name, "sha256": v.checksum} for v in ensemble.members],
-        "strategy": "packed" if ensemble.is_packed else ensemble.variant.strategy,
-        "suppress": sorted(ensemble.variant.decoding.suppress),
-        "classes": list(ensemble.classes),
-        "class_share": [clean(count / outcome.pixels) if outcome.pixels else None for count in outcome.class_pixels],
-        "tie_rate": clean(outcome.ties / outcome.pixels) if outcome.pixels else None,
-        "scores": rows,
-    }

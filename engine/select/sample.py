@@ -8,10 +8,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.bootstrap import mean_ious
 from engine.errors import InputError
 from engine.fusion.decoding import Decoding
 from engine.fusion.fuse import fuse
+from engine.metrics import mean_ious
 from engine.select.pool import Choice, Pool
 
 # Conventions that count pixels of the ignored class too.

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from engine.errors import PlanError
 from engine.kernels.selecting import add_member, count_additions, count_sets, count_shifts, pack
+from engine.select.additive import ADDITIVE, member_table
 from engine.select.pool import Choice
 from engine.select.sample import Sample
-from engine.select.tables import ADDITIVE, member_table
 
 MOST_EXHAUSTIVE = 12
 METHODS = ("greedy", "exhaustive")

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.bootstrap import GroupedCounts, interval, mean_ious, paired_difference, resampled
+from engine.bootstrap import GroupedCounts, interval, paired_difference, resampled
 from engine.errors import InputError, PlanError
-from engine.metrics import CONVENTIONS, Score, confusion_matrices, mean_iou
+from engine.metrics import CONVENTIONS, Score, confusion_matrices, mean_iou, mean_ious
 from engine.sources.groups import read_groups
 from tests.conftest import Result
 

@@ -16,15 +16,14 @@ import numpy as np
 import pytest
 
 from engine import Ensemble
-from engine.bootstrap import GroupedCounts, interval, paired_difference
+from engine.bootstrap import Bootstrap, GroupedCounts, ends, interval, paired_difference
 from engine.compare.command import compare, open_inputs
 from engine.compare.disagree import disagreement, reliability
 from engine.compare.gallery import choose, rarest_class, shown
-from engine.compare.intervals import Bootstrap, ends
 from engine.compare.options import CompareOptions
+from engine.compare.printing import as_csv, as_dict, rows_table, unlabelled_table, verdict
 from engine.compare.result import Comparison, Facts
 from engine.compare.runfile import plain, read_run, write_run
-from engine.compare.show import as_csv, as_dict, rows_table, unlabelled_table, verdict
 from engine.compare.store import LogitStore
 from engine.compare.study import Study, count
 from engine.compare.tune import tune

@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import Ensemble
+from engine.cli.printing import early_exit_summary
 from engine.errors import PlanError
 from engine.fusion.decoding import Decoding
 from engine.fusion.fuse import fuse, normalised_weights
 from engine.inference.early_exit import EarlyExit, Standing
-from engine.runs.predict import early_exit_summary, run
+from engine.runs.predict import run
 from engine.sources.base import from_array
 from tests.engine.nets import save_member
 from tests.engine.test_fuse import problems

@@ -30,11 +30,11 @@ from tests.engine.nets import FIVE, save_member
 pytest.importorskip("matplotlib", reason="the page needs maskfuse[report]")
 pytest.importorskip("jinja2", reason="the page needs maskfuse[report]")
 
-from engine.report.figures import short
-from engine.report.page import render
-from engine.report.pictures import MOST_SIDE, dispute, mask, photograph
-from engine.report.scatter import pareto
-from engine.report.svg import _attributes, axes, inline, page_style
+from engine.compare.report.figures import short
+from engine.compare.report.page import render
+from engine.compare.report.pictures import MOST_SIDE, dispute, mask, photograph
+from engine.compare.report.scatter import pareto
+from engine.compare.report.svg import _attributes, axes, inline, page_style
 
 HOSTILE = (
     "<script>document.title='owned'</script>",

@@ -18,7 +18,7 @@ pytest.importorskip("selenium", reason="the browser is driven by selenium: pip i
 
 from selenium import webdriver
 
-from engine.report.command import report
+from engine.compare.report.command import report
 from tests.engine.test_report import HOSTILE, hostile_run
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -19,12 +19,12 @@ from engine.runs.options import Options, open_ensemble
 from engine.runs.plan import read_plan
 from engine.runs.provenance import plan_hash
 from engine.select import cache as caching
+from engine.select.additive import ADDITIVE
 from engine.select.cache import log_probabilities
 from engine.select.crossfit import LEVELS, assign_folds, cross_fit, score, tune_region
 from engine.select.pool import Choice, Pool
 from engine.select.sample import draw
 from engine.select.search import Settings, bagged, exhaustive, greedy, prepare, prepare_all, search, tune_bias
-from engine.select.tables import ADDITIVE
 from tests.conftest import Result
 from tests.engine.nets import FIVE, save_member, save_net, save_specialists
 

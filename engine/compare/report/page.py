@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from engine.compare.printing import verdict
+from engine.compare.report import figures, pictures
+from engine.compare.report.scatter import throughput
+from engine.compare.report.svg import NEEDS, page_style
 from engine.compare.result import REASONS, Comparison, Facts, Row
-from engine.compare.show import verdict
 from engine.metrics import CONVENTIONS
-from engine.report import figures, pictures
-from engine.report.scatter import throughput
-from engine.report.svg import NEEDS, page_style
 from engine.utils.optional import require
 from engine.utils.palette import colours
 
@@ -59,7 +59,7 @@ def render(done: Comparison) -> str:
     """
     jinja2, markupsafe = (require(name, "report", NEEDS) for name in ("jinja2", "markupsafe"))
     facts = done.facts
-    files = importlib.resources.files("engine.report")
+    files = importlib.resources.files("engine.compare.report")
     style, script, layout = (
         (files / name).read_text("utf-8").strip() for name in ("style.css", "script.js", "template.html.j2")
     )

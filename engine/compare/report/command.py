@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine.compare.report.page import render
 from engine.compare.runfile import read_run
 from engine.errors import OutputError, PlanError
 from engine.outputs.open import check_replaceable
-from engine.report.page import render
 from engine.utils.files import write_text
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from engine.compare.report.svg import CELL, FIRST, GAIN, INK, LINE, LOSS, MUTED, PAPER, SECOND, axes, inline
 from engine.compare.result import Curve, Facts, Row
 from engine.metrics import class_iou
-from engine.report.svg import CELL, FIRST, GAIN, INK, LINE, LOSS, MUTED, PAPER, SECOND, axes, inline
 from engine.utils.palette import colours
 
 MOST_CLASSES = 24

@@ -7,9 +7,9 @@ from itertools import pairwise
 from math import isnan
 from typing import Any
 
+from engine.compare.report.figures import NARROW, in_width, short
+from engine.compare.report.svg import FIRST, INK, MUTED, PAPER, SECOND, axes, inline
 from engine.compare.result import Facts, Row
-from engine.report.figures import NARROW, in_width, short
-from engine.report.svg import FIRST, INK, MUTED, PAPER, SECOND, axes, inline
 
 MARKERS = {"raw": "o", "suppressed": "s", "tuned": "D"}
 FONT = 8.5

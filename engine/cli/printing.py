@@ -1,0 +1,150 @@
+"""Results as the command line prints them: tables or JSON on stdout, remarks on stderr."""
+
+from __future__ import annotations
+
+import json
+from math import isnan
+from typing import Any
+
+import numpy as np
+
+from engine.bench import Benched
+from engine.cli.tables import classes_table, conventions_table, scores_table
+from engine.evaluate import Evaluation
+from engine.inference.ensemble import Ensemble
+from engine.metrics import CONVENTIONS, class_iou, find_trap, precision_recall
+from engine.runs.durable.resume import incomplete_goal, skipped_list
+from engine.runs.image_job import Job
+from engine.runs.outcome import Outcome
+from engine.utils import console
+from engine.utils.console import plain_table
+
+# Some images could not be predicted and were left out, as --on-bad-image skip allows.
+INCOMPLETE = 3
+
+
+def report(job: Job, outcome: Outcome, as_json: bool) -> int:
+    """Print the results on stdout and the class-0 trap on stderr; return the exit code: 0, or 3 where images lack."""
+    if as_json:
+        print(json.dumps(as_dict(outcome, job.ensemble), indent=2))
+    elif outcome.scores:
+        console.stdout().print(scores_table(outcome, job.ensemble))
+    if outcome.ties:
+        console.say(f"tied votes: {outcome.ties / outcome.pixels:.3%} of the pixels, decided by the mean probability")
+    if job.ensemble.early_exit is not None:
+        console.say(early_exit_summary(outcome, job.ensemble))
+    own = outcome.scores.get(job.ensemble.variant)
+    trap = find_trap(own.confusion, own.ignored_class) if own is not None else None
+    if trap is not None:
+        console.say(f"warning: {trap}")
+    if not outcome.skipped or job.output is None:
+        return 0
+    console.say(
+        f"INCOMPLETE: {len(outcome.skipped):,} of {len(job.images):,} images could not be predicted and are missing in "
+        f"{incomplete_goal(job.output)}; {job.output} was not written; see {skipped_list(job.output)}"
+    )
+    return INCOMPLETE
+
+
+def early_exit_summary(outcome: Outcome, ensemble: Ensemble) -> str:
+    """Say in one line what early exit saved and, where it is approximate, how well it agrees with all members."""
+    most = outcome.images * len(ensemble.members)
+    saved = most - sum(outcome.member_runs)
+    told = f"early exit: {saved:,} of {most:,} runs of a member on an image saved ({saved / most:.1%})" if most else ""
+    if outcome.compared:
+        share = outcome.agreed / outcome.compared
+        told += f"; {share:.3%} of the labels agree with all members ({outcome.compared:,} pixels compared)"
+    return told
+
+
+def as_dict(outcome: Outcome, ensemble: Ensemble) -> dict[str, Any]:
+    """Return the outcome as plain JSON types."""
+
+    def clean(value: float) -> float | None:
+        return None if np.isnan(value) else round(float(value), 6)
+
+    rows = []
+    for variant, score in outcome.scores.items():
+        rows.append(
+            {
+                "name": ensemble.variant_name(variant),
+                "suppressed": sorted(variant.decoding.suppress),
+                "own": variant == ensemble.variant,
+                "images_per_second": clean(outcome.rate(variant)),
+                "miou": {name: clean(score.mean_iou(name)) for name in CONVENTIONS},
+                "iou": [clean(value) for value in class_iou(score.confusion, "labelled", ensemble.ignored_class)],
+            }
+        )
+    return {
+        "images": outcome.images,
+        "seconds": round(outcome.seconds, 3),
+        "images_per_second": clean(outcome.images / outcome.seconds) if outcome.seconds else None,
+        "workers": outcome.workers,
+        "members": [{"name": v.name, "sha256": v.checksum} for v in ensemble.members],
+        "strategy": "packed" if ensemble.is_packed else ensemble.variant.strategy,
+        "suppress": sorted(ensemble.variant.decoding.suppress),
+        "classes": list(ensemble.classes),
+        "class_share": [clean(count / outcome.pixels) if outcome.pixels else None for count in outcome.class_pixels],
+        "tie_rate": clean(outcome.ties / outcome.pixels) if outcome.pixels else None,
+        "scores": rows,
+    }
+
+
+def print_evaluation(result: Evaluation, as_json: bool) -> None:
+    """Print an evaluation on stdout, and the trap on stderr."""
+    if as_json:
+        print(json.dumps(_evaluation_dict(result), indent=2))
+    else:
+        out = console.stdout()
+        out.print(conventions_table(result.score, result.intervals))
+        out.print(classes_table(result.score, result.names))
+    if result.trap is not None:
+        console.say(f"warning: {result.trap}")
+
+
+def _evaluation_dict(result: Evaluation) -> dict[str, object]:
+    score = result.score
+    precision, recall = precision_recall(score.confusion, "labelled", score.ignored_class)
+    iou = class_iou(score.confusion, "labelled", score.ignored_class)
+
+    def clean(value: float) -> float | None:
+        return None if isnan(value) else round(float(value), 6)
+
+    ends = {name: [clean(found.low), clean(found.high)] for name, found in result.intervals.items()}
+    return {
+        "miou": {name: clean(score.mean_iou(name)) for name in CONVENTIONS},
+        **({"interval": ends} if ends else {}),
+        "ignored_class": score.ignored_class,
+        "classes": [
+            {"name": name, "iou": clean(i), "precision": clean(p), "recall": clean(r)}
+            for name, i, p, r in zip(result.names, iou, precision, recall, strict=True)
+        ],
+        "confusion": score.confusion.tolist(),
+    }
+
+
+def print_bench(found: Benched, as_json: bool) -> None:
+    """Print what was measured on stdout: tables, or JSON."""
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=2))
+        return
+    out = console.stdout()
+    table = plain_table("Members alone, each at its best setting")
+    for name in ("member", "runtime", "images/s", "batch size", "threads"):
+        table.add_column(name, justify="right" if name in ("images/s", "batch size") else "left")
+    for member in found.members:
+        table.add_row(member.name, member.runtime, f"{member.rate:,.1f}", str(member.batch_size), member.layout)
+    out.print(table)
+    table = plain_table("The pipeline")
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    table.add_row("harmonic limit, images/s", f"{found.limit:,.1f}")
+    table.add_row("pipeline, images/s", f"{found.rate:,.1f}")
+    table.add_row("share of the limit", f"{found.share:.1%}")
+    for name, share in found.stages.items():
+        table.add_row(f"time in {name}", f"{share:.2%}")
+    table.add_row("peak memory, MB", f"{found.peak / 1e6:,.0f}")
+    table.add_row("batch size, workers", f"{found.settled.batch_size}, {found.settled.workers}")
+    out.print(table)
+    for line in found.settled.told:
+        out.print(line)

@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.table import rows, write
 from engine.errors import EngineError
 from engine.inference.ensemble import Ensemble
-from engine.models.net import open_member
+from engine.models.net import open_net
 from engine.samples.scenes import CLASSES, generate
 from exporters.backend import load_keras, quiet
 from exporters.compose import first_line
@@ -132,7 +132,7 @@ class Bench:
             with quiet():
                 done = export_onnx(source, self.work / f"{name}.onnx", tiles=self.real)
             self.onnx[name] = done.path
-            member = open_member(done.path)
+            member = open_net(done.path)
             prepared = member.prepare(self.batches())
             ours, theirs = open_session(str(done.path)), plain(source)
             calls = {"ours": runner(ours, prepared)}

@@ -87,11 +87,11 @@ def serve(name: str, folder: Path, names: list[str], tiles: np.ndarray) -> None:
     def answer(**values: Any) -> None:
         print(json.dumps(values), file=answers, flush=True)
 
-    goal = Path(tempfile.gettempdir()) / f"peer-{os.getpid()}.npy"
+    output = Path(tempfile.gettempdir()) / f"peer-{os.getpid()}.npy"
     contender = CONTENDERS[name]()
     try:
         told = contender.load(folder, names, tiles)
-        contender.predict(tiles[:32], goal)
+        contender.predict(tiles[:32], output)
     except Exception as error:  # one that cannot take these nets is a row that says so, not the end of the table
         answer(failed=f"{type(error).__name__}: {error}"[:300])
         return
@@ -100,7 +100,7 @@ def serve(name: str, folder: Path, names: list[str], tiles: np.ndarray) -> None:
         began = perf_counter()
         contender.predict(tiles, Path(line.strip()))
         answer(seconds=perf_counter() - began, peak=_peak())
-    goal.unlink(missing_ok=True)
+    output.unlink(missing_ok=True)
 
 
 def _peak() -> int:

@@ -25,8 +25,8 @@ import numpy as np
 import engine.runs.on_ray.stream
 from benchmarks.ray_plan import SIZE, WORKERS, Measured, report
 from engine.inference.prediction import Predicted
-from engine.inference.tuning import settle
-from engine.models.runtimes import Wanted
+from engine.inference.tuning import tune
+from engine.models.runtimes import RuntimeOptions
 from engine.runs.image_job import prepare
 from engine.runs.on_ray.cluster import Cluster, connect, leave, predicted_rows
 from engine.runs.on_ray.predictor import Predictor
@@ -108,7 +108,7 @@ def measure(folder: Path, models: str, images: int, repeats: int) -> Measured:
 def local_rate(asked: Options) -> float:
     """Return images/s of the local pipeline; nets are open and kernels compiled before the clock starts."""
     job = prepare(replace(asked, overwrite=True))
-    settle(job.ensemble, job.images, Wanted(), BATCH, WORKERS)
+    tune(job.ensemble, job.images, RuntimeOptions(), BATCH, WORKERS)
     done = run(job.ensemble, job.images, batch_size=BATCH, workers=WORKERS)
     return done.images / done.seconds
 
@@ -116,8 +116,8 @@ def local_rate(asked: Options) -> float:
 def ray_rate(asked: Options) -> tuple[float, float, float]:
     """Return images/s on Ray behind the first blocks, seconds until then, and an actor's seconds an image."""
     job = prepare(replace(asked, overwrite=True))
-    job.ensemble.wanted = Wanted()
-    arguments = (portable(asked), Wanted(), BATCH, plan_hash(job.ensemble), False)
+    job.ensemble.runtime_options = RuntimeOptions()
+    arguments = (portable(asked), RuntimeOptions(), BATCH, plan_hash(job.ensemble), False)
     block = engine.runs.on_ray.stream.BLOCK_IMAGES
     begins = range(0, len(job.images), block)
     began = time.perf_counter()

@@ -40,9 +40,9 @@ def make_pool(tiles: int, members: int, seed: int = 0) -> Pool:
             shown = np.eye(CLASSES, dtype=np.float32)[truth[tile]].T * rng.uniform(1, 3)
             made[tile] = log_probabilities(shown + rng.normal(0, 1.2, shown.shape).astype(np.float32))
         logs.append(made)
-    voters = [SimpleNamespace(is_set=False, name=f"member {index}") for index in range(members)]
+    members = [SimpleNamespace(is_set=False, name=f"member {index}") for index in range(members)]
     names = tuple(f"class {index}" for index in range(CLASSES))
-    return Pool(voters, logs, truth, np.arange(tiles) // 10, SIZE, names, 0, frozenset({0}))
+    return Pool(members, logs, truth, np.arange(tiles) // 10, SIZE, names, 0, frozenset({0}))
 
 
 def timed(work: Callable[[], int], repeats: int) -> float:

@@ -32,25 +32,25 @@ class Ours:
 
     def load(self, folder: Path, names: Sequence[str], images: np.ndarray) -> str:
         from engine.inference.ensemble import Ensemble
-        from engine.inference.tuning import settle
-        from engine.models.runtimes import Wanted
+        from engine.inference.tuning import tune
+        from engine.models.runtimes import RuntimeOptions
         from engine.sources.base import from_array
         from engine.sources.slices import repeated
 
         self.ensemble = Ensemble.open([folder / f"{name}.onnx" for name in names], sample=images[0][..., None])
         # The warm-up of a run over the whole test set; its seconds are not part of the rounds, as no peer's are.
         source = repeated(from_array(images), 10_022)
-        self.how = settle(self.ensemble, source, Wanted("cpu", self.runtime, self.precision))
+        self.how = tune(self.ensemble, source, RuntimeOptions("cpu", self.runtime, self.precision))
         told = "; ".join(self.how.told)
         return f"batches of {self.how.batch_size}, {self.how.workers} workers, warm-up {self.how.seconds:.1f} s. {told}"
 
-    def predict(self, images: np.ndarray, goal: Path) -> None:
+    def predict(self, images: np.ndarray, output: Path) -> None:
         from engine.outputs.open import open_writer
         from engine.runs.predict import run
         from engine.sources.base import from_array
 
         source = from_array(images)
-        with open_writer(goal, source.ids, source.size, len(self.ensemble.classes), overwrite=True) as writer:
+        with open_writer(output, source.ids, source.size, len(self.ensemble.classes), overwrite=True) as writer:
             run(self.ensemble, source, writer, batch_size=self.how.batch_size, workers=self.how.workers)
 
 
@@ -79,7 +79,7 @@ class Plain:
         """Return what adds a net's logits of any number of images to a sum, ``size`` images at a time."""
         raise NotImplementedError
 
-    def predict(self, images: np.ndarray, goal: Path) -> None:
+    def predict(self, images: np.ndarray, output: Path) -> None:
         labels = np.empty(images.shape, np.uint8)
         for start in range(0, len(images), CHUNK):
             part = scaled(images[start : start + CHUNK])
@@ -88,7 +88,7 @@ class Plain:
                 runner(part, total)
             total[:, 0] = -np.inf
             labels[start : start + CHUNK] = total.argmax(axis=1)
-        np.save(goal, labels)
+        np.save(output, labels)
 
 
 class OnnxRuntime(Plain):
@@ -174,8 +174,8 @@ class OpenVino(Plain):
 
         def add(images: np.ndarray, total: np.ndarray) -> None:
             def take(request: Any, start: int) -> None:
-                goal = total[start : start + size]
-                goal += request.get_output_tensor(0).data[: len(goal)]
+                output = total[start : start + size]
+                output += request.get_output_tensor(0).data[: len(output)]
 
             queue.set_callback(take)
             for start in range(0, len(images), size):

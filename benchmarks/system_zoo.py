@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.place import Place
 from benchmarks.system_list import PSEUDO, System
-from engine.models.net import open_member
+from engine.models.net import open_net
 from engine.runs.plan import Plan, PlannedMember, read_plan, write_plan
 
 PLAN = "ensemble.toml"
@@ -106,7 +106,7 @@ def build_zoo(place: Place, pool: Sequence[System], found: Mapping[str, Found], 
         twin = refitted(system)
         if twin is not None and place.onnx(twin).exists():
             path = _put(place, twin, target)
-            members.append(PlannedMember(str(path), member.weight, sha256=open_member(path).checksum))
+            members.append(PlannedMember(str(path), member.weight, sha256=open_net(path).checksum))
             twins += 1
     _write(target / PLAN, replace(plan, members=tuple(members)), source, place, twins)
     size = sum(path.stat().st_size for path in target.iterdir())

@@ -17,10 +17,10 @@ from statistics import median
 from typing import Any
 
 from engine.errors import PlanError
-from engine.inference.alone import BATCH_SIZES, Alone, Bare
+from engine.inference.alone import BATCH_SIZES, MemberBenchmark, MemberSpeed
 from engine.inference.ensemble import Ensemble
-from engine.inference.tuning import Settled, make_ready
-from engine.models.runtimes import Wanted
+from engine.inference.tuning import Tuned, make_ready
+from engine.models.runtimes import RuntimeOptions
 from engine.outputs.open import open_writer
 from engine.runs.options import Options, open_ensemble
 from engine.runs.outcome import Outcome
@@ -45,17 +45,17 @@ class Benched:
         stages: seconds by stage, as a share of the workers' time: read, infer, fuse, decode, write.
         peak: the most memory the process held while the pipeline ran, in bytes.
         images: how many a round predicted.
-        settled: batch size, workers, and what was told about them.
+        tuned: batch size, workers, and what was told about them.
         rates: images/s of each round.
         limits: the harmonic limit as timed beside each round.
     """
 
-    members: list[Bare]
+    members: list[MemberSpeed]
     rate: float
     stages: dict[str, float]
     peak: int
     images: int
-    settled: Settled
+    tuned: Tuned
     rates: list[float]
     limits: list[float]
 
@@ -80,10 +80,10 @@ class Benched:
             "stages": {name: round(share, 5) for name, share in self.stages.items()},
             "peak_bytes": self.peak,
             "images": self.images,
-            "batch_size": self.settled.batch_size,
-            "workers": self.settled.workers,
-            "warm_up_seconds": round(self.settled.seconds, 3),
-            "told": self.settled.told,
+            "batch_size": self.tuned.batch_size,
+            "workers": self.tuned.workers,
+            "warm_up_seconds": round(self.tuned.seconds, 3),
+            "told": self.tuned.told,
             "members": [
                 {
                     "name": member.name,
@@ -101,7 +101,7 @@ class Benched:
 def bench(
     ensemble: Ensemble,
     images: Source,
-    settled: Settled,
+    tuned: Tuned,
     rounds: int = 3,
     advance: Callable[[], object] = lambda: None,
 ) -> Benched:
@@ -110,7 +110,7 @@ def bench(
     Args:
         ensemble: made ready, see :mod:`engine.inference.tuning`.
         images: what a round of the pipeline predicts; masks go to a submission in a temporary folder.
-        settled: batch size and workers.
+        tuned: batch size and workers.
         rounds: how often each side is measured.
         advance: called after each round of a side.
 
@@ -119,15 +119,15 @@ def bench(
     """
     sample = next(images.batches(max(BATCH_SIZES))).pixels
     _forget_peak()
-    _pipeline(ensemble, images, settled)
+    _pipeline(ensemble, images, tuned)
     peak = peak_memory()
     skip = ensemble.variant.decoding.suppress
-    bare = [Alone(voter, sample, settled.workers, skip) for voter in ensemble.members]
+    bare = [MemberBenchmark(member, sample, tuned.workers, skip) for member in ensemble.members]
     for member in bare:
         member.choose()
     outcomes = []
     for _ in range(rounds):
-        outcomes.append(_pipeline(ensemble, images, settled))
+        outcomes.append(_pipeline(ensemble, images, tuned))
         for member in bare:
             member.measure()
         advance()
@@ -136,14 +136,14 @@ def bench(
     rates = [outcome.images / outcome.seconds for outcome in outcomes]
     shares = [stage_shares(outcome, ensemble) for outcome in outcomes]
     stages = {name: median(share[name] for share in shares) for name in shares[0]}
-    return Benched(members, median(rates), stages, peak, len(images), settled, rates, limits)
+    return Benched(members, median(rates), stages, peak, len(images), tuned, rates, limits)
 
 
-def _pipeline(ensemble: Ensemble, images: Source, settled: Settled) -> Outcome:
+def _pipeline(ensemble: Ensemble, images: Source, tuned: Tuned) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
-        goal = Path(folder) / "submission.csv"
-        with open_writer(goal, images.ids, images.size, len(ensemble.classes)) as writer:
-            return run(ensemble, images, writer, batch_size=settled.batch_size, workers=settled.workers)
+        output = Path(folder) / "submission.csv"
+        with open_writer(output, images.ids, images.size, len(ensemble.classes)) as writer:
+            return run(ensemble, images, writer, batch_size=tuned.batch_size, workers=tuned.workers)
 
 
 def stage_shares(outcome: Outcome, ensemble: Ensemble) -> dict[str, float]:
@@ -185,13 +185,13 @@ def _forget_peak() -> None:
 
 
 def bench_job(
-    options: Options, wanted: Wanted, count: int, rounds: int, batch_size: int = 0, workers: int = 0
+    options: Options, runtime_options: RuntimeOptions, count: int, rounds: int, batch_size: int = 0, workers: int = 0
 ) -> Benched:
     """Measure what the options name.
 
     Args:
         options: models, input and strategy; the sample nets and generated scenes where they name none.
-        wanted: which runtimes and arithmetic are allowed.
+        runtime_options: which runtimes and arithmetic are allowed.
         count: images a round.
         rounds: how often each side is timed.
         batch_size: images a worker takes at a time; 0 to measure.
@@ -211,5 +211,5 @@ def bench_job(
     specs = options.models or [str(SAMPLES)]
     ensemble = open_ensemble(Plan(tuple(PlannedMember(spec) for spec in specs)), options, source)
     images = repeated(source, count)
-    settled = make_ready(ensemble, images, wanted, batch_size, workers)
-    return bench(ensemble, images, settled, rounds)
+    tuned = make_ready(ensemble, images, runtime_options, batch_size, workers)
+    return bench(ensemble, images, tuned, rounds)

@@ -18,8 +18,8 @@ from engine.fusion.decoding import Decoding, Rule
 from engine.fusion.strategies.vote import MOST_UNITS, voting_units
 from engine.inference.ensemble import Ensemble
 from engine.models.contract import ModelContract
-from engine.models.members import FLOOR, Voter
-from engine.models.net import LEAST_PROBABILITY, Member
+from engine.models.members import FLOOR, Member
+from engine.models.net import LEAST_PROBABILITY, Net
 from exporters.compose import Composer, maps_of
 
 STRATEGIES = ("mean-logit", "mean-prob", "vote")
@@ -79,13 +79,13 @@ class Inputs:
 
 
 def add_voter(
-    graph: Composer, voter: Voter, models: dict[str, Any], inputs: Inputs, prefix: str, skip: Collection[int]
+    graph: Composer, member: Member, models: dict[str, Any], inputs: Inputs, prefix: str, skip: Collection[int]
 ) -> str:
     """Add one member of the ensemble.
 
     Args:
         graph: what to add to.
-        voter: a net, a set of specialists or a file with a whole set.
+        member: a net, a set of specialists or a file with a whole set.
         models: the nets' graphs by checksum.
         inputs: the scaled images.
         prefix: what its names begin with.
@@ -94,12 +94,12 @@ def add_voter(
     Returns:
         The tensor of its logits, float32 (batch, classes, height, width).
     """
-    classes = len(voter.contract.classes)
-    if not voter.is_set:
-        (net,) = voter.nets
+    classes = len(member.contract.classes)
+    if not member.is_set:
+        (net,) = member.nets
         return _net_maps(graph, net, models, inputs, prefix, None)[0]
     maps: dict[int, str] = {}
-    for net in voter.nets:
+    for net in member.nets:
         held = net.contract
         if held.class_id is not None:
             if held.class_id not in skip:
@@ -111,7 +111,7 @@ def add_voter(
 
 
 def _net_maps(
-    graph: Composer, net: Member, models: dict[str, Any], inputs: Inputs, prefix: str, wanted: list[int] | None
+    graph: Composer, net: Net, models: dict[str, Any], inputs: Inputs, prefix: str, wanted: list[int] | None
 ) -> list[str]:
     """Add one net; return its calibrated logits as one tensor, or as one a wanted class."""
     model, held = models[net.checksum], net.contract

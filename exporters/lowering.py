@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import ModelError
-from engine.models.net import Member
+from engine.models.net import Net
 from exporters.compose import first_line, read_model
 
 CALIBRATION_TILES = 128
@@ -35,12 +35,12 @@ class Recipe:
     floating: tuple[str, ...] = ()
 
 
-def lowered_graph(model: Any, member: Member, recipe: Recipe, images: npt.NDArray[Any], folder: Path) -> Any:
+def lowered_graph(model: Any, net: Net, recipe: Recipe, images: npt.NDArray[Any], folder: Path) -> Any:
     """Return a model in lower precision.
 
     Args:
         model: the float32 model; left as it is.
-        member: the same, opened.
+        net: the same, opened.
         recipe: how.
         images: raw tiles (tile, height, width, channel) on up to :data:`CALIBRATION_TILES` of which ranges are found.
         folder: where temporary files may lie.
@@ -52,10 +52,10 @@ def lowered_graph(model: Any, member: Member, recipe: Recipe, images: npt.NDArra
     copy.CopyFrom(model)
     try:
         if recipe.method:
-            return _int8(copy, member, recipe, images, folder)
+            return _int8(copy, net, recipe, images, folder)
         return _fp16(copy)
     except Exception as error:  # the converters raise whatever a graph makes them raise
-        raise ModelError(f"{member.path}: {recipe.name} fails ({first_line(error)}); keep the float32 file") from None
+        raise ModelError(f"{net.path}: {recipe.name} fails ({first_line(error)}); keep the float32 file") from None
 
 
 def _fp16(model: Any) -> Any:
@@ -64,7 +64,7 @@ def _fp16(model: Any) -> Any:
     return convert_float_to_float16(model, keep_io_types=True)
 
 
-def _int8(model: Any, member: Member, recipe: Recipe, images: npt.NDArray[Any], folder: Path) -> Any:
+def _int8(model: Any, net: Net, recipe: Recipe, images: npt.NDArray[Any], folder: Path) -> Any:
     from onnxruntime import quantization
 
     _name_nodes(model)
@@ -73,7 +73,7 @@ def _int8(model: Any, member: Member, recipe: Recipe, images: npt.NDArray[Any], 
         quantization.quantize_static(
             model,
             target,
-            _reader(member, images),
+            _reader(net, images),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
@@ -84,7 +84,7 @@ def _int8(model: Any, member: Member, recipe: Recipe, images: npt.NDArray[Any], 
     return read_model(target)
 
 
-def _reader(member: Member, images: npt.NDArray[Any]) -> Any:
+def _reader(net: Net, images: npt.NDArray[Any]) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     chosen = np.unique(np.linspace(0, len(images) - 1, min(CALIBRATION_TILES, len(images))).round().astype(int))
@@ -96,9 +96,9 @@ def _reader(member: Member, images: npt.NDArray[Any]) -> Any:
             self._batches = self._prepared()
 
         def _prepared(self) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
-            name = member.session.input_name
+            name = net.session.input_name
             for start in range(0, len(chosen), 8):
-                yield {name: member.prepare(images[chosen[start : start + 8]])}
+                yield {name: net.prepare(images[chosen[start : start + 8]])}
 
         def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
             """Return the next batch, or None at the end."""

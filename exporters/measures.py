@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.metrics import Score
-from engine.models.net import Member
+from engine.models.net import Net
 from exporters.tiles import LabelledTiles
 
 BATCH = 4
@@ -46,21 +46,21 @@ class Measured:
         )
 
 
-def logits_of(member: Member, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def logits_of(net: Net, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Return float32 (tile, maps, height, width) of raw tiles (tile, height, width, channel): calibrated logits.
 
     Raises:
         ModelError: the runtime fails.
     """
     count, height, width = images.shape[:3]
-    out = np.empty((count, member.contract.outputs, height * width), np.float32)
+    out = np.empty((count, net.contract.outputs, height * width), np.float32)
     for start in range(0, count, BATCH):
         batch = slice(start, start + BATCH)
-        member.run(member.prepare(images[batch]), out[batch])
+        net.run(net.prepare(images[batch]), out[batch])
     return out.reshape(count, -1, height, width)
 
 
-def miou(member: Member, tiles: LabelledTiles) -> float:
+def miou(net: Net, tiles: LabelledTiles) -> float:
     """Return the MIoU ``labelled`` of a net with its ignored class suppressed; NaN when no class can be scored.
 
     Of one specialist it is the mean IoU of its class and the rest, over pixels that are not of the ignored class.
@@ -68,12 +68,12 @@ def miou(member: Member, tiles: LabelledTiles) -> float:
     Raises:
         ModelError: the runtime fails.
     """
-    held = member.contract
+    held = net.contract
     classes = 2 if held.kind == "specialist" else len(held.classes)
     score = Score(classes, None if held.kind == "specialist" else held.ignored_class)
     for start in range(0, len(tiles), BATCH):
         batch = slice(start, start + BATCH)
-        logits, truth = logits_of(member, tiles.images[batch]), tiles.labels[batch]
+        logits, truth = logits_of(net, tiles.images[batch]), tiles.labels[batch]
         if held.kind == "specialist":
             counted = truth != (-1 if held.ignored_class in (None, held.class_id) else held.ignored_class)
             predicted = (logits[:, 0] > 0)[counted].astype(np.uint8)
@@ -85,7 +85,7 @@ def miou(member: Member, tiles: LabelledTiles) -> float:
     return score.mean_iou("labelled" if held.kind != "specialist" else "all")
 
 
-def speed(first: Member, second: Member, images: npt.NDArray[Any], rounds: int = ROUNDS) -> tuple[float, float]:
+def speed(first: Net, second: Net, images: npt.NDArray[Any], rounds: int = ROUNDS) -> tuple[float, float]:
     """Time two files on the same tiles in turn, one thread each.
 
     Returns:
@@ -96,12 +96,12 @@ def speed(first: Member, second: Member, images: npt.NDArray[Any], rounds: int =
     """
     chosen = images[:_TIMED_TILES]
     seconds: tuple[list[float], list[float]] = ([], [])
-    fed = [[member.prepare(chosen[i : i + BATCH]) for i in range(0, len(chosen), BATCH)] for member in (first, second)]
+    fed = [[net.prepare(chosen[i : i + BATCH]) for i in range(0, len(chosen), BATCH)] for net in (first, second)]
     for turn in range(rounds + 1):
-        for member, batches, taken in zip((first, second), fed, seconds, strict=True):
+        for net, batches, taken in zip((first, second), fed, seconds, strict=True):
             began = perf_counter()
             for batch in batches:
-                member.session.run(member.output_name, batch)
+                net.session.run(net.output_name, batch)
             if turn:  # the first round warms up
                 taken.append(perf_counter() - began)
     slow, fast = map(statistics.median, seconds)

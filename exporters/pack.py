@@ -99,7 +99,7 @@ def pack(
     contract = _contract(ensemble, channels, size, check)
     data = stamp(model, contract).SerializeToString(deterministic=True)
     write_atomically(out, data)
-    names = tuple(voter.name for voter in ensemble.members)
+    names = tuple(member.name for member in ensemble.members)
     return Packed(out, contract, check, names, len(data), len(model.graph.node))
 
 
@@ -117,7 +117,7 @@ def build(ensemble: Ensemble, channels: int, size: tuple[int, int] | None, score
             file.
     """
     onnx = load_onnx()
-    nets = {net.checksum: net for voter in ensemble.members for net in voter.nets}
+    nets = {net.checksum: net for member in ensemble.members for net in member.nets}
     total = sum(net.path.stat().st_size for net in nets.values())
     if total > MOST_BYTES:
         raise ModelError(f"the members hold {total:,} bytes; one ONNX file holds at most {MOST_BYTES:,}: pack fewer")
@@ -151,14 +151,14 @@ def _opened(plan: Path, tiles: npt.NDArray[Any] | None, grey_as_rgb: bool) -> En
         ensemble = open_ensemble(read, Options(grey_as_rgb=grey_as_rgb), source)
     except EngineError as error:
         raise type(error)(f"{plan}: {error}") from None
-    if any(voter.contract.kind == "packed" for voter in ensemble.members):
+    if any(member.contract.kind == "packed" for member in ensemble.members):
         raise PlanError(f"{plan}: {ensemble.members[0].name} is packed already; name its members in the plan")
     return ensemble
 
 
 def _input(ensemble: Ensemble, grey_as_rgb: bool) -> tuple[int, tuple[int, int] | None]:
     """Return the channels and the size that all nets take."""
-    nets = [net for voter in ensemble.members for net in voter.nets]
+    nets = [net for member in ensemble.members for net in member.nets]
     counts = sorted({net.contract.channels for net in nets})
     if grey_as_rgb and counts[-1] == 3:
         counts = [1]
@@ -186,8 +186,8 @@ def _contract(ensemble: Ensemble, channels: int, size: tuple[int, int] | None, c
         suppressed=_listed(sorted(variant.decoding.suppress)),
         bias=_listed(variant.decoding.bias),
         prior=_listed(variant.decoding.prior),
-        members=_listed(voter.name for voter in ensemble.members),
-        member_sha256=_listed(voter.checksum for voter in ensemble.members),
+        members=_listed(member.name for member in ensemble.members),
+        member_sha256=_listed(member.checksum for member in ensemble.members),
         weights=_listed(f"{value:.6g}" for value in ensemble.weights.mean(axis=1)),
         check_tiles=check.tiles,
         check_pixels=check.pixels,

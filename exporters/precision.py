@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.errors import ContractError, InputError, ModelError, PlanError
 from engine.models.contract import ModelContract
-from engine.models.net import Member, open_member
+from engine.models.net import Net, open_net
 from engine.version import VERSION
 from exporters.backend import load_onnx
 from exporters.compose import LEAST_OPSET, at_opset, opset_of, read_model
@@ -97,23 +97,23 @@ def lower(
         raise PlanError(f"--to {to}; allowed are {' and '.join(PRECISIONS)}")
     check_free(out, overwrite)
     load_onnx()
-    member = _opened(source)
+    net = _opened(source)
     model = _floating(source)
-    held = tiles(member.contract) if callable(tiles) else tiles
-    before = miou(member, held)
+    held = tiles(net.contract) if callable(tiles) else tiles
+    before = miou(net, held)
     if np.isnan(before):
         raise InputError(f"no labelled pixel in the {len(held)} tiles: give tiles whose labels can be scored")
     refused: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         for recipe in recipes or RECIPES[to]:
             trial = Path(folder) / "lowered.onnx"
-            data = stamp(lowered_graph(model, member, recipe, held.images, Path(folder)), member.contract)
+            data = stamp(lowered_graph(model, net, recipe, held.images, Path(folder)), net.contract)
             trial.write_bytes(data.SerializeToString(deterministic=True))
-            lowered = open_member(trial)
+            lowered = open_net(trial)
             after = miou(lowered, held)
             if before - after <= max_loss:
-                measured = Measured(before, after, *speed(member, lowered, held.images), len(held))
-                return _written(out, data, member, recipe, measured, refused)
+                measured = Measured(before, after, *speed(net, lowered, held.images), len(held))
+                return _written(out, data, net, recipe, measured, refused)
             refused.append(f"{recipe.name}: MIoU {before:.4f} -> {after:.4f}")
     raise ModelError(
         f"{source}: the MIoU falls by more than {max_loss:g} ({'; '.join(refused)}); nothing was written: "
@@ -121,12 +121,10 @@ def lower(
     )
 
 
-def _written(
-    out: Path, model: Any, member: Member, recipe: Recipe, measured: Measured, refused: Sequence[str]
-) -> Lowered:
-    contract = replace(member.contract, version=VERSION).noted(
+def _written(out: Path, model: Any, net: Net, recipe: Recipe, measured: Measured, refused: Sequence[str]) -> Lowered:
+    contract = replace(net.contract, version=VERSION).noted(
         precision=recipe.name,
-        precision_of_sha256=hashlib.sha256(member.path.read_bytes()).hexdigest(),
+        precision_of_sha256=hashlib.sha256(net.path.read_bytes()).hexdigest(),
         precision_miou_before=round(measured.before, 6),
         precision_miou_after=round(measured.after, 6),
         precision_tiles=measured.tiles,
@@ -137,16 +135,16 @@ def _written(
     return Lowered(out, contract, recipe.name, measured, len(data), tuple(refused))
 
 
-def _opened(source: Path) -> Member:
+def _opened(source: Path) -> Net:
     try:
-        member = open_member(source)
+        net = open_net(source)
     except ContractError as error:
         if "no contract" not in str(error):
             raise
         raise ContractError(f"{source}: no contract in it; export it with `exporters onnx` first") from None
-    if member.contract.kind == "packed":
+    if net.contract.kind == "packed":
         raise ModelError(f"{source}: a packed ensemble; quantise its members, then pack them")
-    return member
+    return net
 
 
 def _floating(source: Path) -> Any:

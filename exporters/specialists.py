@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.errors import ContractError, ModelError, PlanError
 from engine.models.contract import ModelContract
-from engine.models.net import Member, open_member
+from engine.models.net import Net, open_net
 from engine.version import VERSION
 from exporters.archive import read_contract
 from exporters.backend import load_keras, load_onnx
@@ -93,7 +93,7 @@ def export_specialists(
         for source, single in zip(ordered, singles, strict=True):
             draft = Path(temporary) / single.name
             export_onnx(source, draft, opset=opset, tolerance=tolerance, report=report)
-            drafts.append(open_member(draft))
+            drafts.append(open_net(draft))
         contract, held = _shared(drafts), None
         if tiles is not None:
             held = tiles(contract)
@@ -102,7 +102,7 @@ def export_specialists(
         model = stamp(_joined(drafts, contract, opset), contract)
         whole = Path(temporary) / out.name
         whole.write_bytes(model.SerializeToString(deterministic=True))
-        opened = open_member(whole)
+        opened = open_net(whole)
         difference = _difference(opened, drafts, tolerance or Tolerance())
         scores = None if held is None else (miou(_plain(opened), held), miou(opened, held))
         return _written(out, singles, drafts, model, contract, calibration, scores, difference)
@@ -140,7 +140,7 @@ def order_specialists(sources: Sequence[Path]) -> list[Path]:
     return [found[class_id][0] for class_id in sorted(found)]
 
 
-def _shared(drafts: Sequence[Member]) -> ModelContract:
+def _shared(drafts: Sequence[Net]) -> ModelContract:
     first = drafts[0].contract
     worst = max(float(draft.contract.notes["parity_max_difference"]) for draft in drafts)
     least = min(float(draft.contract.notes["parity_agreement"]) for draft in drafts)
@@ -150,7 +150,7 @@ def _shared(drafts: Sequence[Member]) -> ModelContract:
     return contract.noted(parity_max_difference=worst, parity_agreement=least)
 
 
-def _calibrated(drafts: Sequence[Member], tiles: LabelledTiles) -> Calibration:
+def _calibrated(drafts: Sequence[Net], tiles: LabelledTiles) -> Calibration:
     odds = np.concatenate([logits_of(draft, tiles.images) for draft in drafts], axis=1)
     return fit_calibration(odds, tiles.labels, drafts[0].contract.ignored_class)
 
@@ -170,7 +170,7 @@ def _with(contract: ModelContract, found: Calibration | None, class_id: int | No
     )
 
 
-def _joined(drafts: Sequence[Member], contract: ModelContract, opset: int) -> Any:
+def _joined(drafts: Sequence[Net], contract: ModelContract, opset: int) -> Any:
     """Return one graph: the shared input, every net, their maps joined in the order of the classes."""
     onnx = load_onnx()
     graph = Composer(opset)
@@ -187,7 +187,7 @@ def _joined(drafts: Sequence[Member], contract: ModelContract, opset: int) -> An
     )
 
 
-def _difference(whole: Member, drafts: Sequence[Member], tolerance: Tolerance) -> float:
+def _difference(whole: Net, drafts: Sequence[Net], tolerance: Tolerance) -> float:
     """Return how far the joined maps stray from the single files'.
 
     Raises:
@@ -202,15 +202,15 @@ def _difference(whole: Member, drafts: Sequence[Member], tolerance: Tolerance) -
     return difference
 
 
-def _plain(member: Member) -> Member:
-    """Return the member without its calibration."""
-    return replace(member, contract=replace(member.contract, bias=0.0, temperature=1.0))
+def _plain(net: Net) -> Net:
+    """Return the net without its calibration."""
+    return replace(net, contract=replace(net.contract, bias=0.0, temperature=1.0))
 
 
 def _written(
     out: Path,
     singles: tuple[Path, ...],
-    drafts: Sequence[Member],
+    drafts: Sequence[Net],
     model: Any,
     contract: ModelContract,
     calibration: Calibration | None,

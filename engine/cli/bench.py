@@ -51,9 +51,9 @@ def bench(
     """
     from engine.bench import bench_job
     from engine.cli.printing import print_bench
-    from engine.models.runtimes import Wanted
+    from engine.models.runtimes import RuntimeOptions
     from engine.runs.options import Options
 
     options = Options(models=models or (), input=input, strategy=strategy, grey_as_rgb=grey_as_rgb, stated=stated)
-    wanted = Wanted(provider, runtime, precision)
-    print_bench(bench_job(options, wanted, images, rounds, batch_size, workers), as_json)
+    runtime_options = RuntimeOptions(provider, runtime, precision)
+    print_bench(bench_job(options, runtime_options, images, rounds, batch_size, workers), as_json)

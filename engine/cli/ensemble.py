@@ -20,7 +20,7 @@ from engine.cli.options import (
     contract_fields,
 )
 from engine.errors import PlanError
-from engine.outputs.goal import goal_path
+from engine.outputs.path import output_path
 from engine.utils.console import with_options
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def ensemble(
         typer.Option(
             "--output",
             "-o",
-            parser=goal_path,
+            parser=output_path,
             metavar="PATH",
             help="Masks: submission .csv (default submission.csv), run lengths .rle.csv, .npz, .npy, .zarr or a folder "
             "of PNGs; of one scene .png, .tif, .npy or .zarr.",
@@ -199,12 +199,12 @@ def ensemble(
     """
     from engine.cli.printing import report
     from engine.inference.tuning import make_ready, tell
-    from engine.models.runtimes import Wanted
+    from engine.models.runtimes import RuntimeOptions
     from engine.runs.image_job import prepare
     from engine.runs.image_run import run_job
     from engine.runs.options import Options
 
-    wanted = Wanted(provider, runtime, precision)
+    runtime_options = RuntimeOptions(provider, runtime, precision)
 
     options = Options(
         models=models or (),
@@ -238,7 +238,7 @@ def ensemble(
         from engine.runs.scene_run import run_tiled
 
         scenes = prepare_tiled(options, tile, overlap)
-        how = make_ready(scenes.base.ensemble, None, wanted, batch_size, workers)
+        how = make_ready(scenes.base.ensemble, None, runtime_options, batch_size, workers)
         outcome = run_tiled(scenes, how.batch_size, how.workers, overwrite)
         tell(how)
         report(scenes.base, outcome, as_json)
@@ -249,9 +249,9 @@ def ensemble(
     if on == "ray":
         from engine.runs.on_ray.stream import on_ray
 
-        outcome = run_job(job, 1, workers, overwrite, on_ray(job, options, wanted, cluster, batch_size))
+        outcome = run_job(job, 1, workers, overwrite, on_ray(job, options, runtime_options, cluster, batch_size))
     else:
-        how = make_ready(job.ensemble, job.images, wanted, batch_size, workers)
+        how = make_ready(job.ensemble, job.images, runtime_options, batch_size, workers)
         outcome = run_job(job, how.batch_size, how.workers, overwrite)
         tell(how)
     code = report(job, outcome, as_json)

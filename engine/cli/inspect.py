@@ -23,9 +23,9 @@ def inspect(
 
     from engine.cli.tables import contracts_table
     from engine.models.members import find_models
-    from engine.models.net import open_member
+    from engine.models.net import open_net
 
-    members = [open_member(path, stated) for path in find_models(models)]
+    members = [open_net(path, stated) for path in find_models(models)]
     if as_json:
         rows = [{"model": str(m.path), "sha256": m.checksum, **json.loads(m.contract.to_json())} for m in members]
         typer.echo(json.dumps(rows, indent=2))

@@ -13,7 +13,7 @@ from engine.cli.tables import classes_table, conventions_table, scores_table
 from engine.evaluate import Evaluation
 from engine.inference.ensemble import Ensemble
 from engine.metrics import CONVENTIONS, class_iou, find_trap, precision_recall
-from engine.runs.durable.resume import incomplete_goal, skipped_list
+from engine.runs.durable.resume import incomplete_output, skipped_list
 from engine.runs.image_job import Job
 from engine.runs.outcome import Outcome
 from engine.utils import console
@@ -41,7 +41,7 @@ def report(job: Job, outcome: Outcome, as_json: bool) -> int:
         return 0
     console.say(
         f"INCOMPLETE: {len(outcome.skipped):,} of {len(job.images):,} images could not be predicted and are missing in "
-        f"{incomplete_goal(job.output)}; {job.output} was not written; see {skipped_list(job.output)}"
+        f"{incomplete_output(job.output)}; {job.output} was not written; see {skipped_list(job.output)}"
     )
     return INCOMPLETE
 
@@ -144,7 +144,7 @@ def print_bench(found: Benched, as_json: bool) -> None:
     for name, share in found.stages.items():
         table.add_row(f"time in {name}", f"{share:.2%}")
     table.add_row("peak memory, MB", f"{found.peak / 1e6:,.0f}")
-    table.add_row("batch size, workers", f"{found.settled.batch_size}, {found.settled.workers}")
+    table.add_row("batch size, workers", f"{found.tuned.batch_size}, {found.tuned.workers}")
     out.print(table)
-    for line in found.settled.told:
+    for line in found.tuned.told:
         out.print(line)

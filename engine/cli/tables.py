@@ -14,7 +14,7 @@ from engine.fusion.strategies import STRATEGIES
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Variant
 from engine.metrics import CONVENTIONS, Score, class_iou, precision_recall
-from engine.models.net import Member
+from engine.models.net import Net
 from engine.runs.outcome import Outcome
 from engine.utils.console import plain_table
 
@@ -97,27 +97,27 @@ def conventions_table(score: Score, intervals: Mapping[str, Interval] | None = N
     return table
 
 
-def contracts_table(members: Sequence[Member]) -> Table:
+def contracts_table(nets: Sequence[Net]) -> Table:
     """Return a row for each model: what its contract promises; the classes stand below, once where all agree."""
     table = plain_table()
     for title in ("model", "kind", "input", "output", "ignored", "size"):
         table.add_column(title, overflow="fold")
     listed: dict[tuple[str, ...], list[str]] = {}
-    for member in members:
-        held = member.contract
+    for net in nets:
+        held = net.contract
         size = "x".join(map(str, held.size)) if held.size else "any size"
         kind = held.architecture or held.kind
         if held.class_id is not None:
             kind += f"\nspecialist of {held.class_id} ({held.classes[held.class_id]})"
         table.add_row(
-            Text(member.name),
+            Text(net.name),
             Text(kind),
             f"{held.input_layout} {size}\n{held.channels} ch, x{held.scale:.4g}",
             f"{held.output_layout}\n{held.activation}",
             "none" if held.ignored_class is None else str(held.ignored_class),
-            f"{member.path.stat().st_size / 1e6:.2f} MB",
+            f"{net.path.stat().st_size / 1e6:.2f} MB",
         )
-        listed.setdefault(held.classes, []).append(member.name)
+        listed.setdefault(held.classes, []).append(net.name)
     for classes, names in listed.items():
         told = ", ".join(f"{index} {name}" for index, name in enumerate(classes))
         table.caption = (f"{table.caption}\n" if table.caption else "") + (

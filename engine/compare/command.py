@@ -33,7 +33,7 @@ from engine.metrics import CONVENTIONS
 from engine.runs.options import open_ensemble
 from engine.runs.plan import Plan, PlannedMember
 from engine.runs.provenance import resolved_plan
-from engine.select.cache import fingerprint
+from engine.select.cache import pixel_hash
 from engine.select.crossfit import assign_folds
 from engine.sources.base import Source
 from engine.sources.groups import read_groups
@@ -197,7 +197,7 @@ def run_hash(study: Study, images: Source, options: CompareOptions) -> str:
     told = {
         "maskfuse": VERSION,
         "plan": resolved_plan(study.ensemble),
-        "images": fingerprint(images),
+        "images": pixel_hash(images),
         "labels": digest(study.truth),
         "groups": digest(study.groups),
         "options": [options.metric, options.folds, options.pixels, options.seed, options.flips, options.ablation],

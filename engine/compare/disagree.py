@@ -73,7 +73,7 @@ def reliability(study: Study) -> tuple[list[Curve], int]:
     """
     assert study.truth is not None
     ensemble, truth = study.ensemble, study.truth
-    voters = [ensemble.members[index] for index in ensemble.fusion_order]
+    members = [ensemble.members[index] for index in ensemble.fusion_order]
     tiles = np.unique(np.linspace(0, study.store.images - 1, min(CURVE_IMAGES, study.store.images)).astype(np.int64))
     allowed = [c for c in range(study.classes) if c not in study.suppressed.suppress]
 
@@ -81,9 +81,9 @@ def reliability(study: Study) -> tuple[list[Curve], int]:
         true = truth[part]
         seen = np.ones(true.shape, bool) if ensemble.ignored_class is None else true != ensemble.ignored_class
         logits = study.store.read(part)
-        for member, voter in enumerate(voters):
-            if voter.is_set and study.suppressed.suppress:
-                logits[member][:, sorted(study.suppressed.suppress)] = FLOOR
+        for slot, member in enumerate(members):
+            if member.is_set and study.suppressed.suppress:
+                logits[slot][:, sorted(study.suppressed.suppress)] = FLOOR
         chances = np.exp(logits - logits.max(axis=2, keepdims=True))
         chances /= chances.sum(axis=2, keepdims=True)
         kept = [p[:, allowed] for p in (*chances, chances.mean(axis=0))]
@@ -91,7 +91,7 @@ def reliability(study: Study) -> tuple[list[Curve], int]:
 
     bins = np.sum(list(study.in_batches(tiles, work)), axis=0)
     slot = {member: place for place, member in enumerate(ensemble.fusion_order)}
-    names = [(voter.name, bins[slot[index]]) for index, voter in enumerate(ensemble.members)]
+    names = [(member.name, bins[slot[index]]) for index, member in enumerate(ensemble.members)]
     return [_curve(name, held) for name, held in [*names, (MEAN, bins[-1])]], len(tiles)
 
 

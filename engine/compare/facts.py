@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.compare.result import MemberFacts
 from engine.compare.study import Study
-from engine.models.members import Voter
+from engine.models.members import Member
 from engine.utils.threads import available_cores
 
 
@@ -17,23 +17,23 @@ def member_facts(study: Study) -> list[MemberFacts]:
     """Return what a reader wants to know of each member, in the order given."""
     store = study.store
     return [
-        _member(voter, 1000 * store.plain_seconds[index] / store.images)
-        for index, voter in enumerate(study.ensemble.members)
+        _member(member, 1000 * store.plain_seconds[index] / store.images)
+        for index, member in enumerate(study.ensemble.members)
     ]
 
 
-def _member(voter: Voter, milliseconds: float) -> MemberFacts:
-    held = voter.contract
+def _member(member: Member, milliseconds: float) -> MemberFacts:
+    held = member.contract
     kind = held.architecture or held.kind
-    if voter.is_set and len(voter.nets) > 1:
-        kind = f"{len(voter.nets)} specialists" + (f" ({held.architecture})" if held.architecture else "")
+    if member.is_set and len(member.nets) > 1:
+        kind = f"{len(member.nets)} specialists" + (f" ({held.architecture})" if held.architecture else "")
     size = f"{held.size[0]}x{held.size[1]}" if held.size else "any size"
     return MemberFacts(
-        name=voter.name,
+        name=member.name,
         kind=kind,
-        files=[net.path.name for net in voter.nets],
-        sha256=voter.checksum,
-        megabytes=sum(net.path.stat().st_size for net in voter.nets) / 1e6,
+        files=[net.path.name for net in member.nets],
+        sha256=member.checksum,
+        megabytes=sum(net.path.stat().st_size for net in member.nets) / 1e6,
         input=f"{held.input_layout}, {size}, {held.channels} channel{'s' * (held.channels > 1)}",
         scaling=f"x {held.scale:.6g}, mean {_listed(held.mean)}, std {_listed(held.std)}",
         output=f"{held.output_layout}, {held.activation}",

@@ -115,7 +115,7 @@ class MemberFacts:
         name: what tables call it.
         kind: architecture, or kind of the contract.
         files: names of its files.
-        sha256: checksum, see :class:`engine.models.members.Voter`.
+        sha256: checksum, see :class:`engine.models.members.Member`.
         megabytes: size of its files.
         input: layout, size, channels of the input.
         scaling: scale, mean and standard deviation.

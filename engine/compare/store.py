@@ -80,7 +80,7 @@ class LogitStore:
         Raises:
             EngineError: images the members cannot take, or a member that fails.
         """
-        nets = [net for voter in self.ensemble.members for net in voter.nets]
+        nets = [net for member in self.ensemble.members for net in member.nets]
         for net in nets:
             check_sample(net, (*images.size, images.channels))
         self.workers = workers or available_cores()

@@ -75,9 +75,9 @@ class Study:
         """Return the members as ``engine select`` takes them, with exact logits in place of rounded ones."""
         assert self.truth is not None
         held = self.store.turned if turned and self.store.turned is not None else self.store.plain
-        voters = [self.ensemble.members[index] for index in self.ensemble.fusion_order]
+        members = [self.ensemble.members[index] for index in self.ensemble.fusion_order]
         return Pool(
-            voters,
+            members,
             list(held),
             self.truth,
             self.groups,

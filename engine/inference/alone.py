@@ -11,9 +11,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from engine.inference.execution import present_way
-from engine.models.members import Voter
-from engine.models.net import Member
+from engine.inference.execution import present_execution
+from engine.models.members import Member
+from engine.models.net import Net
 from engine.models.runtimes import Session
 from engine.models.runtimes.onnxruntime import OnnxSession
 
@@ -28,7 +28,7 @@ CHOOSING_ROUNDS = 2
 
 
 @dataclass(frozen=True)
-class Bare:
+class MemberSpeed:
     """What one member does with nothing around it.
 
     Attributes:
@@ -48,21 +48,21 @@ class Bare:
     tried: dict[str, float]
 
 
-class Alone:
+class MemberBenchmark:
     """One member by itself: every batch size, on one thread a worker and on one session of all threads."""
 
-    def __init__(self, voter: Voter, sample: NDArray[Any], workers: int, skip: Collection[int]) -> None:
-        self.voter, self.workers = voter, workers
-        self.runtime = present_way(voter, 0).name
+    def __init__(self, member: Member, sample: NDArray[Any], workers: int, skip: Collection[int]) -> None:
+        self.member, self.workers = member, workers
+        self.runtime = present_execution(member, 0).name
         self.pool = ThreadPoolExecutor(workers)
         pixels = sample.shape[1] * sample.shape[2]
         sizes = [size for size in BATCH_SIZES if size <= len(sample) and size * pixels <= MOST_PIXELS] or [1]
         # As in the pipeline: the specialist of a suppressed class does not run.
-        nets = [net for net in voter.nets if net.contract.class_id is None or net.contract.class_id not in skip]
-        own: list[tuple[Session, Member]] = [(net.session, net) for net in nets]
+        nets = [net for net in member.nets if net.contract.class_id is None or net.contract.class_id not in skip]
+        own: list[tuple[Session, Net]] = [(net.session, net) for net in nets]
         layouts = [(f"{workers} x 1 thread", own, workers)]
         if workers > 1 and self.runtime == "onnxruntime":
-            whole: list[tuple[Session, Member]] = [(OnnxSession(net.path, threads=workers), net) for net in nets]
+            whole: list[tuple[Session, Net]] = [(OnnxSession(net.path, threads=workers), net) for net in nets]
             layouts.append((f"1 x {workers} threads", whole, 1))
         self.calls: dict[tuple[str, int], Callable[[float], float]] = {}
         for layout, sessions, threads in layouts:
@@ -72,7 +72,7 @@ class Alone:
         self.rates: dict[tuple[str, int], list[float]] = {}
 
     def _call(
-        self, sessions: list[tuple[Session, Member]], sample: NDArray[Any], size: int, threads: int
+        self, sessions: list[tuple[Session, Net]], sample: NDArray[Any], size: int, threads: int
     ) -> Callable[[float], float]:
         fed = [(session, net.output_name, net.prepare(sample[:size])) for session, net in sessions]
 
@@ -107,12 +107,12 @@ class Alone:
         for key, rates in self.rates.items():
             rates.append(self.calls[key](SECONDS))
 
-    def best(self) -> Bare:
+    def best(self) -> MemberSpeed:
         """Return what was found."""
         layout, size = self._fastest()
         tried = {f"{name}, batches of {count}": rate for (name, count), rate in self.tried.items()}
         self.pool.shutdown()
-        return Bare(self.voter.name, self.runtime, median(self.rates[layout, size]), size, layout, tried)
+        return MemberSpeed(self.member.name, self.runtime, median(self.rates[layout, size]), size, layout, tried)
 
     def rate_at(self, turn: int) -> float:
         """Return the images/s of the fastest setting in one turn."""

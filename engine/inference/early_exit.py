@@ -54,7 +54,7 @@ class EarlyExit:
             raise PlanError(f"early-exit agreement {self.agreement}; a share above 0 and at most 1 is needed")
 
 
-class Standing:
+class RunningScores:
     """Scores of a batch while its members come in.
 
     Attributes:
@@ -140,7 +140,7 @@ def run_early(
     count = len(batch.ids)
     shape = (count, len(ensemble.classes), batch.size[0] * batch.size[1])
     decoding = ensemble.variant.decoding
-    standing = Standing(shape, ensemble.variant.strategy, ensemble.weights, decoding)
+    standing = RunningScores(shape, ensemble.variant.strategy, ensemble.weights, decoding)
     logits = np.empty((len(order), *shape), np.float32)
     staying = np.arange(count)
     runs, seconds = [0] * len(order), [0.0] * len(order)

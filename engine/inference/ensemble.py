@@ -18,9 +18,9 @@ from engine.inference.forward import Forward
 from engine.inference.gpu import DeviceFusion
 from engine.inference.prediction import Variant
 from engine.inference.stream import Stream
-from engine.models.members import Voter, class_names, class_number, find_models, gather, ignored_class
-from engine.models.net import Member, check_sample, open_member
-from engine.models.runtimes import Wanted
+from engine.models.members import Member, class_names, class_number, find_models, gather, ignored_class
+from engine.models.net import Net, check_sample, open_net
+from engine.models.runtimes import RuntimeOptions
 from engine.sources.base import Source, from_array
 from engine.sources.labels import check_match
 from engine.utils.threads import available_cores
@@ -35,12 +35,12 @@ class Ensemble(Forward):
         ignored_class: the class the members leave out of the score, or None.
         early_exit: when an image may leave before all members ran on it; None for never.
         device: fuses batches on a GPU, see :mod:`engine.inference.gpu`; None to fuse on the CPU.
-        wanted: which arithmetic and runtimes are allowed, see :mod:`engine.inference.tuning`.
+        runtime_options: which arithmetic and runtimes are allowed, see :mod:`engine.inference.tuning`.
     """
 
     def __init__(
         self,
-        members: Sequence[Voter],
+        members: Sequence[Member],
         strategy: str = "mean-logit",
         weights: ArrayLike | None = None,
         suppress: Collection[int] | None = None,
@@ -80,7 +80,7 @@ class Ensemble(Forward):
         self.early_exit = early_exit
         if early_exit is not None:
             early_exit.check(strategy, variant.decoding)
-        self.wanted = Wanted("cpu")
+        self.runtime_options = RuntimeOptions("cpu")
         self.device: DeviceFusion | None = None
 
     @classmethod
@@ -108,11 +108,11 @@ class Ensemble(Forward):
             EngineError: a file cannot be opened or trusted, members disagree, an option is impossible.
         """
         specs = [models] if isinstance(models, str | Path) else list(models)
-        opened = [open_member(path, stated, sample, grey_as_rgb=grey_as_rgb) for path in find_models(specs)]
+        opened = [open_net(path, stated, sample, grey_as_rgb=grey_as_rgb) for path in find_models(specs)]
         return cls.of(opened, suppress=suppress, **options)
 
     @classmethod
-    def of(cls, opened: Sequence[Member], suppress: Collection[int | str] | None = None, **options: Any) -> Ensemble:
+    def of(cls, opened: Sequence[Net], suppress: Collection[int | str] | None = None, **options: Any) -> Ensemble:
         """Make an ensemble of opened files; arguments as in :meth:`open`."""
         if not opened:
             raise PlanError("no models: name at least one")

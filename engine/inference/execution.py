@@ -1,4 +1,4 @@
-"""The ways a member may run on the CPU (runtime, precision, images at a time), and which of them is fastest here."""
+"""How a member may run on the CPU (runtime, precision, images at a time), and which of them is fastest here."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from time import perf_counter
 import numpy as np
 
 from engine.errors import EngineError, ModelError
-from engine.models.members import Prepared, Voter
-from engine.models.net import Member, open_member
-from engine.models.runtimes import Session, Wanted
+from engine.models.members import Member, Prepared
+from engine.models.net import Net, open_net
+from engine.models.runtimes import RuntimeOptions, Session
 from engine.models.runtimes.onnxruntime import OnnxSession
 from engine.sources.base import Batch
 
@@ -28,7 +28,7 @@ TWIN_NOTE = "precision_of_sha256"
 
 
 @dataclass(frozen=True)
-class Way:
+class Execution:
     """One way to run a member.
 
     Attributes:
@@ -51,23 +51,23 @@ class Way:
         """Return the least precise arithmetic it was told to use."""
         return self.sessions[0].precision
 
-    def of(self, voter: Voter) -> Voter:
+    def of(self, member: Member) -> Member:
         """Return the member with these sessions."""
-        nets = [replace(net, session=session) for net, session in zip(voter.nets, self.sessions, strict=True)]
-        return replace(voter, nets=tuple(nets))
+        nets = [replace(net, session=session) for net, session in zip(member.nets, self.sessions, strict=True)]
+        return replace(member, nets=tuple(nets))
 
 
-def present_way(voter: Voter, part: int) -> Way:
+def present_execution(member: Member, part: int) -> Execution:
     """Return the way a member runs now, with so many images at a time."""
-    return Way(tuple(net.session for net in voter.nets), part)
+    return Execution(tuple(net.session for net in member.nets), part)
 
 
-def ways_of(voter: Voter, wanted: Wanted, batch_size: int, workers: int) -> list[Way]:
-    """Return the ways that are allowed, the most careful first.
+def executions_of(member: Member, runtime_options: RuntimeOptions, batch_size: int, workers: int) -> list[Execution]:
+    """Return the executions that are allowed, the most careful first.
 
     Args:
-        voter: the member, opened in ONNX Runtime.
-        wanted: what the user allows.
+        member: the member, opened in ONNX Runtime.
+        runtime_options: what the user allows.
         batch_size: images of a batch; a net takes as many at a time as suits its runtime, at most.
         workers: threads that will run it at once.
 
@@ -78,31 +78,31 @@ def ways_of(voter: Voter, wanted: Wanted, batch_size: int, workers: int) -> list
     from engine.models.runtimes import openvino
 
     found: list[tuple[Session, ...]] = []
-    twins = _int8_twins(voter) if wanted.allows("int8") else []
-    if wanted.runtime != "openvino":
-        found.append(present_way(voter, 0).sessions)
+    twins = _int8_twins(member) if runtime_options.allows("int8") else []
+    if runtime_options.runtime != "openvino":
+        found.append(present_execution(member, 0).sessions)
         if twins:
             found.append(tuple(OnnxSession(path, precision="int8") for path in twins))
-    if wanted.runtime == "openvino" or (wanted.runtime == "auto" and openvino.installed()):
+    if runtime_options.runtime == "openvino" or (runtime_options.runtime == "auto" and openvino.installed()):
         openvino.load_openvino()
-        kinds: list[tuple[str, Sequence[Path]]] = [("float32", [net.path for net in voter.nets])]
-        if wanted.allows("bf16") and openvino.has_native_bf16():
-            kinds.append(("bf16", [net.path for net in voter.nets]))
+        kinds: list[tuple[str, Sequence[Path]]] = [("float32", [net.path for net in member.nets])]
+        if runtime_options.allows("bf16") and openvino.has_native_bf16():
+            kinds.append(("bf16", [net.path for net in member.nets]))
         if twins:
             kinds.append(("int8", twins))
         try:
             found += [tuple(openvino.OpenVinoSession(p, kind, workers) for p in paths) for kind, paths in kinds]
         except ModelError:
-            if wanted.runtime == "openvino":
+            if runtime_options.runtime == "openvino":
                 raise
     parts = {"onnxruntime": min(PART, batch_size), "openvino": min(OPENVINO_PART, batch_size)}
-    return [Way(sessions, parts[sessions[0].runtime]) for sessions in found]
+    return [Execution(sessions, parts[sessions[0].runtime]) for sessions in found]
 
 
-def _int8_twins(voter: Voter) -> list[Path]:
+def _int8_twins(member: Member) -> list[Path]:
     """Return the quantised files beside a member's nets (NAME_int8.onnx), if each net has one made of just this net."""
     found = []
-    for net in voter.nets:
+    for net in member.nets:
         path = net.path.with_name(f"{net.path.stem}_int8.onnx")
         if not path.is_file() or not _is_twin(path, net):
             return []
@@ -110,38 +110,40 @@ def _int8_twins(voter: Voter) -> list[Path]:
     return found
 
 
-def _is_twin(path: Path, net: Member) -> bool:
+def _is_twin(path: Path, net: Net) -> bool:
     try:
-        other = open_member(path)
+        other = open_net(path)
     except EngineError:
         return False
     return other.contract.notes.get(TWIN_NOTE) == net.checksum and other.output_name == net.output_name
 
 
-def fastest_way(voter: Voter, ways: Sequence[Way], sample: Batch, workers: int, seconds: float) -> Way:
-    """Return the fastest way, timed in turns with all workers busy; an earlier one unless a later one gains 3 %.
+def fastest_execution(
+    member: Member, executions: Sequence[Execution], sample: Batch, workers: int, seconds: float
+) -> Execution:
+    """Return the fastest execution, timed in turns with all workers busy; an earlier one unless a later one gains 3 %.
 
     Args:
-        voter: the member.
-        ways: what to choose from; one that fails is left out.
+        member: the member.
+        executions: what to choose from; one that fails is left out.
         sample: images to run on.
         workers: threads.
         seconds: about how long it may take; each way is timed twice at least, after a run that warms it up.
 
     Raises:
-        ModelError: all ways fail.
+        ModelError: all executions fail.
     """
     with ThreadPoolExecutor(workers, thread_name_prefix="maskfuse-warm-up") as pool:
         timers = []
         refusal: ModelError | None = None
-        for way in ways:
-            timer = _timer(way.of(voter), way.part, sample, pool, workers)
+        for execution in executions:
+            timer = _timer(execution.of(member), execution.part, sample, pool, workers)
             try:
                 timer()
             except ModelError as error:
                 refusal = refusal or error
                 continue
-            timers.append((way, timer))
+            timers.append((execution, timer))
         if refusal is not None and not timers:
             raise refusal
         if len(timers) == 1:
@@ -160,15 +162,15 @@ def fastest_way(voter: Voter, ways: Sequence[Way], sample: Batch, workers: int, 
     return timers[chosen][0]
 
 
-def _timer(voter: Voter, part: int, sample: Batch, pool: ThreadPoolExecutor, workers: int) -> Callable[[], float]:
+def _timer(member: Member, part: int, sample: Batch, pool: ThreadPoolExecutor, workers: int) -> Callable[[], float]:
     """Return what measures the seconds that all workers take for the sample, each."""
     pixels = sample.size[0] * sample.size[1]
-    outs = [np.empty((len(sample.ids), len(voter.contract.classes), pixels), np.float32) for _ in range(workers)]
-    prepared: Prepared = {net.input_key: net.prepare(sample.pixels) for net in voter.nets}
+    outs = [np.empty((len(sample.ids), len(member.contract.classes), pixels), np.float32) for _ in range(workers)]
+    prepared: Prepared = {net.input_key: net.prepare(sample.pixels) for net in member.nets}
 
     def measure() -> float:
         began = perf_counter()
-        for done in [pool.submit(voter.run, sample.pixels, prepared, out, (), part) for out in outs]:
+        for done in [pool.submit(member.run, sample.pixels, prepared, out, (), part) for out in outs]:
             done.result()
         return perf_counter() - began
 

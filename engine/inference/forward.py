@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from engine.fusion.fuse import check_finite, fuse
 from engine.fusion.regions import cleaned
-from engine.inference.execution import Way
+from engine.inference.execution import Execution
 from engine.inference.flips import flipped, named_flips
 from engine.inference.prediction import Variant
-from engine.models.members import FLOOR, Prepared, Voter
-from engine.models.net import Member
+from engine.models.members import FLOOR, Member, Prepared
+from engine.models.net import Net
 from engine.sources.base import Batch
 
 
@@ -35,7 +35,7 @@ class Forward:
 
     def __init__(
         self,
-        members: Sequence[Voter],
+        members: Sequence[Member],
         classes: tuple[str, ...],
         variant: Variant,
         weights: NDArray[np.float64],
@@ -59,9 +59,9 @@ class Forward:
         self._scratch = threading.local()
 
     @property
-    def nets(self) -> list[Member]:
+    def nets(self) -> list[Net]:
         """Return the opened files of all members."""
-        return [net for voter in self.members for net in voter.nets]
+        return [net for member in self.members for net in member.nets]
 
     @property
     def is_packed(self) -> bool:
@@ -108,16 +108,16 @@ class Forward:
         skip: Collection[int],
     ) -> None:
         """Run one member on a batch and on its mirror images; the mean of the logits, turned back, goes to ``out``."""
-        voter, part = self.members[index], self.parts[index]
-        voter.run(batch.pixels, prepared[0], out, skip, part)
+        member, part = self.members[index], self.parts[index]
+        member.run(batch.pixels, prepared[0], out, skip, part)
         planes = out.reshape(*out.shape[:2], *batch.pixels.shape[1:3])
         for flip, inputs in zip(self.flips[1:], prepared[1:], strict=True):
             mirrored = np.empty_like(out)
-            voter.run(flipped(batch.pixels, flip, rows=1), inputs, mirrored, skip, part)
+            member.run(flipped(batch.pixels, flip, rows=1), inputs, mirrored, skip, part)
             planes += flipped(mirrored.reshape(planes.shape), flip, rows=2)
         if len(self.flips) > 1:
             out *= np.float32(1 / len(self.flips))
-        check_finite(out, voter.name, batch.ids)
+        check_finite(out, member.name, batch.ids)
 
     def member_logits(self, index: int, batch: Batch, skip: Collection[int] = ()) -> NDArray[np.float32]:
         """Return one member's float32 (batch, classes, pixels) logits; errors as :meth:`logits`."""
@@ -125,10 +125,10 @@ class Forward:
         self._run_member(index, batch, [{} for _ in self.flips], out, skip)
         return out
 
-    def use(self, index: int, way: Way) -> None:
+    def use(self, index: int, execution: Execution) -> None:
         """Let a member run in another way: in another runtime, or on another number of images at a time."""
-        self.members[index] = way.of(self.members[index])
-        self.parts[index] = way.part
+        self.members[index] = execution.of(self.members[index])
+        self.parts[index] = execution.part
 
     def interrupt(self) -> None:
         """Make all runs of the members fail soon, those under way among them."""
@@ -149,8 +149,8 @@ class Forward:
         count as if that class's net had not run.
         """
         if variant.decoding.suppress:
-            for index, voter in enumerate(self.members):
-                if voter.is_set:
+            for index, member in enumerate(self.members):
+                if member.is_set:
                     logits[self._slot[index]][:, sorted(variant.decoding.suppress)] = FLOOR
         if variant.member is None:
             fused = fuse(logits, variant.strategy, self._slot_weights, variant.decoding)

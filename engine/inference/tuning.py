@@ -1,4 +1,4 @@
-"""How the members run on this machine: provider, runtime, batch size and workers, settled by a short measurement."""
+"""How the members run on this machine: provider, runtime, batch size and workers, chosen by a short measurement."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from engine.errors import EngineError, ModelError, PlanError
 from engine.fusion.compiling import compile_kernels
-from engine.inference.execution import GAIN, PART, Way, fastest_way, present_way, ways_of
+from engine.inference.execution import GAIN, PART, Execution, executions_of, fastest_execution, present_execution
 from engine.inference.gpu import DeviceFusion, why_not
-from engine.models.runtimes import Wanted
+from engine.models.runtimes import RuntimeOptions
 from engine.models.runtimes.onnxruntime import OnnxSession
 from engine.models.runtimes.providers import choose_provider
 from engine.sources.base import Batch, Source
@@ -42,7 +42,7 @@ LEAST_SECONDS = 0.2
 
 
 @dataclass
-class Settled:
+class Tuned:
     """How a run goes.
 
     Attributes:
@@ -58,23 +58,23 @@ class Settled:
     seconds: float = 0.0
 
 
-def settle(
+def tune(
     ensemble: Ensemble,
     images: Source | None,
-    wanted: Wanted | None = None,
+    runtime_options: RuntimeOptions | None = None,
     batch_size: int = 0,
     workers: int = 0,
-) -> Settled:
+) -> Tuned:
     """Settle how the members run, and put their sessions in place.
 
     Neither batch size nor workers change the labels. Another runtime rounds differently; arithmetic below float32 is
-    used only when ``wanted`` allows it, and its agreement with float32 on the sample is then measured and told.
+    used only when ``runtime_options`` allows it; its agreement with float32 on the sample is measured and reported.
 
     Args:
         ensemble: its members' sessions and its ``parts`` are replaced.
         images: what will be predicted; the first few are measured on. None where they are not at hand: then a choice
             of runtimes is measured on blank images of the size the members declare.
-        wanted: what the user allows; None for ONNX Runtime in float32, on a GPU where one works.
+        runtime_options: what the user allows; None for ONNX Runtime in float32, on a GPU where one works.
         batch_size: images a worker takes at a time; 0 to measure.
         workers: threads; 0 for the faster of one a core and one every other core.
 
@@ -84,35 +84,35 @@ def settle(
     """
     if batch_size < 0 or workers < 0:
         raise PlanError(f"batch size {batch_size}, workers {workers}: give a number above 0, or 0 to have it measured")
-    wanted = wanted or Wanted()
+    runtime_options = runtime_options or RuntimeOptions()
     began = perf_counter()
-    settled = Settled(batch_size or BATCH_SIZE, workers or available_cores())
-    ensemble.wanted = wanted
-    if wanted.runtime != "openvino" and _on_gpu(ensemble, wanted, settled):
-        settled.batch_size, settled.workers = batch_size or GPU_BATCH_SIZE, workers or GPU_WORKERS
+    tuned = Tuned(batch_size or BATCH_SIZE, workers or available_cores())
+    ensemble.runtime_options = runtime_options
+    if runtime_options.runtime != "openvino" and _on_gpu(ensemble, runtime_options, tuned):
+        tuned.batch_size, tuned.workers = batch_size or GPU_BATCH_SIZE, workers or GPU_WORKERS
         reason = why_not(ensemble, ensemble.early_exit is not None)
-        ensemble.device = None if reason else DeviceFusion(ensemble, settled.batch_size)
+        ensemble.device = None if reason else DeviceFusion(ensemble, tuned.batch_size)
         if reason:
-            settled.told.append(f"logits are fused on the CPU: {reason}")
+            tuned.told.append(f"logits are fused on the CPU: {reason}")
     else:
         sample, real = _sample(ensemble, images)
         if sample is not None:
             count = len(images) if images is not None else 0
-            _interruptible(ensemble, partial(_on_cpu, ensemble, sample, real, count, settled, batch_size, workers))
-    settled.seconds = perf_counter() - began
-    return settled
+            _interruptible(ensemble, partial(_on_cpu, ensemble, sample, real, count, tuned, batch_size, workers))
+    tuned.seconds = perf_counter() - began
+    return tuned
 
 
-def _on_gpu(ensemble: Ensemble, wanted: Wanted, settled: Settled) -> bool:
+def _on_gpu(ensemble: Ensemble, runtime_options: RuntimeOptions, tuned: Tuned) -> bool:
     """Move the members to the provider that works; return whether that is a GPU."""
-    choice = choose_provider(wanted.provider)
+    choice = choose_provider(runtime_options.provider)
     if choice.told:
-        settled.told.append(choice.told)
+        tuned.told.append(choice.told)
     if choice.provider == "cpu":
         return False
-    for index, voter in enumerate(ensemble.members):
-        sessions = tuple(OnnxSession(net.path, choice.provider, wanted.precision) for net in voter.nets)
-        ensemble.use(index, Way(sessions, 0))
+    for index, member in enumerate(ensemble.members):
+        sessions = tuple(OnnxSession(net.path, choice.provider, runtime_options.precision) for net in member.nets)
+        ensemble.use(index, Execution(sessions, 0))
     return True
 
 
@@ -132,7 +132,7 @@ def _sample(ensemble: Ensemble, images: Source | None) -> tuple[Batch | None, bo
         with contextlib.suppress(EngineError):
             first = next(images.batches(min(SAMPLE, max(1, len(images)))), None)
             return first, first is not None
-    declared = (voter.contract.size for voter in ensemble.members)
+    declared = (member.contract.size for member in ensemble.members)
     size = images.size if images is not None else next((size for size in declared if size), None)
     if size is None:
         return None, False
@@ -146,15 +146,15 @@ def _on_cpu(
     sample: Batch,
     real: bool,
     images: int,
-    settled: Settled,
+    tuned: Tuned,
     batch_size: int,
     workers: int,
 ) -> None:
     """Choose runtime and precision of each member where there is a choice, then its batch size where there is time."""
-    wanted = ensemble.wanted
-    choice = (wanted.runtime, wanted.precision) != ("onnxruntime", "float32")
+    runtime_options = ensemble.runtime_options
+    choice = (runtime_options.runtime, runtime_options.precision) != ("onnxruntime", "float32")
     try:
-        want = _labels(ensemble, sample) if real and wanted.precision != "float32" else None
+        want = _labels(ensemble, sample) if real and runtime_options.precision != "float32" else None
         expected = _seconds_an_image(ensemble, sample)
     except ModelError:
         # What is wrong with an image is for the run to say, which knows what to do then.
@@ -163,26 +163,28 @@ def _on_cpu(
             expected = _seconds_an_image(ensemble, sample)
         except ModelError:
             return
-    share = min(SHARE * expected * images / settled.workers, MOST_SECONDS) / len(ensemble.members)
-    fair = -(-images // (2 * settled.workers)) or BATCH_SIZE
-    settled.batch_size = batch_size or min(BATCH_SIZE, _most(sample), fair)
+    share = min(SHARE * expected * images / tuned.workers, MOST_SECONDS) / len(ensemble.members)
+    fair = -(-images // (2 * tuned.workers)) or BATCH_SIZE
+    tuned.batch_size = batch_size or min(BATCH_SIZE, _most(sample), fair)
     few = Batch(0, sample.ids[: max(PARTS)], sample.pixels[: max(PARTS)])
     chosen = []
-    for index, voter in enumerate(ensemble.members):
-        way = present_way(voter, min(PART, settled.batch_size))
+    for index, member in enumerate(ensemble.members):
+        execution = present_execution(member, min(PART, tuned.batch_size))
         if choice:
-            ways = ways_of(voter, wanted, settled.batch_size, settled.workers)
-            way = fastest_way(voter, ways, sample, settled.workers, share)
+            executions = executions_of(member, runtime_options, tuned.batch_size, tuned.workers)
+            execution = fastest_execution(member, executions, sample, tuned.workers, share)
         # OpenVINO compiles anew for each number of images, which takes longer than the choice gains.
-        if way.sessions[0].runtime == "onnxruntime" and share * len(ensemble.members) > LEAST_SECONDS:
-            others = [replace(way, part=size) for size in PARTS if size != way.part and size <= settled.batch_size]
-            way = fastest_way(voter, [way, *others], few, settled.workers, share)
-        ensemble.use(index, way)
-        chosen.append(way)
+        if execution.sessions[0].runtime == "onnxruntime" and share * len(ensemble.members) > LEAST_SECONDS:
+            others = [
+                replace(execution, part=size) for size in PARTS if size != execution.part and size <= tuned.batch_size
+            ]
+            execution = fastest_execution(member, [execution, *others], few, tuned.workers, share)
+        ensemble.use(index, execution)
+        chosen.append(execution)
     if choice:
-        _tell(ensemble, chosen, sample, want, settled)
+        _tell(ensemble, chosen, sample, want, tuned)
     if not workers:
-        _spare_twins(ensemble, sample, images, settled)
+        _spare_twins(ensemble, sample, images, tuned)
 
 
 def _seconds_an_image(ensemble: Ensemble, sample: Batch) -> float:
@@ -202,55 +204,55 @@ def _labels(ensemble: Ensemble, sample: Batch) -> NDArray[np.uint8]:
 
 
 def _tell(
-    ensemble: Ensemble, chosen: list[Way], sample: Batch, want: NDArray[np.uint8] | None, settled: Settled
+    ensemble: Ensemble, chosen: list[Execution], sample: Batch, want: NDArray[np.uint8] | None, tuned: Tuned
 ) -> None:
-    names = [f"{voter.name} {way.name}" for voter, way in zip(ensemble.members, chosen, strict=True)]
-    settled.told.append(f"fastest by measurement: {', '.join(names)}")
-    lowered = [way for way in chosen if way.precision != "float32"]
-    if ensemble.wanted.precision != "float32" and not lowered:
-        told = f"--precision {ensemble.wanted.precision}: nothing below float32 is both at hand and faster here"
-        settled.told.append(told)
+    names = [f"{member.name} {execution.name}" for member, execution in zip(ensemble.members, chosen, strict=True)]
+    tuned.told.append(f"fastest by measurement: {', '.join(names)}")
+    lowered = [execution for execution in chosen if execution.precision != "float32"]
+    if ensemble.runtime_options.precision != "float32" and not lowered:
+        told = f"--precision {ensemble.runtime_options.precision}: nothing below float32 is at hand and faster here"
+        tuned.told.append(told)
     if lowered:
         told = "their agreement with float32 could not be measured on the first images"
         if want is not None:
             same = float((_labels(ensemble, sample) == want).mean())
             told = f"labels agree with float32 on {same:.3%} of the {want.size:,} pixels of the warm-up batch"
-        settled.told.append(f"{len(lowered)} of {len(chosen)} members run below float32: {told}")
+        tuned.told.append(f"{len(lowered)} of {len(chosen)} members run below float32: {told}")
 
 
-def _spare_twins(ensemble: Ensemble, sample: Batch, images: int, settled: Settled) -> None:
+def _spare_twins(ensemble: Ensemble, sample: Batch, images: int, tuned: Tuned) -> None:
     """Halve the workers where that is faster: two threads that share a core can be slower than one."""
-    if settled.workers < 4 or images < 16 * settled.workers * settled.batch_size:
+    if tuned.workers < 4 or images < 16 * tuned.workers * tuned.batch_size:
         return
-    part = Batch(0, sample.ids[: settled.batch_size], sample.pixels[: settled.batch_size])
+    part = Batch(0, sample.ids[: tuned.batch_size], sample.pixels[: tuned.batch_size])
     seconds = {}
-    for workers in (settled.workers, settled.workers // 2):
+    for workers in (tuned.workers, tuned.workers // 2):
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(ensemble.logits, [part] * workers))
             began = perf_counter()
-            list(pool.map(ensemble.logits, [part] * settled.workers * 2))
+            list(pool.map(ensemble.logits, [part] * tuned.workers * 2))
             seconds[workers] = perf_counter() - began
-    if seconds[settled.workers // 2] * GAIN < seconds[settled.workers]:
-        settled.workers //= 2
+    if seconds[tuned.workers // 2] * GAIN < seconds[tuned.workers]:
+        tuned.workers //= 2
 
 
 def make_ready(
-    ensemble: Ensemble, images: Source | None, wanted: Wanted, batch_size: int = 0, workers: int = 0
-) -> Settled:
-    """Settle how an ensemble runs; on a terminal say at once what was chosen. Arguments, errors: :func:`settle`."""
+    ensemble: Ensemble, images: Source | None, runtime_options: RuntimeOptions, batch_size: int = 0, workers: int = 0
+) -> Tuned:
+    """Settle how an ensemble runs; on a terminal say at once what was chosen. Arguments, errors: :func:`tune`."""
     compile_kernels({ensemble.variant.strategy}, len(ensemble.classes))
-    settled = settle(ensemble, images, wanted, batch_size, workers)
+    tuned = tune(ensemble, images, runtime_options, batch_size, workers)
     if sys.stderr.isatty():
-        _say(settled)
-    return settled
+        _say(tuned)
+    return tuned
 
 
-def tell(settled: Settled) -> None:
+def tell(tuned: Tuned) -> None:
     """Say behind the run what was chosen, where it was not said before: in a pipe an error stays the only line."""
     if not sys.stderr.isatty():
-        _say(settled)
+        _say(tuned)
 
 
-def _say(settled: Settled) -> None:
-    for line in settled.told:
+def _say(tuned: Tuned) -> None:
+    for line in tuned.told:
         console.say(line)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from engine.errors import ContractError, InputError, PlanError
 from engine.models.contract import ModelContract
-from engine.models.net import Member
+from engine.models.net import Net
 
 # The logit of a class whose specialist did not run: finite, and far below anything a net computes.
 FLOOR = np.float32(-1e30)
@@ -46,7 +46,7 @@ def find_models(specs: Iterable[str | Path]) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Voter:
+class Member:
     """One member of the ensemble: a multi-class net, or a whole set of one-class specialists.
 
     Attributes:
@@ -57,7 +57,7 @@ class Voter:
     """
 
     name: str
-    nets: tuple[Member, ...]
+    nets: tuple[Net, ...]
     contract: ModelContract
     checksum: str
 
@@ -78,7 +78,7 @@ class Voter:
 
         Args:
             pixels: raw images (batch, height, width, channels).
-            prepared: inputs made so far, by :attr:`Member.input_key`; added to.
+            prepared: inputs made so far, by :attr:`Net.input_key`; added to.
             out: float32 (batch, classes, pixels), the result.
             skip: classes whose specialist need not run; where one does not run, its logits are :data:`FLOOR`.
             part: how many images a net takes at a time; 0 for all.
@@ -101,11 +101,11 @@ class Voter:
                 out[:, class_id] = goal[:, 0]
 
 
-def gather(members: Sequence[Member], optional: Collection[int] = ()) -> list[Voter]:
+def gather(nets: Sequence[Net], optional: Collection[int] = ()) -> list[Member]:
     """Gather one-class specialists into sets and check that all members agree.
 
     Args:
-        members: the opened files.
+        nets: the opened files.
         optional: classes whose specialist may be missing (they are suppressed).
 
     Raises:
@@ -113,38 +113,38 @@ def gather(members: Sequence[Member], optional: Collection[int] = ()) -> list[Vo
             a packed file is not alone.
         InputError: no member at all.
     """
-    if not members:
+    if not nets:
         raise InputError("no models: name at least one with --models")
-    packed = next((member for member in members if member.contract.kind == "packed"), None)
-    if packed is not None and len(members) > 1:
+    packed = next((net for net in nets if net.contract.kind == "packed"), None)
+    if packed is not None and len(nets) > 1:
         raise ContractError(
-            f"{packed.path} is a packed ensemble, {len(members)} models are named; "
+            f"{packed.path} is a packed ensemble, {len(nets)} models are named; "
             "it goes alone: name its members instead to combine them with others"
         )
-    sets: dict[str, list[Member]] = {}
-    voters: list[Voter | str] = []
-    for member in members:
-        if member.contract.kind == "specialist":
-            key = member.contract.group or str(member.path.parent)
+    sets: dict[str, list[Net]] = {}
+    members: list[Member | str] = []
+    for net in nets:
+        if net.contract.kind == "specialist":
+            key = net.contract.group or str(net.path.parent)
             if key not in sets:
                 sets[key] = []
-                voters.append(key)
-            sets[key].append(member)
+                members.append(key)
+            sets[key].append(net)
         else:
-            voters.append(Voter(member.name, (member,), member.contract, member.checksum))
-    gathered = [_specialists(item, sets[item], optional) if isinstance(item, str) else item for item in voters]
+            members.append(Member(net.name, (net,), net.contract, net.checksum))
+    gathered = [_specialists(item, sets[item], optional) if isinstance(item, str) else item for item in members]
     check_agreement(gathered)
     return _uniquely_named(gathered)
 
 
-def check_agreement(voters: Sequence[Voter]) -> None:
+def check_agreement(members: Sequence[Member]) -> None:
     """Refuse members that cannot be fused.
 
     Raises:
         ContractError: naming the two members and what they disagree on.
     """
-    first = voters[0]
-    for other in voters[1:]:
+    first = members[0]
+    for other in members[1:]:
         a, b = first.contract, other.contract
         if len(a.classes) != len(b.classes) or (_named(a) and _named(b) and a.classes != b.classes):
             raise ContractError(
@@ -153,31 +153,31 @@ def check_agreement(voters: Sequence[Voter]) -> None:
             )
         if a.size and b.size and a.size != b.size:
             raise ContractError(f"{first.name} takes {a.size} pixels, {other.name} {b.size}: they must take one size")
-    declared = {voter.contract.ignored_class: voter.name for voter in voters}
+    declared = {member.contract.ignored_class: member.name for member in members}
     declared.pop(None, None)
     if len(declared) > 1:
         told = ", ".join(f"{name} class {ignored}" for ignored, name in declared.items())
         raise ContractError(f"members disagree on the ignored class ({told}): export them alike")
 
 
-def class_names(voters: Sequence[Voter] | Sequence[Member]) -> tuple[str, ...]:
+def class_names(members: Sequence[Member] | Sequence[Net]) -> tuple[str, ...]:
     """Return the classes' names, from the first member that was given real ones."""
-    for voter in voters:
-        if _named(voter.contract):
-            return voter.contract.classes
-    return voters[0].contract.classes
+    for member in members:
+        if _named(member.contract):
+            return member.contract.classes
+    return members[0].contract.classes
 
 
-def ignored_class(voters: Sequence[Voter]) -> int | None:
+def ignored_class(members: Sequence[Member]) -> int | None:
     """Return the ignored class that any member declares."""
-    return next((v.contract.ignored_class for v in voters if v.contract.ignored_class is not None), None)
+    return next((v.contract.ignored_class for v in members if v.contract.ignored_class is not None), None)
 
 
-def _specialists(key: str, nets: list[Member], optional: Collection[int]) -> Voter:
+def _specialists(key: str, nets: list[Net], optional: Collection[int]) -> Member:
     # The group of trained specialists ends in a hash of their run: right for telling sets apart, not for reading.
     name = re.sub(r"-[0-9a-f]{8}$", "", Path(key).name) or "specialists"
     first = nets[0].contract
-    by_class: dict[int, Member] = {}
+    by_class: dict[int, Net] = {}
     for net in nets:
         class_id = net.contract.class_id
         assert class_id is not None
@@ -194,7 +194,7 @@ def _specialists(key: str, nets: list[Member], optional: Collection[int]) -> Vot
         raise ContractError(f"specialist set {name} lacks the nets of class {told}: add them, or suppress the class")
     ordered = tuple(by_class[class_id] for class_id in sorted(by_class))
     joined = hashlib.sha256("".join(net.checksum for net in ordered).encode()).hexdigest()
-    return Voter(name, ordered, first, joined)
+    return Member(name, ordered, first, joined)
 
 
 def _named(contract: ModelContract) -> bool:
@@ -206,11 +206,11 @@ def _listed(contract: ModelContract) -> str:
     return f"{len(contract.classes)} ({shown})"
 
 
-def _uniquely_named(voters: list[Voter]) -> list[Voter]:
-    names = [voter.name for voter in voters]
+def _uniquely_named(members: list[Member]) -> list[Member]:
+    names = [member.name for member in members]
     if len(set(names)) == len(names):
-        return voters
-    return [replace(voter, name=f"{voter.nets[0].path.parent.name}/{voter.name}") for voter in voters]
+        return members
+    return [replace(member, name=f"{member.nets[0].path.parent.name}/{member.name}") for member in members]
 
 
 def class_number(item: int | str, names: Sequence[str]) -> int:

@@ -23,7 +23,7 @@ LEAST_PROBABILITY = np.float32(2.0**-126)
 
 
 @dataclass(frozen=True)
-class Member:
+class Net:
     """One opened ONNX file that keeps a contract.
 
     Attributes:
@@ -111,13 +111,13 @@ class Member:
         np.copyto(out.reshape(maps.shape), maps)
 
 
-def open_member(
+def open_net(
     path: Path,
     stated: Mapping[str, Any] | None = None,
     sample: NDArray[Any] | None = None,
     name: str = "",
     grey_as_rgb: bool = False,
-) -> Member:
+) -> Net:
     """Open an ONNX file and settle its contract.
 
     Args:
@@ -151,57 +151,57 @@ def open_member(
     except UnicodeDecodeError:
         raise ModelError(f"{path} holds names that are not UTF-8: it is damaged, export or copy it again") from None
     # The name goes into tables and files; a file's own may hold escape sequences.
-    member = Member(one_line(name or path.stem), path, contract, session, ports.output_name, checksum, grey_as_rgb)
+    net = Net(one_line(name or path.stem), path, contract, session, ports.output_name, checksum, grey_as_rgb)
     if sample is not None:
-        check_sample(member, sample.shape)
-    return member
+        check_sample(net, sample.shape)
+    return net
 
 
-def check_sample(member: Member, shape: tuple[int, ...]) -> None:
-    """Refuse images the member cannot take.
+def check_sample(net: Net, shape: tuple[int, ...]) -> None:
+    """Refuse images the net cannot take.
 
     Args:
-        member: the member.
+        net: the opened file.
         shape: (height, width, channels) of the images.
 
     Raises:
         InputError: wrong size or number of channels.
     """
     height, width, channels = shape
-    held = member.contract
+    held = net.contract
     if held.size is not None and held.size != (height, width):
         raise InputError(
-            f"images are {height}x{width}; {member.path.name} takes {held.size[0]}x{held.size[1]} alone: "
+            f"images are {height}x{width}; {net.path.name} takes {held.size[0]}x{held.size[1]} alone: "
             f"cut them into tiles with --tile {held.size[0]}x{held.size[1]}, resize them, or export it for their size"
         )
     grey = channels == 1 and held.channels == 3
-    if held.channels != channels and not (grey and member.grey_as_rgb):
+    if held.channels != channels and not (grey and net.grey_as_rgb):
         advice = "add --grey-as-rgb to repeat the grey channel" if grey else "convert the images"
         raise InputError(
-            f"images have {channels} channel{'s' if channels > 1 else ''}; {member.path.name} takes "
+            f"images have {channels} channel{'s' if channels > 1 else ''}; {net.path.name} takes "
             f"{held.channels}: {advice}"
         )
 
 
-def check_range(pixels: NDArray[Any], members: Iterable[Member]) -> None:
-    """Refuse images that were scaled to 0..1 already where the members scale raw 0..255 values themselves.
+def check_range(pixels: NDArray[Any], nets: Iterable[Net]) -> None:
+    """Refuse images that were scaled to 0..1 already where the nets scale raw 0..255 values themselves.
 
     Args:
         pixels: the first raw images.
-        members: who would scale them.
+        nets: who would scale them.
 
     Raises:
-        InputError: naming the member whose scale does not fit.
+        InputError: naming the net whose scale does not fit.
     """
     if pixels.dtype.kind != "f" or not pixels.size:
         return
     top = float(pixels.max())  # NaN passes here: it is refused where it shows, with the image's name
     if not 0 < top <= 1:
         return
-    for member in members:
-        if member.contract.scale <= 1 / 128:
+    for net in nets:
+        if net.contract.scale <= 1 / 128:
             raise InputError(
-                f"the images hold floats up to {top:.3g}; {member.path.name} expects raw values "
+                f"the images hold floats up to {top:.3g}; {net.path.name} expects raw values "
                 "0..255 and scales them itself: store the images unscaled"
             )
 

@@ -24,15 +24,15 @@ class Writer(ABC):
     Use it as a context manager: leaving without an error puts the result in place, an error removes what there was.
     """
 
-    def __init__(self, goal: Path, record: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, output: Path, record: Mapping[str, Any] | None = None) -> None:
         """Remember what is to be made; nothing is opened yet.
 
         Args:
-            goal: file or folder to make.
+            output: file or folder to make.
             record: plain JSON values about the run that go with the masks; None for none.
         """
-        self.goal, self.record = goal, record
-        self.partial = goal.with_name(f".{goal.name}.partial-{os.getpid()}")
+        self.output, self.record = output, record
+        self.partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
 
     def __enter__(self) -> Self:
         """Open the partial result.
@@ -44,7 +44,7 @@ class Writer(ABC):
             self._open()
         except OSError as error:
             self._give_up()
-            raise cannot_write(self.goal, error) from None
+            raise cannot_write(self.output, error) from None
         except BaseException:
             self._give_up()
             raise
@@ -64,13 +64,13 @@ class Writer(ABC):
                 self._check_complete()
                 self._place_all()
         except OSError as refusal:
-            raise cannot_write(self.goal, refusal) from None
+            raise cannot_write(self.output, refusal) from None
         finally:
             self._give_up()
 
     def _place_all(self) -> None:
         """Put the masks in place and their record beside them; the record is on disk before either is renamed."""
-        beside = sidecar(self.goal) if self.record is not None else None
+        beside = sidecar(self.output) if self.record is not None else None
         if beside is None or self.record is None:
             self._place()
             return
@@ -107,7 +107,7 @@ class Writer(ABC):
     def _place(self) -> None:
         with self.partial.open("rb") as stream:
             os.fsync(stream.fileno())
-        self.partial.replace(self.goal)
+        self.partial.replace(self.output)
 
     def _remove(self) -> None:
         self.partial.unlink(missing_ok=True)
@@ -116,19 +116,19 @@ class Writer(ABC):
 class FolderMixin:
     """A result that is a folder; mixed into a :class:`Writer`."""
 
-    goal: Path
+    output: Path
     partial: Path
 
     def _place(self) -> None:
-        if not self.goal.exists():
-            self.partial.rename(self.goal)
+        if not self.output.exists():
+            self.partial.rename(self.output)
             return
-        aside = self.goal.with_name(f".{self.goal.name}.replaced-{os.getpid()}")
-        self.goal.rename(aside)
+        aside = self.output.with_name(f".{self.output.name}.replaced-{os.getpid()}")
+        self.output.rename(aside)
         try:
-            self.partial.rename(self.goal)
+            self.partial.rename(self.output)
         except OSError:
-            aside.rename(self.goal)
+            aside.rename(self.output)
             raise
         shutil.rmtree(aside)
 
@@ -141,7 +141,7 @@ class MaskWriter(Writer):
 
     def __init__(
         self,
-        goal: Path,
+        output: Path,
         ids: Sequence[str],
         size: tuple[int, int],
         classes: int,
@@ -150,13 +150,13 @@ class MaskWriter(Writer):
         """Remember what is to be written; nothing is opened yet.
 
         Args:
-            goal: file or folder to make.
+            output: file or folder to make.
             ids: names of all images, in order.
             size: (height, width) of a mask.
             classes: number of classes.
             record: plain JSON values about the run that go with the masks; None for none.
         """
-        super().__init__(goal, record)
+        super().__init__(output, record)
         self.ids, self.size, self.classes = ids, size, classes
         self.written = 0
 
@@ -173,12 +173,12 @@ class MaskWriter(Writer):
         try:
             self._write(ids, np.ascontiguousarray(labels))
         except OSError as error:
-            raise cannot_write(self.goal, error) from None
+            raise cannot_write(self.output, error) from None
         self.written += len(ids)
 
     def _check_complete(self) -> None:
         if self.written != len(self.ids):
-            raise OutputError(f"{self.written} of {len(self.ids)} masks came: {self.goal} was not written")
+            raise OutputError(f"{self.written} of {len(self.ids)} masks came: {self.output} was not written")
 
     @abstractmethod
     def _write(self, ids: Sequence[str], labels: NDArray[np.uint8]) -> None: ...
@@ -197,6 +197,6 @@ class StreamWriter(MaskWriter):
             self.stream.close()
 
 
-def cannot_write(goal: Path, error: OSError) -> OutputError:
+def cannot_write(output: Path, error: OSError) -> OutputError:
     """Return the error that says why the system refuses a result."""
-    return OutputError(f"cannot write {goal} ({error.strerror or error}): choose another place or make space")
+    return OutputError(f"cannot write {output} ({error.strerror or error}): choose another place or make space")

@@ -20,7 +20,7 @@ class Writes(Protocol):
         """Append masks uint8 (some, pixels) and their names."""
 
 
-class Feed:
+class BlockWriter:
     """Hands masks on in blocks that depend on neither batch size nor interruptions, so that neither shows in a file."""
 
     def __init__(self, writer: Writes, ids: Sequence[str], pixels: int) -> None:

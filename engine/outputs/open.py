@@ -1,4 +1,4 @@
-"""Masks -> submission, arrays, pictures: chooses the writer and checks its goal before anything runs."""
+"""Masks -> submission, arrays, pictures: chooses the writer and checks its output before anything runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from engine.errors import OutputError
 from engine.outputs.arrays import NpyWriter, NpzWriter
 from engine.outputs.base import MaskWriter
-from engine.outputs.goal import FolderGoal
+from engine.outputs.path import FolderOutput
 from engine.outputs.png import PngWriter
 from engine.outputs.sidecar import check_sidecar
 from engine.outputs.submission import RLE_SUFFIX, CsvWriter, RleWriter
@@ -36,46 +36,46 @@ WRITERS: dict[str, Callable[..., MaskWriter]] = {
 }
 
 
-def form_of(goal: Path) -> str:
-    """Return the suffix that decides how a goal is written; that of a folder is empty."""
-    if isinstance(goal, FolderGoal):
+def form_of(output: Path) -> str:
+    """Return the suffix that decides how an output is written; that of a folder is empty."""
+    if isinstance(output, FolderOutput):
         return FOLDER
-    return RLE_SUFFIX if goal.name.lower().endswith(RLE_SUFFIX) else goal.suffix.lower()
+    return RLE_SUFFIX if output.name.lower().endswith(RLE_SUFFIX) else output.suffix.lower()
 
 
 def open_writer(
-    goal: Path,
+    output: Path,
     ids: Sequence[str],
     size: tuple[int, int],
     classes: int,
     overwrite: bool = False,
     record: Mapping[str, Any] | None = None,
 ) -> MaskWriter:
-    """Choose the writer by the suffix of the goal.
+    """Choose the writer by the suffix of the output.
 
     Args:
-        goal: file or folder to make.
+        output: file or folder to make.
         ids: names of all images, in order.
         size: (height, width) of a mask.
         classes: number of classes.
         overwrite: replace what is there.
         record: what goes with the masks, see :func:`engine.runs.provenance.run_record`: into an .npz as ``metadata``,
-            beside anything else as ``GOAL.json``; None for none.
+            beside anything else as ``OUTPUT.json``; None for none.
 
     Raises:
         OutputError: unknown suffix, no such folder, or something is there and ``overwrite`` is not set.
     """
-    check_goal(goal, overwrite)
+    check_output(output, overwrite)
     if record is not None:
-        check_sidecar(goal, overwrite)
-    return WRITERS[form_of(goal)](goal, ids, size, classes, record)
+        check_sidecar(output, overwrite)
+    return WRITERS[form_of(output)](output, ids, size, classes, record)
 
 
-def check_goal(goal: Path, overwrite: bool, allowed: Sequence[str] = tuple(WRITERS), told: str = FORMATS) -> None:
-    """Refuse a goal that cannot become a mask file or folder.
+def check_output(output: Path, overwrite: bool, allowed: Sequence[str] = tuple(WRITERS), told: str = FORMATS) -> None:
+    """Refuse an output that cannot become a mask file or folder.
 
     Args:
-        goal: file or folder to make.
+        output: file or folder to make.
         overwrite: whether what is there may be replaced.
         allowed: the suffixes that can be written.
         told: these, in words.
@@ -84,34 +84,38 @@ def check_goal(goal: Path, overwrite: bool, allowed: Sequence[str] = tuple(WRITE
         OutputError: unknown suffix, no such folder, something is there and ``overwrite`` is not set, or a package that
             the form needs is missing.
     """
-    if goal.name in ("", ".."):
-        raise OutputError(f"cannot write {goal}: name a file or a folder of its own")
-    form = form_of(goal)
+    if output.name in ("", ".."):
+        raise OutputError(f"cannot write {output}: name a file or a folder of its own")
+    form = form_of(output)
     if form not in allowed:
-        raise OutputError(f"cannot write {goal.suffix or 'a folder'} ({goal}); allowed are {told}")
-    check_replaceable(goal, overwrite)
-    if goal.exists() and (form in FOLDERS) != goal.is_dir():
-        raise OutputError(f"{goal} is {'a folder' if goal.is_dir() else 'a file'}: choose another name")
-    if form == FOLDER and goal.is_dir() and any(path.suffix.lower() not in (".png", ".tif") for path in goal.iterdir()):
-        raise OutputError(f"{goal} holds more than masks (.png, .tif), so it is not replaced: choose another folder")
+        raise OutputError(f"cannot write {output.suffix or 'a folder'} ({output}); allowed are {told}")
+    check_replaceable(output, overwrite)
+    if output.exists() and (form in FOLDERS) != output.is_dir():
+        raise OutputError(f"{output} is {'a folder' if output.is_dir() else 'a file'}: choose another name")
+    if (
+        form == FOLDER
+        and output.is_dir()
+        and any(path.suffix.lower() not in (".png", ".tif") for path in output.iterdir())
+    ):
+        raise OutputError(f"{output} holds more than masks (.png, .tif), so it is not replaced: choose another folder")
     if form == ".zarr":
-        require("zarr", "zarr", f"writing {goal} needs zarr", OutputError)
-        if goal.is_dir() and any(goal.iterdir()) and not is_store(goal):
-            raise OutputError(f"{goal} is a folder and no Zarr store, so it is not replaced: choose another name")
+        require("zarr", "zarr", f"writing {output} needs zarr", OutputError)
+        if output.is_dir() and any(output.iterdir()) and not is_store(output):
+            raise OutputError(f"{output} is a folder and no Zarr store, so it is not replaced: choose another name")
 
 
-def check_replaceable(goal: Path, overwrite: bool) -> None:
+def check_replaceable(output: Path, overwrite: bool) -> None:
     """Refuse a path that exists (unless ``overwrite``) or whose folder cannot be written.
 
     Raises:
         OutputError: saying which.
     """
-    if goal.exists() and not overwrite:
-        raise OutputError(f"{goal} exists: add --overwrite to replace it, or choose another name")
-    if not goal.parent.is_dir():
-        raise OutputError(f"no such folder: {goal.parent}; make it first")
-    if not os.access(goal.parent, os.W_OK):
-        raise OutputError(f"cannot write into {goal.parent}: choose another folder")
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists: add --overwrite to replace it, or choose another name")
+    if not output.parent.is_dir():
+        raise OutputError(f"no such folder: {output.parent}; make it first")
+    if not os.access(output.parent, os.W_OK):
+        raise OutputError(f"cannot write into {output.parent}: choose another folder")
 
 
-__all__ = ["FORMATS", "WRITERS", "MaskWriter", "check_goal", "check_replaceable", "form_of", "open_writer"]
+__all__ = ["FORMATS", "WRITERS", "MaskWriter", "check_output", "check_replaceable", "form_of", "open_writer"]

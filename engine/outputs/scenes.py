@@ -32,16 +32,16 @@ class Sink(Protocol):
 class SceneWriter(Writer):
     """Writes scenes' masks row by row; use it as a context manager, see :class:`engine.outputs.base.Writer`."""
 
-    def __init__(self, goal: Path, count: int, classes: int, record: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, output: Path, count: int, classes: int, record: Mapping[str, Any] | None = None) -> None:
         """Remember what is to be written; nothing is opened yet.
 
         Args:
-            goal: file or folder to make.
+            output: file or folder to make.
             count: number of scenes.
             classes: number of classes.
             record: plain JSON values about the run that go with the masks; None for none.
         """
-        super().__init__(goal, record)
+        super().__init__(output, record)
         self.count, self.classes = count, classes
         self._current: RowFile | None = None
         self._ended = 0
@@ -55,7 +55,7 @@ class SceneWriter(Writer):
         try:
             self._current = self._row_file(scene)
         except OSError as error:
-            raise cannot_write(self.goal, error) from None
+            raise cannot_write(self.output, error) from None
 
     def write_rows(self, labels: NDArray[np.uint8]) -> None:
         """Append uint8 (rows, width) labels.
@@ -67,7 +67,7 @@ class SceneWriter(Writer):
         try:
             self._current.write(labels)
         except OSError as error:
-            raise cannot_write(self.goal, error) from None
+            raise cannot_write(self.output, error) from None
 
     def end(self) -> None:
         """Finish the mask of the scene.
@@ -79,7 +79,7 @@ class SceneWriter(Writer):
         try:
             self._current.close()
         except OSError as error:
-            raise cannot_write(self.goal, error) from None
+            raise cannot_write(self.output, error) from None
         self._current = None
         self._ended += 1
 
@@ -93,7 +93,7 @@ class SceneWriter(Writer):
 
     def _check_complete(self) -> None:
         if self._ended != self.count:
-            raise OutputError(f"{self._ended} of {self.count} masks came: {self.goal} was not written")
+            raise OutputError(f"{self._ended} of {self.count} masks came: {self.output} was not written")
 
     def _row_file(self, scene: Scene) -> RowFile:
         raise NotImplementedError
@@ -103,7 +103,7 @@ class OneFile(SceneWriter):
     """The mask of one scene in one file: .png, .tif or .npy."""
 
     def _row_file(self, scene: Scene) -> RowFile:
-        kind = ROW_FILES[self.goal.suffix.lower()]
+        kind = ROW_FILES[self.output.suffix.lower()]
         return kind(self.partial, scene.size, self.classes, scene.georeference)
 
 

@@ -1,4 +1,4 @@
-"""Where the record of a result stands: beside it as ``GOAL.json``, or inside an .npz as its array ``metadata``."""
+"""Where the record of a result stands: beside it as ``OUTPUT.json``, or inside an .npz as its array ``metadata``."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ def record_text(record: Mapping[str, Any]) -> str:
     return json.dumps(record, indent=2, allow_nan=False) + "\n"
 
 
-def sidecar(goal: Path) -> Path | None:
-    """Return where the record of a result goes: ``GOAL.json``, or None for an .npz, which holds it itself."""
-    return None if goal.suffix.lower() == ".npz" else goal.with_name(f"{goal.name}.json")
+def sidecar(output: Path) -> Path | None:
+    """Return where the record of a result goes: ``OUTPUT.json``, or None for an .npz, which holds it itself."""
+    return None if output.suffix.lower() == ".npz" else output.with_name(f"{output.name}.json")
 
 
-def check_sidecar(goal: Path, overwrite: bool) -> None:
+def check_sidecar(output: Path, overwrite: bool) -> None:
     """Refuse a result whose sidecar would replace a file that is there.
 
     Raises:
         OutputError: something is there and ``overwrite`` is not set, or it is no sidecar.
     """
-    path = sidecar(goal)
+    path = sidecar(output)
     if path is None or not path.exists():
         return
     if not overwrite:
         raise OutputError(f"{path} exists: add --overwrite to replace it, or choose another name")
     if not _is_record(path):
-        raise OutputError(f"{path} would be replaced by the record of {goal.name}, and is none: choose another name")
+        raise OutputError(f"{path} would be replaced by the record of {output.name}, and is none: choose another name")
 
 
 def _is_record(path: Path) -> bool:

@@ -8,9 +8,9 @@ from pathlib import Path
 from engine.errors import OutputError, PlanError
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import BadImages
-from engine.outputs.open import check_goal, check_replaceable
+from engine.outputs.open import check_output, check_replaceable
 from engine.outputs.sidecar import check_sidecar
-from engine.runs.durable.resume import incomplete_goal, may_replace, skipped_list
+from engine.runs.durable.resume import incomplete_output, may_replace, skipped_list
 from engine.runs.options import Options, open_ensemble, planned
 from engine.runs.plan import Plan, PlannedMember
 from engine.samples import SAMPLES
@@ -113,11 +113,11 @@ def _sample_job(options: Options) -> Job:
 def _check_outputs(options: Options, output: Path) -> bool:
     """Refuse outputs that cannot be written; return whether those that are there may be replaced."""
     replaced = may_replace(output, options.resume, options.overwrite)
-    goals = [output, incomplete_goal(output)] if options.on_bad_image == "skip" else [output]
-    for goal in goals:
-        check_goal(goal, replaced)
-        check_sidecar(goal, replaced)
-    if len(goals) > 1:
+    outputs = [output, incomplete_output(output)] if options.on_bad_image == "skip" else [output]
+    for output in outputs:
+        check_output(output, replaced)
+        check_sidecar(output, replaced)
+    if len(outputs) > 1:
         check_replaceable(skipped_list(output), replaced)
     for option, source in (("--input", options.input), ("--labels", options.labels)):
         if source and output.resolve() == split_key(source)[0].resolve():

@@ -13,10 +13,10 @@ import numpy as np
 from engine.errors import OutputError
 from engine.fusion.compiling import compile_kernels
 from engine.inference.prediction import Predicted, Variant
-from engine.outputs.blocks import Feed
+from engine.outputs.blocks import BlockWriter
 from engine.outputs.open import open_writer
 from engine.runs.durable.images import DurableRun
-from engine.runs.durable.resume import incomplete_goal, is_complete, read_skipped, run_folder, skipped_list
+from engine.runs.durable.resume import incomplete_output, is_complete, read_skipped, run_folder, skipped_list
 from engine.runs.image_job import Job
 from engine.runs.outcome import Outcome
 from engine.runs.predict import run
@@ -49,11 +49,11 @@ def run_job(job: Job, batch_size: int, workers: int, overwrite: bool, on_ray: On
     assert job.output is not None
     header = run_header(job.ensemble, job.images, job.input_sha256, job.labels_sha256)
     if job.resume and not run_folder(job.output).exists():
-        for goal in (job.output, incomplete_goal(job.output)):
-            if is_complete(goal, header):
-                console.say(f"{goal} is complete: nothing to resume")
+        for output in (job.output, incomplete_output(job.output)):
+            if is_complete(output, header):
+                console.say(f"{output} is complete: nothing to resume")
                 done = Outcome.empty(job.ensemble)
-                done.skipped = read_skipped(job.output) if goal != job.output else []
+                done.skipped = read_skipped(job.output) if output != job.output else []
                 return done
         console.say("nothing to resume: starting with the first image")
     scored = job.labels is not None and job.ensemble.early_exit is None
@@ -65,12 +65,12 @@ def run_job(job: Job, batch_size: int, workers: int, overwrite: bool, on_ray: On
         header["run_by"] = on_ray.run_by(header["run_by"])
     with stoppable(), DurableRun(job.output, job.ensemble, variants, header, job.resume) as work:
         with work.interruptible():
-            outcome, goal = _predict(job, work, variants, batch_size, workers, on_ray)
-        work.finish(goal)
+            outcome, output = _predict(job, work, variants, batch_size, workers, on_ray)
+        work.finish(output)
     new = outcome.images - outcome.resumed
     before = f" ({outcome.resumed:,} of them by the run before)" if outcome.resumed else ""
     rate = f", {new / outcome.seconds:,.0f} images/s" if new else ""
-    console.say(f"wrote {goal}: {outcome.images:,} masks{before} in {outcome.seconds:.1f} s{rate}")
+    console.say(f"wrote {output}: {outcome.images:,} masks{before} in {outcome.seconds:.1f} s{rate}")
     if job.preview is not None:
         draw(preview_tiles(job.ensemble, job.images, job.labels), job.ensemble.classes, job.preview)
         console.say(f"wrote {job.preview}")
@@ -106,26 +106,26 @@ def _predict(
     outcome.add(work.outcome)
     outcome.resumed = work.outcome.images
     outcome.skipped.sort()
-    return outcome, incomplete_goal(job.output) if outcome.skipped else job.output
+    return outcome, incomplete_output(job.output) if outcome.skipped else job.output
 
 
 @contextlib.contextmanager
-def _writing(job: Job, work: DurableRun, skipped: Sequence[tuple[int, str, str]]) -> Iterator[Feed]:
+def _writing(job: Job, work: DurableRun, skipped: Sequence[tuple[int, str, str]]) -> Iterator[BlockWriter]:
     """Open the writer and hand it what the shards hold; leaving puts the output in its place."""
     assert job.output is not None
     left_out = {index for index, _, _ in skipped}
     ids: Sequence[str] = job.images.ids
     more: dict[str, Any] = {"images": len(ids), "input_sha256": job.input_sha256}
-    goal = job.output
+    output = job.output
     if left_out:
-        goal, more["skipped"] = incomplete_goal(goal), len(left_out)
+        output, more["skipped"] = incomplete_output(output), len(left_out)
         ids = [name for index, name in enumerate(ids) if index not in left_out]
         _write_skipped(skipped_list(job.output), skipped)
     record = run_record(job.ensemble, **more)
     # What stands there was allowed to be replaced when the job was checked.
-    writer = open_writer(goal, ids, job.images.size, len(job.ensemble.classes), job.replace, record)
+    writer = open_writer(output, ids, job.images.size, len(job.ensemble.classes), job.replace, record)
     with writer:
-        feed = Feed(writer, ids, int(np.prod(job.images.size)))
+        feed = BlockWriter(writer, ids, int(np.prod(job.images.size)))
         for labels in work.replay():
             feed.write(labels)
         yield feed

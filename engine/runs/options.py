@@ -12,7 +12,7 @@ from engine.fusion.strategies import named_strategy
 from engine.inference.early_exit import EarlyExit
 from engine.inference.ensemble import Ensemble
 from engine.models.members import find_models
-from engine.models.net import Member, open_member
+from engine.models.net import Net, open_net
 from engine.runs.plan import Plan, PlannedMember, Weight, read_plan
 from engine.sources.base import Source
 
@@ -71,18 +71,16 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
     sample = next(images.batches(1)).pixels[0] if images is not None and len(images) else None
     if images is not None and sample is None:
         raise InputError(f"{images.name} holds no images")
-    opened: list[Member] = []
+    opened: list[Net] = []
     planned: list[Weight] = []
     for item in plan.members:
         paths = find_models([item.model])
         if item.sha256 and len(paths) > 1:
             raise PlanError(f"sha256 beside model {item.model}, which names {len(paths)} files: name one of them")
         for path in paths:
-            if any(path.resolve() == member.path.resolve() for member in opened):
+            if any(path.resolve() == net.path.resolve() for net in opened):
                 continue
-            opened.append(
-                open_member(path, {**options.stated, **item.contract}, sample, grey_as_rgb=options.grey_as_rgb)
-            )
+            opened.append(open_net(path, {**options.stated, **item.contract}, sample, grey_as_rgb=options.grey_as_rgb))
             _check_same_file(opened[-1], item.sha256)
             planned.append(item.weight)
     suppress: Sequence[int | str] | None = plan.suppress
@@ -107,11 +105,11 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
     )
 
 
-def _check_same_file(member: Member, sha256: str) -> None:
+def _check_same_file(net: Net, sha256: str) -> None:
     """Refuse a file that is not the one a plan was made with."""
-    if sha256 and member.checksum != sha256:
+    if sha256 and net.checksum != sha256:
         raise PlanError(
-            f"{member.path} has SHA-256 {member.checksum[:12]}..., the plan was made with {sha256[:12]}...: "
+            f"{net.path} has SHA-256 {net.checksum[:12]}..., the plan was made with {sha256[:12]}...: "
             "put that file back, or take the line out of the plan"
         )
 
@@ -122,7 +120,7 @@ def _early_exit(options: Options) -> EarlyExit | None:
     return EarlyExit() if options.early_exit else None
 
 
-def _plan_weights(opened: Sequence[Member], planned: Sequence[Weight]) -> list[float] | list[list[float]] | None:
+def _plan_weights(opened: Sequence[Net], planned: Sequence[Weight]) -> list[float] | list[list[float]] | None:
     """Return one weight (or a row of one a class) a member of the ensemble, or None where all are 1.
 
     The specialists of a set share one weight, that of the first.
@@ -130,12 +128,12 @@ def _plan_weights(opened: Sequence[Member], planned: Sequence[Weight]) -> list[f
     if set(planned) == {1.0}:
         return None
     weights: dict[object, Weight] = {}
-    for member, weight in zip(opened, planned, strict=True):
-        classes = len(member.contract.classes)
+    for net, weight in zip(opened, planned, strict=True):
+        classes = len(net.contract.classes)
         if isinstance(weight, tuple) and len(weight) != classes:
-            raise PlanError(f"{member.path} has {len(weight)} weights for {classes} classes: give one, or one a class")
-        specialist = member.contract.kind == "specialist"
-        key: object = (member.contract.group or str(member.path.parent)) if specialist else member.path
+            raise PlanError(f"{net.path} has {len(weight)} weights for {classes} classes: give one, or one a class")
+        specialist = net.contract.kind == "specialist"
+        key: object = (net.contract.group or str(net.path.parent)) if specialist else net.path
         weights.setdefault(key, weight)
     rows = [weight for weight in weights.values() if isinstance(weight, tuple)]
     if not rows:

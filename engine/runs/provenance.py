@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.inference.ensemble import Ensemble
-from engine.inference.execution import present_way
+from engine.inference.execution import present_execution
 from engine.inference.flips import FLIPS
 from engine.inference.tiles.grid import Tiling
-from engine.models.net import Member
+from engine.models.net import Net
 from engine.models.runtimes import Session
 from engine.outputs.sidecar import HASH_KEY
 from engine.sources.base import Source
@@ -30,8 +30,8 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
     """
     decoding, early = ensemble.variant.decoding, ensemble.early_exit
     members = [
-        {"nets": [_net(net) for net in voter.nets], "weights": [round(float(weight), 12) for weight in row]}
-        for voter, row in zip(ensemble.members, ensemble.weights, strict=True)
+        {"nets": [_net(net) for net in member.nets], "weights": [round(float(weight), 12) for weight in row]}
+        for member, row in zip(ensemble.members, ensemble.weights, strict=True)
     ]
     plan = {
         "schema": SCHEMA,
@@ -46,13 +46,13 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
         "flips": next(name for name, flips in FLIPS.items() if flips == ensemble.flips),
         "members": sorted(members, key=lambda member: json.dumps(member, sort_keys=True)),
     }
-    wanted = ensemble.wanted
-    if (wanted.runtime, wanted.precision) != ("onnxruntime", "float32"):
-        plan["arithmetic"] = {"runtime": wanted.runtime, "precision": wanted.precision}
+    runtime_options = ensemble.runtime_options
+    if (runtime_options.runtime, runtime_options.precision) != ("onnxruntime", "float32"):
+        plan["arithmetic"] = {"runtime": runtime_options.runtime, "precision": runtime_options.precision}
     return plan
 
 
-def _net(net: Member) -> dict[str, Any]:
+def _net(net: Net) -> dict[str, Any]:
     """Return what decides a net's logits: the file, and what was stated about it."""
     contract = hashlib.sha256(net.contract.to_json().encode()).hexdigest()
     return {"sha256": net.checksum, "contract": contract, "output": net.output_name, "grey_as_rgb": net.grey_as_rgb}
@@ -80,12 +80,12 @@ def run_record(ensemble: Ensemble, **more: Any) -> dict[str, Any]:
         "plan": resolved_plan(ensemble),
         "members": [
             {
-                "name": voter.name,
-                "sha256": voter.checksum,
-                "runtime": present_way(voter, 0).name,
-                "files": [{"name": net.path.name, "sha256": net.checksum} for net in voter.nets],
+                "name": member.name,
+                "sha256": member.checksum,
+                "runtime": present_execution(member, 0).name,
+                "files": [{"name": net.path.name, "sha256": net.checksum} for net in member.nets],
             }
-            for voter in ensemble.members
+            for member in ensemble.members
         ],
         "classes": list(ensemble.classes),
         **more,

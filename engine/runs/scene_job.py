@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError, OutputError, PlanError
 from engine.inference.tiles.grid import DEFAULT_OVERLAP, Tiling, mirrored, parse_tile
-from engine.inference.tiles.stride import settle
+from engine.inference.tiles.stride import with_stride
 from engine.models.net import check_range
-from engine.outputs.open import FOLDER, check_goal, form_of
+from engine.outputs.open import FOLDER, check_output, form_of
 from engine.outputs.row_files import ROW_FILES
 from engine.outputs.sidecar import check_sidecar
 from engine.runs.durable.resume import may_replace
@@ -76,8 +76,8 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
         _check_truths(scenes, truths)
     sample = _first_tile(scenes, tiling)
     ensemble = open_ensemble(plan, options, sample)
-    check_range(next(sample.batches(1)).pixels, (net for voter in ensemble.members for net in voter.nets))
-    tiling = settle(ensemble, tiling, scenes.channels)
+    check_range(next(sample.batches(1)).pixels, (net for member in ensemble.members for net in member.nets))
+    tiling = with_stride(ensemble, tiling, scenes.channels)
     base = Job(
         ensemble,
         sample,
@@ -105,13 +105,13 @@ def _refuse_others(options: Options) -> None:
 
 def _check_output(output: Path, options: Options, scenes: Scenes, replaced: bool) -> None:
     if scenes.alone:
-        check_goal(output, replaced, allowed=tuple(ROW_FILES), told=ONE_SCENE)
+        check_output(output, replaced, allowed=tuple(ROW_FILES), told=ONE_SCENE)
         if form_of(output) in (".tif", ".tiff"):
             require("rasterio", "geo", f"writing {output} needs rasterio", OutputError)
     elif scenes.size is None:
-        check_goal(output, replaced, allowed=(FOLDER,), told=SEVERAL_SIZES)
+        check_output(output, replaced, allowed=(FOLDER,), told=SEVERAL_SIZES)
     else:
-        check_goal(output, replaced)
+        check_output(output, replaced)
     check_sidecar(output, replaced)
     for option, source in (("--input", options.input), ("--labels", options.labels)):
         if source and output.resolve() == split_key(source)[0].resolve():

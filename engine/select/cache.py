@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from engine.errors import OutputError
 from engine.inference.ensemble import Ensemble
-from engine.models.members import Voter
+from engine.models.members import Member
 from engine.models.net import check_range, check_sample
 from engine.sources.base import Batch, Source
 from engine.utils.files import write_text
@@ -38,7 +38,7 @@ def log_probabilities(logits: NDArray[np.float32]) -> Logs:
     return np.maximum(shifted, LEAST_LOG).astype(np.float16)
 
 
-def fingerprint(images: Source) -> str:
+def pixel_hash(images: Source) -> str:
     """Return a hexadecimal SHA-256 of all pixels, their type and shape."""
     digest = hashlib.sha256()
     for batch in images.batches(64):
@@ -64,7 +64,7 @@ class Cache:
 
     def fetch(
         self,
-        voter: Voter,
+        member: Member,
         images: Source,
         print_of_images: str,
         flips: str,
@@ -73,16 +73,16 @@ class Cache:
         """Return a member's log-probabilities, memory-mapped, and whether the member had to run for them.
 
         Args:
-            voter: the member.
+            member: the member.
             images: all validation images.
-            print_of_images: their :func:`fingerprint`.
+            print_of_images: their :func:`pixel_hash`.
             flips: name of the flips the member sees.
             advance: called with a number of images as they are done.
 
         Raises:
             EngineError: the member fails, or the folder cannot be written.
         """
-        made_from = self._made_from(voter, images, print_of_images, flips)
+        made_from = self._made_from(member, images, print_of_images, flips)
         key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:32]
         path = self.folder / f"{key}.npy"
         held = _believed(path, made_from)
@@ -90,7 +90,7 @@ class Cache:
             advance(len(images))
             return held, False
         try:
-            self._run(path, voter, images, flips, made_from, advance)
+            self._run(path, member, images, flips, made_from, advance)
         except OSError as error:
             raise OutputError(f"cannot write {path} ({error.strerror or error}): make space, or move --cache") from None
         held = _believed(path, made_from)
@@ -98,15 +98,15 @@ class Cache:
             raise OutputError(f"{path} does not hold what was written: check the disk, or move --cache")
         return held, True
 
-    def _made_from(self, voter: Voter, images: Source, print_of_images: str, flips: str) -> dict[str, Any]:
-        nets = [[net.checksum, net.contract.to_json(), net.output_name, net.grey_as_rgb] for net in voter.nets]
-        shape = [len(images), len(voter.contract.classes), images.size[0] * images.size[1]]
+    def _made_from(self, member: Member, images: Source, print_of_images: str, flips: str) -> dict[str, Any]:
+        nets = [[net.checksum, net.contract.to_json(), net.output_name, net.grey_as_rgb] for net in member.nets]
+        shape = [len(images), len(member.contract.classes), images.size[0] * images.size[1]]
         return {"format": FORMAT, "nets": nets, "images": print_of_images, "flips": flips, "shape": shape}
 
     def _run(
         self,
         path: Path,
-        voter: Voter,
+        member: Member,
         images: Source,
         flips: str,
         made_from: dict[str, Any],
@@ -116,7 +116,7 @@ class Cache:
         try:
             shape = tuple(made_from["shape"])
             out = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
-            for batch, logs in _predicted(voter, images, flips):
+            for batch, logs in _predicted(member, images, flips):
                 out[batch.start : batch.start + len(logs)] = logs
                 advance(len(logs))
             out.flush()
@@ -127,10 +127,10 @@ class Cache:
             partial.unlink(missing_ok=True)
 
 
-def _predicted(voter: Voter, images: Source, flips: str) -> Iterator[tuple[Batch, Logs]]:
+def _predicted(member: Member, images: Source, flips: str) -> Iterator[tuple[Batch, Logs]]:
     """Yield each batch with the member's log-probabilities, in order; batches run side by side."""
-    alone = Ensemble([voter], flips=flips, suppress=())
-    for net in voter.nets:
+    alone = Ensemble([member], flips=flips, suppress=())
+    for net in member.nets:
         check_sample(net, (*images.size, images.channels))
 
     def work(batch: Batch) -> tuple[Batch, Logs]:
@@ -141,7 +141,7 @@ def _predicted(voter: Voter, images: Source, flips: str) -> Iterator[tuple[Batch
         waiting = []
         for batch in images.batches(BATCH):
             if batch.start == 0:
-                check_range(batch.pixels, voter.nets)
+                check_range(batch.pixels, member.nets)
             waiting.append(pool.submit(work, batch))
             if len(waiting) > 2 * workers:
                 yield waiting.pop(0).result()

@@ -17,7 +17,7 @@ from engine.inference.ensemble import Ensemble
 from engine.runs.options import open_ensemble
 from engine.runs.plan import Plan, PlannedMember, write_plan
 from engine.runs.provenance import plan_hash
-from engine.select.cache import Cache, fingerprint
+from engine.select.cache import Cache, pixel_hash
 from engine.select.crossfit import PLAIN, SINGLE, Fitted, assign_folds, cross_fit, score
 from engine.select.options import SelectOptions, check_options, check_pool
 from engine.select.pool import Choice, Pool
@@ -119,7 +119,7 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting) -> Selection
         paired_difference(counts[fitted.chosen], counts[rival], metric, seed=settings.seed) for rival in (SINGLE, PLAIN)
     ]
     same = tuple(score(pool, level.same, metric) for level in fitted.levels)
-    plan, sha256 = planned(pool, fitted.best.choice, options.job.flips or "none", options.job.stated)
+    plan, sha256 = plan_of(pool, fitted.best.choice, options.job.flips or "none", options.job.stated)
     done = Selection(
         plan, sha256, metric, fitted, pool, sample.logits.shape[2], sample.available, seconds, cross, same, *gains
     )
@@ -127,13 +127,13 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting) -> Selection
     return done
 
 
-def planned(pool: Pool, choice: Choice, flips: str, stated: dict[str, Any]) -> tuple[Plan, str]:
+def plan_of(pool: Pool, choice: Choice, flips: str, stated: dict[str, Any]) -> tuple[Plan, str]:
     """Return the plan of a choice, and its hash."""
     decoding = choice.decoding
     members = [
         PlannedMember(str(net.path), float(choice.counts[index]), stated, net.checksum)
         for index in choice.members
-        for net in pool.voters[index].nets
+        for net in pool.members[index].nets
     ]
     plan = Plan(
         tuple(members),
@@ -145,7 +145,7 @@ def planned(pool: Pool, choice: Choice, flips: str, stated: dict[str, Any]) -> t
         flips=flips,
     )
     ensemble = Ensemble(
-        [pool.voters[index] for index in choice.members],
+        [pool.members[index] for index in choice.members],
         choice.strategy,
         None if set(choice.weights) == {1.0} else choice.weights,
         decoding.suppress,
@@ -187,9 +187,9 @@ def _fill(
     starting: Starting,
 ) -> Pool:
     """Run the members, or find what an earlier run kept."""
-    shown = fingerprint(images)
+    shown = pixel_hash(images)
     advance = starting("running members", len(images) * len(ensemble.members))
-    fetched = [cache.fetch(voter, images, shown, flips, advance) for voter in ensemble.members]
+    fetched = [cache.fetch(member, images, shown, flips, advance) for member in ensemble.members]
     kept = sum(not ran for _, ran in fetched)
     if kept:
         console.say(f"{kept} of {len(fetched)} members were found in the cache")

@@ -131,8 +131,8 @@ def cross_fit(
         advance: called after each of the folds + 1 selections.
     """
     scorers = prepare_all(sample, settings)
-    alone = np.stack([pool.confusions(_single(pool, member)) for member in range(len(pool.voters))])
-    plain = Choice("mean-prob", (1,) * len(pool.voters), pool.decoding)
+    alone = np.stack([pool.confusions(_single(pool, member)) for member in range(len(pool.members))])
+    plain = Choice("mean-prob", (1,) * len(pool.members), pool.decoding)
 
     def select(fold: int | None) -> tuple[list[Choice], int]:
         seen = np.arange(len(folds)) if fold is None else np.flatnonzero(folds != fold)
@@ -196,5 +196,5 @@ def score(pool: Pool, matrices: NDArray[np.int64], convention: str) -> float:
 
 
 def _single(pool: Pool, member: int) -> Choice:
-    counts = tuple(int(index == member) for index in range(len(pool.voters)))
+    counts = tuple(int(index == member) for index in range(len(pool.members)))
     return Choice("mean-logit", counts, pool.decoding)

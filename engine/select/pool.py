@@ -13,7 +13,7 @@ from engine.fusion.decoding import Decoding
 from engine.fusion.fuse import fuse
 from engine.fusion.regions import absorb_small_regions
 from engine.metrics import confusion_matrices
-from engine.models.members import FLOOR, Voter
+from engine.models.members import FLOOR, Member
 from engine.select.cache import Logs
 from engine.utils.threads import available_cores
 
@@ -52,7 +52,7 @@ class Pool:
     """Everything a selection looks at.
 
     Attributes:
-        voters: the members, in the order given.
+        members: the members, in the order given.
         logs: log-probabilities of each member, float16 (images, classes, pixels).
         truth: uint8 (images, pixels).
         groups: int64 (images,) scene of each image, or None.
@@ -62,7 +62,7 @@ class Pool:
         suppress: classes that are not predicted.
     """
 
-    voters: Sequence[Voter]
+    members: Sequence[Member]
     logs: Sequence[Logs]
     truth: NDArray[np.uint8]
     groups: NDArray[np.int64] | None
@@ -81,7 +81,7 @@ class Pool:
 
         Where a class is suppressed, a set of specialists counts as if that class's net had not run; in place.
         """
-        if self.suppress and self.voters[member].is_set:
+        if self.suppress and self.members[member].is_set:
             logits[..., sorted(self.suppress), :] = FLOOR
         return logits
 

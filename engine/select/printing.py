@@ -64,9 +64,9 @@ def table(done: Selection) -> Table:
     for title in ("weight", "cross-fitted", f"{done.honest.level:.0%} interval", "same"):
         made.add_column(title, justify="right")
     chosen, alone = done.fitted.best.choice, member_scores(done)
-    for index, voter in enumerate(done.pool.voters):
+    for index, member in enumerate(done.pool.members):
         weight = str(chosen.counts[index] or "-")
-        made.add_row(voter.name, weight, "", "", _shown(alone[index]), end_section=index == len(alone) - 1)
+        made.add_row(member.name, weight, "", "", _shown(alone[index]), end_section=index == len(alone) - 1)
     for index, level in enumerate(done.fitted.levels):
         found = done.cross[index]
         style = "bold" if index == done.fitted.chosen else ""
@@ -107,8 +107,8 @@ def as_dict(done: Selection) -> dict[str, object]:
         "gain_over_best_single": _ends(done.gain_single),
         "gain_over_plain_mean": _ends(done.gain_plain),
         "members": [
-            {"name": voter.name, "sha256": voter.checksum, "score": _clean(value)}
-            for voter, value in zip(pool.voters, member_scores(done), strict=True)
+            {"name": member.name, "sha256": member.checksum, "score": _clean(value)}
+            for member, value in zip(pool.members, member_scores(done), strict=True)
         ],
     }
 
@@ -117,7 +117,7 @@ def _choice(done: Selection, choice: Choice) -> dict[str, object]:
     held = choice.decoding
     return {
         "strategy": choice.strategy,
-        "weights": {done.pool.voters[index].name: choice.counts[index] for index in choice.members},
+        "weights": {done.pool.members[index].name: choice.counts[index] for index in choice.members},
         "suppress": sorted(held.suppress),
         "bias": list(held.bias),
         "threshold": held.threshold,

@@ -144,7 +144,7 @@ def _gathered(pool: Pool, picked: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return float32 (members, classes, pixels) of flat pixel indices, image by image from the stored arrays."""
     pixels = pool.truth.shape[1]
     tile, place = np.divmod(picked, pixels)
-    out = np.empty((len(pool.voters), len(pool.classes), len(picked)), np.float32)
+    out = np.empty((len(pool.members), len(pool.classes), len(picked)), np.float32)
     order = np.argsort(tile, kind="stable")
     edges = np.flatnonzero(np.diff(tile[order], prepend=-1, append=-1))
     for member, logs in enumerate(pool.logs):

@@ -23,18 +23,18 @@ def write_text(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def clear_left_over(goal: Path, mark: str) -> None:
-    """Remove what killed processes have left beside a goal; those that live keep theirs.
+def clear_left_over(output: Path, mark: str) -> None:
+    """Remove what killed processes have left beside an output; those that live keep theirs.
 
     Args:
-        goal: the output.
+        output: the output.
         mark: ``partial`` for what is half-written, ``replaced`` for an output whose successor is in place by now.
 
     Raises:
         OSError: the system refuses.
     """
-    for name in (goal.name, f"{goal.name}.json"):
-        for path in goal.parent.glob(glob.escape(f".{name}.{mark}-") + "*"):
+    for name in (output.name, f"{output.name}.json"):
+        for path in output.parent.glob(glob.escape(f".{name}.{mark}-") + "*"):
             if _is_dead(path.name.rpartition("-")[2]):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
@@ -52,15 +52,15 @@ def _is_dead(number: str) -> bool:
     return False
 
 
-def sync_output(goal: Path) -> None:
+def sync_output(output: Path) -> None:
     """Bring a finished output and its name to disk.
 
     Raises:
         OSError: the disk refuses.
     """
-    if goal.is_dir() and hasattr(os, "sync"):
+    if output.is_dir() and hasattr(os, "sync"):
         os.sync()  # thousands of files: one call for all of them
-    sync_folder(goal.parent)
+    sync_folder(output.parent)
 
 
 def sync_folder(folder: Path) -> None:

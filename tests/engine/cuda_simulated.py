@@ -43,9 +43,9 @@ class Simulated:
 
 
 def simulated(ensemble: Ensemble) -> Ensemble:
-    for index, voter in enumerate(ensemble.members):
-        nets = tuple(replace(net, session=Simulated(net.session)) for net in voter.nets)
-        ensemble.members[index] = replace(voter, nets=nets)
+    for index, member in enumerate(ensemble.members):
+        nets = tuple(replace(net, session=Simulated(net.session)) for net in member.nets)
+        ensemble.members[index] = replace(member, nets=nets)
     return ensemble
 
 

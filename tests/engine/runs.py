@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engine.errors import ModelError
-from engine.models.net import Member
+from engine.models.net import Net
 from tests.conftest import Result
 
 if TYPE_CHECKING:
@@ -28,16 +28,16 @@ class Dying:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls, self.die_at, self.times = 0, 1 << 30, 1 << 30
-        whole = Member.run
+        whole = Net.run
 
-        def run(member: Member, *arguments: object, **named: object) -> None:
+        def run(member: Net, *arguments: object, **named: object) -> None:
             # What is tried out before the run does not count.
             self.calls += threading.current_thread().name.startswith(self.prefix)
             if self.die_at <= self.calls < self.die_at + self.times:
                 raise ModelError(f"{member.path} fails: the device was lost")
             whole(member, *arguments, **named)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(Member, "run", run)
+        monkeypatch.setattr(Net, "run", run)
 
     def at(self, call: int, times: int = 1 << 30) -> None:
         self.calls, self.die_at, self.times = 0, call, times

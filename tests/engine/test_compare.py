@@ -422,9 +422,9 @@ def save_packed(path: Path, save_member: Callable[..., Path]) -> None:
 
 
 def test_sources_in_memory_are_fingerprinted_alike(world: World) -> None:
-    from engine.select.cache import fingerprint
+    from engine.select.cache import pixel_hash
 
-    assert fingerprint(from_array(world.images)) != fingerprint(from_array(world.images + 1))
+    assert pixel_hash(from_array(world.images)) != pixel_hash(from_array(world.images + 1))
 
 
 def test_errors_are_the_projects_own(world: World, scene: Path) -> None:

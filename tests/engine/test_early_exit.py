@@ -10,7 +10,7 @@ from engine.cli.printing import early_exit_summary
 from engine.errors import PlanError
 from engine.fusion.decoding import Decoding
 from engine.fusion.fuse import fuse, normalised_weights
-from engine.inference.early_exit import EarlyExit, Standing
+from engine.inference.early_exit import EarlyExit, RunningScores
 from engine.runs.predict import run
 from engine.sources.base import from_array
 from tests.engine.nets import save_member
@@ -30,7 +30,9 @@ def test_a_settled_pixel_never_changes(strategy, problem, stage, seed):
     full = fuse(logits, strategy, weights, decoding).labels
     # Pixel by pixel, so that many are settled early: each becomes an image of its own.
     alone = np.ascontiguousarray(logits.transpose(0, 1, 3, 2).reshape(members, batch * pixels, classes, 1))
-    standing = Standing((batch * pixels, classes, 1), strategy, normalised_weights(weights, members, classes), decoding)
+    standing = RunningScores(
+        (batch * pixels, classes, 1), strategy, normalised_weights(weights, members, classes), decoding
+    )
     staying = np.arange(batch * pixels)
     for m in draw.permutation(members):
         settled = standing.add(int(m), alone[m, staying], staying)

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from engine import ContractError, Ensemble
-from engine.models.net import open_member
+from engine.models.net import open_net
 from tests.conftest import Result
 from tests.engine.conftest import World
 from tests.engine.nets import FIVE, save_member, save_net, save_specialists
@@ -57,7 +57,7 @@ def test_a_foreign_net_predicts_what_one_with_a_contract_does(
     np.testing.assert_array_equal(got, want)
     np.testing.assert_array_equal(got, plain(foreign, images, layouts, end))
     assert len(np.unique(got)) > 1
-    member = open_member(foreign[0], stated, images[0])
+    member = open_net(foreign[0], stated, images[0])
     held = member.contract
     assert (held.input_layout, held.output_layout, held.channels, len(held.classes)) == (*layouts, channels, classes)
     assert held.activation == ("probabilities" if end == "softmax" else "logits")
@@ -75,7 +75,7 @@ def test_sigmoid_needs_a_word(tmp_path: Path) -> None:
     net = save_net(tmp_path / "net.onnx", end="sigmoid")
     images = pixels(1)
     with pytest.raises(ContractError, match="--activation"):
-        open_member(net, {"scale": 1 / 255}, images[0])
+        open_net(net, {"scale": 1 / 255}, images[0])
     for activation in ("probabilities", "logits"):
         stated = {"scale": 1 / 255, "activation": activation}
         got = Ensemble.open(net, stated=stated, sample=images[0]).predict(images)
@@ -98,7 +98,7 @@ def test_grey_images_are_repeated_only_when_asked(tmp_path: Path) -> None:
     grey = pixels(1)
     stated = {"scale": 1 / 255}
     with pytest.raises(Exception, match="--grey-as-rgb"):
-        open_member(net, stated, grey[0])
+        open_net(net, stated, grey[0])
     got = Ensemble.open(net, stated=stated, sample=grey[0], grey_as_rgb=True).predict(grey)
     np.testing.assert_array_equal(got, plain([net], grey.repeat(3, axis=3), ("NCHW", "NCHW"), "logits"))
 
@@ -120,9 +120,9 @@ def test_an_ambiguous_layout_is_asked_and_then_believed(layout: str, tmp_path: P
     net = save_net(tmp_path / "net.onnx", 3, channels=3, input_layout=layout, output_layout=layout, size=(3, 3))
     images = np.random.default_rng(2).integers(0, 256, (4, 3, 3, 3)).astype(np.uint8)
     with pytest.raises(ContractError, match="--input-layout NCHW or --input-layout NHWC"):
-        open_member(net, {"scale": 1 / 255}, images[0])
+        open_net(net, {"scale": 1 / 255}, images[0])
     with pytest.raises(ContractError, match="--output-layout"):
-        open_member(net, {"scale": 1 / 255, "input_layout": layout}, images[0])
+        open_net(net, {"scale": 1 / 255, "input_layout": layout}, images[0])
     stated = {"scale": 1 / 255, "input_layout": layout, "output_layout": layout}
     got = Ensemble.open(net, stated=stated, sample=images[0]).predict(images)
     np.testing.assert_array_equal(got, plain([net], images, (layout, layout), "logits"))
@@ -138,7 +138,7 @@ def test_what_is_stated_must_not_contradict_the_graph(tmp_path: Path) -> None:
         ({"size": [4, 4]}, "8x16"),
     ):
         with pytest.raises(ContractError, match=told):
-            open_member(net, {"scale": 1.0, **stated}, pixels(1)[0])
+            open_net(net, {"scale": 1.0, **stated}, pixels(1)[0])
 
 
 def test_foreign_and_own_members_mix(world: World, tmp_path: Path, engine: Callable[..., Result]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from engine.errors import InputError, OutputError
-from engine.outputs.open import check_goal
+from engine.outputs.open import check_output
 from engine.sources.scenes import open_scenes
 from engine.utils.palette import colours
 from tests.conftest import Result
@@ -167,5 +167,5 @@ def test_missing_packages_are_told_before_anything_runs(
         assert f"needs {package}: pip install 'maskfuse[{extra}]'" in done.err
     with monkeypatch.context() as without, pytest.raises(OutputError, match="needs zarr"):
         without.setitem(sys.modules, "zarr", None)
-        check_goal(tmp_path / "m.zarr", overwrite=False)
+        check_output(tmp_path / "m.zarr", overwrite=False)
     assert [path.name for path in tmp_path.iterdir()] == ["in.png"]

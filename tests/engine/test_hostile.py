@@ -18,7 +18,7 @@ from PIL import Image
 from engine.errors import InputError, ModelError, PlanError
 from engine.models.contract import ModelContract
 from engine.models.external_data import external_files, model_checksum
-from engine.models.net import open_member
+from engine.models.net import open_net
 from engine.runs.plan import read_plan
 from engine.sources.labels import open_labels
 from engine.sources.open import open_source
@@ -130,21 +130,21 @@ def test_weights_outside_the_models_folder(location: str, tmp_path: Path) -> Non
     (tmp_path / "secret.bin").write_bytes(bytes(10_000))
     (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
     with pytest.raises(ModelError, match="outside its own folder"):
-        open_member(outside(folder / "net.onnx", location))
+        open_net(outside(folder / "net.onnx", location))
 
 
 def test_weights_beside_the_model_are_read_and_part_of_its_checksum(world: World, tmp_path: Path) -> None:
     path = outside(tmp_path / "net.onnx", "weights.bin")
-    member = open_member(path, sample=world.images[0][..., None])
-    plain = open_member(save_member(tmp_path / "plain.onnx"))
+    member = open_net(path, sample=world.images[0][..., None])
+    plain = open_net(save_member(tmp_path / "plain.onnx"))
     prepared = member.prepare(world.images[..., None])
     np.testing.assert_array_equal(member.session.run("out", prepared), plain.session.run("out", prepared))
     (tmp_path / "weights.bin").write_bytes(bytes((tmp_path / "weights.bin").stat().st_size))
-    assert open_member(path).checksum != member.checksum
+    assert open_net(path).checksum != member.checksum
     (tmp_path / "weights.bin").unlink()
     with pytest.raises(ModelError, match=r"weights.bin, which is not there"):
-        open_member(path)
-    assert model_checksum(world.models / "a.onnx") == open_member(world.models / "a.onnx").checksum
+        open_net(path)
+    assert model_checksum(world.models / "a.onnx") == open_net(world.models / "a.onnx").checksum
 
 
 def test_weights_are_found_wherever_a_graph_can_hold_them(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_operators_that_only_a_library_brings(tmp_path: Path) -> None:
     model = helper.make_model(graph, opset_imports=imports, ir_version=8)
     (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match=r"com\.evil:Evil"):
-        open_member(tmp_path / "net.onnx")
+        open_net(tmp_path / "net.onnx")
 
 
 def test_a_net_that_wants_terabytes(world: World, tmp_path: Path, engine: Callable[..., Result]) -> None:

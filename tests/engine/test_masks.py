@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from engine.errors import EngineError, OutputError
-from engine.outputs.goal import goal_path
-from engine.outputs.open import MaskWriter, check_goal, open_writer
+from engine.outputs.open import MaskWriter, check_output, open_writer
+from engine.outputs.path import output_path
 from engine.outputs.png import PngStream
 from engine.sources.labels import as_labels, open_labels
 from engine.utils.palette import colours
@@ -90,10 +90,10 @@ def test_other_programs_read_the_run_lengths(masks: np.ndarray, tmp_path: Path) 
 
 def test_a_slash_means_a_folder_whatever_its_name(masks: np.ndarray, tmp_path: Path) -> None:
     for text in ("masks.v2/", "x.csv/"):
-        write(goal_path(f"{tmp_path}/{text}"), masks)
+        write(output_path(f"{tmp_path}/{text}"), masks)
         assert len(left(tmp_path / text)) == len(IDS)
     with pytest.raises(OutputError, match=r"cannot write \.v2 .*end its name in / if it has a dot"):
-        check_goal(goal_path(f"{tmp_path}/masks.v2"), overwrite=True)
+        check_output(output_path(f"{tmp_path}/masks.v2"), overwrite=True)
 
 
 def test_a_name_that_leads_elsewhere_becomes_no_file(masks: np.ndarray, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_folder_that_is_no_store_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "m.zarr").mkdir()
     (tmp_path / "m.zarr" / "diary.txt").touch()
     with pytest.raises(OutputError, match=r"is a folder and no Zarr store"):
-        check_goal(tmp_path / "m.zarr", overwrite=True)
+        check_output(tmp_path / "m.zarr", overwrite=True)
 
 
 def test_other_programs_read_the_arrays(masks: np.ndarray, tmp_path: Path) -> None:
@@ -217,13 +217,13 @@ def test_a_folder_that_cannot_be_written_is_told_before(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for goal in (tmp_path / "none" / "m.csv", tmp_path / "file" / "m.csv"):
         with pytest.raises(OutputError, match="no such folder"):
-            check_goal(goal, overwrite=True)
+            check_output(goal, overwrite=True)
 
 
 @pytest.mark.parametrize("goal", ["m.txt", "m.png", "m.csv.gz", "m.CSV.bak"])
 def test_unknown_forms_are_listed(goal: str, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"\.csv \(submission\), \.rle\.csv"):
-        check_goal(tmp_path / goal, overwrite=False)
+        check_output(tmp_path / goal, overwrite=False)
 
 
 def test_a_goal_of_the_other_nature_is_refused(tmp_path: Path) -> None:
@@ -233,8 +233,8 @@ def test_a_goal_of_the_other_nature_is_refused(tmp_path: Path) -> None:
     (tmp_path / "album" / "diary.txt").touch()
     for name, told in (("m.csv", "is a folder"), ("m", "is a file"), ("album", "not replaced")):
         with pytest.raises(OutputError, match=told):
-            check_goal(tmp_path / name, overwrite=True)
+            check_output(tmp_path / name, overwrite=True)
     for goal in (Path(), Path(".."), Path("/")):
         with pytest.raises(EngineError, match="cannot write"):
-            check_goal(goal, overwrite=True)
+            check_output(goal, overwrite=True)
     assert left(tmp_path) == ["album", "m", "m.csv"]

@@ -10,13 +10,13 @@ import pytest
 from engine import ContractError, Ensemble, InputError
 from engine.errors import PlanError
 from engine.models.members import class_names, class_number, find_models, gather, ignored_class
-from engine.models.net import open_member
+from engine.models.net import open_net
 from tests.engine.conftest import World
 from tests.engine.nets import FIVE, save_member, save_net, save_specialists
 
 
 def opened(*paths: Path) -> list:
-    return [open_member(path) for path in paths]
+    return [open_net(path) for path in paths]
 
 
 def test_files_folders_and_globs_name_each_file_once(tmp_path: Path) -> None:
@@ -39,10 +39,10 @@ def test_files_folders_and_globs_name_each_file_once(tmp_path: Path) -> None:
 def test_specialists_become_one_member_whatever_their_order(world: World, tmp_path: Path) -> None:
     folder = save_specialists(tmp_path / "set")
     files = sorted(folder.glob("*.onnx"))
-    (voter,) = gather(opened(*reversed(files)))
-    assert voter.is_set
-    assert voter.name == "set"
-    assert [net.contract.class_id for net in voter.nets] == [0, 1, 2, 3, 4]
+    (member,) = gather(opened(*reversed(files)))
+    assert member.is_set
+    assert member.name == "set"
+    assert [net.contract.class_id for net in member.nets] == [0, 1, 2, 3, 4]
     mixed = gather(opened(files[0], world.models / "a.onnx", *files[1:]))
     assert [member.name for member in mixed] == ["set", "a"]
 
@@ -57,7 +57,7 @@ def test_sets_are_kept_apart_by_group_then_by_folder(tmp_path: Path) -> None:
         for class_id in range(5):
             promised = {"kind": "specialist", "class_id": class_id}
             save_member(tmp_path / folder / f"{class_id}.onnx", class_id, promised=promised)
-    names = [voter.name for voter in gather(opened(*find_models([tmp_path / "x", tmp_path / "y"])))]
+    names = [member.name for member in gather(opened(*find_models([tmp_path / "x", tmp_path / "y"])))]
     assert names == ["x", "y"]
 
 
@@ -94,8 +94,8 @@ def test_members_that_disagree_are_named(other: dict, told: str, tmp_path: Path)
 
 
 def test_names_and_ignored_class_come_from_who_has_them(world: World, tmp_path: Path) -> None:
-    bare = open_member(save_net(tmp_path / "bare.onnx"), {"scale": 1.0}, world.images[0][..., None])
-    own = open_member(world.models / "a.onnx")
+    bare = open_net(save_net(tmp_path / "bare.onnx"), {"scale": 1.0}, world.images[0][..., None])
+    own = open_net(world.models / "a.onnx")
     assert class_names(gather([bare, own])) == FIVE
     assert class_names(gather([bare])) == tuple(f"class {index}" for index in range(5))
     assert ignored_class(gather([bare])) is None
@@ -106,7 +106,7 @@ def test_equal_file_names_are_told_apart(tmp_path: Path) -> None:
     for seed, folder in enumerate(("one", "two")):
         (tmp_path / folder).mkdir()
         save_member(tmp_path / folder / "unet.onnx", seed)
-    names = [voter.name for voter in gather(opened(*find_models([tmp_path / "one", tmp_path / "two"])))]
+    names = [member.name for member in gather(opened(*find_models([tmp_path / "one", tmp_path / "two"])))]
     assert names == ["one/unet", "two/unet"]
 
 

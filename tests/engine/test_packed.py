@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from engine import Ensemble
 from engine.errors import ContractError, ModelError, PlanError
 from engine.models.contract import ModelContract
-from engine.models.net import open_member
+from engine.models.net import open_net
 from engine.runs.predict import run
 from engine.sources.base import from_array
 from tests.engine.nets import FIVE, save_graph, save_member, save_specialists
@@ -86,8 +86,8 @@ def test_one_file_counts_as_the_five(world, singles, tmp_path, strategy, suppres
 
 def test_each_class_has_its_own_calibration(world, singles, tmp_path):
     bias, temperature = (0.0, 1.0, -2.0, 0.5, 3.0), (1.0, 2.0, 0.5, 4.0, 1.0)
-    plain = open_member(join_set(singles, tmp_path / "plain.onnx"))
-    bent = open_member(join_set(singles, tmp_path / "bent.onnx", bias, temperature))
+    plain = open_net(join_set(singles, tmp_path / "plain.onnx"))
+    bent = open_net(join_set(singles, tmp_path / "bent.onnx", bias, temperature))
     pixels = world.images[:2, :, :, None]
     odds, got = np.empty((2, 5, 128), np.float32), np.empty((2, 5, 128), np.float32)
     plain.run(plain.prepare(pixels), odds)
@@ -201,7 +201,7 @@ def test_a_packed_file_goes_alone(engine, world, packed, tmp_path):
 )
 def test_a_packed_file_that_is_none(tmp_path, options, words):
     with pytest.raises(ContractError, match=words):
-        open_member(save_packed(tmp_path / "bad.onnx", **options))
+        open_net(save_packed(tmp_path / "bad.onnx", **options))
 
 
 def test_labels_outside_the_classes(world, tmp_path):

@@ -74,7 +74,7 @@ def test_the_declared_class_is_suppressed_by_default(world):
 def test_specialists_are_one_member(world, tmp_path):
     folder = save_specialists(tmp_path / "five")
     ensemble = Ensemble.open(folder, suppress=())
-    assert [voter.name for voter in ensemble.members] == ["set"]
+    assert [member.name for member in ensemble.members] == ["set"]
     odds = plain_logits(sorted(folder.glob("*.onnx")), world.images)
     want = odds[:, :, 0].transpose(1, 0, 2).argmax(axis=1)
     np.testing.assert_array_equal(ensemble.predict(world.images), masks(want, world.images))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engine import Ensemble
 from engine.errors import OutputError, PlanError
-from engine.models.net import open_member
+from engine.models.net import open_net
 from engine.runs.plan import Plan, PlannedMember, read_plan, write_plan
 from tests.conftest import Result
 from tests.engine.conftest import World
@@ -113,7 +113,7 @@ def test_weights_a_class_reach_the_masks(world: World, tmp_path: Path, engine: E
 
 
 def test_a_member_is_held_to_its_checksum(world: World, tmp_path: Path, engine: Engine) -> None:
-    right, wrong = open_member(world.models / "a.onnx").checksum, open_member(world.models / "b.onnx").checksum
+    right, wrong = open_net(world.models / "a.onnx").checksum, open_net(world.models / "b.onnx").checksum
     plan = tmp_path / "e.toml"
     plan.write_text(member_lines(world, f'sha256 = "{right.upper()}"'))
     assert run(engine, world, plan, tmp_path / "m.npy").code == 0

@@ -11,10 +11,10 @@ import pytest
 from engine import Ensemble
 from engine.bench import bench
 from engine.errors import ModelError, PlanError
-from engine.inference.execution import Way, fastest_way, ways_of
-from engine.inference.tuning import settle
-from engine.models.net import open_member
-from engine.models.runtimes import Wanted
+from engine.inference.execution import Execution, executions_of, fastest_execution
+from engine.inference.tuning import tune
+from engine.models.net import open_net
+from engine.models.runtimes import RuntimeOptions
 from engine.models.runtimes.onnxruntime import OnnxSession
 from engine.runs.provenance import plan_hash, resolved_plan
 from engine.sources.base import from_array
@@ -22,15 +22,15 @@ from engine.sources.slices import repeated
 from tests.engine.nets import FIVE, save_member, save_specialists
 
 
-def settled(models, images, *wanted, **sizes):
+def settled(models, images, *runtime_options, **sizes):
     ensemble = Ensemble.open(models)
-    return ensemble, settle(ensemble, from_array(images), Wanted(*wanted), **sizes)
+    return ensemble, tune(ensemble, from_array(images), RuntimeOptions(*runtime_options), **sizes)
 
 
 @pytest.mark.parametrize("layouts", [("NCHW", "NCHW"), ("NHWC", "NHWC"), ("NCHW", "NHWC")])
 def test_a_session_writes_where_it_is_told_or_gives_its_own(tmp_path, world, layouts):
     save_member(tmp_path / "net.onnx", input_layout=layouts[0], output_layout=layouts[1])
-    member = open_member(tmp_path / "net.onnx")
+    member = open_net(tmp_path / "net.onnx")
     fed = member.prepare(world.images[..., None])
     out = np.full((len(fed), 5, 8 * 16), np.nan, np.float32)
     member.run(fed, out)
@@ -66,7 +66,7 @@ def test_openvino_makes_no_more_requests_than_calls_at_once(tmp_path, world):
 
     session = OpenVinoSession(save_member(tmp_path / "net.onnx"), streams=2)
     ensemble = Ensemble.open(tmp_path / "net.onnx")
-    ensemble.use(0, Way((session,), 2))
+    ensemble.use(0, Execution((session,), 2))
     for _ in range(4):  # each with threads of its own
         ensemble.predict(world.images, batch_size=2, workers=2)
     assert sum(map(len, session._idle.values())) <= 2
@@ -95,18 +95,18 @@ def test_float32_never_takes_a_quantised_file(world, tmp_path):
     path = save_member(tmp_path / "net.onnx")
     note = {"precision_of_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     save_member(tmp_path / "net_int8.onnx", promised={"notes": note})
-    voter = Ensemble.open(path).members[0]
-    precisions = [way.precision for way in ways_of(voter, Wanted("cpu", "onnxruntime", "bf16"), 4, 1)]
+    member = Ensemble.open(path).members[0]
+    precisions = [way.precision for way in executions_of(member, RuntimeOptions("cpu", "onnxruntime", "bf16"), 4, 1)]
     assert precisions == ["float32"]
-    precisions = [way.precision for way in ways_of(voter, Wanted("cpu", "onnxruntime", "int8"), 4, 1)]
+    precisions = [way.precision for way in executions_of(member, RuntimeOptions("cpu", "onnxruntime", "int8"), 4, 1)]
     assert precisions == ["float32", "int8"]
 
 
 def test_a_quantised_file_of_another_net_is_left_alone(tmp_path):
     path = save_member(tmp_path / "net.onnx")
     save_member(tmp_path / "net_int8.onnx", promised={"notes": {"precision_of_sha256": "0" * 64}})
-    voter = Ensemble.open(path).members[0]
-    assert len(ways_of(voter, Wanted("cpu", "onnxruntime", "int8"), 4, 1)) == 1
+    member = Ensemble.open(path).members[0]
+    assert len(executions_of(member, RuntimeOptions("cpu", "onnxruntime", "int8"), 4, 1)) == 1
 
 
 def test_without_openvino_the_extra_is_named(world, monkeypatch):
@@ -129,17 +129,17 @@ def test_what_openvino_cannot_compile_falls_to_onnx_runtime_only_under_auto(tmp_
             raise ModelError("OpenVINO cannot compile")
 
     path = save_member(tmp_path / "net.onnx")
-    voter = Ensemble.open(path).members[0]
-    good, bad = Way((OnnxSession(path),), 2), Way((Refusing(path),), 2)
+    member = Ensemble.open(path).members[0]
+    good, bad = Execution((OnnxSession(path),), 2), Execution((Refusing(path),), 2)
     sample = next(from_array(world.images).batches(4))
-    assert fastest_way(voter, [bad, good], sample, 1, 0.0) is good
+    assert fastest_execution(member, [bad, good], sample, 1, 0.0) is good
     with pytest.raises(ModelError, match="cannot compile"):
-        fastest_way(voter, [bad], sample, 1, 0.0)
+        fastest_execution(member, [bad], sample, 1, 0.0)
 
 
 def test_the_faster_way_is_taken_and_an_even_one_is_not(tmp_path, world):
     path = save_member(tmp_path / "net.onnx")
-    voter = Ensemble.open(path).members[0]
+    member = Ensemble.open(path).members[0]
 
     class Sleeping(OnnxSession):
         seconds = 0.0
@@ -152,10 +152,10 @@ def test_the_faster_way_is_taken_and_an_even_one_is_not(tmp_path, world):
 
     slow, fast = Sleeping(path), Sleeping(path)
     slow.seconds, fast.seconds = 0.05, 0.01
-    ways = [Way((slow,), 4), Way((fast,), 4)]
+    ways = [Execution((slow,), 4), Execution((fast,), 4)]
     sample = next(from_array(world.images).batches(4))
-    assert fastest_way(voter, ways, sample, 1, 0.0) is ways[1]
-    assert fastest_way(voter, ways[::-1], sample, 1, 0.0) is ways[1]
+    assert fastest_execution(member, ways, sample, 1, 0.0) is ways[1]
+    assert fastest_execution(member, ways[::-1], sample, 1, 0.0) is ways[1]
 
 
 def test_images_that_are_bad_do_not_end_the_warm_up(world):

@@ -34,7 +34,7 @@ TILES, PIXELS, CLASSES = 12, SIZE[0] * SIZE[1], 5
 ALL = 10**6
 
 
-class Voter:
+class Member:
     """As much of a member as a pool looks at."""
 
     def __init__(self, is_set: bool = False) -> None:
@@ -48,7 +48,7 @@ def made(members: int = 4, seed: int = 0, suppress: tuple[int, ...] = (0,), sets
     shown = np.eye(CLASSES, dtype=np.float32)[truth].transpose(0, 2, 1)
     logits = [3 * shown + rng.normal(0, 2 + m / 2, shown.shape).astype(np.float32) for m in range(members)]
     return Pool(
-        [Voter(m in sets) for m in range(members)],  # type: ignore[misc]
+        [Member(m in sets) for m in range(members)],  # type: ignore[misc]
         [log_probabilities(z) for z in logits],
         truth,
         np.arange(TILES) // 2,
@@ -253,9 +253,9 @@ def test_clean_up_is_kept_only_where_no_class_loses() -> None:
 def pool_of(truth: np.ndarray, shown: np.ndarray) -> Pool:
     logits = 5 * np.eye(CLASSES, dtype=np.float32)[shown.reshape(len(shown), -1)].transpose(0, 2, 1)
     logs = log_probabilities(np.ascontiguousarray(logits))
-    voters = [Voter(), Voter()]
+    members = [Member(), Member()]
     flat = truth.reshape(len(truth), -1)
-    return Pool(voters, [logs, logs], flat, None, SIZE, FIVE, 0, frozenset({0}))  # type: ignore[arg-type]
+    return Pool(members, [logs, logs], flat, None, SIZE, FIVE, 0, frozenset({0}))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -348,9 +348,9 @@ def test_members_run_once_for_all_selections(
     ran: list[str] = []
     predict = caching._predicted
 
-    def counted(voter, *rest):  # type: ignore[no-untyped-def]
-        ran.append(voter.name)
-        return predict(voter, *rest)
+    def counted(member, *rest):  # type: ignore[no-untyped-def]
+        ran.append(member.name)
+        return predict(member, *rest)
 
     monkeypatch.setattr(caching, "_predicted", counted)
     kept = tmp_path / "kept"

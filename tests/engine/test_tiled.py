@@ -17,7 +17,7 @@ from engine.fusion.strategies import STRATEGIES
 from engine.inference.ensemble import Ensemble
 from engine.inference.tiles.blend import TiledRun
 from engine.inference.tiles.grid import Tiling
-from engine.inference.tiles.stride import settle
+from engine.inference.tiles.stride import with_stride
 from engine.models.contract import ModelContract
 from engine.outputs.scenes import OneFile
 from engine.sources.labels import as_labels, open_labels
@@ -133,19 +133,19 @@ def shrinking_net(path: Path, by: int) -> Path:
 def test_the_stride_of_the_nets_is_found_and_kept(tmp_path: Path, scene: np.ndarray) -> None:
     net = shrinking_net(tmp_path / "by8.onnx", 8)
     ensemble = Ensemble.open(net)
-    tiling = settle(ensemble, Tiling((24, 40), 0.5), 1)
+    tiling = with_stride(ensemble, Tiling((24, 40), 0.5), 1)
     assert tiling.stride == 8
     assert {axis.step for axis in tiling.axes(SIZE)} == {8, 16}
     inside = scene[:64, :144]
     np.testing.assert_array_equal(tiled_labels(ensemble, inside, tiling), ensemble.predict(inside[None])[0])
     with pytest.raises(PlanError, match=r"by8\.onnx cannot take it; it takes 24x40 or 32x48"):
-        settle(ensemble, Tiling((28, 44)), 1)
+        with_stride(ensemble, Tiling((28, 44)), 1)
 
 
 def test_nets_of_one_size_name_it(tmp_path: Path) -> None:
     save_member(tmp_path / "fixed.onnx", size=(16, 32), promised={"size": (16, 32)})
     with pytest.raises(PlanError, match=r"--tile 16x16: fixed\.onnx takes 16x32 alone: use --tile 16x32"):
-        settle(Ensemble.open(tmp_path / "fixed.onnx"), Tiling((16, 16)), 1)
+        with_stride(Ensemble.open(tmp_path / "fixed.onnx"), Tiling((16, 16)), 1)
 
 
 def run(engine: Engine, world: World, source: object, goal: object, *more: object) -> Result:

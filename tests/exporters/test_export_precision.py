@@ -13,7 +13,7 @@ import pytest
 
 from engine.errors import ContractError, EngineError, InputError, ModelError, OutputError, PlanError
 from engine.models.contract import ModelContract
-from engine.models.net import open_member
+from engine.models.net import open_net
 from exporters import precision
 from exporters.lowering import Recipe
 from exporters.measures import Measured, logits_of, miou, speed
@@ -34,7 +34,7 @@ def source(tmp_path_factory) -> Path:
 def tiles(source) -> LabelledTiles:
     """Tiles whose labels are what the float net says, so that its MIoU is 1 and every change shows."""
     images = np.random.default_rng(0).integers(0, 256, (24, *SIZE, 1)).astype(np.uint8)
-    logits = logits_of(open_member(source), images)
+    logits = logits_of(open_net(source), images)
     logits[:, 0] = -np.inf
     return LabelledTiles(images, logits.argmax(axis=1).astype(np.uint8))
 
@@ -73,20 +73,20 @@ def test_int8_is_static_a_channel_with_unsigned_activations(int8, source):
 
 
 def test_the_contract_stays_and_tells(int8, source, read_stamp, tiles):
-    held, before = read_stamp(int8.path), open_member(source).contract
+    held, before = read_stamp(int8.path), open_net(source).contract
     assert held == int8.contract
     assert replace(held, notes={}, version=before.version) == replace(before, notes={})
     notes = held.notes
     assert (notes["precision"], notes["precision_tiles"], notes["validation_miou"]) == ("int8", 24, 0.5)
-    assert notes["precision_of_sha256"] == open_member(source).checksum
+    assert notes["precision_of_sha256"] == open_net(source).checksum
     assert notes["precision_miou_before"] == 1.0
     assert notes["precision_miou_after"] < 1.0
-    assert notes["precision_miou_after"] == pytest.approx(miou(open_member(int8.path), tiles), abs=1e-5)
+    assert notes["precision_miou_after"] == pytest.approx(miou(open_net(int8.path), tiles), abs=1e-5)
     assert notes["precision_speed_ratio"] > 0
 
 
 def test_int8_computes_nearly_the_same(int8, source, tiles):
-    exact, close = (logits_of(open_member(path), tiles.images) for path in (source, int8.path))
+    exact, close = (logits_of(open_net(path), tiles.images) for path in (source, int8.path))
     assert 0 < np.abs(exact - close).max() < 0.1 * np.abs(exact).max()
 
 
@@ -133,7 +133,7 @@ def test_specialists_of_both_kinds(tiles, tmp_path):
 
 
 def test_the_score_of_one_specialist(tmp_path):
-    member = open_member(save_member(tmp_path / "one.onnx", 1, promised={"kind": "specialist", "class_id": 2}))
+    member = open_net(save_member(tmp_path / "one.onnx", 1, promised={"kind": "specialist", "class_id": 2}))
     images = np.random.default_rng(1).integers(0, 256, (5, *SIZE, 1)).astype(np.uint8)
     labels = np.random.default_rng(2).integers(0, 5, (5, *SIZE)).astype(np.uint8)
     own, counted = logits_of(member, images)[:, 0] > 0, labels != 0
@@ -144,7 +144,7 @@ def test_the_score_of_one_specialist(tmp_path):
 
 
 def test_speed_is_a_ratio_of_the_two(source, int8, tiles):
-    ratio, rate = speed(open_member(source), open_member(int8.path), tiles.images, rounds=3)
+    ratio, rate = speed(open_net(source), open_net(int8.path), tiles.images, rounds=3)
     assert 0 < ratio < 1000
     assert rate > 0
     told = str(Measured(0.5, 0.498, 1.875, 1234.4, 7))

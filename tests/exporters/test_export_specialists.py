@@ -14,7 +14,7 @@ import pytest
 from engine import Ensemble
 from engine.errors import ContractError, EngineError, InputError, ModelError, OutputError, PlanError
 from engine.models.contract import ModelContract
-from engine.models.net import open_member
+from engine.models.net import open_net
 from exporters import specialists as exporting
 from exporters.calibration import _loss, fit_calibration
 from exporters.measures import logits_of
@@ -202,7 +202,7 @@ def test_a_joined_file_that_strays_is_not_written(trained, tmp_path, monkeypatch
 
 
 def test_calibrated_odds_are_what_the_contract_says(done, tiles):
-    member = open_member(done.path)
+    member = open_net(done.path)
     plain = replace(member, contract=replace(member.contract, bias=0.0, temperature=1.0))
     bias, temperature = (np.array(values)[:, None, None] for values in member.contract.calibration)
     want = (logits_of(plain, tiles.images) + bias) / temperature

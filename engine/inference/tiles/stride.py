@@ -9,13 +9,13 @@ import numpy as np
 from engine.errors import ModelError, PlanError
 from engine.inference.ensemble import Ensemble
 from engine.inference.tiles.grid import Tiling, told_size
-from engine.models.net import Member
+from engine.models.net import Net
 
 # Nets halve the image a number of times; none in use shrinks it by more.
 STRIDES = (1, 2, 4, 8, 16, 32, 64)
 
 
-def settle(ensemble: Ensemble, tiling: Tiling, channels: int) -> Tiling:
+def with_stride(ensemble: Ensemble, tiling: Tiling, channels: int) -> Tiling:
     """Return the tiling with the stride that the nets need.
 
     A net whose sizes are free is run on blank images: on a tile, and on tiles that are larger by 1, 2, 4 and so on; the
@@ -30,7 +30,7 @@ def settle(ensemble: Ensemble, tiling: Tiling, channels: int) -> Tiling:
         PlanError: a net does not take tiles of that size; the message says which it takes.
     """
     stride = 1
-    for net in (net for voter in ensemble.members for net in voter.nets):
+    for net in (net for member in ensemble.members for net in member.nets):
         fixed = net.contract.size
         if fixed is None:
             stride = max(stride, _stride(net, tiling.tile, channels))
@@ -41,7 +41,7 @@ def settle(ensemble: Ensemble, tiling: Tiling, channels: int) -> Tiling:
     return replace(tiling, stride=stride)
 
 
-def _stride(net: Member, tile: tuple[int, int], channels: int) -> int:
+def _stride(net: Net, tile: tuple[int, int], channels: int) -> int:
     refusal = _refusal(net, tile, channels)
     if refusal is not None:
         nearest = [told_size(size) for size in _nearest(net, tile, channels)]
@@ -54,7 +54,7 @@ def _stride(net: Member, tile: tuple[int, int], channels: int) -> int:
     return 1
 
 
-def _nearest(net: Member, tile: tuple[int, int], channels: int) -> list[tuple[int, int]]:
+def _nearest(net: Net, tile: tuple[int, int], channels: int) -> list[tuple[int, int]]:
     """Return the sizes next below and next above that a net takes; empty where none is found."""
     for stride in STRIDES[1:]:
         below = (max(stride, tile[0] // stride * stride), max(stride, tile[1] // stride * stride))
@@ -65,7 +65,7 @@ def _nearest(net: Member, tile: tuple[int, int], channels: int) -> list[tuple[in
     return []
 
 
-def _refusal(net: Member, size: tuple[int, int], channels: int) -> ModelError | None:
+def _refusal(net: Net, size: tuple[int, int], channels: int) -> ModelError | None:
     """Return why a net does not take images of (height, width), or None where it does."""
     blank = np.zeros((1, *size, channels), np.uint8)
     packed = net.contract.kind == "packed"

@@ -61,7 +61,7 @@ class Session(Protocol):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RuntimeOptions:
     """What the user allows to run the nets.
 
     Attributes:

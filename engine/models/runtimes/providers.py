@@ -38,23 +38,23 @@ class Choice:
     told: str = ""
 
 
-def choose_provider(wanted: str) -> Choice:
+def choose_provider(requested: str) -> Choice:
     """Settle what ``--provider`` names.
 
     Args:
-        wanted: out of :data:`engine.models.runtimes.PROVIDERS`; ``auto`` takes CUDA where it works, else the CPU.
+        requested: out of :data:`engine.models.runtimes.PROVIDERS`; ``auto`` takes CUDA where it works, else the CPU.
             TensorRT builds an engine for every net first, which takes minutes: it is used when it is asked for.
 
     Raises:
         PlanError: the provider asked for does not work here; never a silent fall to the CPU.
     """
-    if wanted == "cpu":
+    if requested == "cpu":
         return Choice("cpu")
-    if wanted != "auto":
-        reason = obstacle(wanted)
+    if requested != "auto":
+        reason = obstacle(requested)
         if reason:
-            raise PlanError(f"--provider {wanted} does not work here: {reason}; use --provider cpu, or auto")
-        return Choice(wanted)
+            raise PlanError(f"--provider {requested} does not work here: {reason}; use --provider cpu, or auto")
+        return Choice(requested)
     reason = obstacle("cuda")
     if reason:
         return Choice("cpu", f"provider cpu; not cuda or tensorrt: {reason}")

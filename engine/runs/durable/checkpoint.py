@@ -26,32 +26,32 @@ from numpy.typing import NDArray
 from engine.errors import EngineError, OutputError
 from engine.runs.durable.journal import Journal, read_journal
 from engine.runs.durable.lock import NAME, Lock
-from engine.runs.durable.resume import JOURNAL, LeftOver, consumed, described, run_folder
+from engine.runs.durable.resume import JOURNAL, InterruptedRun, consumed, described, run_folder
 from engine.runs.durable.same_run import check_same_run
 from engine.runs.durable.shards import Shard, is_whole, shard_path
 from engine.utils import console
 from engine.utils.files import clear_left_over, sync_folder, sync_output
 
 
-class Keeping(ABC):
+class Checkpoint(ABC):
     """One run on one output: seals what is finished, and finds it again.
 
     Use it as a context manager. An error or an interruption seals what is finished and keeps it, once a first shard is
     full; before that nothing is left.
 
     Attributes:
-        goal: the output.
+        output: the output.
         folder: where the shards lie.
         noun: what is counted.
     """
 
     noun = "images"
 
-    def __init__(self, goal: Path, header: Mapping[str, Any], resume: bool) -> None:
+    def __init__(self, output: Path, header: Mapping[str, Any], resume: bool) -> None:
         """Take the lock on the output and find out what is finished.
 
         Args:
-            goal: the output.
+            output: the output.
             header: what is run, see :func:`engine.runs.provenance.run_header`.
             resume: go on with what a run that was cut off has left.
 
@@ -60,7 +60,7 @@ class Keeping(ABC):
                 set, or the disk refuses.
             PlanError: what was left is of another run.
         """
-        self.goal, self.folder = goal, run_folder(goal)
+        self.output, self.folder = output, run_folder(output)
         self._shards: list[dict[str, Any]] = []
         self._shard: Shard | None = None
         try:
@@ -96,13 +96,13 @@ class Keeping(ABC):
         """Return what the journal says of the shard that is being sealed."""
 
     def _open(self, entries: list[dict[str, Any]], ends: list[int], header: Mapping[str, Any], resume: bool) -> None:
-        left: LeftOver | None = described(self.goal, entries)
+        left: InterruptedRun | None = described(self.output, entries)
         if left is not None:
             if not resume:
                 raise left.refusal()
-            check_same_run(self.goal, left.header, header)
+            check_same_run(self.output, left.header, header)
         size = self._take_over(entries, ends)
-        clear_left_over(self.goal, "partial")
+        clear_left_over(self.output, "partial")
         self._journal = Journal(self.folder / JOURNAL, size)
         if left is None:
             self._journal.append(header)
@@ -168,18 +168,18 @@ class Keeping(ABC):
         except OSError as error:
             raise self._refused(error) from None
 
-    def finish(self, goal: Path) -> None:
+    def finish(self, output: Path) -> None:
         """Remove the shards: the output is in its place; it is brought to disk first.
 
         Args:
-            goal: where the output is; another name than was asked for when images are missing in it.
+            output: where the output is; another name than was asked for when images are missing in it.
 
         Raises:
             OutputError: the disk refuses.
         """
         try:
-            sync_output(goal)
-            clear_left_over(goal, "replaced")
+            sync_output(output)
+            clear_left_over(output, "replaced")
             self._journal.close()
             self._empty()
             self._lock.close(remove=True)
@@ -241,4 +241,6 @@ class Keeping(ABC):
         (self.folder / JOURNAL).unlink(missing_ok=True)
 
     def _refused(self, error: OSError) -> OutputError:
-        return OutputError(f"cannot write {self.goal} ({error.strerror or error}): choose another place or make space")
+        return OutputError(
+            f"cannot write {self.output} ({error.strerror or error}): choose another place or make space"
+        )

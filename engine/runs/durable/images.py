@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from engine.errors import OutputError
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Predicted, Variant
-from engine.runs.durable.checkpoint import Keeping
+from engine.runs.durable.checkpoint import Checkpoint
 from engine.runs.durable.shards import MOST_BYTES, MOST_IMAGES, read_shard, shard_path
 from engine.runs.outcome import Outcome, from_entry, to_entry
 
@@ -21,7 +21,7 @@ from engine.runs.outcome import Outcome, from_entry, to_entry
 MOST_SECONDS = 10.0
 
 
-class DurableRun(Keeping):
+class DurableRun(Checkpoint):
     """One run on one output: records finished batches, and reads them back.
 
     Attributes:
@@ -29,26 +29,26 @@ class DurableRun(Keeping):
     """
 
     def __init__(
-        self, goal: Path, ensemble: Ensemble, variants: Sequence[Variant], header: Mapping[str, Any], resume: bool
+        self, output: Path, ensemble: Ensemble, variants: Sequence[Variant], header: Mapping[str, Any], resume: bool
     ) -> None:
         """Take the lock on the output and find out what is finished.
 
         Args:
-            goal: the output.
+            output: the output.
             ensemble: what predicts.
             variants: what is scored beside the ensemble's own.
             header: what is run, see :func:`engine.runs.provenance.run_header`.
             resume: go on with what a run that was cut off has left.
 
         Raises:
-            OutputError: see :class:`engine.runs.durable.checkpoint.Keeping`.
+            OutputError: see :class:`engine.runs.durable.checkpoint.Checkpoint`.
             PlanError: what was left is of another run.
         """
         self._ensemble = ensemble
         self._variants = list(dict.fromkeys((ensemble.variant, *variants)))
         self._pixels = int(np.prod(header["size"]))
         self.outcome = Outcome.empty(ensemble)
-        super().__init__(goal, header, resume)
+        super().__init__(output, header, resume)
 
     def _bytes(self, entry: Mapping[str, Any]) -> int:
         return int(entry["outcome"]["images"]) * self._pixels

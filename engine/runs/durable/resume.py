@@ -20,46 +20,46 @@ from engine.utils import console
 JOURNAL = "journal"
 
 
-def run_folder(goal: Path) -> Path:
-    """Return the folder of the run that writes a goal."""
-    return goal.with_name(f".{goal.name}.run")
+def run_folder(output: Path) -> Path:
+    """Return the folder of the run that writes an output."""
+    return output.with_name(f".{output.name}.run")
 
 
-def incomplete_goal(goal: Path) -> Path:
+def incomplete_output(output: Path) -> Path:
     """Return where the masks go when some images had to be left out: never under the name of the whole set."""
-    return goal.with_name(f"incomplete-{goal.name}")
+    return output.with_name(f"incomplete-{output.name}")
 
 
-def skipped_list(goal: Path) -> Path:
+def skipped_list(output: Path) -> Path:
     """Return where the images that were left out are listed, a line each: index, id, reason."""
-    return goal.with_name(f"{goal.name}.skipped.txt")
+    return output.with_name(f"{output.name}.skipped.txt")
 
 
-def read_skipped(goal: Path) -> list[tuple[int, str, str]]:
-    """Return (index, id, reason) of the images that are missing in the result beside a goal.
+def read_skipped(output: Path) -> list[tuple[int, str, str]]:
+    """Return (index, id, reason) of the images that are missing in the result beside an output.
 
     Raises:
         OSError: their list cannot be read.
         OutputError: it is none.
     """
-    rows = [line.split("\t", 2) for line in skipped_list(goal).read_text("utf-8").splitlines()[1:]]
+    rows = [line.split("\t", 2) for line in skipped_list(output).read_text("utf-8").splitlines()[1:]]
     if not all(len(row) == 3 and row[0].isdecimal() for row in rows):
-        raise OutputError(f"{skipped_list(goal)} is no list of skipped images: remove it and run again")
+        raise OutputError(f"{skipped_list(output)} is no list of skipped images: remove it and run again")
     return [(int(index), name, reason) for index, name, reason in rows]
 
 
 @dataclass(frozen=True)
-class LeftOver:
+class InterruptedRun:
     """What a run that was cut off left.
 
     Attributes:
-        goal: the output it was to write.
+        output: the output it was to write.
         header: the journal's first entry.
         done: how many images, or tiles of scenes, are finished.
         placing: whether the output was about to be put in its place, or had just been.
     """
 
-    goal: Path
+    output: Path
     header: Mapping[str, Any]
     done: int
     placing: bool
@@ -68,33 +68,33 @@ class LeftOver:
         """Return the error that tells of it and of what can be done about it."""
         noun = "tiles" if "tiles" in self.header else "images"
         return OutputError(
-            f"a run that writes {self.goal} was cut off; {self.done:,} of {self.header[noun]:,} {noun} are kept: add "
-            f"--resume to go on, or remove {run_folder(self.goal)}"
+            f"a run that writes {self.output} was cut off; {self.done:,} of {self.header[noun]:,} {noun} are kept: add "
+            f"--resume to go on, or remove {run_folder(self.output)}"
         )
 
 
-def left_over(goal: Path) -> LeftOver | None:
-    """Return what a run that was cut off left beside a goal; None when there is nothing.
+def left_over(output: Path) -> InterruptedRun | None:
+    """Return what a run that was cut off left beside an output; None when there is nothing.
 
     Raises:
-        OutputError: another process is at work on this goal, or the journal is there and cannot be read.
+        OutputError: another process is at work on this output, or the journal is there and cannot be read.
     """
-    if not goal.name or not run_folder(goal).is_dir():
+    if not output.name or not run_folder(output).is_dir():
         return None
-    folder = run_folder(goal)
+    folder = run_folder(output)
     holder = is_locked(folder)
     if holder:
-        raise OutputError(f"{goal} is being written by {holder}: wait for it, or choose another name")
+        raise OutputError(f"{output} is being written by {holder}: wait for it, or choose another name")
     try:
         entries, _ = read_journal(folder / JOURNAL)
     except OSError as error:
         raise OutputError(
             f"cannot read {folder / JOURNAL} ({error.strerror or error}): see to its rights and to the disk"
         ) from None
-    return described(goal, entries)
+    return described(output, entries)
 
 
-def described(goal: Path, entries: list[dict[str, Any]]) -> LeftOver | None:
+def described(output: Path, entries: list[dict[str, Any]]) -> InterruptedRun | None:
     """Return what the entries of a journal tell; None when there are none.
 
     Raises:
@@ -106,8 +106,8 @@ def described(goal: Path, entries: list[dict[str, Any]]) -> LeftOver | None:
         header = {**entries[0], **{key: int(entries[0][key]) for key in {"images", *entries[0]} & {"images", "tiles"}}}
         done = sum(consumed(entry) for entry in entries[1:] if "shard" in entry)
     except (KeyError, TypeError, ValueError):
-        raise OutputError(f"{run_folder(goal)} holds a journal of another kind: remove that folder") from None
-    return LeftOver(goal, header, done, any("placing" in entry for entry in entries))
+        raise OutputError(f"{run_folder(output)} holds a journal of another kind: remove that folder") from None
+    return InterruptedRun(output, header, done, any("placing" in entry for entry in entries))
 
 
 def consumed(entry: Mapping[str, Any]) -> int:
@@ -117,7 +117,7 @@ def consumed(entry: Mapping[str, Any]) -> int:
     return int(entry["outcome"]["images"]) + len(entry["outcome"]["skipped"])
 
 
-def may_replace(goal: Path, resume: bool, overwrite: bool) -> bool:
+def may_replace(output: Path, resume: bool, overwrite: bool) -> bool:
     """Return whether outputs that are there may be replaced.
 
     An output that is there beside what a run has left is that run's own, cut off after it was put in its place. One
@@ -126,56 +126,56 @@ def may_replace(goal: Path, resume: bool, overwrite: bool) -> bool:
     Raises:
         OutputError: a run that was cut off has left something, and ``resume`` is not set.
     """
-    left = left_over(goal)
+    left = left_over(output)
     if left is not None and not resume:
         raise left.refusal()
     begun = left is None or left.placing or bool(left.header.get("overwrite"))
     return overwrite or (resume and begun)
 
 
-def is_complete(goal: Path, header: Mapping[str, Any]) -> bool:
+def is_complete(output: Path, header: Mapping[str, Any]) -> bool:
     """Return whether the output that is there is what this very run writes, so that nothing is left to do.
 
     Raises:
         OutputError: an output is there, and it is another run's.
     """
-    if not goal.exists():
+    if not output.exists():
         return False
-    record = _record_of(goal)
+    record = _record_of(output)
     same = all(record.get(key) == header.get(key) for key in ("maskfuse", HASH_KEY, "images", "tiling", INPUT_KEY))
     if not same:
-        raise OutputError(f"{goal} exists, and was made by another run: add --overwrite to replace it")
+        raise OutputError(f"{output} exists, and was made by another run: add --overwrite to replace it")
     return True
 
 
-def nothing_left(goal: Path, header: Mapping[str, Any]) -> bool:
+def nothing_left(output: Path, header: Mapping[str, Any]) -> bool:
     """Tell on stderr what ``--resume`` finds where no run has left anything; return whether the output is complete.
 
     Raises:
         OutputError: an output is there, and it is another run's.
     """
-    if run_folder(goal).exists():
+    if run_folder(output).exists():
         return False
-    if is_complete(goal, header):
-        console.say(f"{goal} is complete: nothing to resume")
+    if is_complete(output, header):
+        console.say(f"{output} is complete: nothing to resume")
         return True
     console.say("nothing to resume: starting with the first image")
     return False
 
 
-def _record_of(goal: Path) -> Mapping[str, Any]:
+def _record_of(output: Path) -> Mapping[str, Any]:
     """Return the record that goes with an output; empty where there is none that can be read."""
-    path = sidecar(goal)
+    path = sidecar(output)
     try:
         if path is not None:
             held = json.loads(path.read_bytes()) if path.stat().st_size <= MOST_BYTES else None
         else:
             from engine.sources.numpy_files import array_files
 
-            array = array_files(goal).get(NPZ_KEY)
+            array = array_files(output).get(NPZ_KEY)
             if array is None or array.shape != () or array.dtype.itemsize > 4 * MOST_BYTES:
                 return {}
-            with np.load(goal, allow_pickle=False) as archive:
+            with np.load(output, allow_pickle=False) as archive:
                 held = json.loads(archive[NPZ_KEY].item())
     except (OSError, ValueError, TypeError, RecursionError, InputError):
         return {}

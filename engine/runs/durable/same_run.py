@@ -21,7 +21,7 @@ _NAMES = {
 }
 
 
-def check_same_run(goal: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_same_run(output: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse to go on with a run that was another one.
 
     Raises:
@@ -30,7 +30,7 @@ def check_same_run(goal: Path, then: Mapping[str, Any], now: Mapping[str, Any]) 
     differing = next(_differences(then, json.loads(json.dumps(now))), None)
     if differing is not None:
         raise PlanError(
-            f"cannot resume {goal}: {differing}; resume with what it was begun with, or remove {run_folder(goal)}"
+            f"cannot resume {output}: {differing}; resume with what it was begun with, or remove {run_folder(output)}"
         )
 
 

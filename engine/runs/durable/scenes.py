@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from engine.errors import OutputError
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Variant
-from engine.runs.durable.checkpoint import Keeping
+from engine.runs.durable.checkpoint import Checkpoint
 from engine.runs.durable.shards import MOST_BYTES, READ_BYTES, shard_path
 from engine.runs.scene_mask import Strip
 
@@ -43,7 +43,7 @@ class _Piece:
     told: Mapping[str, Any]
 
 
-class DurableScenes(Keeping):
+class DurableScenes(Checkpoint):
     """One run on one output: records finished rows of tiles, and reads them back.
 
     Attributes:
@@ -54,7 +54,7 @@ class DurableScenes(Keeping):
 
     def __init__(
         self,
-        goal: Path,
+        output: Path,
         ensemble: Ensemble,
         variants: Sequence[Variant],
         sizes: Sequence[tuple[int, int]],
@@ -64,7 +64,7 @@ class DurableScenes(Keeping):
         """Take the lock on the output and find out what is finished.
 
         Args:
-            goal: the output.
+            output: the output.
             ensemble: what predicts.
             variants: what is scored beside the ensemble's own.
             sizes: (height, width) of the scenes.
@@ -72,7 +72,7 @@ class DurableScenes(Keeping):
             resume: go on with what a run that was cut off has left.
 
         Raises:
-            OutputError: see :class:`engine.runs.durable.checkpoint.Keeping`.
+            OutputError: see :class:`engine.runs.durable.checkpoint.Checkpoint`.
             PlanError: what was left is of another run.
         """
         self._variants = list(dict.fromkeys((ensemble.variant, *variants)))
@@ -80,7 +80,7 @@ class DurableScenes(Keeping):
         self._pieces: dict[int, list[_Piece]] = {}
         self.member_seconds = [0.0] * len(ensemble.members)
         self._seen = list(self.member_seconds)
-        super().__init__(goal, header, resume)
+        super().__init__(output, header, resume)
 
     def _bytes(self, entry: Mapping[str, Any]) -> int:
         return sum(piece["rows"] * self._sizes[piece["scene"]][1] for piece in entry["pieces"])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from engine.errors import EngineError, ModelError, PlanError
 from engine.inference.prediction import BadImages
-from engine.models.runtimes import Wanted
+from engine.models.runtimes import RuntimeOptions
 from engine.runs.on_ray.wire import failed, packed
 from engine.sources.base import Source
 from engine.sources.open import open_source
@@ -28,24 +28,26 @@ READ = 64
 class Predictor:
     """Predicts blocks; one a worker."""
 
-    def __init__(self, options: Options, wanted: Wanted, batch_size: int, plan_sha256: str, scored: bool) -> None:
+    def __init__(
+        self, options: Options, runtime: RuntimeOptions, batch_size: int, plan_sha256: str, scored: bool
+    ) -> None:
         """Open everything; what goes wrong is kept for the first block, whose answer tells it in one line.
 
         Args:
             options: what the user asked for; names of files are absolute.
-            wanted: provider, runtime and precision.
+            runtime: provider, runtime and precision.
             batch_size: images a session takes at a time; 0 to measure.
             plan_sha256: the plan as the run resolved it; where a node's files give another, it refuses.
             scored: whether true labels are compared.
         """
         self._error = ""
         try:
-            self._open(options, wanted, batch_size, plan_sha256, scored)
+            self._open(options, runtime, batch_size, plan_sha256, scored)
         except EngineError as error:
             self._error = str(error)
 
-    def _open(self, options: Options, wanted: Wanted, batch_size: int, plan_sha256: str, scored: bool) -> None:
-        from engine.inference.tuning import settle
+    def _open(self, options: Options, runtime: RuntimeOptions, batch_size: int, plan_sha256: str, scored: bool) -> None:
+        from engine.inference.tuning import tune
         from engine.runs.options import open_ensemble, planned
         from engine.runs.provenance import plan_hash
         from engine.sources.labels import open_labels
@@ -58,7 +60,7 @@ class Predictor:
         self._images = Spans(images)
         self._labels = Spans(open_labels(options.labels)) if scored else None
         self._ensemble = open_ensemble(plan, options, images)
-        self._how = settle(self._ensemble, images, wanted, batch_size, 1)
+        self._how = tune(self._ensemble, images, runtime, batch_size, 1)
         if plan_hash(self._ensemble) != plan_sha256:
             raise PlanError(f"on node {platform.node()} the models are others: give all nodes the same files")
         scored = scored and self._ensemble.early_exit is None

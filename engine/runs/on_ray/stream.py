@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import ModelError, PlanError
 from engine.inference.prediction import BadImages, Predicted, Variant
-from engine.models.runtimes import Wanted
+from engine.models.runtimes import RuntimeOptions
 from engine.runs.on_ray.cluster import Cluster, connect, leave, predicted_rows, require_ray
 from engine.runs.on_ray.predictor import Predictor
 from engine.runs.on_ray.wire import unpacked
@@ -38,7 +38,7 @@ class RayStream:
         variants: further ways to decode, scored where true labels are given.
         scored: whether true labels are compared.
         options: what the user asked for.
-        wanted: provider, runtime and precision.
+        runtime: provider, runtime and precision.
         cluster: where it runs.
         batch_size: images a session takes at a time; 0 lets each actor choose.
         bad: where images that cannot be predicted are noted; None when they are an error.
@@ -50,7 +50,7 @@ class RayStream:
     variants: Sequence[Variant]
     scored: bool
     options: Options
-    wanted: Wanted
+    runtime: RuntimeOptions
     cluster: Cluster
     batch_size: int = 0
     bad: BadImages | None = None
@@ -81,10 +81,10 @@ class RayStream:
         if first != end:
             raise ModelError(f"Ray gave no more images behind {first} of {end}: go on with --resume")
 
-    def _wanted(self) -> Wanted:
+    def _wanted(self) -> RuntimeOptions:
         """Return what an actor uses: a GPU only where Ray gave it one."""
-        alone = self.wanted.provider == "auto" and not self.cluster.gpus
-        return replace(self.wanted, provider="cpu") if alone else self.wanted
+        alone = self.runtime.provider == "auto" and not self.cluster.gpus
+        return replace(self.runtime, provider="cpu") if alone else self.runtime
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,13 @@ class OnRay:
 
     Attributes:
         options: what the user asked for.
-        wanted: provider, runtime and precision.
+        runtime: provider, runtime and precision.
         cluster: where it runs.
         batch_size: images a session takes at a time; 0 lets each actor choose.
     """
 
     options: Options
-    wanted: Wanted
+    runtime: RuntimeOptions
     cluster: Cluster
     batch_size: int = 0
 
@@ -119,7 +119,7 @@ class OnRay:
         """
         if labels is not None:
             check_match(images, labels)
-        more = (self.options, self.wanted, self.cluster, self.batch_size)
+        more = (self.options, self.runtime, self.cluster, self.batch_size)
         return RayStream(ensemble, images, variants, labels is not None, *more)
 
     def run_by(self, here: Mapping[str, str]) -> dict[str, str]:
@@ -127,7 +127,7 @@ class OnRay:
         return {net: "Ray with GPUs" if self.cluster.gpus else told for net, told in here.items()}
 
 
-def on_ray(job: Job, options: Options, wanted: Wanted, cluster: Cluster, batch_size: int) -> OnRay:
+def on_ray(job: Job, options: Options, runtime: RuntimeOptions, cluster: Cluster, batch_size: int) -> OnRay:
     """Get a checked job ready to run on Ray; arguments as of :class:`OnRay`.
 
     Raises:
@@ -136,8 +136,8 @@ def on_ray(job: Job, options: Options, wanted: Wanted, cluster: Cluster, batch_s
     if not options.input:
         raise PlanError("--on ray without --input: the sample scenes are made in this process alone")
     require_ray()
-    job.ensemble.wanted = wanted
-    return OnRay(options, wanted, cluster, batch_size)
+    job.ensemble.runtime_options = runtime
+    return OnRay(options, runtime, cluster, batch_size)
 
 
 def portable(options: Options) -> Options:

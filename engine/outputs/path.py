@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 
-class FolderGoal(type(Path())):  # type: ignore[misc]
+class FolderOutput(type(Path())):  # type: ignore[misc]
     """A path that means a folder, whatever suffix its name seems to have."""
 
 
-def goal_path(text: str) -> Path:
+def output_path(text: str) -> Path:
     """Return what ``--output`` names; a slash at its end means a folder, as in ``masks.v2/``."""
-    return FolderGoal(text) if text.endswith(("/", os.sep)) else Path(text)
+    return FolderOutput(text) if text.endswith(("/", os.sep)) else Path(text)

@@ -8,8 +8,8 @@
 Each benchmark is a process of its own and says with which machine, versions and commit it was made. One that lacks a
 package is left out with a word; one that fails does not stop the others, and the exit code is then 1. Peers come with
 `pip install '.[bench]'`. `strategies` runs on generated scenes, and on real tiles where MASKFUSE_POOL (nets) and
-MASKFUSE_VALIDATION (labelled tiles) name them. What trains on data of yours (`python -m benchmarks.systems --data ...`)
-is not part of `all`.
+MASKFUSE_VALIDATION (labelled tiles) name them. What trains on data of yours (`python -m benchmarks.findings`) is not
+part of `all`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contenders import CONTENDERS
+from benchmarks.peers.contenders import CONTENDERS
 from benchmarks.subject import nets_and_tiles
 from benchmarks.table import rows, write
 

@@ -35,8 +35,8 @@ from engine.runs.on_ray.wire import packed, unpacked
 from engine.runs.options import Options
 from engine.runs.predict import run
 from engine.runs.provenance import plan_hash
+from engine.samples import SAMPLES
 
-SAMPLES = Path(__file__).parent.parent / "engine" / "samples"
 BATCH = 16
 
 

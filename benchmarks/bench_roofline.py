@@ -22,7 +22,7 @@ from time import perf_counter
 import numpy as np
 
 from benchmarks.bench_peers import load_tiles
-from benchmarks.contenders import scaled
+from benchmarks.peers.contenders import scaled
 from benchmarks.subject import nets_and_tiles
 from benchmarks.table import rows, write
 

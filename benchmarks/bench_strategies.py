@@ -20,8 +20,8 @@ from benchmarks.table import STANDING, rows, write
 from engine.compare.command import compare
 from engine.compare.options import CompareOptions
 from engine.compare.result import Estimate, Facts, Row
-from engine.runs.image_job import SAMPLES
 from engine.runs.options import Options
+from engine.samples import SAMPLES
 
 STATES = ("raw", "suppressed", "tuned")
 README = Path(__file__).resolve().parents[1] / "README.md"

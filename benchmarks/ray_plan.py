@@ -7,7 +7,7 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.ray_cluster import PACKAGES, save
+from benchmarks.reliability.ray_cluster import PACKAGES, save
 from benchmarks.table import RESULTS, rows, write
 from engine.runs.durable.shards import MOST_BYTES, MOST_IMAGES
 

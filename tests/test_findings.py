@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks.findings import PAGE, TABLES
+from benchmarks.findings.page import PAGE, TABLES
 from benchmarks.table import STANDING
 
 STORE = STANDING / "systems.json"
@@ -16,4 +16,4 @@ STORE = STANDING / "systems.json"
 def test_the_page_shows_what_was_measured(name: str) -> None:
     table = TABLES[name](json.loads(STORE.read_text("utf-8")))
     assert len(table.splitlines()) > 2
-    assert f"<!-- {name}: written by python -m benchmarks.systems -->\n{table}<!-- end" in PAGE.read_text("utf-8")
+    assert f"<!-- {name}: written by python -m benchmarks.findings -->\n{table}<!-- end" in PAGE.read_text("utf-8")

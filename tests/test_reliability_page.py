@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks import reliability
+from benchmarks.reliability import __main__ as reliability
 
 FIGURES = json.loads(reliability.FIGURES.read_text("utf-8"))
 
@@ -24,7 +24,7 @@ def test_every_killed_run_was_resumed_to_the_same_bytes(name: str, tiles: bool, 
 
 
 def test_every_fault_ended_as_it_should() -> None:
-    from benchmarks.faults import FAULTS
+    from benchmarks.reliability.faults import FAULTS
 
     assert [row["fault"] for row in FIGURES["faults"]["rows"]] == [fault.told for fault in FAULTS]
     assert all(row["as_promised"] for row in FIGURES["faults"]["rows"])

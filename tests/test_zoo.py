@@ -11,7 +11,7 @@ import pytest
 
 from engine.samples.scenes import generate
 
-ZOO = Path(__file__).parents[1] / "benchmarks" / "zoo"
+ZOO = Path(__file__).parents[1] / "zoo"
 
 
 def test_every_member_has_its_file_and_its_run() -> None:

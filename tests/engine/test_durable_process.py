@@ -54,7 +54,7 @@ def test_a_full_disk_keeps_what_is_finished(
 
 def test_killed_at_random_moments(world: World) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.kill_and_resume", "--kills", "6", "--models", world.models,
+        [sys.executable, "-m", "benchmarks.reliability.kill_and_resume", "--kills", "6", "--models", world.models,
          "--forms", "masks.csv", "masks.npz", "masks", "--signals", "KILL", "TERM"],
         cwd=ROOT, capture_output=True, text=True, timeout=400, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
@@ -68,7 +68,7 @@ def test_faults_of_the_disk_and_of_sessions(tmp_path: Path) -> None:
     """A few of those that the page about reliability lists; each run is as the program is, its system calls are not."""
     some = ["in the journal", "EIO on fsync of the output", "in mid-run", "cut off", "short writes of m", "once", "NaN"]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.faults", "--json", tmp_path / "f.json", "--only", *some],
+        [sys.executable, "-m", "benchmarks.reliability.faults", "--json", tmp_path / "f.json", "--only", *some],
         cwd=ROOT, capture_output=True, text=True, timeout=600, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     if done.returncode == 77:

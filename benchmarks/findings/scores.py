@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.findings import write_findings
-from benchmarks.place import Place
-from benchmarks.system_list import System
-from benchmarks.system_zoo import pruned, runs_of, select_both
+from benchmarks.findings.page import write_findings
+from benchmarks.findings.place import Place
+from benchmarks.findings.systems import System
+from benchmarks.findings.zoo import pruned, runs_of, select_both
 from benchmarks.table import RESULTS, STANDING, rows, write
 from engine.bootstrap import GroupedCounts, interval, paired_difference
 from engine.fusion.compiling import compile_ahead, not_compiled
@@ -156,7 +156,7 @@ def scores(matrices: np.ndarray[Any, np.dtype[np.int64]]) -> Row:
 
 def write_table(store: Row) -> None:
     """Write `results/systems.md` of the rows that are kept."""
-    from benchmarks.system_list import STUDENTS, SYSTEMS
+    from benchmarks.findings.systems import STUDENTS, SYSTEMS
 
     header = ["system", "notebook", "report", "raw", "suppressed", "labelled raw", "labelled suppressed"]
     header += ["soil", "bedrock", "sand", "big rock", "parameters", "epochs", "training, min", "images/s"]
@@ -189,7 +189,7 @@ def write_table(store: Row) -> None:
         for name, found in store["selections"].items()
     ]
     write(
-        *("systems", "The systems of the report, trained here", "python -m benchmarks.systems"),
+        *("systems", "The systems of the report, trained here", "python -m benchmarks.findings"),
         ["keras", "tensorflow", "onnxruntime-gpu"],
         *(text, rows(header, lines), "## Ensembles of the members without background in the loss\n"),
         *(rows(header_two, _fused(store["ensembles"])), "## Ensembles of the report's systems\n"),

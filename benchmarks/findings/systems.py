@@ -1,8 +1,8 @@
 """The systems of the report (AN2DL second homework, ANNalyzers, 2024), and the members of the final ensemble.
 
 What the report calls each, the score it gives, and the arguments of `trainers` that train it here. What all share
-(data, folds, preset, learning rate) is added by :mod:`benchmarks.systems`. The report trains with the background in the
-loss; the members leave it out.
+(data, folds, preset, learning rate) is added by :mod:`benchmarks.findings`. The report trains with the background in
+the loss; the members leave it out.
 """
 
 from __future__ import annotations

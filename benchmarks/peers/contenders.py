@@ -131,7 +131,7 @@ class Torch(Plain):
     def open(self, folder: Path, name: str) -> Any:
         import torch
 
-        from benchmarks.onnx_torch import GraphModule
+        from benchmarks.peers.onnx_torch import GraphModule
 
         torch.set_grad_enabled(False)
         return GraphModule(folder / f"{name}.onnx").eval()

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/findings.md, between their marks, from the scores that benchmarks.systems keeps."""
+"""Writes the tables of docs/findings.md, between their marks, from the scores that benchmarks.findings keeps."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.system_list import KEEP, SYSTEMS
+from benchmarks.findings.systems import KEEP, SYSTEMS
 from benchmarks.table import rows
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "findings.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "findings.md"
 Store = Mapping[str, Any]
 #: What the report found a step to change: from one system to another, each scored raw, as the report did.
 STEPS = (
@@ -35,7 +35,7 @@ def write_findings(store: Store) -> None:
     text = PAGE.read_text("utf-8")
     for name, table in TABLES.items():
         found = re.search(
-            f"(?<=<!-- {name}: written by python -m benchmarks.systems -->\n).*?(?=<!-- end)", text, re.DOTALL
+            f"(?<=<!-- {name}: written by python -m benchmarks.findings -->\n).*?(?=<!-- end)", text, re.DOTALL
         )
         if not found:
             raise SystemExit(f"{PAGE} has lost its marks of the table {name}")

@@ -1,6 +1,6 @@
 """Train, export and score every system of the report on the task's own file, and write the table.
 
-    python -m benchmarks.systems --data mars_for_students.npz --groups train_groups.npz --runs runs/ \\
+    python -m benchmarks.findings --data mars_for_students.npz --groups train_groups.npz --runs runs/ \\
         --zoo zoo/ --refit --submission submission.csv
 
 One resumable command: a finished network is never trained again, an unfinished one goes on after its last epoch, and
@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.place import Place
-from benchmarks.system_list import MIX, PSEUDO, STUDENTS, SYSTEMS, System
+from benchmarks.findings.place import Place
+from benchmarks.findings.systems import MIX, PSEUDO, STUDENTS, SYSTEMS, System
 
 COMMON = "--learning-rate 0.002 --ema 0.99 --patience 0 --fold 0"
 # One candidate costs at most three folds of this; the first three are the losses alone.
@@ -175,8 +175,8 @@ def main() -> None:
 
 def finish(place: Place, systems: Sequence[System], given: argparse.Namespace) -> None:
     """Select, score, and where asked for build the final ensemble and submit."""
-    from benchmarks.system_scores import write_results
-    from benchmarks.system_zoo import build_zoo, chosen, refitted, submit
+    from benchmarks.findings.scores import write_results
+    from benchmarks.findings.zoo import build_zoo, chosen, refitted, submit
 
     exported = [system for system in systems if place.onnx(system).exists()]
     pool, selections = write_results(place, exported)

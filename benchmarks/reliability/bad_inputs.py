@@ -1,7 +1,7 @@
 """What wrong and hostile inputs are told: a table of messages, exit codes, seconds and memory.
 
-    python -m benchmarks.bad_inputs
-    python -m benchmarks.bad_inputs --only plan csv
+    python -m benchmarks.reliability.bad_inputs
+    python -m benchmarks.reliability.bad_inputs --only plan csv
 
 The inputs are those of the tests (tests/engine/bad_inputs.py and hostile.py). Each command runs in a process of its
 own, forked from one that has loaded everything. Leaves with 1 where one is not refused in one line with exit code 2,
@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import table
-from benchmarks.kill_and_resume import prepare, start
+from benchmarks.reliability.kill_and_resume import prepare, start
 from tests.engine import bad_inputs, hostile
 from tests.engine.nets import save_member, save_net
 from tests.engine.world import World, make_world
@@ -224,7 +224,7 @@ def write(rows: Sequence[Row]) -> Path:
     return table.write(
         "bad_inputs",
         "What wrong inputs are told",
-        "python -m benchmarks.bad_inputs",
+        "python -m benchmarks.reliability.bad_inputs",
         ["numpy", "onnxruntime-gpu"],
         head,
         body,

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.place import Place
-from benchmarks.system_list import PSEUDO, System
+from benchmarks.findings.place import Place
+from benchmarks.findings.systems import PSEUDO, System
 from engine.models.net import open_net
 from engine.runs.plan import Plan, PlannedMember, read_plan, write_plan
 

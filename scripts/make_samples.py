@@ -1,4 +1,4 @@
-"""Train and export the nets in engine/samples/: ``python -m benchmarks.make_samples [--work FOLDER]``.
+"""Train and export the nets in engine/samples/: ``python -m scripts.make_samples [--work FOLDER]``.
 
 They learn from generated scenes of another seed than the default job shows, with the background in the loss, as the
 report's nets did: so the default job shows what suppression is for. About three quarters of an hour on two cores;

@@ -1,7 +1,7 @@
 """Writes docs/reliability.md from figures that other programs measured.
 
-    python -m benchmarks.kill_and_resume --kills 50 --json figures/kill.json
-    python -m benchmarks.faults --json figures/faults.json
+    python -m benchmarks.reliability.kill_and_resume --kills 50 --json figures/kill.json
+    python -m benchmarks.reliability.faults --json figures/faults.json
     MASKFUSE_FUZZ_SECONDS=1800 MASKFUSE_FUZZ_FIGURES=figures/fuzz python -m pytest tests/fuzz
     python -m benchmarks.reliability --kills figures/kill.json --faults figures/faults.json --fuzz figures/fuzz
 
@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks import table
 
 FIGURES = table.RESULTS / "reliability.json"
-PAGE = Path(__file__).parent.parent / "docs" / "reliability.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 PACKAGES = ("numpy", "onnxruntime-gpu", "hypothesis")
 
 
@@ -118,8 +118,8 @@ def faults(held: dict[str, Any]) -> list[str]:
     ]
     return [
         "## Disks, inputs and sessions that fail\n",
-        "A library that is loaded before any other (`benchmarks/faults.c`) lets calls to the system fail for certain "
-        "files; sessions fail in the process of the run. The program itself is not changed. "
+        "A library that is loaded before any other (`benchmarks/reliability/faults.c`) lets calls to the system "
+        "fail for certain files; sessions fail in the process of the run. The program itself is not changed. "
         f"{right} of {len(rows)} faults end as they should: with one line, exit code 2 and no output, or unnoticed. "
         "After each the run is resumed without the fault, and its output compared with an undisturbed run's.\n",
         table.rows(["what fails", "what the user sees", "exit code", "finished images kept", "after --resume"], lines),

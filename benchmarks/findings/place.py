@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.system_list import System
+from benchmarks.findings.systems import System
 
 
 @dataclass(frozen=True)

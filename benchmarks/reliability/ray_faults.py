@@ -1,7 +1,7 @@
 """Kills workers and nodes of a Ray cluster in the middle of runs, and compares each output with that of a local run.
 
-    python -m benchmarks.ray_faults --kills 10 --nodes 10
-    python -m benchmarks.ray_faults --kills 10 --nodes 10 --json benchmarks/results/ray_faults.json
+    python -m benchmarks.reliability.ray_faults --kills 10 --nodes 10
+    python -m benchmarks.reliability.ray_faults --kills 10 --nodes 10 --json benchmarks/results/ray_faults.json
 
 Three faults: an actor's process gets SIGKILL or SIGTERM at a random moment of its run; a second node of the cluster
 (``ray.cluster_utils.Cluster``) is removed with the actor on it. Prints a row for each; leaves with 1 when any output
@@ -27,8 +27,9 @@ from typing import Any
 import numpy as np
 
 import engine.runs.on_ray.stream
-from benchmarks.kill_and_resume import SAMPLES, digest
-from benchmarks.ray_cluster import Blows, cluster, kill, node_fault, save
+from benchmarks.reliability.kill_and_resume import digest
+from benchmarks.reliability.ray_cluster import Blows, cluster, kill, node_fault, save
+from engine.samples import SAMPLES
 from engine.utils import console
 
 # Small blocks, so that a short run has many.

@@ -1,8 +1,8 @@
 """Kills runs of ``engine ensemble`` at random moments, resumes them, and compares the outputs byte for byte.
 
-    python -m benchmarks.kill_and_resume --kills 50
-    python -m benchmarks.kill_and_resume --kills 10 --signal TERM --json term.json
-    python -m benchmarks.kill_and_resume --kills 10 --tile
+    python -m benchmarks.reliability.kill_and_resume --kills 50
+    python -m benchmarks.reliability.kill_and_resume --kills 10 --signal TERM --json term.json
+    python -m benchmarks.reliability.kill_and_resume --kills 10 --tile
 
 Each run is a process of its own. It is forked from one that has loaded everything, so a run is as long as its work.
 Prints a row for each form of output; leaves with 1 when any output differs or anything is left over.
@@ -27,11 +27,12 @@ from typing import Any
 
 import numpy as np
 
+from engine.samples import SAMPLES
+
 FORMS = ("masks.csv", "masks.rle.csv", "masks.npz", "masks.npy", "masks")
 # Of one scene, and of a folder of scenes of different sizes.
 SCENE_FORMS = ("mask.png", "mask.npy", "masks")
 SCENES = ((900, 500), (64, 128), (500, 410), (30, 50), (256, 400))
-SAMPLES = Path(__file__).parent.parent / "engine" / "samples"
 IMAGES, SHARD = 96, 8
 
 

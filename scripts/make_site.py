@@ -1,4 +1,4 @@
-"""Build the documentation's site: ``python docs/make_site.py [--source-only]``.
+"""Build the documentation's site: ``python scripts/make_site.py [--source-only]``.
 
 The pages are those of docs/, and what is generated from the repository: the help of every command, the measured tables,
 CONTRIBUTING.md and CHANGELOG.md. All of it is gathered in build/docs/, links between them turned to where they stand in

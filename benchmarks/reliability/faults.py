@@ -1,6 +1,6 @@
 """Lets the disk, the input and the sessions of running ``engine ensemble`` fail, and looks at what comes of it.
 
-    python -m benchmarks.faults --json faults.json
+    python -m benchmarks.reliability.faults --json faults.json
 
 The system's calls fail in a small library that is loaded before any other (faults.c, compiled here, Linux alone);
 sessions fail in the process that is forked for a run. The program is the one that is installed, unchanged.
@@ -26,7 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.kill_and_resume import SAMPLES, digest, prepare, start, wait
+from benchmarks.reliability.kill_and_resume import digest, prepare, start, wait
+from engine.samples import SAMPLES
 
 SOURCE = Path(__file__).with_suffix(".c")
 IMAGES = 64
@@ -149,7 +150,9 @@ def within_shim(arguments: Sequence[str]) -> int:
         library = Path(folder) / "faults.so"
         subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", library, SOURCE, "-ldl"], check=True)
         environment = {**os.environ, "LD_PRELOAD": str(library), "FAULTS_LOADED": "1"}
-        return subprocess.run([sys.executable, "-m", "benchmarks.faults", *arguments], env=environment).returncode
+        return subprocess.run(
+            [sys.executable, "-m", "benchmarks.reliability.faults", *arguments], env=environment
+        ).returncode
 
 
 def save_inputs(place: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.table import commit, processor, versions
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PACKAGES = ("ray", "pyarrow", "numpy", "onnxruntime-gpu", "onnxruntime")
 
 

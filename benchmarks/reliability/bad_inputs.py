@@ -3,7 +3,7 @@
     python -m benchmarks.reliability.bad_inputs
     python -m benchmarks.reliability.bad_inputs --only plan csv
 
-The inputs are those of the tests (tests/engine/bad_inputs.py and hostile.py). Each command runs in a process of its
+The inputs are those of the tests (tests/helpers/bad_inputs.py and hostile.py). Each command runs in a process of its
 own, forked from one that has loaded everything. Leaves with 1 where one is not refused in one line with exit code 2,
 prints a traceback, writes or leaves anything, takes 5 s, or takes much more memory than one that is refused at once.
 """
@@ -25,9 +25,9 @@ from PIL import Image
 
 from benchmarks import table
 from benchmarks.reliability.kill_and_resume import prepare, start
-from tests.engine import bad_inputs, hostile
-from tests.engine.nets import save_member, save_net
-from tests.engine.world import World, make_world
+from tests.helpers import bad_inputs, hostile
+from tests.helpers.nets import save_member, save_net
+from tests.helpers.world import World, make_world
 
 MOST_SECONDS = 5.0
 # Beyond a command that is refused at once; a net of a megabyte and its arena are a part of it.

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.errors import InputError, PlanError
 from engine.metrics import CONVENTIONS, Score, class_iou, confusion_matrices, find_trap, mean_iou, precision_recall
-from tests import reference
+from tests.helpers import reference
 
 # With the JIT off (for coverage) the loops are plain Python, a thousand times slower.
 PROPERTY = settings(max_examples=4 if numba.config.DISABLE_JIT else 60, deadline=None)

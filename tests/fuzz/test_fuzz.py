@@ -27,8 +27,8 @@ from engine.sources.labels import open_labels
 from engine.sources.numpy_files import array_files
 from engine.sources.open import open_source
 from engine.utils import console
-from tests.engine.nets import FIVE, save_member
 from tests.fuzz.target import spoilt, target
+from tests.helpers.nets import FIVE, save_member
 
 PLACE = Path(tempfile.mkdtemp(prefix="fuzz-"))
 

@@ -13,7 +13,7 @@ import pytest
 from engine.errors import InputError, PlanError
 from engine.runs.plan import Plan, PlannedMember, write_plan
 from tests.conftest import Result
-from tests.engine.nets import FIVE, save_member
+from tests.helpers.nets import FIVE, save_member
 from tests.trainers.conftest import tiles
 from trainers.cli import app
 from trainers.config import FitConfig

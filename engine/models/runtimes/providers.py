@@ -17,7 +17,7 @@ from functools import cache
 from engine.errors import EngineError, PlanError
 from engine.models.runtimes import first_line
 
-# y = Identity(x), float32 (1,): the smallest model there is; tests/engine/test_providers.py says how it was made.
+# y = Identity(x), float32 (1,): the smallest model there is; test_providers.py says how it was made.
 TRIAL = (
     b'\x08\x07:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
     b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"

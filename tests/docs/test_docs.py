@@ -1,0 +1,109 @@
+"""Every command line that README and docs show is one that the programs take."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from typer.core import TyperGroup
+
+from tests.conftest import Result
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PROGRAMS = ("engine", "exporters", "trainers")
+
+
+def shown() -> list[tuple[str, str]]:
+    """Return (page, command) of every line of a shell block that calls one of the programs."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```(?:bash|sh|console)\n(.*?)```", page.read_text("utf-8"), flags=re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                for part in line.split("#")[0].split("&&"):
+                    words = part.strip().removeprefix("$ ").split()
+                    if words and Path(words[0]).name in PROGRAMS:
+                        found.append((page.name, " ".join(words)))
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), shown())
+def test_a_documented_command_is_one_that_the_program_takes(page: str, line: str) -> None:
+    words = shlex.split(line)
+    program = Path(words[0]).name
+    group = typer.main.get_command(import_module(f"{program}.cli").app)
+    assert isinstance(group, TyperGroup)
+    rest = words[1:]
+    if not rest or rest[0].startswith("-"):
+        group.make_context(program, rest, resilient_parsing=True)
+        return
+    context = typer.Context(group, info_name=program)
+    command = group.get_command(context, rest[0])
+    assert command is not None, f"{page}: {program} has no command {rest[0]}"
+    command.make_context(rest[0], rest[1:], parent=context, resilient_parsing="--help" in rest)
+
+
+def test_the_pages_show_commands_of_each_program() -> None:
+    assert {Path(line.split()[0]).name for _, line in shown()} >= set(PROGRAMS)
+
+
+def test_the_table_of_strategies_is_the_measured_one() -> None:
+    """README shows what `python -m benchmarks strategies` wrote, figure by figure, and every strategy there is."""
+    from benchmarks.bench_strategies import FIRST_MARK, LAST_MARK
+    from engine.fusion.strategies import STRATEGIES
+
+    texts = [(ROOT / name).read_text("utf-8") for name in ("README.md", "benchmarks/results/strategies.md")]
+    shown, measured = (text.partition(FIRST_MARK)[2].partition(LAST_MARK)[0] for text in texts)
+    assert shown == measured
+    assert re.findall(r"^\| `([a-z-]+)` \| \S", shown, flags=re.MULTILINE)
+    assert sorted(re.findall(r"^\| `([a-z-]+)` \| \S", shown, flags=re.MULTILINE)) == sorted(STRATEGIES)
+
+
+def test_the_page_on_pytorch_does_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., Result]
+) -> None:
+    """Its blocks are run as they stand, on nets of three channels and 21 classes, one of which returns a dictionary."""
+    torch = pytest.importorskip("torch", reason="the nets are made by PyTorch: pip install 'maskfuse[bench]'")
+    pytest.importorskip("jinja2", reason="the page needs maskfuse[report]")
+    from engine.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "pytorch.md").read_text("utf-8")
+    (export,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+
+    class Wrapped(torch.nn.Module):  # type: ignore[name-defined, misc]
+        def __init__(self, inner: object) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, pixels: object) -> dict[str, object]:
+            return {"out": self.inner(pixels)}  # type: ignore[operator]
+
+    for seed, name in ((1, "other.onnx"), (0, "net.onnx")):
+        torch.manual_seed(seed)
+        layers = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 21, 1)
+        inner = torch.nn.Sequential(*layers)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exec(export.replace("net.onnx", name), {"net": inner if seed else Wrapped(inner)})
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (10, 16, 24, 3)), rng.integers(0, 21, (10, 16, 24))
+    np.savez("val.npz", images=images.astype(np.uint8), labels=labels.astype(np.uint8))
+    lines = [line for name, line in shown() if name == "pytorch.md"]
+    assert [line.split()[1] for line in lines] == ["ensemble", "compare", "report", "select", "ensemble"]
+    for line in lines:
+        done = call(app, *shlex.split(line)[1:])
+        assert done.code == 0, f"{line}: {done.err}"
+    (plan,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    Path("hand.toml").write_text(plan)
+    assert call(app, "ensemble", "--plan", "hand.toml", "-i", "val.npz", "-o", "hand.npz").code == 0
+    with np.load("masks.npz") as held:
+        assert held["masks"].shape == (10, 16, 24)
+        assert held["masks"].min() > 0

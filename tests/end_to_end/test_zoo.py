@@ -1,0 +1,39 @@
+"""The trained ensemble in the repository is whole, small enough, and predicts."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.samples.scenes import generate
+
+ZOO = Path(__file__).parents[2] / "zoo"
+
+
+def test_every_member_has_its_file_and_its_run() -> None:
+    plan = tomllib.loads((ZOO / "ensemble.toml").read_text("utf-8"))
+    models = {member["model"] for member in plan["members"]}
+    assert models == {path.name for path in ZOO.glob("*.onnx")}
+    for model in models:
+        assert list(ZOO.glob(f"{Path(model).stem}.*run.toml")), f"{model} has no run.toml"
+    assert sum(path.stat().st_size for path in ZOO.iterdir()) < 40_000_000
+
+
+def test_the_plan_predicts_and_never_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from engine.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    np.savez("tiles.npz", test_set=generate(3, seed=5).images)
+    plan = str(ZOO / "ensemble.toml")
+    done = CliRunner().invoke(app, ["ensemble", "--plan", plan, "--input", "tiles.npz", "--output", "masks.npz"])
+    assert done.exit_code == 0, done.output
+    with np.load("masks.npz") as masks:
+        assert masks["masks"].shape == (3, 64, 128)
+        assert masks["masks"].min() >= 1
+        assert len(json.loads(str(masks["metadata"]))["members"]) >= 2

@@ -1,0 +1,159 @@
+"""The reader ahead and the writer behind: order, bounds, errors from either side, and Ctrl-C in a real process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine import EngineError, Ensemble
+from engine.errors import InputError, OutputError
+from engine.runs.predict import run
+from engine.sources.base import from_array
+from engine.utils.threads import Ahead, Behind
+from tests.conftest import ROOT
+from tests.helpers.nets import save_graph
+
+DEPTH = 3
+
+
+def test_reading_ahead_keeps_order_and_its_bound():
+    read: list[int] = []
+
+    def items():
+        for index in range(50):
+            read.append(index)
+            yield index
+
+    most = 0
+    for taken, item in enumerate(Ahead(items(), DEPTH)):
+        assert item == taken
+        most = max(most, len(read) - taken)
+    assert read == list(range(50))
+    # One in use, DEPTH waiting, one in the reader's hand.
+    assert most <= DEPTH + 2
+
+
+def test_an_error_in_reading_comes_behind_what_was_read():
+    def items():
+        yield 1
+        raise InputError("torn")
+
+    found = []
+    with pytest.raises(InputError, match="torn"):
+        for item in Ahead(items(), DEPTH):
+            found.append(item)
+    assert found == [1]
+
+
+def test_a_reader_that_nobody_listens_to_ends():
+    closed = threading.Event()
+
+    def items():
+        try:
+            while True:
+                yield 0
+        finally:
+            closed.set()
+
+    for _ in Ahead(items(), 1):
+        break
+    assert closed.wait(5)
+
+
+def test_writing_behind_keeps_order_and_waits_for_the_last():
+    written: list[int] = []
+    with Behind(lambda item: (time.sleep(0.001), written.append(item)), DEPTH) as later:
+        for item in range(40):
+            later(item)
+    assert written == list(range(40))
+
+
+def test_an_error_in_writing_ends_the_run():
+    def refuse(item: int) -> None:
+        if item == 2:
+            raise OutputError("full")
+
+    with pytest.raises(OutputError, match="full"), Behind(refuse, 1) as later:
+        for item in range(1000):
+            later(item)
+    with pytest.raises(OutputError, match="full"), Behind(refuse, 1) as later:
+        later(2)
+
+
+def test_another_error_is_not_hidden_by_the_writers():
+    with pytest.raises(KeyError), Behind(lambda item: None, 1) as later:
+        later(1)
+        raise KeyError
+
+
+def test_a_writer_that_fails_stops_the_pipeline(world):
+    class Full:
+        def write(self, ids, labels):
+            raise OutputError("no space")
+
+    before = threading.active_count()
+    with pytest.raises(OutputError, match="no space"):
+        run(Ensemble.open(world.models), from_array(np.repeat(world.images, 20, axis=0)), Full(), batch_size=1)
+    assert threading.active_count() <= before + 1
+
+
+def test_an_ensemble_runs_again_after_it_was_interrupted(world):
+    ensemble = Ensemble.open(world.models)
+    want = ensemble.predict(world.images)
+    ensemble.interrupt()
+    with pytest.raises(EngineError, match="fails on a batch"):
+        ensemble.logits(next(from_array(world.images).batches(1)))
+    ensemble.resume()
+    np.testing.assert_array_equal(ensemble.predict(world.images), want)
+
+
+def slow_member(path: Path) -> Path:
+    """A net that takes seconds for a batch: many large convolutions one after the other."""
+    from onnx import TensorProto, helper
+
+    from engine.models.contract import ModelContract
+
+    names = ["image", *(f"x{index}" for index in range(100)), "out"]
+    nodes = [helper.make_node("Conv", ["image", "first"], ["x0"], pads=[3, 3, 3, 3])]
+    nodes += [helper.make_node("Conv", [names[i], "middle"], [names[i + 1]], pads=[3, 3, 3, 3]) for i in range(1, 100)]
+    nodes += [helper.make_node("Conv", [names[100], "last"], ["out"])]
+    weights = {
+        "first": np.ones((32, 1, 7, 7), np.float32),
+        "middle": np.full((32, 32, 7, 7), 1e-3, np.float32),
+        "last": np.ones((5, 32, 1, 1), np.float32),
+    }
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 1, "H", "W"])
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", 5, "H", "W"])
+    contract = ModelContract(("a", "b", "c", "d", "e"), input_layout="NCHW")
+    return save_graph(path, nodes, [image], [out], weights, contract)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C reaches a process group there")
+def test_ctrl_c_stops_within_a_second_and_leaves_nothing(tmp_path):
+    slow_member(tmp_path / "slow.onnx")
+    np.save(tmp_path / "images.npy", np.zeros((64, 64, 128), np.uint8))
+    command = [sys.executable, "-m", "engine.cli", "ensemble", "-m", "slow.onnx", "-i", "images.npy", "-o", "masks.npy"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [*command, "--batch-size", "64"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".masks.npy*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    # A batch of this net takes a minute; this is how long a run may hang before the test gives up, not its speed.
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"interrupted" in told
+    assert b"Traceback" not in told
+    assert not (tmp_path / "masks.npy").exists()
+    assert not list(tmp_path.glob(".masks.npy*.partial*"))

@@ -64,6 +64,7 @@ def read_ids(
                 parts.append(_texts(batch.column(0), file, named, arrow, compute))
     with reading(label):
         names = arrow.concat_arrays(parts) if parts else arrow.array([], arrow.large_string())
+        names.validate(full=True)  # bytes that are not UTF-8, which Arrow itself lets pass until they are shown
         broken = compute.match_substring_regex(names, r"\p{Cc}")
         distinct = compute.count_distinct(names).as_py()
         if len(names) != count:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 TRIAL = """
 import sys
 from engine.fusion import compiling as first_use
-from engine.fusion.strategies import not_compiled
+from engine.fusion.compiling import not_compiled
 first_use.WORTH_SHARING = 2
 first_use.available_cores = lambda: 2
 if sys.argv[1] == "alone":

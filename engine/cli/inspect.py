@@ -23,7 +23,7 @@ def inspect(
 
     from engine.cli.tables import contracts_table
     from engine.models.members import find_models
-    from engine.models.net import open_net
+    from engine.models.opening import open_net
 
     members = [open_net(path, stated) for path in find_models(models)]
     if as_json:

@@ -74,7 +74,9 @@ Fit = Annotated[
 ]
 Bands = Annotated[
     str,
-    typer.Option(help="Channels of the image that the net takes, in its order: 4,3,2; the first is 1.", rich_help_panel=FOREIGN),
+    typer.Option(
+        help="Channels of the image that the net takes, in its order: 4,3,2 (counted from 1).", rich_help_panel=FOREIGN
+    ),
 ]
 ChannelOrder = Annotated[
     str, typer.Option(help="rgb, or bgr for a net that was trained on BGR images.", rich_help_panel=FOREIGN)

@@ -35,7 +35,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ContractError, OutputError, PlanError
-from engine.models.fields import checked_fields
+from engine.models.facts.base import Facts
+from engine.models.facts.toml_file import expanded
 from engine.utils.console import one_line
 from engine.utils.files import write_text
 
@@ -199,9 +200,7 @@ def _member(table: dict[str, Any], folder: Path) -> PlannedMember:
     contract = table.get("contract", {})
     if not isinstance(contract, dict):
         raise PlanError(f"members.contract: {contract!r} is not a table")
-    checked = checked_fields({key: value for key, value in contract.items() if key != "output_name"})
-    if "output_name" in contract:
-        checked["output_name"] = _text(contract, "output_name")
+    checked = Facts("the plan", expanded(contract, "members.contract")).fields
     digest = _text(table, "sha256") or ""
     if digest and not re.fullmatch("[0-9a-fA-F]{64}", digest):
         raise PlanError(f"sha256: {digest[:80]!r} is no SHA-256; 64 hexadecimal digits are needed")

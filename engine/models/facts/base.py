@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.errors import ContractError
-from engine.models.facts.checks import checked, refuse, shown
+from engine.models.facts.checks import refuse, shown
+from engine.models.facts.fields import checked
 
 # Two tools write one number with different precision, as 0.0039216 for 1/255; closer than this they agree.
 TOLERANCE = 1e-4

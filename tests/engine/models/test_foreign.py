@@ -119,9 +119,9 @@ def test_an_ambiguous_layout_is_asked_and_then_believed(layout: str, tmp_path: P
     """A picture three pixels wide and of three channels shows nothing."""
     net = save_net(tmp_path / "net.onnx", 3, channels=3, input_layout=layout, output_layout=layout, size=(3, 3))
     images = np.random.default_rng(2).integers(0, 256, (4, 3, 3, 3)).astype(np.uint8)
-    with pytest.raises(ContractError, match="input_layout="NCHW" or input_layout="NHWC""):
+    with pytest.raises(ContractError, match='input_layout="NCHW" or input_layout="NHWC"'):
         open_net(net, {"scale": 1 / 255}, images[0])
-    with pytest.raises(ContractError, match="--output-layout"):
+    with pytest.raises(ContractError, match="output_layout="):
         open_net(net, {"scale": 1 / 255, "input_layout": layout}, images[0])
     stated = {"scale": 1 / 255, "input_layout": layout, "output_layout": layout}
     got = Ensemble.open(net, stated=stated, sample=images[0]).predict(images)

@@ -31,10 +31,6 @@ BINARY = ("background", "foreground")
 Run = Callable[[Sequence[str], NDArray[Any]], list[NDArray[Any]]]
 
 
-class UnnamedClassesError(ContractError):
-    """A net puts out labels, and nothing says how many classes there are; its neighbours may."""
-
-
 @dataclass
 class Examined:
     """What is known of a file.
@@ -48,6 +44,8 @@ class Examined:
         maps: (height, width) of the maps for an input of ``probed``; None where the net was not run.
         probed: (height, width) of the input that it was run on.
         contract: the whole contract, where no question is left.
+        draft: the contract as far as it is settled, with defaults for what is open; None where even that is not known.
+        needs_classes: whether it puts out labels of an unknown number of classes, which its neighbours may settle.
     """
 
     image: Port
@@ -58,6 +56,8 @@ class Examined:
     maps: Size | None = None
     probed: Size | None = None
     contract: ModelContract | None = None
+    draft: ModelContract | None = None
+    needs_classes: bool = False
 
 
 def examine(ports: Ports, facts: Sequence[Facts], sample: NDArray[Any] | None, run: Run) -> Examined:
@@ -156,7 +156,7 @@ def _probed(
             if size in tried:
                 continue
             tried.add(size)
-            batch = prepare(trial, found.image.kind, pixels[None])
+            batch = _one_window(prepare(trial, found.image.kind, pixels[None]), trial)
             try:
                 outputs = run(names, batch)
             except ModelError as error:
@@ -173,6 +173,15 @@ def _probed(
         "and the images' size and channels, or state the stride of its sides in its TOML file"
     )
     return None
+
+
+def _one_window(batch: NDArray[Any], draft: ModelContract) -> NDArray[Any]:
+    """Return the part of an input that a net of a fixed size takes at once."""
+    if draft.size is None:
+        return batch
+    height, width = draft.size
+    planar = draft.input_layout == "NCHW"
+    return np.ascontiguousarray(batch[:, :, :height, :width] if planar else batch[:, :height, :width])
 
 
 def _check_channels(found: Examined, sample: NDArray[Any]) -> None:
@@ -285,19 +294,20 @@ def _complete(found: Examined, maps: int) -> None:
     if kind == "binary":
         given["classes"] = BINARY if not names else (BINARY[0], *names) if len(names) == 1 else names
     elif kind == "labels" and not names:
-        raise UnnamedClassesError(
+        found.needs_classes = True
+        found.questions.append(
             f"it puts out labels, and nothing says of how many classes: add {option('classes', 'background,road')} "
             "(names, or their number), or name a net with maps beside it"
         )
+        return
     elif not names:
         given["classes"] = tuple(f"class {index}" for index in range(maps))
-    given.setdefault("scale", 1.0)
-    contract = ModelContract(**given)
+    contract = ModelContract(**{"scale": 1.0, **given})
     if contract.outputs != maps:
         told = "labels" if kind == "labels" else f"{maps} map{'s' * (maps != 1)}"
         raise ContractError(f"{len(contract.classes)} classes are stated, it puts out {told}: state as many")
     check_promises(found.image, found.output, contract)
-    found.contract = None if found.questions else contract
+    found.draft, found.contract = contract, None if found.questions else contract
 
 
 def _numbers(values: Sequence[float] | None) -> str:

@@ -18,7 +18,7 @@ from engine.models.contract import LABELS, METADATA_KEY, ModelContract
 from engine.models.external_data import model_checksum
 from engine.models.facts import read_facts
 from engine.models.facts.base import Facts, merged
-from engine.models.foreign import Examined, Run, UnnamedClassesError, examine
+from engine.models.foreign import Examined, Run, examine
 from engine.models.net import Net, check_sample
 from engine.models.ports import Ports, check_promises
 from engine.models.runtimes.onnxruntime import OnnxSession
@@ -47,10 +47,15 @@ def open_net(
         ContractError: what the file is remains unclear, or contradicts what it promises.
         InputError: no such file, or the sample does not fit.
     """
-    opened = inspect_net(path, stated, sample)
+    return _settled(inspect_net(path, stated, sample), sample, name)
+
+
+def _settled(opened: Opened, sample: NDArray[Any] | None, name: str = "") -> Net:
+    """Return the member that a file is, once nothing is open."""
     if opened.contract is None:
-        raise ContractError(f"{path}: {'; and '.join(opened.questions)}")
-    net = opened.net(one_line(name or path.stem))
+        raise ContractError(f"{opened.path}: {'; and '.join(opened.questions)}")
+    # The name goes into tables and files; a file's own may hold escape sequences.
+    net = opened.net(one_line(name or opened.path.stem))
     if sample is not None:
         check_sample(net, sample.shape)
     return net
@@ -85,20 +90,19 @@ def open_nets(
         EngineError: as :func:`open_net`; a class map that names no class.
     """
     opened: dict[int, Net] = {}
-    waiting: dict[int, UnnamedClassesError] = {}
+    waiting: list[int] = []
     for index, request in enumerate(requests):
-        try:
-            opened[index] = open_net(request.path, request.facts, sample)
-        except UnnamedClassesError as refusal:
-            waiting[index] = refusal
+        found = inspect_net(request.path, request.facts, sample)
+        if found.found.needs_classes:
+            waiting.append(index)
+        else:
+            opened[index] = _settled(found, sample)
     plain = [index for index in sorted(opened) if requests[index].class_map is None]
     names = tuple(classes) or (opened[plain[0]].contract.classes if plain else ())
-    for index, question in waiting.items():
-        if not names:
-            raise question
+    for index in waiting:
         request = requests[index]
-        others = Facts("the other members", {"classes": names})
-        opened[index] = open_net(request.path, (*request.facts, others), sample)
+        others = (Facts("the other members", {"classes": names}),) if names else ()
+        opened[index] = open_net(request.path, (*request.facts, *others), sample)
     nets = [opened[index] for index in range(len(requests))]
     return [
         _mapped(net, request, names) if request.class_map is not None or classes else net
@@ -150,6 +154,12 @@ class Opened:
         """What stays open; each names what settles it."""
         return self.found.questions
 
+    @property
+    def adapted(self) -> list[str]:
+        """What is done to its input and output, as far as that is known."""
+        draft = self.contract or self.found.draft
+        return list(adaptations(self.found, self.ports, draft)) if draft is not None else []
+
     def net(self, name: str) -> Net:
         """Return the member; its contract must be settled."""
         assert self.contract is not None
@@ -162,7 +172,7 @@ class Opened:
             found.output.name,
             self.checksum,
             found.image.kind,
-            tuple(adaptations(found, self.ports, self.contract)),
+            tuple(self.adapted),
             self.stated,
         )
 

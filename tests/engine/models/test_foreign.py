@@ -132,8 +132,8 @@ def test_what_is_stated_must_not_contradict_the_graph(tmp_path: Path) -> None:
     net = save_net(tmp_path / "net.onnx")
     for stated, told in (
         ({"channels": 3}, "does not run on an image of 8x16"),
-        ({"output_layout": "NHWC"}, "height and width"),
-        ({"input_layout": "NHWC"}, "--input-layout"),
+        ({"output_layout": "NHWC"}, "the input's sides or a whole fraction"),
+        ({"input_layout": "NHWC"}, "check input_layout"),
         ({"classes": ["a", "b"]}, "5 maps"),
         ({"size": [4, 4]}, "8x16"),
     ):

@@ -24,12 +24,15 @@ NUMBERS = st.lists(NUMBER, max_size=6).map(tuple)
 NAME = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=20).map(
     lambda s: s + ".onnx"
 )
+# Fields that a contract could have: a plan with others is refused when it is read.
+SIZED = st.floats(-1e29, 1e29).filter(lambda value: value == 0 or abs(value) > 1e-29)
+PRINTABLE = st.text(st.characters(codec="utf-8"), max_size=8).filter(str.isprintable)
 CONTRACT = st.fixed_dictionaries(
     {},
     optional={
-        "classes": st.lists(st.text(st.characters(codec="utf-8"), max_size=8), max_size=4).map(tuple),
-        "scale": NUMBER,
-        "mean": NUMBERS,
+        "classes": st.lists(PRINTABLE, min_size=2, max_size=4, unique=True).map(tuple),
+        "scale": SIZED.filter(bool),
+        "mean": st.lists(SIZED, min_size=1, max_size=6).map(tuple),
         "ignored_class": st.integers(0, 255),
         "notes": st.dictionaries(st.text("ab c", min_size=1), st.booleans() | st.integers(-9, 9), max_size=2),
         "output_name": st.text("xyz", min_size=1),

@@ -23,7 +23,6 @@ TRUTH: dict[str, Any] = {
     "fit": "resize",
     "maps_resize": "bilinear",
     "foreground_threshold": 0.3,
-    "thresholds": (0.5, 0.4, 0.3),
     "bands": (4, 3, 2),
     "channel_order": "rgb",
     "kind": "multilabel",
@@ -32,11 +31,11 @@ TRUTH: dict[str, Any] = {
     "ignored_class": 0,
     "activation": "logits",
 }
-TOLERANT = ("scale", "mean", "std", "foreground_threshold", "thresholds")
+TOLERANT = ("scale", "mean", "std", "foreground_threshold")
 OTHERS: dict[str, Any] = {
     **{"classes": ("road", "sky", "house"), "scale": 1.0, "mean": (0.0,), "std": (0.5, 0.5, 0.6), "size": (512, 257)},
     **{"channels": 4, "stride": 16, "fit": "pad", "maps_resize": "nearest", "foreground_threshold": 0.31},
-    **{"thresholds": (0.5, 0.4), "bands": (4, 3, 1), "channel_order": "bgr", "kind": "labels", "output_name": "out"},
+    **{"bands": (4, 3, 1), "channel_order": "bgr", "kind": "labels", "output_name": "out"},
     **{"constants": {"ratio": (0.5, 3.0)}, "ignored_class": 1, "activation": "probabilities"},
 }
 
@@ -147,7 +146,6 @@ def test_tables_are_put_together() -> None:
         ({"fit": "stretch"}, "resize or pad"),
         ({"maps_resize": "cubic"}, "bilinear or nearest"),
         ({"foreground_threshold": 1}, "between 0 and 1"),
-        ({"thresholds": [0.5, 1.5]}, "from 0 to 1"),
         ({"bands": [0, 1]}, "the first is 1"),
         ({"bands": []}, "the first is 1"),
         ({"channel_order": "gbr"}, "rgb or bgr"),

@@ -105,14 +105,13 @@ def contracts_table(nets: Sequence[Net]) -> Table:
     listed: dict[tuple[str, ...], list[str]] = {}
     for net in nets:
         held = net.contract
-        size = "x".join(map(str, held.size)) if held.size else "any size"
         kind = held.architecture or held.kind
         if held.class_id is not None:
             kind += f"\nspecialist of {held.class_id} ({held.classes[held.class_id]})"
         table.add_row(
             Text(net.name),
             Text(kind),
-            f"{held.input_layout} {size}\n{held.channels} ch, x{held.scale:.4g}",
+            f"{held.input_layout} {held.sides}\n{held.channels} ch, x{held.scale:.4g}",
             f"{held.output_layout}\n{held.activation}",
             "none" if held.ignored_class is None else str(held.ignored_class),
             f"{net.path.stat().st_size / 1e6:.2f} MB",

@@ -12,11 +12,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, cast
 
 from engine.errors import ContractError
+from engine.utils.sides import told_size
 
 METADATA_KEY = "maskfuse.contract"
 KERAS_MEMBER = "maskfuse.json"
 SCHEMA = 1
 MAX_CLASSES = 256
+MAX_STRIDE = 256
 # The output of a packed file that holds its label maps.
 LABELS = "labels"
 
@@ -45,6 +47,7 @@ class ModelContract:
         output_layout: order of the output's axes.
         activation: what the output holds: ``logits`` (log-odds for specialists) or ``probabilities``.
         size: (height, width) in pixels the net takes, or None when it takes any.
+        stride: pixels that must divide both sides of the input; 1 where nothing is said.
         channels: channels of an input image.
         scale: factor on the raw pixel values, applied first.
         mean: subtracted after scaling, one value a channel or a single one for all.
@@ -65,6 +68,7 @@ class ModelContract:
     output_layout: Layout = "NCHW"
     activation: Activation = "logits"
     size: tuple[int, int] | None = None
+    stride: int = 1
     channels: int = 1
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
@@ -97,6 +101,9 @@ class ModelContract:
         for label, value in (("class_id", self.class_id), ("ignored_class", self.ignored_class)):
             _require(value is None or 0 <= value < count, f"{label}: {value}; allowed are 0 to {count - 1}")
         _require(self.size is None or min(self.size) > 0, f"size: {self.size}; both sides must be above 0")
+        _require(1 <= self.stride <= MAX_STRIDE, f"stride: {self.stride}; allowed are 1 to {MAX_STRIDE}")
+        divided = self.size is None or not any(side % self.stride for side in self.size)
+        _require(divided, f"stride: {self.stride}; it must divide both sides of the size {self.size}")
         _require(1 <= self.channels <= 64, f"channels: {self.channels}; allowed are 1 to 64")
         _require(_fits(self.scale), f"scale: {self.scale}; its size must lie within 1e-30 and 1e30")
         self._check_calibration()
@@ -122,6 +129,13 @@ class ModelContract:
         return 1 if self.kind in ("specialist", "packed") else len(self.classes)
 
     @property
+    def sides(self) -> str:
+        """Say which images the net takes: ``64x128``, ``any size`` or ``any size that 8 divides``."""
+        if self.size is not None:
+            return told_size(self.size)
+        return "any size" if self.stride == 1 else f"any size that {self.stride} divides"
+
+    @property
     def calibration(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         """(biases, temperatures) of specialists, one value a map each, or None where they change nothing."""
         biases, temperatures = (
@@ -136,7 +150,10 @@ class ModelContract:
 
     def to_json(self) -> str:
         """Return the contract as one line of JSON with sorted keys, as it stands in a file's metadata."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, sort_keys=True, allow_nan=False)
+        raw = {"schema": SCHEMA, **asdict(self)}
+        if self.stride == 1:  # as files were written before there was a stride: hashes of plans stay the same
+            del raw["stride"]
+        return json.dumps(raw, sort_keys=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> ModelContract:
@@ -233,6 +250,7 @@ _TEXT = (_is_text, "a text")
 _NUMBER = (_is_number, "a number")
 _NUMBERS = (lambda value: _is_list(value, _is_number), "a list of numbers")
 _CALIBRATION = (lambda value: _is_number(value) or _is_list(value, _is_number), "a number or a list of numbers")
+_INT = (_is_int, "a whole number")
 _MAYBE_INT = (lambda value: value is None or _is_int(value), "a whole number or null")
 _TYPES: dict[str, tuple[Any, str]] = {
     "classes": (lambda value: _is_list(value, _is_text), "a list of texts"),
@@ -243,7 +261,8 @@ _TYPES: dict[str, tuple[Any, str]] = {
     "output_layout": _TEXT,
     "activation": _TEXT,
     "size": (lambda value: value is None or _is_list(value, _is_int, 2), "[height, width] or null"),
-    "channels": (_is_int, "a whole number"),
+    "stride": _INT,
+    "channels": _INT,
     "scale": _NUMBER,
     "mean": _NUMBERS,
     "std": _NUMBERS,

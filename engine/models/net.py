@@ -17,6 +17,7 @@ from engine.models.foreign import Ports, complete_contract
 from engine.models.runtimes import Session
 from engine.models.runtimes.onnxruntime import OnnxSession
 from engine.utils.console import one_line
+from engine.utils.sides import nearest_sizes, told_size
 
 # A probability of 0 becomes this logit, log(2**-126): finite, so that one sure member cannot turn a sum into NaN.
 LEAST_PROBABILITY = np.float32(2.0**-126)
@@ -165,7 +166,7 @@ def check_sample(net: Net, shape: tuple[int, ...]) -> None:
         shape: (height, width, channels) of the images.
 
     Raises:
-        InputError: wrong size or number of channels.
+        InputError: wrong size, a side that the stride does not divide, or a wrong number of channels.
     """
     height, width, channels = shape
     held = net.contract
@@ -173,6 +174,12 @@ def check_sample(net: Net, shape: tuple[int, ...]) -> None:
         raise InputError(
             f"images are {height}x{width}; {net.path.name} takes {held.size[0]}x{held.size[1]} alone: "
             f"cut them into tiles with --tile {held.size[0]}x{held.size[1]}, resize them, or export it for their size"
+        )
+    if height % held.stride or width % held.stride:
+        below, above = map(told_size, nearest_sizes((height, width), held.stride))
+        raise InputError(
+            f"images are {height}x{width}; {net.path.name} takes sides that {held.stride} divides: "
+            f"pad them to {above}, or cut them into tiles with --tile {below}"
         )
     grey = channels == 1 and held.channels == 3
     if held.channels != channels and not (grey and net.grey_as_rgb):

@@ -57,7 +57,8 @@ def onnx(
         typer.Option(min=0.0, max=1.0, help="Smallest share of pixels with equal labels.", rich_help_panel=_PROOF),
     ] = 0.9999,
     opset: Annotated[int, typer.Option(min=13, max=18, help="Version of the ONNX operator set.")] = 17,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    any_size: cli_files.AnySize = False,
+    overwrite: cli_files.Overwrite = False,
     class_names: Annotated[
         str | None,
         typer.Option(help="Names of the classes in label order, split by commas.", rich_help_panel=_CONTRACT),
@@ -97,7 +98,8 @@ def onnx(
     """Export Keras nets to planar ONNX files and prove that they compute the same.
 
     Each file carries its contract (classes, scaling, layout) in its metadata. The graph is compared with the Keras net
-    on real and random tiles; a file that misses the tolerance is not written.
+    on real and random tiles; a file that misses the tolerance is not written. With --any-size it is compared at several
+    sizes and timed against the file of the trained size; if it is slower, both are written (NAME.onnx, NAME_any.onnx).
     """
     from exporters.promise import ContractOptions
 
@@ -112,8 +114,8 @@ def onnx(
         group=group,
         architecture=architecture,
     )
-    targets = _targets(models, out, overwrite)
-    _table(_export_all(targets, tiles, options, opset, (tolerance, agreement), overwrite))
+    targets = _targets(models, out, overwrite, any_size)
+    _table(_export_all(targets, tiles, options, opset, (tolerance, agreement), overwrite, any_size))
 
 
 for command in (cli_files.specialists, cli_files.quantize, cli_files.pack):
@@ -132,6 +134,7 @@ def _export_all(
     opset: int,
     limits: tuple[float, float],
     overwrite: bool,
+    any_size: bool,
 ) -> list[Export]:
     from exporters.archive import read_contract
     from exporters.backend import load_keras, quiet
@@ -143,13 +146,14 @@ def _export_all(
     real = None if tiles is None else load_tiles(tiles)
     with quiet():
         load_keras()
+    from exporters.any_size import AnySize, export_any_size
     from exporters.keras_to_onnx import export_onnx
 
-    done = []
+    done: list[Export] = []
     for source, target in targets.items():
         lines: list[str] = []
         with quiet():
-            written = export_onnx(
+            written = (export_any_size if any_size else export_onnx)(
                 source,
                 target,
                 options=options,
@@ -161,12 +165,16 @@ def _export_all(
             )
         for line in lines:
             console.say(f"{source}: {line}")
-        console.say(f"wrote {written.path}")
-        done.append(written)
+        if isinstance(written, AnySize):
+            console.say(f"{source}: {written}")
+        files = written.files if isinstance(written, AnySize) else [written]
+        for file in files:
+            console.say(f"wrote {file.path}")
+        done.extend(files)
     return done
 
 
-def _targets(models: list[Path], out: Path, overwrite: bool) -> dict[Path, Path]:
+def _targets(models: list[Path], out: Path, overwrite: bool, any_size: bool) -> dict[Path, Path]:
     from exporters.files import check_free
 
     as_file = out.suffix == ".onnx" and not out.is_dir()
@@ -178,7 +186,7 @@ def _targets(models: list[Path], out: Path, overwrite: bool) -> dict[Path, Path]
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: a file that is not named .onnx; give a folder or a name that ends in .onnx")
     targets = {model: out / f"{model.stem}.onnx" for model in models}
-    names = sorted(model.stem for model in models)
+    names = sorted(model.stem + ending for model in models for ending in ("", "_any")[: 1 + any_size])
     twins = [name for name, after in pairwise(names) if name == after]
     if twins:
         raise PlanError(f"several models would be written to {twins[0]}.onnx; export them to different folders")

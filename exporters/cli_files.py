@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from exporters.tiles import LabelledTiles
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+AnySize = Annotated[
+    bool, typer.Option("--any-size", help="Leave height and width open: any size that the net's stride divides.")
+]
 Labels = Annotated[
     Path | None,
     typer.Option(help="True masks of the tiles, if they are not in the same file (any form of the engine)."),
@@ -38,6 +41,7 @@ def specialists(
         1e-4
     ),
     opset: Annotated[int, typer.Option(min=13, max=18, help="Version of the ONNX operator set.")] = 17,
+    any_size: AnySize = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Export a set of one-class nets as one file with a shared input, and each alone.
@@ -63,6 +67,7 @@ def specialists(
             opset=opset,
             tolerance=Tolerance(tolerance),
             overwrite=overwrite,
+            any_size=any_size,
             report=lines.append,
         )
     for line in lines:

@@ -89,7 +89,8 @@ def speed(first: Net, second: Net, images: npt.NDArray[Any], rounds: int = ROUND
     """Time two files on the same tiles in turn, one thread each.
 
     Returns:
-        Images/s of the second over those of the first, and images/s of the second; both from medians.
+        Images/s of the second over those of the first (the median over the rounds, so that a machine whose speed drifts
+        changes little), and images/s of the second.
 
     Raises:
         ModelError: the runtime fails.
@@ -104,5 +105,5 @@ def speed(first: Net, second: Net, images: npt.NDArray[Any], rounds: int = ROUND
                 net.session.run(net.output_name, batch)
             if turn:  # the first round warms up
                 taken.append(perf_counter() - began)
-    slow, fast = map(statistics.median, seconds)
-    return slow / fast, len(chosen) / fast
+    ratio = statistics.median(slow / fast for slow, fast in zip(*seconds, strict=True))
+    return ratio, len(chosen) / statistics.median(seconds[1])

@@ -5,6 +5,7 @@ The file needs nothing but an ONNX host. What the engine checks on every batch (
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import numpy.typing as npt
 
 from engine.errors import EngineError, InputError, ModelError, PlanError
 from engine.inference.ensemble import Ensemble
-from engine.models.contract import LABELS, ModelContract
+from engine.models.contract import LABELS, MAX_STRIDE, ModelContract
 from engine.runs.options import Options, open_ensemble
 from engine.runs.plan import read_plan
 from engine.sources.base import from_array
+from engine.utils.sides import nearest_sizes, told_size
 from engine.version import VERSION
 from exporters.backend import load_onnx
 from exporters.compose import LEAST_OPSET, Composer, at_opset, opset_of, read_model
@@ -88,15 +90,17 @@ def pack(
     ensemble = _opened(plan, tiles, grey_as_rgb)
     check_packable(ensemble)
     channels, size = _input(ensemble, grey_as_rgb)
+    stride = _stride(plan, ensemble, size)
     model = build(ensemble, channels, size, scores)
-    trials = [random_tiles(size or (tiles.shape[1:3] if tiles is not None else DEFAULT_SIZE), channels)]
+    own = nearest_sizes(DEFAULT_SIZE, stride)[1] if tiles is None else (tiles.shape[1], tiles.shape[2])
+    trials = [random_tiles(size or own, channels)]
     if tiles is not None:
         trials.insert(0, tiles)
     try:
         check = compare(ensemble, model.SerializeToString(), trials)
     except ModelError as error:
         raise ModelError(f"{plan}: {error}; nothing was written") from None
-    contract = _contract(ensemble, channels, size, check)
+    contract = _contract(ensemble, channels, size, stride, check)
     data = stamp(model, contract).SerializeToString(deterministic=True)
     write_atomically(out, data)
     names = tuple(member.name for member in ensemble.members)
@@ -169,13 +173,32 @@ def _input(ensemble: Ensemble, grey_as_rgb: bool) -> tuple[int, tuple[int, int] 
     return counts[0], sizes[0] if sizes else None
 
 
-def _contract(ensemble: Ensemble, channels: int, size: tuple[int, int] | None, check: SelfCheck) -> ModelContract:
+def _stride(plan: Path, ensemble: Ensemble, size: tuple[int, int] | None) -> int:
+    """Return the stride that suits every member; 1 where the size is fixed, which it must divide."""
+    strides = {net.path.name: net.contract.stride for member in ensemble.members for net in member.nets}
+    stride = math.lcm(*strides.values())
+    told = ", ".join(f"{name} {value}" for name, value in strides.items() if value > 1)
+    if size is None:
+        if stride > MAX_STRIDE:
+            raise PlanError(f"{plan}: the strides ({told}) have {stride} in common, above {MAX_STRIDE}: pack fewer")
+        return stride
+    if any(side % stride for side in size):
+        raise PlanError(
+            f"{plan}: members take {told_size(size)}, which strides do not divide ({told}): pack them apart"
+        )
+    return 1
+
+
+def _contract(
+    ensemble: Ensemble, channels: int, size: tuple[int, int] | None, stride: int, check: SelfCheck
+) -> ModelContract:
     variant = ensemble.variant
     contract = ModelContract(
         classes=ensemble.classes,
         kind="packed",
         input_layout="NCHW",
         size=size,
+        stride=stride,
         channels=channels,
         ignored_class=ensemble.ignored_class,
         version=VERSION,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 import zipfile
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import numpy.typing as npt
 
 from engine.errors import InputError, ModelError
 from engine.models.contract import ModelContract
+from engine.utils.sides import Size, nearest_sizes
 from exporters.archive import Shape
 
 Array = npt.NDArray[np.float32]
@@ -24,6 +27,8 @@ RANDOM_TILES = 11
 DEFAULT_SIZE = (64, 128)
 # Runs of changing length prove on the way that the batch axis is open.
 BATCHES = (1, 3, 7)
+_KERAS = "Exception encountered when calling"
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 _KEYS = ("test_set", "images", "training_set")
 
 
@@ -59,9 +64,13 @@ class Parity:
 
     def within(self, tolerance: Tolerance) -> bool:
         """Tell whether the figures stay within a tolerance; NaN never does."""
-        return (
-            self.max_difference <= tolerance.difference * max(1.0, self.peak) and self.agreement >= tolerance.agreement
-        )
+        return self.relative <= tolerance.difference and self.agreement >= tolerance.agreement
+
+    @property
+    def relative(self) -> float:
+        """Largest difference over the size of the outputs where that is above 1; infinite where it is NaN."""
+        relative = self.max_difference / max(1.0, self.peak)
+        return math.inf if math.isnan(relative) else relative
 
     def __str__(self) -> str:
         return f"difference {self.max_difference:.2e}, agreement {self.agreement:.6f}, {self.tiles} tiles"
@@ -112,6 +121,11 @@ def _first_key(path: Path) -> tuple[str, npt.NDArray[Any] | None]:
     return "", None
 
 
+def default_size(contract: ModelContract) -> Size:
+    """Return the size to compare a file at: its own, or for any size about 64x128, which the stride divides."""
+    return contract.size or nearest_sizes(DEFAULT_SIZE, contract.stride)[1]
+
+
 def random_tiles(size: tuple[int, int], channels: int, tiles: int = RANDOM_TILES, seed: int = 0) -> npt.NDArray[Any]:
     """Draw raw tiles 0..255 (tile, height, width, channel): white noise and coarse blocks in turn."""
     draw = np.random.default_rng(seed)
@@ -132,9 +146,14 @@ def trial_images(contract: ModelContract, shape: Shape, real: npt.NDArray[Any] |
         raise InputError(f"the tiles are {real.shape[1:]}, the net takes {(*size, contract.channels)}: give such tiles")
     raw = random_tiles((size[0], size[1]), contract.channels)
     parts = [raw.astype(np.float32)] if real is None else [real.astype(np.float32), raw.astype(np.float32)]
-    scaled = np.concatenate(parts) * np.float32(contract.scale)
+    return scaled(np.concatenate(parts), contract)
+
+
+def scaled(raw: npt.NDArray[Any], contract: ModelContract) -> Array:
+    """Return raw tiles (tile, height, width, channel) scaled as a contract says."""
     mean, std = (np.asarray(values, dtype=np.float32) for values in (contract.mean, contract.std))
-    return np.ascontiguousarray((scaled - mean) / std, dtype=np.float32)
+    images = raw.astype(np.float32) * np.float32(contract.scale)
+    return np.ascontiguousarray((images - mean) / std, dtype=np.float32)
 
 
 def run_keras(net: Any, images: Array) -> Array:
@@ -149,7 +168,7 @@ def run_keras(net: Any, images: Array) -> Array:
         with tf.device("/CPU:0"):
             parts = [np.asarray(net(batch, training=False), dtype=np.float32) for batch in _batches(images)]
     except Exception as error:  # whatever a layer raises, for instance on sides that a pooling cannot halve
-        raise ModelError(f"the net cannot run on images {images.shape[1:]} ({_first_line(error)})") from None
+        raise ModelError(f"the net cannot run on images {images.shape[1:]} ({first_line(error)})") from None
     outputs = np.concatenate(parts).transpose(0, 3, 1, 2)
     if outputs.shape[2:] != images.shape[1:3]:
         raise ModelError(f"maps of {outputs.shape[2:]} for images of {images.shape[1:3]}; both must be equal")
@@ -175,7 +194,7 @@ def run_onnx(model: bytes, images: Array) -> Array:
         planar = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         parts = [session.run(None, {name: batch})[0] for batch in _batches(planar)]
     except Exception as error:  # the runtime's errors share no public base class
-        raise ModelError(f"ONNX Runtime refuses the graph ({_first_line(error)})") from None
+        raise ModelError(f"ONNX Runtime refuses the graph ({first_line(error)})") from None
     return np.concatenate(parts)
 
 
@@ -200,6 +219,12 @@ def measure(reference: Array, outputs: npt.NDArray[Any], contract: ModelContract
     return Parity(float(difference), float(same.mean()), len(reference), float(np.abs(reference).max()))
 
 
+def worst(parts: Sequence[Parity]) -> Parity:
+    """Return comparisons at several sizes as one: the difference that matters most, the least agreement."""
+    furthest = max(parts, key=lambda part: part.relative)
+    return replace(furthest, agreement=min(part.agreement for part in parts), tiles=sum(part.tiles for part in parts))
+
+
 def check_activation(reference: Array, contract: ModelContract) -> None:
     """Refuse a contract that promises probabilities for outputs outside 0..1.
 
@@ -220,6 +245,9 @@ def _batches(images: Array) -> Iterator[Array]:
         start += length
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0][:200] if text else 'no message'}"
+def first_line(error: Exception) -> str:
+    """Return kind and reason of a foreign error; Keras gives the reason on the line below the name of the layer."""
+    plain = _ESCAPES.sub("", str(error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    told = " ".join(lines[: 2 if lines[:1] and lines[0].startswith(_KERAS) else 1])
+    return f"{type(error).__name__}: {told[:300] or 'no message'}"

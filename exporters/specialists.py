@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from engine.models.contract import ModelContract
 from engine.models.net import Net
 from engine.models.opening import open_net
 from engine.version import VERSION
+from exporters.any_size import export_any_size
 from exporters.archive import read_contract
 from exporters.backend import load_keras, load_onnx
 from exporters.calibration import Calibration, fit_calibration
@@ -24,7 +26,7 @@ from exporters.files import check_free, stamp, write_atomically
 from exporters.graph import INPUT, OPSET, OUTPUT, check_opset
 from exporters.keras_to_onnx import export_onnx
 from exporters.measures import logits_of, miou
-from exporters.parity import DEFAULT_SIZE, Tolerance, random_tiles
+from exporters.parity import Tolerance, default_size, random_tiles
 from exporters.tiles import LabelledTiles
 
 
@@ -59,6 +61,7 @@ def export_specialists(
     opset: int = OPSET,
     tolerance: Tolerance | None = None,
     overwrite: bool = False,
+    any_size: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> Specialists:
     """Export a set of specialists as one file, and each alone into a folder named like it.
@@ -70,6 +73,7 @@ def export_specialists(
         opset: version of the ONNX operator set.
         tolerance: how far each net may stray from its Keras net.
         overwrite: replace files that exist.
+        any_size: leave height and width open; the file's stride is one that suits every net.
         report: called with one line about each step that was left out.
 
     Raises:
@@ -93,7 +97,7 @@ def export_specialists(
         drafts = []
         for source, single in zip(ordered, singles, strict=True):
             draft = Path(temporary) / single.name
-            export_onnx(source, draft, opset=opset, tolerance=tolerance, report=report)
+            _draft(source, draft, any_size, opset=opset, tolerance=tolerance, report=report)
             drafts.append(open_net(draft))
         contract, held = _shared(drafts), None
         if tiles is not None:
@@ -141,6 +145,13 @@ def order_specialists(sources: Sequence[Path]) -> list[Path]:
     return [found[class_id][0] for class_id in sorted(found)]
 
 
+def _draft(source: Path, draft: Path, any_size: bool, **options: Any) -> None:
+    if any_size:
+        export_any_size(source, draft, measured=False, **options)
+    else:
+        export_onnx(source, draft, **options)
+
+
 def _shared(drafts: Sequence[Net]) -> ModelContract:
     first = drafts[0].contract
     worst = max(float(draft.contract.notes["parity_max_difference"]) for draft in drafts)
@@ -148,6 +159,7 @@ def _shared(drafts: Sequence[Net]) -> ModelContract:
     contract = replace(
         first, kind="specialists", class_id=None, group="", bias=0.0, temperature=1.0, version=VERSION, notes={}
     )
+    contract = replace(contract, stride=math.lcm(*(draft.contract.stride for draft in drafts)))
     return contract.noted(parity_max_difference=worst, parity_agreement=least)
 
 
@@ -195,7 +207,7 @@ def _difference(whole: Net, drafts: Sequence[Net], tolerance: Tolerance) -> floa
         ModelError: too far.
     """
     held = whole.contract
-    tiles = random_tiles(held.size or DEFAULT_SIZE, held.channels)
+    tiles = random_tiles(default_size(held), held.channels)
     expected = np.concatenate([logits_of(draft, tiles) for draft in drafts], axis=1)
     difference = float(np.abs(logits_of(_plain(whole), tiles) - expected).max())
     if not difference <= tolerance.difference * max(1.0, float(np.abs(expected).max())):

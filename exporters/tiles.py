@@ -70,6 +70,8 @@ def check_size(path: Path, shape: tuple[int, ...], contract: ModelContract) -> N
     wanted = (*(contract.size or shape[:2]), contract.channels)
     if shape != wanted:
         raise InputError(f"{path}: the tiles are {shape}, the model takes {wanted}: give tiles of that size")
+    if any(side % contract.stride for side in shape[:2]):
+        raise InputError(f"{path}: the tiles are {shape}, the model takes {contract.sides}: give such tiles")
 
 
 def _sources(path: Path, labels: Path | None) -> tuple[Source, Source]:

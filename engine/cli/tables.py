@@ -17,6 +17,7 @@ from engine.metrics import CONVENTIONS, Score, class_iou, precision_recall
 from engine.models.opening import CONTRACT, Opened
 from engine.runs.outcome import Outcome
 from engine.utils.console import plain_table
+from engine.utils.sides import told_size
 
 SHOWN = ("keras-ignore", "labelled")
 
@@ -105,8 +106,8 @@ def contracts_table(opened: Sequence[Opened]) -> Table:
     listed: dict[tuple[str, ...], list[str]] = {}
     for item in opened:
         held = item.found.fields
-        size = held.get("size")
-        sides = "x".join(map(str, size)) if size else "any size"
+        stride, size = held.get("stride", 1), held.get("size")
+        sides = told_size(size) if size else "any size" if stride == 1 else f"any size that {stride} divides"
         kind = held.get("architecture") or held.get("kind", "multiclass")
         classes = held.get("classes", ())
         if held.get("class_id") is not None:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from engine.errors import ContractError
 from engine.models.fields import checked_fields, listed, require, require_text
+from engine.utils.sides import told_size
 
 METADATA_KEY = "maskfuse.contract"
 KERAS_MEMBER = "maskfuse.json"
@@ -136,6 +137,8 @@ class ModelContract:
         ):
             require(value in allowed, f"{label}: {value!r}; allowed are {listed(tuple(filter(None, allowed)))}")
         require(1 <= self.stride <= MAX_STRIDE, f"stride: {self.stride}; allowed are 1 to {MAX_STRIDE}")
+        divided = self.size is None or not any(side % self.stride for side in self.size)
+        require(divided, f"stride: {self.stride}; it must divide both sides of the size {self.size}")
         threshold = self.foreground_threshold
         require(1e-6 <= threshold <= 1 - 1e-6, f"foreground_threshold: {threshold}; a number inside 0..1 is needed")
         require(
@@ -170,6 +173,13 @@ class ModelContract:
     def outputs(self) -> int:
         """Number of maps the file puts out: one per class; one for a specialist, a binary net, and for labels."""
         return 1 if self.kind in ("specialist", "packed", "binary", "labels") else len(self.classes)
+
+    @property
+    def sides(self) -> str:
+        """Say which images the net takes: ``64x128``, ``any size`` or ``any size that 8 divides``."""
+        if self.size is not None:
+            return told_size(self.size)
+        return "any size" if self.stride == 1 else f"any size that {self.stride} divides"
 
     @property
     def calibration(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

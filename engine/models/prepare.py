@@ -11,6 +11,7 @@ from engine.errors import InputError, option
 from engine.models.adapt.channels import arranged
 from engine.models.adapt.size import Size, next_multiple, padded, resized
 from engine.models.contract import ModelContract
+from engine.utils.sides import told_size
 
 
 def input_size(contract: ModelContract, size: Size) -> Size:
@@ -29,15 +30,16 @@ def input_size(contract: ModelContract, size: Size) -> Size:
         return fixed
     if contract.fit == "pad":
         return (-(-size[0] // fixed[0]) * fixed[0], -(-size[1] // fixed[1]) * fixed[1])
-    raise InputError(f"images are {_told(size)}, {other_sizes(fixed)}")
+    raise InputError(f"images are {told_size(size)}, {other_sizes(fixed)}")
 
 
 def other_sizes(fixed: Size) -> str:
     """Say what can be done about images that are not of a net's one size."""
+    own = told_size(fixed)
     return (
-        f"it takes {_told(fixed)} alone: add {option('fit', 'resize')} (images to {_told(fixed)}, its maps back), "
-        f"{option('fit', 'pad')} (mirrored to multiples of {_told(fixed)}, window by window, cut back) or "
-        f"{option('tile', _told(fixed))} (overlapping tiles, blended)"
+        f"it takes {own} alone: add {option('fit', 'resize')} (images to {own}, its maps back), "
+        f"{option('fit', 'pad')} (mirrored to multiples of {own}, window by window, cut back) or "
+        f"{option('tile', own)} (overlapping tiles, blended)"
     )
 
 
@@ -85,7 +87,3 @@ def _scaled(contract: ModelContract, pixels: NDArray[Any]) -> NDArray[np.float32
     if contract.std != (1.0,):
         scaled /= np.asarray(contract.std, np.float32)
     return scaled
-
-
-def _told(size: Size) -> str:
-    return f"{size[0]}x{size[1]}"

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from engine.errors import PlanError
 from engine.models.adapt.size import mirrored
+from engine.utils.sides import told_size
 
 DEFAULT_OVERLAP = 0.5
 # Shares of an overlap that are dropped on either side of the flank.
@@ -147,8 +148,3 @@ def parse_tile(text: str) -> tuple[int, int]:
     if found is None:
         raise PlanError(f"--tile {text[:40]}: give HEIGHTxWIDTH in pixels, as in 64x128")
     return int(found[1]), int(found[2] or found[1])
-
-
-def told_size(size: tuple[int, int]) -> str:
-    """Return ``HEIGHTxWIDTH``."""
-    return f"{size[0]}x{size[1]}"

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from engine import Ensemble
-from engine.errors import ContractError, ModelError, PlanError
+from engine.errors import ContractError, InputError, ModelError, PlanError
 from engine.models.contract import ModelContract
 from engine.models.opening import open_net
 from engine.runs.predict import run
@@ -215,3 +215,14 @@ def test_inspect_shows_both_kinds(engine, packed, singles, tmp_path):
     assert [row["kind"] for row in json.loads(done.out)] == ["packed", "specialists"]
     save_member(tmp_path / "one.onnx")
     assert engine("inspect", packed, tmp_path / "one.onnx").code == 0
+
+
+def test_images_that_the_stride_does_not_divide(tmp_path):
+    path = save_member(tmp_path / "any.onnx", promised={"stride": 8})
+    assert open_net(path, sample=np.zeros((16, 40, 1), np.uint8)).contract.stride == 8
+    with pytest.raises(InputError) as caught:
+        open_net(path, sample=np.zeros((16, 36, 1), np.uint8))
+    assert str(caught.value) == (
+        "images are 16x36; any.onnx takes sides that 8 divides: "
+        "pad them to 16x40, or cut them into tiles with --tile 16x32"
+    )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +20,7 @@ from engine.inference.ensemble import Ensemble
 from engine.models.members import Member
 from engine.models.net import check_range, check_sample
 from engine.sources.base import Batch, Source
-from engine.utils.files import write_text
+from engine.utils.files import replacing, write_text
 from engine.utils.threads import available_cores
 
 FORMAT = 1
@@ -112,8 +111,7 @@ class Cache:
         made_from: dict[str, Any],
         advance: Callable[[int], object],
     ) -> None:
-        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-        try:
+        with replacing(path) as partial:
             shape = tuple(made_from["shape"])
             out = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
             for batch, logs in _predicted(member, images, flips):
@@ -122,9 +120,6 @@ class Cache:
             out.flush()
             del out
             write_text(path.with_suffix(".json"), json.dumps({**made_from, "sha256": _digest(partial)}))
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def _predicted(member: Member, images: Source, flips: str) -> Iterator[tuple[Batch, Logs]]:

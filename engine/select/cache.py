@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from engine.models.members import Member
 from engine.models.net import check_range, check_sample
 from engine.sources.base import Batch, Source
 from engine.utils.files import replacing, write_text
-from engine.utils.threads import available_cores
+from engine.utils.threads import available_cores, in_order
 
 FORMAT = 1
 BATCH = 8
@@ -131,17 +131,15 @@ def _predicted(member: Member, images: Source, flips: str) -> Iterator[tuple[Bat
     def work(batch: Batch) -> tuple[Batch, Logs]:
         return batch, log_probabilities(alone.logits(batch)[0][0])
 
-    workers = available_cores()
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = []
+    def submitted(pool: ThreadPoolExecutor) -> Iterator[Future[tuple[Batch, Logs]]]:
         for batch in images.batches(BATCH):
             if batch.start == 0:
                 check_range(batch.pixels, member.nets)
-            waiting.append(pool.submit(work, batch))
-            if len(waiting) > 2 * workers:
-                yield waiting.pop(0).result()
-        for job in waiting:
-            yield job.result()
+            yield pool.submit(work, batch)
+
+    workers = available_cores()
+    with ThreadPoolExecutor(workers) as pool:
+        yield from in_order(submitted(pool), 2 * workers)
 
 
 def _digest(path: Path) -> str:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from engine.errors import ModelError
 from engine.models.contract import ModelContract
+from engine.utils.console import first_line
 from engine.version import VERSION
 from exporters import parity
 from exporters.archive import ending_activation, load_net, net_shape, read_contract
@@ -144,7 +145,7 @@ def _refine(
             changed = step.apply(copy)
             after = trial.figures(changed)
         except Exception as error:  # a simplifier is never worth a lost export
-            reason = f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0][:200]}"
+            reason = first_line(error, kind=True)
         else:
             if trial.passed(after):
                 model, figures = changed, after

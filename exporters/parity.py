@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from engine.errors import InputError, ModelError
 from engine.models.contract import ModelContract
+from engine.utils.console import first_line
 from exporters.archive import Shape
 
 Array = npt.NDArray[np.float32]
@@ -149,7 +150,7 @@ def run_keras(net: Any, images: Array) -> Array:
         with tf.device("/CPU:0"):
             parts = [np.asarray(net(batch, training=False), dtype=np.float32) for batch in _batches(images)]
     except Exception as error:  # whatever a layer raises, for instance on sides that a pooling cannot halve
-        raise ModelError(f"the net cannot run on images {images.shape[1:]} ({_first_line(error)})") from None
+        raise ModelError(f"the net cannot run on images {images.shape[1:]} ({first_line(error, kind=True)})") from None
     outputs = np.concatenate(parts).transpose(0, 3, 1, 2)
     if outputs.shape[2:] != images.shape[1:3]:
         raise ModelError(f"maps of {outputs.shape[2:]} for images of {images.shape[1:3]}; both must be equal")
@@ -175,7 +176,7 @@ def run_onnx(model: bytes, images: Array) -> Array:
         planar = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         parts = [session.run(None, {name: batch})[0] for batch in _batches(planar)]
     except Exception as error:  # the runtime's errors share no public base class
-        raise ModelError(f"ONNX Runtime refuses the graph ({_first_line(error)})") from None
+        raise ModelError(f"ONNX Runtime refuses the graph ({first_line(error, kind=True)})") from None
     return np.concatenate(parts)
 
 
@@ -218,8 +219,3 @@ def _batches(images: Array) -> Iterator[Array]:
         length = next(lengths)
         yield images[start : start + length]
         start += length
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0][:200] if text else 'no message'}"

@@ -83,6 +83,18 @@ def one_line(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text.strip())
 
 
+def first_line(error: BaseException, kind: bool = False) -> str:
+    """Return the first line of what a library complains about, at most 200 characters; its kind where it says nothing.
+
+    Args:
+        error: the library's error.
+        kind: whether its kind goes before the line.
+    """
+    name, lines = type(error).__name__, str(error).strip().splitlines()
+    line = lines[0][:200] if lines else ""
+    return (f"{name}: {line}" if kind else line) if line else name
+
+
 def with_options(shared: Callable[..., Any], name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of ``shared`` after its own.
 

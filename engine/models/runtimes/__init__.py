@@ -102,8 +102,3 @@ def padded(prepared: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
     filled = np.zeros((batch, *prepared.shape[1:]), np.float32)
     filled[: len(prepared)] = prepared
     return filled
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what a runtime complains about."""
-    return (str(error).strip().splitlines() or ["no reason given"])[0][:200]

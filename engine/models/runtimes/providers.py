@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from engine.errors import EngineError, PlanError
-from engine.models.runtimes import first_line
+from engine.utils.console import first_line
 
 # y = Identity(x), float32 (1,): the smallest model there is; test_providers.py says how it was made.
 TRIAL = (

@@ -164,7 +164,7 @@ ABANDON = """
 import gc, sys
 from engine.sources.open import open_source
 
-gc.set_threshold(20, 2, 2)
+gc.set_threshold(100, 2, 2)
 kept = [open_source(path) for path in sys.argv[1:]]
 for turn in range(400):
     batches = iter(kept[turn % len(kept)].batches(2))

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError
@@ -122,6 +122,35 @@ def with_options(shared: Callable[..., Any], name: str) -> Callable[[Callable[..
         return run
 
     return decorate
+
+
+@contextlib.contextmanager
+def silenced(*descriptors: int) -> Iterator[None]:
+    """Send what is printed to nowhere, down at the file descriptors: C++ libraries know no ``sys.stderr``.
+
+    Args:
+        descriptors: 1 for stdout, 2 for stderr; stderr alone where none is given.
+    """
+    numbers = descriptors or (2,)
+    _flush(numbers)
+    kept = [os.dup(number) for number in numbers]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for number in numbers:
+            os.dup2(nowhere, number)
+        yield
+    finally:
+        _flush(numbers)
+        for number, copy in zip(numbers, kept, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(nowhere)
+
+
+def _flush(descriptors: Sequence[int]) -> None:
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        if number in descriptors:
+            stream.flush()
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from engine.errors import InputError, OutputError
 from engine.outputs.sidecar import NPZ_KEY
 from engine.sources.numpy_files import array_files
 from engine.utils.files import replacing
+from engine.utils.numbers import json_number
 
 SCHEMA = 1
 ARRAYS = ("images", "truth", "fused", "members")
@@ -72,7 +73,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return json_number(value, None)
     return value
 
 

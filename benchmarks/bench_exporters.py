@@ -25,8 +25,8 @@ from engine.errors import EngineError
 from engine.inference.ensemble import Ensemble
 from engine.models.opening import open_net
 from engine.samples.scenes import CLASSES, generate
+from engine.utils.console import first_line
 from exporters.backend import load_keras, quiet
-from exporters.compose import first_line
 from exporters.keras_to_onnx import export_onnx
 from exporters.measures import BATCH
 from exporters.pack import pack
@@ -231,7 +231,7 @@ def plain(source: Path) -> Any:
             model, _ = tf2onnx.convert.from_keras(net, input_signature=spec, opset=17)
             return open_session(model.SerializeToString())
         except Exception as error:  # the peer may raise anything; the table says so
-            failure = first_line(error)
+            failure = first_line(error, kind=True)
     print(f"plain tf2onnx fails on {source.stem}: {failure}", flush=True)
     return None
 

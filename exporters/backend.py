@@ -6,13 +6,13 @@ import contextlib
 import logging
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
 from engine.errors import PlanError
+from engine.utils.console import silenced
 
 _EXTRA = ("tensorflow", "keras", "onnx", "tf2onnx", "onnxslim")
 _NOISY_LOGGERS = ("tensorflow", "tf2onnx", "absl", "onnxslim", "ONNXSlim")
@@ -68,14 +68,6 @@ def quiet() -> Iterator[None]:
     TensorFlow writes some lines straight to file descriptor 2 before it reads its own log settings, so the descriptor
     itself is turned aside for the length of the block. An exception passes through unchanged.
     """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as sink, warnings.catch_warnings():
+    with silenced(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
+        yield

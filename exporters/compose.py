@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import ModelError
+from engine.utils.console import first_line
 from exporters.backend import load_onnx
 
 # Below 13, Softmax, ReduceSum and quantisation a channel read differently.
@@ -27,7 +28,8 @@ def read_model(path: Path) -> Any:
     try:
         model = onnx.load(path)
     except Exception as error:  # protobuf, file system and the checker of external data share no base class
-        raise ModelError(f"{path}: not readable as ONNX ({first_line(error)}); export or copy it again") from None
+        why = first_line(error, kind=True)
+        raise ModelError(f"{path}: not readable as ONNX ({why}); export or copy it again") from None
     if not model.graph.node:
         raise ModelError(f"{path}: it holds no graph; export or copy it again")
     return model
@@ -53,8 +55,9 @@ def at_opset(model: Any, opset: int, path: Path) -> Any:
     try:
         converted = version_converter.convert_version(model, opset)
     except Exception as error:  # the converter raises RuntimeError and its own kinds alike
+        why = first_line(error, kind=True)
         raise ModelError(
-            f"{path}: cannot be brought from opset {opset_of(model)} to {opset} ({first_line(error)}); export it anew"
+            f"{path}: cannot be brought from opset {opset_of(model)} to {opset} ({why}); export it anew"
         ) from None
     present = {entry.domain for entry in converted.opset_import}
     converted.opset_import.extend(onnx.helper.make_opsetid(*pair) for pair in own if pair[0] not in present)
@@ -187,12 +190,6 @@ def maps_of(model: Any, output: str, count: int) -> list[str] | None:
         return None
     axis = next((int(item.i) for item in node.attribute if item.name == "axis"), 0)
     return list(node.input) if axis in (1, -3) else None
-
-
-def first_line(error: BaseException) -> str:
-    """Return kind and first line of a foreign error, at most 200 characters."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0][:200] if text else 'no message'}"
 
 
 def _reach_weights(node: Any, weights: set[str], prefix: str) -> None:

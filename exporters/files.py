@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
 from engine.errors import OutputError
 from engine.models.contract import METADATA_KEY, ModelContract
+from engine.utils.files import replacing
 from engine.version import VERSION
 
 
@@ -44,13 +43,9 @@ def write_atomically(out: Path, data: bytes) -> None:
     Raises:
         OutputError: the folder cannot be written to.
     """
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.replace(out)
+        with replacing(out) as partial:
+            partial.write_bytes(data)
     except OSError as error:
         raise OutputError(f"{out}: cannot be written ({error.strerror}); check the folder and its space") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import ModelError, PlanError
+from engine.utils.console import first_line
 from exporters.archive import Shape
 from exporters.backend import load_keras
 from exporters.reshapes import fix_reshapes
@@ -63,7 +64,7 @@ def convert(net: Any, shape: Shape, opset: int = OPSET) -> Any:
                 outputs_as_nchw=[OUTPUT],
             )
     except Exception as error:  # tf2onnx and the tracer raise anything from KeyError to NotImplementedError.
-        raise ModelError(f"the net cannot be converted ({type(error).__name__}: {_first_line(error)})") from None
+        raise ModelError(f"the net cannot be converted ({first_line(error, kind=True)})") from None
     foreign = sorted({node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type, node.domain)})
     if foreign:
         raise ModelError(f"the net uses operations that ONNX lacks: {', '.join(foreign)}; replace those layers")
@@ -187,8 +188,3 @@ def _is_plain(node: Any, shapes: dict[str, list[int | None]], constants: dict[st
         return False
     # With all other axes equal the first one has no choice; a fixed positive batch would not be plain.
     return target[0] in (-1, 0) and target[1:] == before[1:] and 0 not in before[1:]
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else "no message"

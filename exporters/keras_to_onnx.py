@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from engine.errors import ModelError
 from engine.models.contract import ModelContract, Note
+from engine.utils.console import first_line
 from engine.utils.sides import Size
 from engine.version import VERSION
 from exporters import parity
@@ -234,7 +235,7 @@ def refine(model: Any, trial: Trial, steps: Sequence[GraphStep], report: Callabl
             changed = step.apply(copy)
             after = trial.figures(changed)
         except Exception as error:  # a simplifier is never worth a lost export
-            reason = f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0][:200]}"
+            reason = first_line(error, kind=True)
         else:
             if trial.passed(after):
                 model, figures = changed, after

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from engine.errors import ModelError
 from engine.models.net import Net
-from exporters.compose import first_line, read_model
+from engine.utils.console import first_line
+from exporters.compose import read_model
 
 CALIBRATION_TILES = 128
 
@@ -55,7 +56,8 @@ def lowered_graph(model: Any, net: Net, recipe: Recipe, images: npt.NDArray[Any]
             return _int8(copy, net, recipe, images, folder)
         return _fp16(copy)
     except Exception as error:  # the converters raise whatever a graph makes them raise
-        raise ModelError(f"{net.path}: {recipe.name} fails ({first_line(error)}); keep the float32 file") from None
+        why = first_line(error, kind=True)
+        raise ModelError(f"{net.path}: {recipe.name} fails ({why}); keep the float32 file") from None
 
 
 def _fp16(model: Any) -> Any:

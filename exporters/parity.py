@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from engine.errors import InputError, ModelError
 from engine.models.contract import ModelContract
+from engine.utils.console import first_line
 from engine.utils.sides import Size, nearest_sizes
 from exporters.archive import Shape
 
@@ -168,7 +169,7 @@ def run_keras(net: Any, images: Array) -> Array:
         with tf.device("/CPU:0"):
             parts = [np.asarray(net(batch, training=False), dtype=np.float32) for batch in _batches(images)]
     except Exception as error:  # whatever a layer raises, for instance on sides that a pooling cannot halve
-        raise ModelError(f"the net cannot run on images {images.shape[1:]} ({first_line(error)})") from None
+        raise ModelError(f"the net cannot run on images {images.shape[1:]} ({keras_reason(error)})") from None
     outputs = np.concatenate(parts).transpose(0, 3, 1, 2)
     if outputs.shape[2:] != images.shape[1:3]:
         raise ModelError(f"maps of {outputs.shape[2:]} for images of {images.shape[1:3]}; both must be equal")
@@ -194,7 +195,7 @@ def run_onnx(model: bytes, images: Array) -> Array:
         planar = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         parts = [session.run(None, {name: batch})[0] for batch in _batches(planar)]
     except Exception as error:  # the runtime's errors share no public base class
-        raise ModelError(f"ONNX Runtime refuses the graph ({first_line(error)})") from None
+        raise ModelError(f"ONNX Runtime refuses the graph ({first_line(error, kind=True)})") from None
     return np.concatenate(parts)
 
 
@@ -245,9 +246,9 @@ def _batches(images: Array) -> Iterator[Array]:
         start += length
 
 
-def first_line(error: Exception) -> str:
-    """Return kind and reason of a foreign error; Keras gives the reason on the line below the name of the layer."""
+def keras_reason(error: Exception) -> str:
+    """Return kind and reason of an error of Keras, which names the layer first and gives the reason one line below."""
     plain = _ESCAPES.sub("", str(error))
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
-    told = " ".join(lines[: 2 if lines[:1] and lines[0].startswith(_KERAS) else 1])
-    return f"{type(error).__name__}: {told[:300] or 'no message'}"
+    text = " ".join(lines[: 2 if lines[:1] and lines[0].startswith(_KERAS) else 1])
+    return f"{type(error).__name__}: {text[:300] or 'no message'}"

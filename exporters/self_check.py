@@ -13,7 +13,7 @@ from engine.errors import ModelError
 from engine.fusion.strategies.vote import voting_units
 from engine.inference.ensemble import Ensemble
 from engine.sources.base import from_array
-from exporters.compose import first_line
+from engine.utils.console import first_line
 
 BATCH = 4
 # Scores this close, relative to the greatest of 1 and their size, are equal within float32 rounding.
@@ -79,14 +79,14 @@ def open_session(model: bytes | str) -> Any:
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's errors share no public base class
-        raise ModelError(f"ONNX Runtime refuses the graph ({first_line(error)})") from None
+        raise ModelError(f"ONNX Runtime refuses the graph ({first_line(error, kind=True)})") from None
 
 
 def _run(session: Any, images: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     try:
         return np.asarray(session.run([session.get_outputs()[0].name], {session.get_inputs()[0].name: images})[0])
     except Exception as error:  # as above
-        raise ModelError(f"ONNX Runtime fails on the packed graph ({first_line(error)})") from None
+        raise ModelError(f"ONNX Runtime fails on the packed graph ({first_line(error, kind=True)})") from None
 
 
 def _tied(logits: npt.NDArray[np.float32], ensemble: Ensemble, a: int, b: int) -> bool:

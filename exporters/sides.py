@@ -8,7 +8,7 @@ from typing import Any
 from engine.errors import ModelError
 from engine.models.contract import MAX_STRIDE, ModelContract
 from engine.utils.sides import Size, told_size
-from exporters.parity import first_line, random_tiles, run_keras, scaled
+from exporters.parity import keras_reason, random_tiles, run_keras, scaled
 
 Sides = tuple[int | None, int | None]
 _SHAPES = ("batch_shape", "build_input_shape")
@@ -29,7 +29,7 @@ def with_sides(net: Any, sides: Sides) -> Any:
         rebuilt.set_weights(net.get_weights())
     except Exception as error:  # whatever a layer raises on shapes it was not made for
         told = told_size((sides[0], sides[1])) if sides[0] and sides[1] else "any size"
-        raise ModelError(f"the net cannot be built for {told} ({first_line(error)})") from None
+        raise ModelError(f"the net cannot be built for {told} ({keras_reason(error)})") from None
     return rebuilt
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from keras import KerasTensor, layers
+from keras import Input, KerasTensor, layers
 
 from engine.errors import ModelError
 
@@ -135,9 +135,30 @@ def pyramid_pooling(x: KerasTensor, filters: int, name: str, rates: Sequence[int
     return layers.Add(name=f"{name}_sum")([out, whole])
 
 
+def gated_join(x: KerasTensor, skip: KerasTensor, filters: int, name: str) -> KerasTensor:
+    """Double height and width, and join the skip as :func:`attention_gate` weighs it."""
+    x = double_size(x, filters, f"{name}_up")
+    skip = attention_gate(skip, x, max(filters // 2, 1), f"{name}_gate")
+    return layers.Concatenate(name=f"{name}_join")([skip, x])
+
+
 def logits_head(x: KerasTensor, maps: int, name: str = "logits") -> KerasTensor:
     """Project to ``maps`` logits a pixel, float32 whatever precision the network computes in."""
     return layers.Conv2D(maps, 1, dtype="float32", name=name)(x)
+
+
+def image_input(shape: tuple[int, int, int], depth: int) -> KerasTensor:
+    """Return the input of a network that halves its images ``depth`` times.
+
+    Args:
+        shape: (height, width, channels) of an image.
+        depth: how often it is halved.
+
+    Raises:
+        ModelError: the sides cannot be halved so often; the message names the nearest sizes that can.
+    """
+    require_divisible(shape[0], shape[1], depth)
+    return Input(shape, name="image")
 
 
 def require_divisible(height: int, width: int, depth: int) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine.errors import InputError, OutputError
+from engine.utils import files
 
 
 @contextmanager
@@ -22,15 +23,12 @@ def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
     Raises:
         OutputError: the file cannot be written there.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}{suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.replace(path)
+        with files.replacing(path, suffix) as partial:
+            yield partial
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def refuse_existing(paths: Iterable[Path], overwrite: bool, hint: Mapping[str, str] | None = None) -> None:

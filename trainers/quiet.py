@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import sys
+
+from engine.utils.console import silenced
 
 
 def import_backend() -> None:
@@ -19,12 +20,5 @@ def import_backend() -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     # One process trains several specialists; TensorFlow would warn that it traces a graph for each.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 (a device, not a path of the user's)
-            os.dup2(nowhere.fileno(), 2)
+    with silenced():
         importlib.import_module("keras")
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from engine.inference.ensemble import Ensemble
 from engine.models.members import Member
 from engine.models.net import check_range, check_sample
 from engine.sources.base import Batch, Source
-from engine.utils.files import write_text
-from engine.utils.threads import available_cores
+from engine.utils.files import replacing, write_text
+from engine.utils.threads import available_cores, in_order
 
 FORMAT = 1
 BATCH = 8
@@ -31,11 +30,16 @@ LEAST_LOG = np.float32(-87.5)
 Logs = NDArray[np.float16]
 
 
-def log_probabilities(logits: NDArray[np.float32]) -> Logs:
-    """Return the log-softmax of planar logits (..., classes, pixels) as float16, at least :data:`LEAST_LOG`."""
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return log-probabilities of planar logits, float32 (..., classes, pixels), at least :data:`LEAST_LOG`."""
     shifted = logits - logits.max(axis=-2, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=-2, keepdims=True))
-    return np.maximum(shifted, LEAST_LOG).astype(np.float16)
+    return np.maximum(shifted, LEAST_LOG)
+
+
+def log_probabilities(logits: NDArray[np.float32]) -> Logs:
+    """Return what is stored of planar logits (..., classes, pixels): their :func:`log_softmax` as float16."""
+    return log_softmax(logits).astype(np.float16)
 
 
 def pixel_hash(images: Source) -> str:
@@ -114,8 +118,7 @@ class Cache:
         made_from: dict[str, Any],
         advance: Callable[[int], object],
     ) -> None:
-        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-        try:
+        with replacing(path) as partial:
             shape = tuple(made_from["shape"])
             out = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
             for batch, logs in _predicted(member, images, flips):
@@ -124,9 +127,6 @@ class Cache:
             out.flush()
             del out
             write_text(path.with_suffix(".json"), json.dumps({**made_from, "sha256": _digest(partial)}))
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def _predicted(member: Member, images: Source, flips: str) -> Iterator[tuple[Batch, Logs]]:
@@ -138,17 +138,15 @@ def _predicted(member: Member, images: Source, flips: str) -> Iterator[tuple[Bat
     def work(batch: Batch) -> tuple[Batch, Logs]:
         return batch, log_probabilities(alone.logits(batch)[0][0])
 
-    workers = available_cores()
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = []
+    def submitted(pool: ThreadPoolExecutor) -> Iterator[Future[tuple[Batch, Logs]]]:
         for batch in images.batches(BATCH):
             if batch.start == 0:
                 check_range(batch.pixels, member.nets)
-            waiting.append(pool.submit(work, batch))
-            if len(waiting) > 2 * workers:
-                yield waiting.pop(0).result()
-        for job in waiting:
-            yield job.result()
+            yield pool.submit(work, batch)
+
+    workers = available_cores()
+    with ThreadPoolExecutor(workers) as pool:
+        yield from in_order(submitted(pool), 2 * workers)
 
 
 def _digest(path: Path) -> str:

@@ -54,7 +54,7 @@ def run(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_strategy_is_added_by_the_page(copy: Path) -> None:
     files = [
-        "engine/strategies/min_prob.py",
+        "engine/fusion/strategies/min_prob.py",
         *["engine/fusion/strategies/__init__.py"] * 2,
         "tests/helpers/reference.py",
     ]

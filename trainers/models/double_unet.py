@@ -12,7 +12,7 @@ import keras
 from keras import KerasTensor, layers
 
 from engine.errors import PlanError
-from trainers.blocks import double_conv, double_size, logits_head, pyramid_pooling, require_divisible, squeeze_excite
+from trainers.blocks import double_conv, double_size, image_input, logits_head, pyramid_pooling, squeeze_excite
 
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"filters": 4, "depth": 2},
@@ -54,8 +54,7 @@ def double_unet(
     """
     if stage not in STAGES:
         raise PlanError(f"stage: {stage!r} is unknown; choose one of {', '.join(STAGES)}")
-    require_divisible(input_shape[0], input_shape[1], depth)
-    image = keras.Input(input_shape, name="image")
+    image = image_input(input_shape, depth)
     skips, x = _encode(image, filters, depth, FIRST, dropout, squeeze)
     x = _decode(x, [[skip] for skip in skips], filters, FIRST, dropout, squeeze)
     first = logits_head(x, classes, f"{FIRST}logits")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import keras
 from keras import KerasTensor, layers
 
-from trainers.blocks import conv_bn_relu, logits_head, require_divisible, residual_encoder
+from trainers.blocks import conv_bn_relu, image_input, logits_head, residual_encoder
 
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"filters": 6, "depth": 2},
@@ -46,8 +46,7 @@ def pan(
     Raises:
         ModelError: the sides cannot be halved ``depth`` times.
     """
-    require_divisible(input_shape[0], input_shape[1], depth)
-    image = keras.Input(input_shape, name="image")
+    image = image_input(input_shape, depth)
     x, skips = residual_encoder(image, filters, depth, dropout, squeeze)
     x = pyramid_attention(x, filters * 2 ** (depth - 1), "pyramid")
     for level in reversed(range(depth)):

@@ -8,14 +8,12 @@ Extraction by Deep Residual U-Net, GRSL 2018), the attention gate (O. Oktay et a
 from __future__ import annotations
 
 import keras
-from keras import layers
 
 from trainers.blocks import (
-    attention_gate,
-    double_size,
+    gated_join,
+    image_input,
     logits_head,
     pyramid_pooling,
-    require_divisible,
     residual_conv,
     residual_encoder,
 )
@@ -52,14 +50,11 @@ def residual_attention_unet(
     Raises:
         ModelError: the sides cannot be halved ``depth`` times.
     """
-    require_divisible(input_shape[0], input_shape[1], depth)
-    image = keras.Input(input_shape, name="image")
+    image = image_input(input_shape, depth)
     x, skips = residual_encoder(image, filters, depth, dropout, squeeze)
     x = pyramid_pooling(x, filters * 2**depth, "pyramid")
     for level in reversed(range(depth)):
         maps = filters * 2**level
-        x = double_size(x, maps, f"up{level}_up")
-        skip = attention_gate(skips[level], x, max(maps // 2, 1), f"up{level}_gate")
-        x = layers.Concatenate(name=f"up{level}_join")([skip, x])
+        x = gated_join(x, skips[level], maps, f"up{level}")
         x = residual_conv(x, maps, f"up{level}", dropout, squeeze)
     return keras.Model(image, logits_head(x, classes), name="residual_attention_unet")

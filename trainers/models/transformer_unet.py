@@ -11,7 +11,7 @@ from __future__ import annotations
 import keras
 from keras import KerasTensor, layers
 
-from trainers.blocks import attention_gate, conv_bn_relu, double_conv, double_size, logits_head, require_divisible
+from trainers.blocks import conv_bn_relu, double_conv, down, gated_join, image_input, logits_head
 
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"filters": 8, "depth": 2, "blocks": 1, "heads": 2},
@@ -47,22 +47,18 @@ def transformer_unet(
     Raises:
         ModelError: the sides cannot be halved ``depth`` times.
     """
-    require_divisible(input_shape[0], input_shape[1], depth)
-    image = keras.Input(input_shape, name="image")
+    image = image_input(input_shape, depth)
     x = double_conv(image, filters, "stage0", dropout)
     skips = []
     for level in range(1, depth + 1):
         skips.append(x)
-        x = layers.MaxPooling2D(2, name=f"stage{level}_pool")(x)
-        x = double_conv(x, filters * 2**level, f"stage{level}", dropout)
+        x = down(x, filters * 2**level, f"stage{level}", dropout)
         if level >= 2:  # VGG-16: two convolutions in the first stages, three below
             x = conv_bn_relu(x, filters * 2**level, f"stage{level}_c")
     x = bottleneck(x, blocks, heads, dropout, "tokens")
     for level in reversed(range(depth)):
         maps = filters * 2**level
-        x = double_size(x, maps, f"up{level}_up")
-        skip = attention_gate(skips[level], x, max(maps // 2, 1), f"up{level}_gate")
-        x = double_conv(layers.Concatenate(name=f"up{level}_join")([skip, x]), maps, f"up{level}", dropout)
+        x = double_conv(gated_join(x, skips[level], maps, f"up{level}"), maps, f"up{level}", dropout)
     return keras.Model(image, logits_head(x, classes), name="transformer_unet")
 
 

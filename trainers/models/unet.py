@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import keras
 
-from trainers.blocks import double_conv, down, logits_head, require_divisible, up
+from trainers.blocks import double_conv, down, image_input, logits_head, up
 
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"filters": 6, "depth": 3},
@@ -42,8 +42,7 @@ def unet(
     Raises:
         ModelError: the sides cannot be halved ``depth`` times.
     """
-    require_divisible(input_shape[0], input_shape[1], depth)
-    image = keras.Input(input_shape, name="image")
+    image = image_input(input_shape, depth)
     x = double_conv(image, filters, "down0", dropout)
     skips = []
     for level in range(1, depth + 1):

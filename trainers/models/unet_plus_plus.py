@@ -9,7 +9,7 @@ from __future__ import annotations
 import keras
 from keras import KerasTensor
 
-from trainers.blocks import double_conv, down, logits_head, require_divisible, up
+from trainers.blocks import double_conv, down, image_input, logits_head, up
 
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"filters": 4, "depth": 3},
@@ -45,8 +45,7 @@ def unet_plus_plus(
     Raises:
         ModelError: the sides cannot be halved ``depth`` times.
     """
-    require_divisible(input_shape[0], input_shape[1], depth)
-    image = keras.Input(input_shape, name="image")
+    image = image_input(input_shape, depth)
     rows = [[double_conv(image, filters, "node0_0", dropout)]]
     for level in range(1, depth + 1):
         rows.append([down(rows[-1][0], filters * 2**level, f"node{level}_0", dropout)])

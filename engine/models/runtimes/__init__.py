@@ -106,8 +106,3 @@ def padded(prepared: NDArray[Any], batch: int) -> NDArray[Any]:
     filled = np.zeros((batch, *prepared.shape[1:]), prepared.dtype)
     filled[: len(prepared)] = prepared
     return filled
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what a runtime complains about."""
-    return (str(error).strip().splitlines() or ["no reason given"])[0][:200]

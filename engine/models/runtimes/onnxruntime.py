@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from engine.errors import ModelError
 from engine.models.adapt.batch import in_groups
-from engine.models.runtimes import first_line, padded
+from engine.models.runtimes import padded
+from engine.utils.console import first_line
 
 NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 FATAL = 4

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from engine.errors import ModelError
 from engine.models.adapt.batch import in_groups
-from engine.models.runtimes import first_line, padded
+from engine.models.runtimes import padded
+from engine.utils.console import first_line
 from engine.utils.optional import require
 
 HINTS = {"float32": "f32", "bf16": "bf16", "int8": "f32"}

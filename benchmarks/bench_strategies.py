@@ -4,12 +4,15 @@
 your labelled tiles and writes benchmarks/results/strategies.md, and README's table between its two marks. The variables
 MASKFUSE_POOL, MASKFUSE_VALIDATION and MASKFUSE_GROUPS say the same to ``python -m benchmarks strategies``. Without them
 the sample nets run on generated scenes, as ``engine ensemble`` does without arguments: strategies_scenes.md.
+``--check`` measures nothing: its exit code is 1 if README's table is not that of strategies.md, row by row.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
+import sys
 import tempfile
 from math import isnan
 from pathlib import Path
@@ -20,6 +23,7 @@ from benchmarks.table import STANDING, rows, write
 from engine.compare.command import compare
 from engine.compare.options import CompareOptions
 from engine.compare.result import Estimate, Facts, Row
+from engine.fusion.strategies import STRATEGIES
 from engine.runs.options import Options
 from engine.samples import SAMPLES
 
@@ -40,7 +44,7 @@ TOLD = {
 }
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=512, help="generated scenes, without --input")
     pool = os.environ.get("MASKFUSE_POOL")
@@ -54,7 +58,10 @@ def main() -> None:
     )
     parser.add_argument("--groups", default=os.environ.get("MASKFUSE_GROUPS", ""), help="scene of each tile")
     parser.add_argument("--metric", default="keras-ignore")
+    parser.add_argument("--check", action="store_true", help="compare README's table with strategies.md, and stop")
     options = parser.parse_args()
+    if options.check:
+        return check()
     models = options.models or ([pool] if pool else [])
     if bool(models) != bool(options.input):
         parser.error("nets and tiles of your own go together: give --models and --input, or neither")
@@ -68,6 +75,20 @@ def main() -> None:
     if real and path.parent == STANDING:
         README.write_text(with_block(README.read_text("utf-8"), block(facts)), "utf-8")
     print(path.read_text("utf-8"))
+    return 0
+
+
+def check() -> int:
+    """Print what README's table says otherwise than the measured one, or than this script; return the exit code."""
+    texts = [path.read_text("utf-8") for path in (README, STANDING / "strategies.md")]
+    shown, measured = (text.partition(FIRST_MARK)[2].partition(LAST_MARK)[0] for text in texts)
+    said = {row[0]: row[1] for row in re.findall(r"^\| `([a-z-]+)` \| \S.*\| (.*) \|$", shown, flags=re.MULTILINE)}
+    wrong = [] if shown == measured else ["README.md: its table of strategies is not that of results/strategies.md"]
+    wrong += [f"README.md: no row for {name}" for name in STRATEGIES if name not in said]
+    wrong += [f"README.md: {name} is no strategy" for name in said if name not in STRATEGIES]
+    wrong += [f"README.md: {name} is not described as here" for name in said if said[name] != TOLD.get(name)]
+    print("\n".join(wrong) or "README.md: the table of strategies is up to date")
+    return int(bool(wrong))
 
 
 def publish(facts: Facts, real: bool) -> Path:
@@ -184,4 +205,4 @@ def ablation_table(facts: Facts) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

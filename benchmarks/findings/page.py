@@ -1,15 +1,24 @@
-"""Writes the tables of docs/findings.md, between their marks, from the scores that benchmarks.findings keeps."""
+"""Writes the tables of docs/findings.md, between their marks, from the stored scores of benchmarks.findings.
+
+python -m benchmarks.findings.page             # writes them
+python -m benchmarks.findings.page --check     # exit code 1 if the page shows anything else
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.findings.systems import KEEP, SYSTEMS
-from benchmarks.table import rows
+from benchmarks.table import STANDING, rows
 
+MODULE = "benchmarks.findings.page"
+STORE = STANDING / "systems.json"
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "findings.md"
 Store = Mapping[str, Any]
 #: What the report found a step to change: from one system to another, each scored raw, as the report did.
@@ -30,17 +39,40 @@ STEPS = (
 )
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write or check the tables; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a table is out of date")
+    options = parser.parse_args(arguments)
+    store = json.loads(STORE.read_text("utf-8"))
+    if not options.check:
+        write_findings(store)
+        return 0
+    text = PAGE.read_text("utf-8")
+    stale = [name for name, table in TABLES.items() if _shown(text, name)[0] != table(store)]
+    empty = [name for name, table in TABLES.items() if len(table(store).splitlines()) < 3]
+    wrong = [f"{PAGE.name}: the table {name} differs from {STORE.name}: run python -m {MODULE}" for name in stale]
+    wrong += [f"{STORE.name}: no row for the table {name}" for name in empty]
+    print("\n".join(wrong) or f"{PAGE.name} is up to date")
+    return int(bool(wrong))
+
+
 def write_findings(store: Store) -> None:
-    """Put the tables into the page; it ends when a mark is lost. A system without a row leaves its line out."""
+    """Put the tables into the page; exit if a mark is missing. Systems without a row are left out."""
     text = PAGE.read_text("utf-8")
     for name, table in TABLES.items():
-        found = re.search(
-            f"(?<=<!-- {name}: written by python -m benchmarks.findings -->\n).*?(?=<!-- end)", text, re.DOTALL
-        )
-        if not found:
-            raise SystemExit(f"{PAGE} has lost its marks of the table {name}")
-        text = text[: found.start()] + table(store) + text[found.end() :]
+        _, start, end = _shown(text, name)
+        text = text[:start] + table(store) + text[end:]
     PAGE.write_text(text, "utf-8")
+
+
+def _shown(text: str, name: str) -> tuple[str, int, int]:
+    """Return the table between its marks, and where it starts and ends."""
+    mark = f"<!-- {name}: written by python -m benchmarks.findings -->\n"
+    found = re.search(f"(?<={mark}).*?(?=<!-- end)", text, re.DOTALL)
+    if not found:
+        raise SystemExit(f"{PAGE} has lost its marks of the table {name}")
+    return found[0], found.start(), found.end()
 
 
 def steps(store: Store) -> str:
@@ -119,3 +151,7 @@ def _score(store: Store, name: str, state: str, convention: str = "keras-ignore"
 
 def _changes(raw: float, four: float, own: float) -> list[str]:
     return [f"{value:+.4f}" for value in (own - raw, four - raw, own - four)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

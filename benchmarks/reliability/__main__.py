@@ -5,8 +5,9 @@
     MASKFUSE_FUZZ_SECONDS=1800 MASKFUSE_FUZZ_FIGURES=figures/fuzz python -m pytest tests/fuzz
     python -m benchmarks.reliability --kills figures/kill.json --faults figures/faults.json --fuzz figures/fuzz
 
-takes what is named into benchmarks/results/reliability.json, with the day and the machine, and writes the page anew;
-without arguments the page is written from what stands there.
+takes the named figures into benchmarks/results/reliability.json, with day and machine, and rewrites the page; without
+arguments the page is rewritten from the stored figures. `--check` writes nothing: its exit code is 1 if the page is out
+of date, or if the stored faults are not those of faults.py.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import table
+from benchmarks.reliability.faults import FAULTS
 
 FIGURES = table.RESULTS / "reliability.json"
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -33,8 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--faults", type=Path, help="what faults wrote")
     parser.add_argument("--fuzz", type=Path, help="the folder that a long fuzzing run wrote into")
     parser.add_argument("--said", default="", help="a word on how the fuzzing ran, for the page")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if the page is out of date")
     options = parser.parse_args(arguments)
     figures: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    if options.check:
+        return check(figures)
     if options.kills:
         figures["kills"] = measured(added([row for path in options.kills for row in json.loads(path.read_text())]))
     if options.faults:
@@ -43,9 +48,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = [json.loads(path.read_text()) for path in sorted(options.fuzz.glob("*.json"))]
         figures["fuzzing"] = {**measured(rows), "said": options.said}
     FIGURES.write_text(json.dumps(figures, indent=2) + "\n")
-    PAGE.write_text("\n".join([*page(figures), *elsewhere()]).rstrip() + "\n")
+    PAGE.write_text(whole(figures))
     print(f"wrote {PAGE}")
     return 0
+
+
+def check(figures: dict[str, Any]) -> int:
+    """Print what is out of date; return the exit code."""
+    wrong = []
+    if PAGE.read_text("utf-8") != whole(figures):
+        wrong.append(f"{PAGE.name}: it differs from {FIGURES.name}: run python -m benchmarks.reliability")
+    stored, known = [row["fault"] for row in figures["faults"]["rows"]], [fault.told for fault in FAULTS]
+    if stored != known:
+        named = sorted(set(stored) ^ set(known)) or ["their order"]
+        wrong.append(f"{FIGURES.name}: its faults are not those of faults.py: {', '.join(named)}")
+    print("\n".join(wrong) or f"{PAGE.name} is up to date")
+    return int(bool(wrong))
+
+
+def whole(figures: dict[str, Any]) -> str:
+    """Return the text of the page."""
+    return "\n".join([*page(figures), *elsewhere()]).rstrip() + "\n"
 
 
 def added(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -16,12 +16,16 @@ import typer
 
 from engine.cli import app
 from engine.utils import console
+from tests.helpers.properties import load_profile
 
 if TYPE_CHECKING:
     from tests.helpers.runs import Dying
     from tests.helpers.world import World
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Before any test is imported: settings made there take what they do not say from the profile.
+load_profile()
 
 
 @dataclass(frozen=True)

@@ -34,13 +34,13 @@ FIRST_MARK, LAST_MARK = "<!-- strategies: written by python -m benchmarks strate
 TOLD = {
     "mean-logit": "weighted mean of the members' logits: the geometric mean of their probabilities (default)",
     "mean-prob": "weighted mean of their softmax probabilities (soft vote)",
-    "vote": "weight of the members whose best class it is; ties to the higher mean probability",
+    "vote": "total weight of the members whose best class it is; ties go to the higher mean probability",
     "borda": "weighted mean rank among the classes",
-    "max-confidence": "its probability by the member that is surest",
-    "entropy-weighted": "as `mean-prob`, each member scaled by exp(-entropy) at that pixel",
-    "median-prob": "weighted median of their probabilities: survives a broken member",
-    "trimmed-mean": "mean of their probabilities without a quarter of the weight at each end",
-    "staple": "posterior under reliabilities learned from the label maps alone (Warfield's EM)",
+    "max-confidence": "its probability under the most confident member",
+    "entropy-weighted": "like `mean-prob`, each member scaled by exp(-entropy) at that pixel",
+    "median-prob": "weighted median of their probabilities: robust to a broken member",
+    "trimmed-mean": "weighted mean of their probabilities without a quarter of the weight at each end",
+    "staple": "posterior under reliabilities estimated from the label maps alone (Warfield's EM)",
 }
 
 
@@ -132,7 +132,7 @@ def block(facts: Facts) -> str:
         value = f"{chosen.value:.4f}"
         change = f"{chosen.value - single.scores[metric].value:+.4f}"
         lines.append(["selected", value, change, f"{chosen.rate:,.0f}", what])
-    table = rows(["strategy", f"MIoU, {state}", "to best single", "images/s", "score of a class at a pixel"], lines)
+    table = rows(["strategy", f"MIoU, {state}", "vs best single", "images/s", "class score at a pixel"], lines)
     return f"{FIRST_MARK}\n{left(table, 5)}{LAST_MARK}"
 
 

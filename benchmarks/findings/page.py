@@ -21,7 +21,7 @@ MODULE = "benchmarks.findings.page"
 STORE = STANDING / "systems.json"
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "findings.md"
 Store = Mapping[str, Any]
-#: What the report found a step to change: from one system to another, each scored raw, as the report did.
+#: The report's steps, each from one system to another, both scored raw as in the report.
 STEPS = (
     ("U-Net++ for U-Net", "unet", "upp"),
     ("flips", "upp", "upp-flips"),
@@ -33,7 +33,7 @@ STEPS = (
     ("PAN for U-Net++", "upp-flips", "pan"),
     ("squeeze-and-excitation, dropout, custom augmentation", "pan", "pan-full"),
     ("two cascaded U-Nets for U-Net++", "upp-flips", "double"),
-    ("the cascade trained in two stages", "double", "double-staged"),
+    ("the cascade, trained in two stages", "double", "double-staged"),
     ("transformer U-Net for U-Net++", "upp-flips", "transformer"),
     ("five one-class networks for U-Net++", "upp-flips", "five"),
 )
@@ -76,7 +76,7 @@ def _shown(text: str, name: str) -> tuple[str, int, int]:
 
 
 def steps(store: Store) -> str:
-    """Return what each step of the report gained there and gains here."""
+    """Return the gain of each step, in the report and here."""
     kaggle = {system.name: system.kaggle for system in SYSTEMS}
     lines = []
     for title, before, after in STEPS:
@@ -89,10 +89,10 @@ def steps(store: Store) -> str:
 
 
 def suppression(store: Store) -> str:
-    """Return what suppression gains each network that was trained with the background, and which part is the mean's."""
+    """Return the gain by suppression of each network trained with the background, and how much of it is the mean's."""
     lines = []
     for system in SYSTEMS:
-        # The set of specialists holds a network for the background as well.
+        # The set of specialists has a network for the background as well.
         if not (KEEP in system.arguments or system.notebook) or system.name not in store["systems"]:
             continue
         raw, own = (_score(store, system.name, state) for state in ("raw", "suppressed"))
@@ -103,8 +103,8 @@ def suppression(store: Store) -> str:
         "raw",
         "suppressed",
         "gain",
-        "of it: four classes in the mean, not five",
-        "of it: better labels",
+        "due to the mean: four classes, not five",
+        "due to better labels",
     ]
     return rows(header, lines)
 
@@ -112,7 +112,7 @@ def suppression(store: Store) -> str:
 def background(store: Store) -> str:
     """Return the same network with the background in the loss and left out."""
     lines = []
-    for title, name in (("in the loss", "unet-flips"), ("left out of the loss", "unet-left-out")):
+    for title, name in (("in the loss", "unet-flips"), ("excluded from the loss", "unet-left-out")):
         if name in store["systems"]:
             row = store["systems"][name]
             shown = [
@@ -134,7 +134,7 @@ def ensembles(store: Store) -> str:
                     *(f"{row['scores']['suppressed']['keras-ignore']:.4f}", f"{gain:+.4f} [{low:+.4f}, {high:+.4f}]"),
                 ]
             )
-    return rows(["of", "strategy", "networks", "raw", "suppressed", "over the best single"], lines)
+    return rows(["pool", "strategy", "networks", "raw", "suppressed", "gain over best single"], lines)
 
 
 TABLES: Mapping[str, Callable[[Store], str]] = {

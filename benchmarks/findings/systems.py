@@ -91,14 +91,14 @@ SYSTEMS = (
         "fit pan --augment custom --dropout 0.1",
         epochs=7,
     ),
-    _report("double", "two cascaded U-Nets, whole", "FeaturesFusion", 0.52, "fit double_unet --augment flips", 5),
+    _report("double", "two cascaded U-Nets, end to end", "FeaturesFusion", 0.52, "fit double_unet --augment flips", 5),
     _report(
-        *("double-first", "two cascaded U-Nets, first stage alone", "FeaturesFusion", None),
+        *("double-first", "two cascaded U-Nets, first stage only", "FeaturesFusion", None),
         "fit double_unet --augment flips --stage first",
         epochs=6,
     ),
     _report(
-        *("double-staged", "two cascaded U-Nets, one after the other", "FeaturesFusion", 0.52),
+        *("double-staged", "two cascaded U-Nets, in two stages", "FeaturesFusion", 0.52),
         "fit double_unet --augment flips --stage second",
         epochs=4,
         needs="double-first",
@@ -116,7 +116,7 @@ SYSTEMS = (
         f"fit unet --augment flips {KEEP}",
     ),
     System(
-        *("unet-left-out", "U-Net, flips, background left out of the loss", "", None),
+        *("unet-left-out", "U-Net, flips, background excluded from the loss", "", None),
         "fit unet --augment flips",
     ),
     _member(

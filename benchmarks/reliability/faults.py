@@ -110,7 +110,7 @@ FAULTS = [
     Fault("disk full, in the mask of a scene", "write", "ENOSPC", "partial-", source="scene.png", goal="mask.png"),
     Fault("EIO on fsync of a shard of a scene", "fsync", "EIO", ".labels", 2, source="scene.png", goal="mask.npy"),
     Fault("EIO on read of a scene", "read", "EIO", "scene.png", 6, source="scene.png", goal="mask.png"),
-    Fault("a session that fails at its n-th call and ever after", "session", "fails", after=CALLS),
+    Fault("a session that fails from its n-th call on", "session", "fails", after=CALLS),
     Fault("a session that fails at its n-th call, once", "session", "fails", after=CALLS, times=1, passes=True),
     Fault("a session that raises a MemoryError, once", "session", "memory", after=CALLS, times=1, passes=True),
     Fault("a session that returns NaN at its n-th call", "session", "NaN", after=CALLS),

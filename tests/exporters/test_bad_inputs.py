@@ -172,7 +172,7 @@ def test_no_contract_and_no_names(build, save, tmp_path):
         ({"scale": 0.0}, "scale"),
         ({"mean": (1.0, 2.0)}, "mean"),
         ({"class_id": 1}, "a specialist"),
-        ({"activation": "probabilities"}, "say logits"),
+        ({"activation": "probabilities"}, "use logits"),
     ],
 )
 def test_options_that_do_not_fit(changes, word, archive, tmp_path):

@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.bench_strategies --models FOLDER --input val.npz --groups val.npz:groups`` compares your nets on
 your labelled tiles and writes benchmarks/results/strategies.md, and README's table between its two marks. The variables
-MASKFUSE_POOL, MASKFUSE_VALIDATION and MASKFUSE_GROUPS say the same to ``python -m benchmarks strategies``. Without them
+MASKFUSE_POOL, MASKFUSE_VALIDATION and MASKFUSE_GROUPS do the same for ``python -m benchmarks strategies``. Without them
 the sample nets run on generated scenes, as ``engine ensemble`` does without arguments: strategies_scenes.md.
 ``--check`` measures nothing: its exit code is 1 if README's table is not that of strategies.md, row by row.
 """
@@ -30,7 +30,7 @@ from engine.samples import SAMPLES
 STATES = ("raw", "suppressed", "tuned")
 README = Path(__file__).resolve().parents[1] / "README.md"
 FIRST_MARK, LAST_MARK = "<!-- strategies: written by python -m benchmarks strategies -->", "<!-- end of strategies -->"
-# What README says of each strategy.
+# README's description of each strategy.
 TOLD = {
     "mean-logit": "weighted mean of the members' logits: the geometric mean of their probabilities (default)",
     "mean-prob": "weighted mean of their softmax probabilities (soft vote)",
@@ -64,7 +64,7 @@ def main() -> int:
         return check()
     models = options.models or ([pool] if pool else [])
     if bool(models) != bool(options.input):
-        parser.error("nets and tiles of your own go together: give --models and --input, or neither")
+        parser.error("your own nets and tiles go together: give --models and --input, or neither")
     with tempfile.TemporaryDirectory() as temporary:
         tiles = options.input or str(save_scenes(Path(temporary) / "scenes.npz", options.scenes))
         job = Options(models=models or (str(SAMPLES),), input=tiles, labels=tiles)
@@ -79,14 +79,18 @@ def main() -> int:
 
 
 def check() -> int:
-    """Print what README's table says otherwise than the measured one, or than this script; return the exit code."""
+    """Print how README's table differs from the measured one or from this script; return the exit code."""
     texts = [path.read_text("utf-8") for path in (README, STANDING / "strategies.md")]
     shown, measured = (text.partition(FIRST_MARK)[2].partition(LAST_MARK)[0] for text in texts)
     said = {row[0]: row[1] for row in re.findall(r"^\| `([a-z-]+)` \| \S.*\| (.*) \|$", shown, flags=re.MULTILINE)}
-    wrong = [] if shown == measured else ["README.md: its table of strategies is not that of results/strategies.md"]
+    wrong = [] if shown == measured else ["README.md: its table of strategies differs from results/strategies.md"]
     wrong += [f"README.md: no row for {name}" for name in STRATEGIES if name not in said]
     wrong += [f"README.md: {name} is no strategy" for name in said if name not in STRATEGIES]
-    wrong += [f"README.md: {name} is not described as here" for name in said if said[name] != TOLD.get(name)]
+    wrong += [
+        f"README.md: {name} is described differently in bench_strategies.py"
+        for name in said
+        if said[name] != TOLD.get(name)
+    ]
     print("\n".join(wrong) or "README.md: the table of strategies is up to date")
     return int(bool(wrong))
 
@@ -101,7 +105,7 @@ def publish(facts: Facts, real: bool) -> Path:
         f"{'labelled validation tiles' if real else 'generated scenes'}, {facts.workers} workers. "
         f"MIoU by the convention {facts.metric}. Suppressed: never predicting {held}. Tuned: with class biases, "
         f"cross-fitted. Intervals: {facts.level:.0%} bootstrap over {drawn}; differences are paired, to the best "
-        "single member in its best state, which is chosen on these very tiles. Images/s: a run of this alone.\n"
+        "single member in its best state, which is chosen on these tiles. Images/s: a run with only this.\n"
     )
     told = "Nets of `trainers fit` kept the epoch that scored best on these tiles, so all scores are somewhat high.\n"
     return write(
@@ -118,7 +122,7 @@ def publish(facts: Facts, real: bool) -> Path:
 
 
 def block(facts: Facts) -> str:
-    """Return the table that README shows as well, between its marks: a line a strategy, suppressed."""
+    """Return the table, also shown in README, between its marks: one row per strategy, suppressed."""
     metric = facts.metric
     single = facts.rows[facts.baseline[metric]]
     lines = [[f"best single member ({single.name})", *figures(single, metric, True), ""]]
@@ -152,11 +156,11 @@ def figures(row: Row, metric: str, single: bool = False) -> list[str]:
 
 
 def with_block(text: str, block: str) -> str:
-    """Return a text with what stands between its marks replaced."""
+    """Return a text with the part between its marks replaced."""
     before, mark, rest = text.partition(FIRST_MARK)
     _, end, after = rest.partition(LAST_MARK)
     if not (mark and end):
-        raise SystemExit(f"README.md has lost its marks {FIRST_MARK} and {LAST_MARK}")
+        raise SystemExit(f"README.md lacks its marks {FIRST_MARK} and {LAST_MARK}")
     return before + block + after
 
 
@@ -169,7 +173,7 @@ def save_scenes(path: Path, count: int) -> Path:
 
 
 def strategies_table(facts: Facts) -> str:
-    """A line a member or strategy, in the order of its best state."""
+    """One row per member or strategy, in the order of its best state."""
     lines, seen = [], set()
     for best in facts.rows:
         if best.name in seen:

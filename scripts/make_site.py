@@ -24,12 +24,12 @@ from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = ("engine", "exporters", "trainers")
-# Wide enough for the longest names of options, narrow enough for a page.
+# Wide enough for the longest option names, narrow enough for a page.
 HELP_WIDTH = 84
 LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
 COMPLETION = """## Completion in your shell
 
-Each program completes its commands and options with the Tab key in bash, zsh, fish and PowerShell, once told to:
+Each program supports Tab completion of commands and options in bash, zsh, fish and PowerShell:
 
 ```bash
 engine --install-completion
@@ -67,12 +67,12 @@ def main() -> int:
 def check_links(site: Path) -> int:
     """Print what a built site lacks; return the exit code."""
     wrong = list(broken(site))
-    print("\n".join(wrong) or f"{site}: every link and picture is there, nothing is loaded from elsewhere")
+    print("\n".join(wrong) or f"{site}: every link and picture exists, nothing is loaded from other hosts")
     return int(bool(wrong))
 
 
 def gather(root: Path, target: Path) -> None:
-    """Put every page into one folder, in the form in which the site shows it."""
+    """Put every page into one folder, in its form for the site."""
     shutil.rmtree(target, ignore_errors=True)
     (target / "tables").mkdir(parents=True)
     for path in sorted((root / "docs").glob("*")):
@@ -91,7 +91,7 @@ def gather(root: Path, target: Path) -> None:
 
 
 def plain_sources(root: Path, target: Path) -> Path:
-    """Copy the packages' modules for the reference, their docstrings without the roles that Markdown does not know."""
+    """Copy the packages' modules for the reference, their docstrings without the roles that Markdown lacks."""
     shutil.rmtree(target, ignore_errors=True)
     for program in PROGRAMS:
         for path in sorted((root / program).rglob("*.py")):
@@ -102,7 +102,7 @@ def plain_sources(root: Path, target: Path) -> Path:
 
 
 def place(path: Path, root: Path) -> str | None:
-    """Return where a file of the repository stands in the site, or None where it has no page."""
+    """Return the place of a repository file in the site, or None if it has no page."""
     inside = path.relative_to(root).as_posix()
     if inside == "README.md":
         return "index.md"
@@ -116,7 +116,7 @@ def place(path: Path, root: Path) -> str | None:
 
 
 def turned(text: str, path: Path, root: Path) -> str:
-    """Turn a page's links to files of the repository into links inside the site; refuse those that lead to no page."""
+    """Rewrite a page's links to repository files as links inside the site; refuse those without a page."""
     own = place(path, root)
     assert own is not None
     up = "../" * own.count("/")
@@ -128,7 +128,7 @@ def turned(text: str, path: Path, root: Path) -> str:
         name, _, anchor = link.partition("#")
         aim = (path.parent / unquote(name)).resolve()
         if not aim.exists() and aim != root / "docs" / "commands.md":
-            raise SystemExit(f"{path.relative_to(root)}: {link} leads nowhere")
+            raise SystemExit(f"{path.relative_to(root)}: {link} does not exist")
         there = place(aim, root)
         if there is None:
             raise SystemExit(
@@ -152,7 +152,7 @@ def commands() -> str:
 
 
 def block(text: str) -> str:
-    """Return text as it is, in a frame."""
+    """Return text in a code block."""
     return f"```text\n{text}\n```\n"
 
 
@@ -165,7 +165,7 @@ def names_of(program: str) -> list[str]:
 
 
 def help_of(program: str, command: str = "") -> str:
-    """Return what ``PROGRAM [COMMAND] --help`` prints on a terminal of :data:`HELP_WIDTH` columns without colours."""
+    """Return the output of ``PROGRAM [COMMAND] --help`` on a terminal of :data:`HELP_WIDTH` columns without colours."""
     code = f"import sys; sys.argv = {[program, *command.split(), '--help']}; from {program}.cli import main; main()"
     plain = {"COLUMNS": str(HELP_WIDTH), "TERMINAL_WIDTH": str(HELP_WIDTH), "NO_COLOR": "1", "TERM": "dumb"}
     plain = {**os.environ, **plain, "PYTHONIOENCODING": "utf-8"}
@@ -178,7 +178,7 @@ def help_of(program: str, command: str = "") -> str:
 
 
 def write_config(root: Path, pages: Path, target: Path) -> Path:
-    """Write the configuration of this build: the nav without pages that are missing, ``tables/*`` spelled out."""
+    """Write the configuration of this build: the nav without missing pages, ``tables/*`` expanded."""
     import yaml
 
     config = yaml.safe_load((root / "mkdocs.yml").read_text("utf-8"))
@@ -215,7 +215,7 @@ def title_of(page: Path) -> str:
 
 
 class Links(HTMLParser):
-    """What a built page links to and loads, and the anchors it has."""
+    """Links, loaded files and anchors of a built page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -236,11 +236,11 @@ class Links(HTMLParser):
 
 
 def broken(site: Path) -> Iterator[str]:
-    """Yield a line for each link or picture of a built site that is not there, and for what comes from elsewhere."""
+    """Yield a line for each missing link target or picture of a built site, and for each file from another host."""
     pages = {path: Links(path.read_text("utf-8")) for path in sorted(site.rglob("*.html")) if path.name != "404.html"}
     for path, page in pages.items():
         name = path.relative_to(site).as_posix()
-        yield from (f"{name}: loads {aim} from elsewhere" for aim in page.loads if urlsplit(aim).netloc)
+        yield from (f"{name}: loads {aim} from another host" for aim in page.loads if urlsplit(aim).netloc)
         for aim in page.aims + page.loads:
             parts = urlsplit(aim)
             if parts.scheme or parts.netloc:
@@ -248,7 +248,7 @@ def broken(site: Path) -> Iterator[str]:
             there = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             there = there / "index.html" if there.is_dir() else there
             if not there.exists():
-                yield f"{name}: {aim} is not there"
+                yield f"{name}: {aim} is missing"
             elif parts.fragment and there in pages and unquote(parts.fragment) not in pages[there].anchors:
                 yield f"{name}: {aim} has no such anchor"
 

@@ -71,7 +71,7 @@ def _shown(text: str, name: str) -> tuple[str, int, int]:
     mark = f"<!-- {name}: written by python -m benchmarks.findings -->\n"
     found = re.search(f"(?<={mark}).*?(?=<!-- end)", text, re.DOTALL)
     if not found:
-        raise SystemExit(f"{PAGE} has lost its marks of the table {name}")
+        raise SystemExit(f"{PAGE} lacks the marks of the table {name}")
     return found[0], found.start(), found.end()
 
 

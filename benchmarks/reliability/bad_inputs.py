@@ -1,4 +1,4 @@
-"""What wrong and hostile inputs are told: a table of messages, exit codes, seconds and memory.
+"""Error messages for wrong and hostile inputs: a table of messages, exit codes, seconds and memory.
 
     python -m benchmarks.reliability.bad_inputs
     python -m benchmarks.reliability.bad_inputs --only plan csv
@@ -36,14 +36,14 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one input.
+    """The result of one input.
 
     Attributes:
         name: of the input.
-        message: what stderr says.
+        message: text on stderr.
         code: the exit code.
         seconds: from the command's start to its end.
-        mib: the most memory its process held, beyond what it was forked with.
+        mib: peak memory of its process, beyond that at the fork.
         faults: what is wrong with how it was refused; empty when nothing is.
     """
 
@@ -58,7 +58,9 @@ class Row:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Refuse all inputs and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=[""], help="inputs whose name holds one of these; writes no page")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="inputs whose name contains one of these; writes no page"
+    )
     options = parser.parse_args(arguments)
     prepare()
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if row.faults or options.only != [""]:
             print(f"{'BAD ' + row.faults if row.faults else 'ok'}: {row.name} | {row.seconds:.2f} s | {row.message}")
     wrong = sum(bool(row.faults) for row in rows)
-    print(f"{len(rows) - wrong} of {len(rows)} wrong inputs are refused as they should be")
+    print(f"{len(rows) - wrong} of {len(rows)} wrong inputs are refused as required")
     if options.only == [""]:
         print(f"wrote {write(rows)}")
     return int(wrong > 0)
@@ -92,7 +94,7 @@ def quick_one(tries: Iterable[Row]) -> Row:
 
 
 def refuse(name: str, arrange: bad_inputs.Arrange, line: str, world: World, folder: Path, least: float = 0.0) -> Row:
-    """Run one command beside its input, and look at what it says and leaves."""
+    """Run one command next to its input, and check its output and the files it leaves."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         os.chdir(place)
         arrange(world)
@@ -117,7 +119,7 @@ def refuse(name: str, arrange: bad_inputs.Arrange, line: str, world: World, fold
 
 
 def snapshot() -> dict[str, bytes | None]:
-    """Return every file here, with what is in it."""
+    """Return every file here, with its contents."""
     return {str(path): path.read_bytes() if path.is_file() else None for path in Path().rglob("*")}
 
 
@@ -139,7 +141,7 @@ def forked(words: Sequence[str], log: Path) -> tuple[int, float, float]:
 
 
 def cell(text: str, most: int = 400) -> str:
-    """Return a text as it stands in a cell of a Markdown table."""
+    """Return a text as a cell of a Markdown table."""
     text = re.sub(r"0x[0-9a-f]{6,}", "0x...", text)
     held = text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
     return "`" + held.replace("`", "'").replace("|", "\\|") + "`"
@@ -149,9 +151,9 @@ def write(rows: Sequence[Row]) -> Path:
     """Write the page."""
     longest, most = max(row.seconds for row in rows), max(row.mib for row in rows)
     head = (
-        f"{len(rows)} wrong or hostile inputs, each given to the command line in a process of its own. "
-        f"{sum(not row.faults for row in rows)} are refused as they should be: one line, exit code 2, no traceback, "
-        f"nothing written, nothing left. The slowest takes {longest:.2f} s; the most memory is {most:.0f} MiB beyond "
+        f"{len(rows)} wrong or hostile inputs, each given to the command line in a separate process. "
+        f"{sum(not row.faults for row in rows)} are refused as required: one line, exit code 2, no traceback, "
+        f"nothing written, nothing left behind. The slowest takes {longest:.2f} s; peak memory is {most:.0f} MiB above "
         "that of a command that is refused at once.\n"
     )
     lines = [
@@ -164,10 +166,10 @@ def write(rows: Sequence[Row]) -> Path:
         )
         for row in rows
     ]
-    body = table.rows(["input", "what is said", "exit code", "s", "MiB"], lines)
+    body = table.rows(["input", "message", "exit code", "s", "MiB"], lines)
     return table.write(
         "bad_inputs",
-        "What wrong inputs are told",
+        "Error messages for wrong inputs",
         "python -m benchmarks.reliability.bad_inputs",
         ["numpy", "onnxruntime-gpu"],
         head,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import QUICK, ROOT
 
 TESTS = ROOT / "tests"
 APART = ("benchmarks", "zoo", "scripts")
@@ -61,3 +61,15 @@ def test_tests_of_the_engine_lie_and_are_named_as_its_modules() -> None:
     assert len(tests) > 25
     assert [test.relative_to(TESTS).as_posix() for test in tests if not mirrored(test)] == []
     assert not mirrored(TESTS / "engine" / "fusion" / "test_fusing.py")
+
+
+@pytest.mark.parametrize("entry", QUICK)
+def test_every_quick_test_exists(entry: str) -> None:
+    path, _, name = entry.partition("::")
+    assert (TESTS / path).exists()
+    assert not name or f"\ndef {name}" in (TESTS / path).read_text("utf-8")
+
+
+def test_quick_tests_cover_every_folder() -> None:
+    folders = {path.parent.relative_to(TESTS).parts[:1] for path in TESTS.rglob("test_*.py")}
+    assert {(entry.partition("/")[0],) for entry in QUICK} == folders

@@ -80,7 +80,7 @@ def test_links_are_turned_to_where_pages_stand(gathered: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("link", "told"), [("nothing.md", "leads nowhere"), ("../engine/fuse.py", "no page in the site")]
+    ("link", "told"), [("nothing.md", "does not exist"), ("../engine/fuse.py", "no page in the site")]
 )
 def test_a_link_that_leads_to_no_page_is_refused(
     link: str, told: str, tmp_path: Path, process: Callable[..., Result]
@@ -115,10 +115,10 @@ def test_what_a_built_page_lacks_is_found(tmp_path: Path, process: Callable[...,
     done = process("--check-links", tmp_path, module=(SCRIPT,))
     assert done.code == 1
     assert done.out.splitlines() == [
-        "index.html: loads https://example.org/font.css from elsewhere",
+        "index.html: loads https://example.org/font.css from another host",
         "index.html: there/#y has no such anchor",
-        "index.html: gone/ is not there",
-        "index.html: no.png is not there",
+        "index.html: gone/ is missing",
+        "index.html: no.png is missing",
     ]
     shutil.rmtree(tmp_path / "there")
     (tmp_path / "index.html").write_text("<p>whole</p>")

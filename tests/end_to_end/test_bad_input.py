@@ -137,7 +137,7 @@ def test_the_table_of_wrong_inputs(process: Callable[..., Result]) -> None:
     some = ["tiles of", "npz of 0", "30,000", "labels id,1,0", "/dev/zero", "weight NaN"]
     done = process("--only", *some, module=("-m", "benchmarks.reliability.bad_inputs"), cwd=ROOT)
     assert done.code == 0, done.out + done.err
-    assert done.out.splitlines()[-1] == "6 of 6 wrong inputs are refused as they should be"
+    assert done.out.splitlines()[-1] == "6 of 6 wrong inputs are refused as required"
 
 
 def test_a_lack_of_memory_is_one_line(call: Callable[..., Result]) -> None:

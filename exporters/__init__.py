@@ -1,4 +1,4 @@
-"""From trained ``.keras`` archives to self-describing ONNX files with proven parity, and whole ensembles in one file.
+"""From trained ``.keras`` archives to self-describing ONNX files with verified parity, and whole ensembles in one file.
 
 The names below load on first use: importing the package costs nothing, and TensorFlow comes in only when a model is
 converted.

@@ -1,4 +1,4 @@
-"""The one door to TensorFlow: sets Keras's backend before Keras is imported, and keeps the libraries quiet."""
+"""The only place that imports TensorFlow: sets Keras's backend before Keras is imported, and silences the libraries."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def load_keras() -> Any:
     if backend != "tensorflow":
         raise PlanError(
             f"Keras is already imported with the backend {backend!r}; the exporter needs 'tensorflow': "
-            "export in a process of its own (the command `exporters onnx` is one)"
+            "export in a separate process (such as the command `exporters onnx`)"
         )
     return keras
 
 
 def load_onnx() -> Any:
-    """Import and return ``onnx``; TensorFlow stays out.
+    """Import and return ``onnx``, without TensorFlow.
 
     Raises:
         PlanError: the package is missing.
@@ -63,10 +63,10 @@ def _import(name: str) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep native start-up chatter and Python warnings of the libraries away from stderr; for command lines only.
+    """Keep native startup messages and Python warnings of the libraries off stderr; for command lines only.
 
     TensorFlow writes some lines straight to file descriptor 2 before it reads its own log settings, so the descriptor
-    itself is turned aside for the length of the block. An exception passes through unchanged.
+    itself is redirected inside the block. An exception passes through unchanged.
     """
     with silenced(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

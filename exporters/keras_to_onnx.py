@@ -1,4 +1,4 @@
-"""One ``.keras`` archive -> one self-describing ONNX file whose parity with the net was measured, not assumed."""
+"""One ``.keras`` archive -> one self-describing ONNX file with measured parity."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Export:
 
     Attributes:
         path: the ONNX file.
-        contract: the contract stamped into it.
+        contract: the contract stored in it.
         parity: the comparison of the written graph with the Keras net.
         size: bytes of the file.
         nodes: nodes of the graph.
         transposes: transpositions among them.
-        dropped: steps that were left out because they failed or broke parity.
+        dropped: steps that were skipped because they failed or broke parity.
     """
 
     path: Path
@@ -124,21 +124,21 @@ def export_onnx(
     steps: Sequence[GraphStep] = STEPS,
     report: Callable[[str], None] = lambda line: None,
 ) -> Export:
-    """Convert a ``.keras`` archive to an ONNX file with planar input and output, its contract in the metadata.
+    """Convert a ``.keras`` archive to an ONNX file with NCHW input and output and its contract in the metadata.
 
-    The graph is compared with the net before and after every step. A step that breaks parity or fails is left out; a
-    conversion that misses is not written at all.
+    The graph is compared with the net before and after every step. A step that breaks parity or fails is skipped; a
+    conversion that misses parity is not written at all.
 
     Args:
-        source: the archive; one that was trained on another Keras backend will do.
+        source: the archive, trained on any Keras backend.
         out: the ONNX file to write.
-        options: contract fields that win over the archive's; needed for archives without a contract.
+        options: contract fields that override the archive's; required for archives without a contract.
         tiles: raw tiles (tile, height, width, channel) to compare on, besides random ones.
         opset: version of the ONNX operator set, 13 to 18.
         tolerance: what counts as equal.
-        overwrite: replace ``out`` when it exists.
+        overwrite: replace ``out`` if it exists.
         steps: transformations after the conversion, in order.
-        report: called with one line about each dropped step.
+        report: called with one line per skipped step.
 
     Raises:
         ContractError: no contract, or one that the net contradicts.
@@ -242,5 +242,5 @@ def refine(model: Any, trial: Trial, steps: Sequence[GraphStep], report: Callabl
                 continue
             reason = f"it breaks parity: {after}"
         dropped.append(step.name)
-        report(f"step {step.name!r} was left out ({reason})")
+        report(f"step {step.name!r} was skipped ({reason})")
     return Proven(model, figures, tuple(dropped))

@@ -1,4 +1,4 @@
-"""How a float32 graph becomes int8 or float16: thin calls of the libraries that do it."""
+"""How a float32 graph becomes int8 or float16: thin calls to the libraries that do it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Recipe:
     """One way to lower the precision.
 
     Attributes:
-        name: for people to read.
+        name: for information.
         method: how int8 ranges are found: ``MinMax`` or ``Percentile``; empty for float16.
         floating: which convolutions stay in float: ``first`` (those that read the images), ``last`` (those after which
             no other follows).
@@ -40,11 +40,11 @@ def lowered_graph(model: Any, net: Net, recipe: Recipe, images: npt.NDArray[Any]
     """Return a model in lower precision.
 
     Args:
-        model: the float32 model; left as it is.
+        model: the float32 model; not modified.
         net: the same, opened.
         recipe: how.
-        images: raw tiles (tile, height, width, channel) on up to :data:`CALIBRATION_TILES` of which ranges are found.
-        folder: where temporary files may lie.
+        images: raw tiles (tile, height, width, channel); ranges are found on up to :data:`CALIBRATION_TILES` of them.
+        folder: folder for temporary files.
 
     Raises:
         ModelError: the library fails on this graph.
@@ -92,7 +92,7 @@ def _reader(net: Net, images: npt.NDArray[Any]) -> Any:
     chosen = np.unique(np.linspace(0, len(images) - 1, min(CALIBRATION_TILES, len(images))).round().astype(int))
 
     class Reader(CalibrationDataReader):
-        """Feeds the calibration with prepared tiles, a few at a time."""
+        """Feeds prepared tiles to the calibration, a few at a time."""
 
         def __init__(self) -> None:
             self._batches = self._prepared()
@@ -110,7 +110,7 @@ def _reader(net: Net, images: npt.NDArray[Any]) -> Any:
 
 
 def _name_nodes(model: Any) -> None:
-    """Give every node a name of its own: exclusion works by name, and names are optional in ONNX."""
+    """Give every node a unique name: exclusion works by name, and names are optional in ONNX."""
     taken: set[str] = set()
     for index, node in enumerate(model.graph.node):
         if not node.name or node.name in taken:

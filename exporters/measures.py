@@ -38,7 +38,7 @@ class Measured:
     tiles: int
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Return a one-line summary."""
         change = self.after - self.before
         return (
             f"speed x{self.ratio:.2f} ({self.images_per_second:,.0f} images/s on one CPU thread), "
@@ -61,9 +61,9 @@ def logits_of(net: Net, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 
 def miou(net: Net, tiles: LabelledTiles) -> float:
-    """Return the MIoU ``labelled`` of a net with its ignored class suppressed; NaN when no class can be scored.
+    """Return the MIoU ``labelled`` of a net with its ignored class suppressed; NaN if no class can be scored.
 
-    Of one specialist it is the mean IoU of its class and the rest, over pixels that are not of the ignored class.
+    For one specialist it is the mean IoU of its class and the rest, over pixels not of the ignored class.
 
     Raises:
         ModelError: the runtime fails.
@@ -86,7 +86,7 @@ def miou(net: Net, tiles: LabelledTiles) -> float:
 
 
 def speed(first: Net, second: Net, images: npt.NDArray[Any], rounds: int = ROUNDS) -> tuple[float, float]:
-    """Time two files on the same tiles in turn, one thread each.
+    """Time two files alternately on the same tiles, one thread each.
 
     Returns:
         Images/s of the second over those of the first (the median over the rounds, so that a machine whose speed drifts

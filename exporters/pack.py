@@ -1,6 +1,6 @@
 """A whole ensemble -> one ONNX file: raw pixels in, label maps out, the same as the engine's.
 
-The file needs nothing but an ONNX host. What the engine checks on every batch (NaN, sizes) the file cannot check.
+The file needs nothing but an ONNX runtime. It cannot check what the engine checks per batch (NaN, sizes).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from exporters.parity import DEFAULT_SIZE, random_tiles
 from exporters.self_check import SelfCheck, compare
 
 INPUT, SCORES = "images", "scores"
-# What protobuf can write as one message, with room for the fusion.
+# The largest protobuf message, minus room for the fusion.
 MOST_BYTES = 2**31 - 2**20
 
 
@@ -38,7 +38,7 @@ class Packed:
 
     Attributes:
         path: the ONNX file.
-        contract: the contract stamped into it.
+        contract: the contract stored in it.
         check: the comparison with the engine.
         members: names of the ensemble's members.
         size: bytes of the file.
@@ -71,11 +71,11 @@ def pack(
         plan: an ``ensemble.toml``.
         out: the file to write.
         tiles: raw tiles (tile, height, width, channel) for the comparison with the engine, besides random ones; foreign
-            members may need them to settle what they are.
+            members may need them to detect layout and activation.
         scores: also give ``scores``, float32 (batch, classes, height, width): what the argmax decides on, -infinity for
             suppressed classes.
         grey_as_rgb: take grey images, and repeat them for members of three channels.
-        overwrite: replace ``out`` when it exists.
+        overwrite: replace ``out`` if it exists.
 
     Raises:
         ContractError: members disagree, or are unclear.
@@ -114,17 +114,17 @@ def build(ensemble: Ensemble, channels: int, size: tuple[int, int] | None, score
         ensemble: the members, opened, with their strategy and decoding.
         channels: channels of the raw images.
         size: (height, width), or None where the members take any.
-        scores: whether to give the scores as well.
+        scores: whether to output the scores as well.
 
     Raises:
-        ModelError: a member cannot be read or brought to the operator set of the others, or all are too large for one
+        ModelError: a member cannot be read or converted to the operator set of the others, or all are too large for one
             file.
     """
     onnx = load_onnx()
     nets = {net.checksum: net for member in ensemble.members for net in member.nets}
     total = sum(net.path.stat().st_size for net in nets.values())
     if total > MOST_BYTES:
-        raise ModelError(f"the members hold {total:,} bytes; one ONNX file holds at most {MOST_BYTES:,}: pack fewer")
+        raise ModelError(f"the members have {total:,} bytes; one ONNX file can have at most {MOST_BYTES:,}: pack fewer")
     models = {checksum: read_model(net.path) for checksum, net in nets.items()}
     opset = max(LEAST_OPSET, *map(opset_of, models.values()))
     models = {checksum: at_opset(model, opset, nets[checksum].path) for checksum, model in models.items()}
@@ -156,7 +156,7 @@ def _opened(plan: Path, tiles: npt.NDArray[Any] | None, grey_as_rgb: bool) -> En
     except EngineError as error:
         raise type(error)(f"{plan}: {error}") from None
     if any(member.contract.kind == "packed" for member in ensemble.members):
-        raise PlanError(f"{plan}: {ensemble.members[0].name} is packed already; name its members in the plan")
+        raise PlanError(f"{plan}: {ensemble.members[0].name} is already packed; list its members in the plan")
     return ensemble
 
 
@@ -168,7 +168,7 @@ def _input(ensemble: Ensemble, grey_as_rgb: bool) -> tuple[int, tuple[int, int] 
         counts = [1]
     if len(counts) > 1:
         told = ", ".join(f"{net.path.name} {net.contract.channels}" for net in nets)
-        raise InputError(f"the members take different channels ({told}): say --grey-as-rgb to feed grey images to all")
+        raise InputError(f"the members take different channels ({told}): give --grey-as-rgb to feed grey images to all")
     sizes = sorted({net.contract.size for net in nets if net.contract.size is not None})
     return counts[0], sizes[0] if sizes else None
 

@@ -26,7 +26,7 @@ Array = npt.NDArray[np.float32]
 REAL_TILES = 64
 RANDOM_TILES = 11
 DEFAULT_SIZE = (64, 128)
-# Runs of changing length prove on the way that the batch axis is open.
+# Batches of different sizes also verify that the batch axis is dynamic.
 BATCHES = (1, 3, 7)
 _KERAS = "Exception encountered when calling"
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
@@ -35,7 +35,7 @@ _KEYS = ("test_set", "images", "training_set")
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far an ONNX file may stray from its Keras net.
+    """How far an ONNX file may deviate from its Keras net.
 
     Attributes:
         difference: largest absolute difference allowed between two outputs, for outputs up to 1 in size; larger
@@ -49,7 +49,7 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Parity:
-    """What a comparison found.
+    """The result of a comparison.
 
     Attributes:
         max_difference: largest absolute difference of an output value.
@@ -64,7 +64,7 @@ class Parity:
     peak: float
 
     def within(self, tolerance: Tolerance) -> bool:
-        """Tell whether the figures stay within a tolerance; NaN never does."""
+        """Return whether the figures are within a tolerance; NaN never is."""
         return self.relative <= tolerance.difference and self.agreement >= tolerance.agreement
 
     @property
@@ -86,7 +86,7 @@ def load_tiles(path: Path, limit: int = REAL_TILES) -> npt.NDArray[Any]:
         limit: how many tiles to take at most.
 
     Returns:
-        Raw tiles (tile, height, width, channel), of the file's own dtype.
+        Raw tiles (tile, height, width, channel), in the file's dtype.
 
     Raises:
         InputError: no such file, not an ``.npz`` file, none of the keys, or an array of another rank.
@@ -105,7 +105,7 @@ def load_tiles(path: Path, limit: int = REAL_TILES) -> npt.NDArray[Any]:
         tiles = tiles[..., None]
     if tiles.ndim != 4 or 0 in tiles.shape or tiles.dtype.kind not in "uif":
         raise InputError(
-            f"{path}: {key} has shape {tiles.shape} of {tiles.dtype}; numbers (tile, height, width) needed"
+            f"{path}: {key} has shape {tiles.shape} of {tiles.dtype}; numbers (tile, height, width) are required"
         )
     chosen = np.linspace(0, len(tiles) - 1, min(limit, len(tiles))).round().astype(int)
     return np.asarray(tiles[chosen])
@@ -114,7 +114,7 @@ def load_tiles(path: Path, limit: int = REAL_TILES) -> npt.NDArray[Any]:
 def _first_key(path: Path) -> tuple[str, npt.NDArray[Any] | None]:
     data = np.load(path, allow_pickle=False)
     if isinstance(data, np.ndarray):
-        raise ValueError("it holds one bare array")
+        raise ValueError("it contains one bare array")
     with data:
         for key in _KEYS:
             if key in data.files:
@@ -128,7 +128,7 @@ def default_size(contract: ModelContract) -> Size:
 
 
 def random_tiles(size: tuple[int, int], channels: int, tiles: int = RANDOM_TILES, seed: int = 0) -> npt.NDArray[Any]:
-    """Draw raw tiles 0..255 (tile, height, width, channel): white noise and coarse blocks in turn."""
+    """Draw raw tiles 0..255 (tile, height, width, channel): white noise and coarse blocks alternately."""
     draw = np.random.default_rng(seed)
     noise = draw.integers(0, 256, (tiles, *size, channels), dtype=np.uint8)
     coarse = noise[:, ::8, ::8].repeat(8, axis=1).repeat(8, axis=2)[:, : size[0], : size[1]]
@@ -137,7 +137,7 @@ def random_tiles(size: tuple[int, int], channels: int, tiles: int = RANDOM_TILES
 
 
 def trial_images(contract: ModelContract, shape: Shape, real: npt.NDArray[Any] | None) -> Array:
-    """Return the images both sides are run on, scaled as the contract says: real tiles first, random ones after.
+    """Return the images for both sides, scaled as the contract says: real tiles first, then random ones.
 
     Raises:
         InputError: the real tiles do not fit the net.
@@ -158,10 +158,10 @@ def scaled(raw: npt.NDArray[Any], contract: ModelContract) -> Array:
 
 
 def run_keras(net: Any, images: Array) -> Array:
-    """Run a Keras net on the CPU over images (tile, height, width, channel) and return planar outputs.
+    """Run a Keras net on the CPU over images (tile, height, width, channel) and return NCHW outputs.
 
     Raises:
-        ModelError: the net computes NaN or infinity, or cannot run on these images.
+        ModelError: the net outputs NaN or infinity, or cannot run on these images.
     """
     import tensorflow as tf
 
@@ -174,12 +174,12 @@ def run_keras(net: Any, images: Array) -> Array:
     if outputs.shape[2:] != images.shape[1:3]:
         raise ModelError(f"maps of {outputs.shape[2:]} for images of {images.shape[1:3]}; both must be equal")
     if not np.isfinite(outputs).all():
-        raise ModelError("the Keras net computes NaN or infinity on the test images; check the training run")
+        raise ModelError("the Keras net outputs NaN or infinity on the test images; check the training run")
     return np.ascontiguousarray(outputs)
 
 
 def run_onnx(model: bytes, images: Array) -> Array:
-    """Run a planar ONNX model with one thread on the CPU over images (tile, height, width, channel).
+    """Run an NCHW ONNX model with one thread on the CPU over images (tile, height, width, channel).
 
     Raises:
         ModelError: ONNX Runtime refuses the model or fails on the images.
@@ -200,16 +200,16 @@ def run_onnx(model: bytes, images: Array) -> Array:
 
 
 def measure(reference: Array, outputs: npt.NDArray[Any], contract: ModelContract) -> Parity:
-    """Compare planar outputs (tile, map, height, width) with those of the Keras net.
+    """Compare NCHW outputs (tile, map, height, width) with those of the Keras net.
 
-    A one-map net gives the label 1 where its output is above 0 (log-odds) or 0.5 (probability).
+    A one-map net predicts label 1 where its output is above 0 (log-odds) or 0.5 (probability).
 
     Raises:
         ModelError: another shape or another type than float32.
     """
     if outputs.shape != reference.shape or outputs.dtype != np.float32:
         raise ModelError(
-            f"the graph puts out {outputs.shape} of {outputs.dtype}, the Keras net {reference.shape} of float32"
+            f"the graph outputs {outputs.shape} of {outputs.dtype}, the Keras net {reference.shape} of float32"
         )
     difference = np.abs(reference - outputs).max()
     if reference.shape[1] == 1:
@@ -227,14 +227,16 @@ def worst(parts: Sequence[Parity]) -> Parity:
 
 
 def check_activation(reference: Array, contract: ModelContract) -> None:
-    """Refuse a contract that promises probabilities for outputs outside 0..1.
+    """Refuse a contract that declares probabilities for outputs outside 0..1.
 
     Raises:
         ModelError: the outputs leave that range.
     """
     low, high = float(reference.min()), float(reference.max())
     if contract.activation == "probabilities" and (low < -1e-5 or high > 1 + 1e-5):
-        raise ModelError(f"the contract says probabilities, the outputs reach from {low:.3g} to {high:.3g}: say logits")
+        raise ModelError(
+            f"the contract says probabilities, but the outputs range from {low:.3g} to {high:.3g}: use logits"
+        )
 
 
 def _batches(images: Array) -> Iterator[Array]:

@@ -1,4 +1,4 @@
-"""The packed graph against the engine, pixel for pixel, on the same tiles."""
+"""The packed graph against the engine, pixel by pixel, on the same tiles."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from engine.sources.base import from_array
 from engine.utils.console import first_line
 
 BATCH = 4
-# Scores this close, relative to the greatest of 1 and their size, are equal within float32 rounding.
+# Scores this close, relative to the larger of 1 and their magnitude, are equal within float32 rounding.
 _ROUNDING = 4e-6
 
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """What a comparison found.
+    """The result of a comparison.
 
     Attributes:
         tiles: tiles compared.
@@ -39,12 +39,12 @@ def compare(ensemble: Ensemble, model: bytes, trials: Sequence[npt.NDArray[Any]]
     """Run engine and packed graph on raw tiles.
 
     Args:
-        ensemble: what the graph was made of.
+        ensemble: the ensemble of the graph.
         model: the serialized graph.
         trials: arrays of raw tiles (tile, height, width, channel).
 
     Raises:
-        ModelError: a pixel got another label and is no tie, or ONNX Runtime refuses the graph.
+        ModelError: a pixel got another label without a tie, or ONNX Runtime refuses the graph.
     """
     session = open_session(model)
     tiles = pixels = ties = 0
@@ -90,7 +90,7 @@ def _run(session: Any, images: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]
 
 
 def _tied(logits: npt.NDArray[np.float32], ensemble: Ensemble, a: int, b: int) -> bool:
-    """Tell whether two labels of one pixel are equally good, up to float32 rounding.
+    """Return whether two labels of one pixel score the same, up to float32 rounding.
 
     Args:
         logits: (members, classes) of the pixel, in the engine's order of members.

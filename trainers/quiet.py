@@ -1,4 +1,4 @@
-"""The import of Keras without its backend's start-up chatter."""
+"""The import of Keras without its backend's startup messages."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from engine.utils.console import silenced
 
 
 def import_backend() -> None:
-    """Import Keras with TensorFlow's start-up notes kept off the terminal, unless the user asked for them.
+    """Import Keras with TensorFlow's startup messages suppressed, unless the user requested them.
 
-    Some of them are written to the file descriptor before any log level is read, so that is turned away meanwhile; an
+    Some of them are written to the file descriptor before any log level is read, so that is redirected meanwhile; an
     import that fails still raises.
     """
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:

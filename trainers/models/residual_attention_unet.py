@@ -1,6 +1,6 @@
 """Residual attention U-Net: residual blocks with squeeze-and-excitation, dilated pooling, attention gates on the skips.
 
-It joins what public work on rover terrain found strongest: the residual U-Net (Z. Zhang, Q. Liu, Y. Wang: Road
+It combines the strongest parts of published work on rover terrain: the residual U-Net (Z. Zhang, Q. Liu, Y. Wang: Road
 Extraction by Deep Residual U-Net, GRSL 2018), the attention gate (O. Oktay et al., MIDL 2018), squeeze-and-excitation
 (J. Hu et al., CVPR 2018) and atrous spatial pyramid pooling (L.-C. Chen et al., 2017).
 """
@@ -38,11 +38,11 @@ def residual_attention_unet(
 
     Args:
         input_shape: (height, width, channels) of an image; both sides multiples of ``2**depth``.
-        classes: maps of logits to put out.
+        classes: number of output maps.
         filters: maps of the first level; each level below has twice as many.
         depth: how often the image is halved.
-        dropout: share of maps dropped inside each block.
-        squeeze: weigh the maps of each block by squeeze-and-excitation.
+        dropout: dropout rate inside each block.
+        squeeze: use squeeze-and-excitation in each block.
 
     Returns:
         An uncompiled model: float32 (B, H, W, channels) to logits float32 (B, H, W, classes).

@@ -2,8 +2,8 @@
 
 Encoder after K. Simonyan, A. Zisserman: Very Deep Convolutional Networks, ICLR 2015, trained from scratch with batch
 normalisation; transformer after A. Dosovitskiy et al.: An Image is Worth 16x16 Words, ICLR 2021; gates after O. Oktay
-et al.: Attention U-Net, MIDL 2018. Positions are told by a depthwise convolution (X. Chu et al.: Conditional Positional
-Encodings for Vision Transformers, ICLR 2023): it is learned, a stock layer, and bound to no size.
+et al.: Attention U-Net, MIDL 2018. Positions are encoded by a depthwise convolution (X. Chu et al.: Conditional
+Positional Encodings for Vision Transformers, ICLR 2023): it is learned, a stock layer, and works for any size.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def transformer_unet(
 
     Args:
         input_shape: (height, width, channels) of an image; both sides multiples of ``2**depth``.
-        classes: maps of logits to put out.
+        classes: number of output maps.
         filters: maps of the first level; each level below has twice as many.
         depth: how often the image is halved; every position of the last level is one token.
-        dropout: share of maps dropped inside each convolution block and of values dropped inside the transformer.
+        dropout: dropout rate inside each convolution block and inside the transformer.
         blocks: transformer blocks.
         heads: attention heads of each; they share the ``filters * 2**depth`` maps evenly.
 
@@ -63,7 +63,7 @@ def transformer_unet(
 
 
 def bottleneck(x: KerasTensor, blocks: int, heads: int, dropout: float, name: str) -> KerasTensor:
-    """Turn maps (B, H, W, C) into H x W tokens, let every token look at every other one, and turn them back."""
+    """Reshape maps (B, H, W, C) to H x W tokens, apply self-attention, and reshape them back."""
     height, width, maps = (int(side) for side in x.shape[1:])
     place = layers.DepthwiseConv2D(3, padding="same", name=f"{name}_place")(x)
     x = layers.Add(name=f"{name}_placed")([x, place])
@@ -81,7 +81,7 @@ def transformer_block(x: KerasTensor, heads: int, dropout: float, name: str) -> 
     attention = layers.MultiHeadAttention(heads, max(maps // heads, 1), dropout=dropout, name=f"{name}_attention")
     x = layers.Add(name=f"{name}_sum1")([x, attention(seen, seen)])
     hidden = layers.LayerNormalization(epsilon=1e-6, name=f"{name}_norm2")(x)
-    # SiLU where the paper has GELU: close to it, and ONNX has nodes for it.
+    # SiLU where the paper has GELU: close to it, and ONNX has operators for it.
     hidden = layers.Dense(2 * maps, activation="silu", name=f"{name}_wide")(hidden)
     if dropout > 0:
         hidden = layers.Dropout(dropout, name=f"{name}_drop")(hidden)

@@ -1,4 +1,4 @@
-"""U-Net: an encoder, a decoder, and a skip at every level.
+"""U-Net: an encoder, a decoder, and a skip connection at every level.
 
 O. Ronneberger, P. Fischer, T. Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015.
 Batch normalisation and `same` padding are added, so that the logits have the size of the image.
@@ -30,10 +30,10 @@ def unet(
 
     Args:
         input_shape: (height, width, channels) of an image; both sides multiples of ``2**depth``.
-        classes: maps of logits to put out.
+        classes: number of output maps.
         filters: maps of the first level; each level below has twice as many.
         depth: how often the image is halved.
-        dropout: share of maps dropped inside each block.
+        dropout: dropout rate inside each block.
         name: name of the model.
 
     Returns:

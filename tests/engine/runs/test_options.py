@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from engine import Ensemble
@@ -15,6 +15,7 @@ from engine.errors import OutputError, PlanError
 from engine.models.opening import open_net
 from engine.runs.plan import Plan, PlannedMember, read_plan, write_plan
 from tests.conftest import Result
+from tests.helpers.properties import examples
 from tests.helpers.world import World
 
 Engine = Callable[..., Result]
@@ -48,7 +49,7 @@ MEMBER = st.builds(
 MAYBE_TEXT = st.none() | st.text(st.characters(codec="utf-8"), max_size=10)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60, suppress=[HealthCheck.function_scoped_fixture])
 @given(
     members=st.lists(MEMBER, min_size=1, max_size=3),
     texts=st.tuples(MAYBE_TEXT, MAYBE_TEXT, MAYBE_TEXT),

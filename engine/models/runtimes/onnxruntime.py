@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ModelError
-from engine.models.runtimes import first_line, padded
+from engine.models.runtimes import Runtime, first_line, padded
 
 NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 FATAL = 4
+PART = 4
 
 
 class OnnxSession:
@@ -93,6 +94,17 @@ class OnnxSession:
 
         self._options = onnxruntime.RunOptions()
         self._options.log_severity_level = FATAL
+
+
+RUNTIME = Runtime(
+    # One thread a session: the workers run batches side by side.
+    open=lambda path, precision, workers: OnnxSession(path, precision=precision),
+    # Few enough for a core's cache.
+    part=PART,
+    precisions=lambda: ("float32", "int8"),
+    automatic=lambda: True,
+    on_gpu=True,
+)
 
 
 def open_raw(model: Path | bytes, provider: str, precision: str = "float32", threads: int = 1) -> Any:

@@ -147,17 +147,16 @@ def _interval(sides: Sequence[GroupedCounts], convention: str, rounds: int, leve
         raise InputError(f"a bootstrap over {groups} group{'' if groups == 1 else 's'}: at least two are needed")
     if rounds < 1 or not 0 < level < 1:
         raise PlanError(f"bootstrap of {rounds} rounds at level {level}: at least 1 round and a level inside 0..1")
-    draws = resampled(groups, rounds, seed)
-    whole = np.ones((1, groups))
-    found, values = (
-        sides[0].scores(drawn, convention) - (sides[1].scores(drawn, convention) if len(sides) > 1 else 0.0)
-        for drawn in (whole, draws)
-    )
-    # A resample may miss every labelled pixel; it says nothing then.
-    values = values[~np.isnan(values)]
-    tail = 50 * (1 - level)
-    low, high = np.percentile(values, [tail, 100 - tail]) if values.size else (np.nan, np.nan)
-    return Interval(float(found[0]), float(low), float(high), level, groups)
+    draws = whole_and_resampled(groups, rounds, seed)
+    values = sides[0].scores(draws, convention)
+    if len(sides) > 1:
+        values = values - sides[1].scores(draws, convention)
+    return Interval(*ends(values, level), level, groups)
+
+
+def whole_and_resampled(groups: int, rounds: int, seed: int) -> NDArray[np.float64]:
+    """Return float64 (1 + rounds, groups): the whole set, each group once, then what :func:`resampled` draws."""
+    return np.concatenate([np.ones((1, groups)), resampled(groups, rounds, seed)])
 
 
 def resampled(groups: int, rounds: int, seed: int) -> NDArray[np.float64]:
@@ -189,8 +188,7 @@ class Bootstrap:
         self.groups = np.arange(images) if groups is None else groups
         self.size = int(self.groups.max()) + 1
         self.ignored_class = ignored_class
-        # The whole set first, then the resamples.
-        self.draws = np.concatenate([np.ones((1, self.size)), resampled(self.size, ROUNDS, seed)])
+        self.draws = whole_and_resampled(self.size, ROUNDS, seed)
 
     def values(self, matrices: NDArray[np.integer]) -> Values:
         """Return for each convention float64 (1 + rounds,): the score of the set and of each resample.
@@ -202,12 +200,17 @@ class Bootstrap:
         return {convention: counts.scores(self.draws, convention) for convention in CONVENTIONS}
 
 
-def ends(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Return the value of the set, and the ends of its percentile interval; NaN where nothing can be scored."""
+def ends(values: NDArray[np.float64], level: float = LEVEL) -> tuple[float, float, float]:
+    """Return the value of the whole set, and the ends of its percentile interval; NaN where nothing can be scored.
+
+    Args:
+        values: float64 (1 + rounds,), the value of the set and of each resample.
+        level: share of the resampled values inside the interval.
+    """
     # A resample may miss every labelled pixel; it says nothing then.
     drawn = values[1:][~np.isnan(values[1:])]
     if not drawn.size:
         return float(values[0]), float("nan"), float("nan")
-    tail = 50 * (1 - LEVEL)
+    tail = 50 * (1 - level)
     low, high = np.percentile(drawn, [tail, 100 - tail])
     return float(values[0]), float(low), float(high)

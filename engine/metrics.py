@@ -16,6 +16,7 @@ from truth and prediction) are left out of every mean.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from engine.errors import InputError, PlanError
 
 CONVENTIONS = ("keras-ignore", "labelled", "all", "foreground", "per-image")
+Counts = TypeVar("Counts", np.int64, np.float64)
 
 
 @dataclass
@@ -64,10 +66,8 @@ class Score:
             matrices: int64 (batch, classes, classes), one an image.
         """
         self.confusion += matrices.sum(axis=0)
-        for matrix in matrices:
-            value = mean_iou(matrix, "labelled", self.ignored_class)
-            if not np.isnan(value):
-                self.per_image.append(value)
+        alone = mean_ious(matrices, "labelled", self.ignored_class)
+        self.per_image += alone[~np.isnan(alone)].tolist()
 
     def mean_iou(self, convention: str = "keras-ignore") -> float:
         """Return the score under a convention; NaN when no class can be scored.
@@ -113,8 +113,8 @@ def confusion_matrices(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], c
     return matrices
 
 
-def counted(confusion: NDArray[np.int64], convention: str, ignored_class: int | None) -> NDArray[np.int64]:
-    """Return the matrix with the pixels a convention does not count taken out.
+def counted(confusion: NDArray[Counts], convention: str, ignored_class: int | None) -> NDArray[Counts]:
+    """Return a copy of (..., classes, classes) counts with the pixels a convention does not count taken out.
 
     Raises:
         PlanError: unknown convention.
@@ -123,7 +123,7 @@ def counted(confusion: NDArray[np.int64], convention: str, ignored_class: int | 
         raise PlanError(f"unknown metric convention {convention!r}; allowed are {', '.join(CONVENTIONS)}")
     matrix = confusion.copy()
     if ignored_class is not None and convention in ("keras-ignore", "labelled", "per-image"):
-        matrix[ignored_class] = 0
+        matrix[..., ignored_class, :] = 0
     return matrix
 
 
@@ -164,11 +164,34 @@ def mean_iou(confusion: NDArray[np.int64], convention: str = "keras-ignore", ign
     Raises:
         PlanError: unknown convention.
     """
-    values = class_iou(confusion, convention, ignored_class)
+    return float(mean_ious(confusion, convention, ignored_class))
+
+
+def mean_ious(
+    matrices: NDArray[np.integer] | NDArray[np.floating], convention: str, ignored_class: int | None
+) -> NDArray[np.float64]:
+    """Return :func:`engine.metrics.mean_iou` of many matrices at once.
+
+    Args:
+        matrices: (..., classes, classes) counts, which may be weighted; rows are the truth.
+        convention: a name out of :data:`engine.metrics.CONVENTIONS`; ``per-image`` takes each for that of one image.
+        ignored_class: None counts every pixel and averages every class.
+
+    Returns:
+        float64 (...); NaN where no class can be scored.
+
+    Raises:
+        PlanError: unknown convention.
+    """
+    left = counted(matrices.astype(np.float64), convention, ignored_class)
+    hits = np.diagonal(left, axis1=-2, axis2=-1)
+    union = left.sum(axis=-1) + left.sum(axis=-2) - hits
+    scored = union > 0
     if ignored_class is not None and convention in ("labelled", "foreground", "per-image"):
-        values = np.delete(values, ignored_class)
-    scored = values[~np.isnan(values)]
-    return float(scored.mean()) if scored.size else float("nan")
+        scored[..., ignored_class] = False
+    iou = np.divide(hits, union, out=np.zeros_like(union), where=scored)
+    number = scored.sum(axis=-1)
+    return np.divide(iou.sum(axis=-1), number, out=np.full(number.shape, np.nan), where=number > 0)
 
 
 @dataclass(frozen=True)
@@ -210,34 +233,3 @@ def find_trap(confusion: NDArray[np.int64], ignored_class: int | None) -> Trap |
         mean_iou(confusion, "keras-ignore", ignored_class),
         mean_iou(confusion, "labelled", ignored_class),
     )
-
-
-def mean_ious(
-    matrices: NDArray[np.integer] | NDArray[np.floating], convention: str, ignored_class: int | None
-) -> NDArray[np.float64]:
-    """Return :func:`engine.metrics.mean_iou` of many matrices at once.
-
-    Args:
-        matrices: (..., classes, classes) counts, which may be weighted; rows are the truth.
-        convention: a name out of :data:`engine.metrics.CONVENTIONS`; ``per-image`` takes each for that of one image.
-        ignored_class: None counts every pixel and averages every class.
-
-    Returns:
-        float64 (...); NaN where no class can be scored.
-
-    Raises:
-        PlanError: unknown convention.
-    """
-    if convention not in CONVENTIONS:
-        mean_iou(np.zeros((2, 2), np.int64), convention, ignored_class)
-    counted = matrices.astype(np.float64)
-    if ignored_class is not None and convention in ("keras-ignore", "labelled", "per-image"):
-        counted[..., ignored_class, :] = 0
-    hits = np.diagonal(counted, axis1=-2, axis2=-1)
-    union = counted.sum(axis=-1) + counted.sum(axis=-2) - hits
-    scored = union > 0
-    if ignored_class is not None and convention in ("labelled", "foreground", "per-image"):
-        scored[..., ignored_class] = False
-    iou = np.divide(hits, union, out=np.zeros_like(union), where=scored)
-    number = scored.sum(axis=-1)
-    return np.divide(iou.sum(axis=-1), number, out=np.full(number.shape, np.nan), where=number > 0)

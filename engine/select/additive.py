@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.select.cache import LEAST_LOG
+from engine.select.cache import LEAST_LOG, log_softmax
 
 # The greatest sum of scores, with room in int32 for a class bias of the same size.
 MOST_SUM = 2**30
@@ -32,13 +32,6 @@ def member_table(
     scores, unit = ADDITIVE[strategy](logits, allowed, most)
     kind = np.int16 if unit * float(np.abs(scores).max(initial=0)) <= SMALL else np.int32
     return np.rint(scores * unit).astype(kind), unit
-
-
-def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return log-probabilities of (classes, pixels), at least the least one that is stored."""
-    shifted = logits - logits.max(axis=0)
-    shifted -= np.log(np.exp(shifted).sum(axis=0))
-    return np.maximum(shifted, LEAST_LOG)
 
 
 def _mean_logit(logits: NDArray[np.float32], allowed: NDArray[np.int64], most: int) -> tuple[NDArray[np.float64], int]:

@@ -31,11 +31,16 @@ LEAST_LOG = np.float32(-87.5)
 Logs = NDArray[np.float16]
 
 
-def log_probabilities(logits: NDArray[np.float32]) -> Logs:
-    """Return the log-softmax of planar logits (..., classes, pixels) as float16, at least :data:`LEAST_LOG`."""
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return log-probabilities of planar logits, float32 (..., classes, pixels), at least :data:`LEAST_LOG`."""
     shifted = logits - logits.max(axis=-2, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=-2, keepdims=True))
-    return np.maximum(shifted, LEAST_LOG).astype(np.float16)
+    return np.maximum(shifted, LEAST_LOG)
+
+
+def log_probabilities(logits: NDArray[np.float32]) -> Logs:
+    """Return what is stored of planar logits (..., classes, pixels): their :func:`log_softmax` as float16."""
+    return log_softmax(logits).astype(np.float16)
 
 
 def pixel_hash(images: Source) -> str:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from engine.bootstrap import GroupedCounts, interval, paired_difference, resampled
 from engine.errors import InputError, PlanError
-from engine.metrics import CONVENTIONS, Score, confusion_matrices, mean_iou, mean_ious
+from engine.metrics import CONVENTIONS, Score, confusion_matrices, mean_ious
 from engine.sources.groups import read_groups
 from tests.conftest import Result
+from tests.helpers import reference
 
 IMAGES, CLASSES = 23, 4
 
@@ -86,11 +87,16 @@ def test_a_seed_gives_the_same_interval_again() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(2, 6), st.integers(0, 2**32 - 1), st.none() | st.integers(0, 1))
-def test_many_matrices_score_as_one_by_one(classes: int, seed: int, ignored: int | None) -> None:
+def test_many_matrices_score_as_their_pixels_one_by_one(classes: int, seed: int, ignored: int | None) -> None:
     rng = np.random.default_rng(seed)
     matrices = rng.integers(0, 4, (3, 2, classes, classes)) * (rng.random((3, 2, classes, classes)) < 0.3)
+
+    def from_pixels(matrix: np.ndarray, convention: str) -> float:
+        truth, predicted = (axis.repeat(matrix.ravel())[None] for axis in np.indices(matrix.shape).reshape(2, -1))
+        return reference.mean_iou(truth, predicted, classes, convention, ignored)
+
     for convention in CONVENTIONS:
-        want = [[mean_iou(matrix, convention, ignored) for matrix in row] for row in matrices]
+        want = [[from_pixels(matrix, convention) for matrix in row] for row in matrices]
         np.testing.assert_allclose(mean_ious(matrices, convention, ignored), want)
 
 

@@ -15,6 +15,7 @@ from truth and prediction) are left out of every mean.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -23,8 +24,60 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError, PlanError
 
-CONVENTIONS = ("keras-ignore", "labelled", "all", "foreground", "per-image")
 Counts = TypeVar("Counts", np.int64, np.float64)
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How the counts of a confusion matrix become one score, where a class is ignored.
+
+    Attributes:
+        note: what it counts and averages, in words.
+        counts_ignored: whether pixels whose truth is the ignored class are counted.
+        averages_ignored: whether the IoU of the ignored class enters the mean.
+        weights: maps the counted pixels (..., classes, classes) to how much the IoU of each class weighs in the mean,
+            (..., classes); None for equal weights.
+    """
+
+    note: str
+    counts_ignored: bool
+    averages_ignored: bool
+    weights: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None
+
+
+# A new convention is one entry here. The mean over images of `per-image` is taken by those who gather the images.
+RULES: dict[str, Convention] = {
+    "keras-ignore": Convention(
+        "pixels of the ignored class are not counted; predicting it where it is not true costs a whole class "
+        "(keras.metrics.MeanIoU with ignore_class)",
+        counts_ignored=False,
+        averages_ignored=True,
+    ),
+    "labelled": Convention(
+        "pixels of the ignored class are not counted; the mean is over the other classes",
+        counts_ignored=False,
+        averages_ignored=False,
+    ),
+    "all": Convention("every pixel, every class", counts_ignored=True, averages_ignored=True),
+    "foreground": Convention(
+        "every pixel; the mean is over all classes but the ignored one", counts_ignored=True, averages_ignored=False
+    ),
+    "per-image": Convention(
+        "as labelled in each image, then the mean over images", counts_ignored=False, averages_ignored=False
+    ),
+}
+CONVENTIONS = tuple(RULES)
+
+
+def named_convention(name: str) -> Convention:
+    """Return the convention of that name.
+
+    Raises:
+        PlanError: there is none; the message lists the names.
+    """
+    if name not in RULES:
+        raise PlanError(f"unknown metric convention {name!r}; allowed are {', '.join(RULES)}")
+    return RULES[name]
 
 
 @dataclass
@@ -119,10 +172,9 @@ def counted(confusion: NDArray[Counts], convention: str, ignored_class: int | No
     Raises:
         PlanError: unknown convention.
     """
-    if convention not in CONVENTIONS:
-        raise PlanError(f"unknown metric convention {convention!r}; allowed are {', '.join(CONVENTIONS)}")
+    rule = named_convention(convention)
     matrix = confusion.copy()
-    if ignored_class is not None and convention in ("keras-ignore", "labelled", "per-image"):
+    if ignored_class is not None and not rule.counts_ignored:
         matrix[..., ignored_class, :] = 0
     return matrix
 
@@ -187,11 +239,13 @@ def mean_ious(
     hits = np.diagonal(left, axis1=-2, axis2=-1)
     union = left.sum(axis=-1) + left.sum(axis=-2) - hits
     scored = union > 0
-    if ignored_class is not None and convention in ("labelled", "foreground", "per-image"):
+    rule = named_convention(convention)
+    if ignored_class is not None and not rule.averages_ignored:
         scored[..., ignored_class] = False
     iou = np.divide(hits, union, out=np.zeros_like(union), where=scored)
-    number = scored.sum(axis=-1)
-    return np.divide(iou.sum(axis=-1), number, out=np.full(number.shape, np.nan), where=number > 0)
+    weights = scored if rule.weights is None else np.where(scored, rule.weights(left), 0.0)
+    total = weights.sum(axis=-1)
+    return np.divide((iou * weights).sum(axis=-1), total, out=np.full(total.shape, np.nan), where=total > 0)
 
 
 @dataclass(frozen=True)

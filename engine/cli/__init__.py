@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from engine.cli.added import CommandWithAdded
 from engine.cli.bench import bench
 from engine.cli.compare import compare
 from engine.cli.ensemble import ensemble
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for _command in (ensemble, evaluate, select, compare, report, bench, inspect):
-    app.command()(_command)
+    app.command(cls=CommandWithAdded)(_command)
 
 
 @app.callback(invoke_without_command=True)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli.options import (
+    STRATEGY_NAMES,
     AsJson,
     BatchSize,
     GreyAsRgb,
@@ -28,7 +29,7 @@ def bench(
     ] = "",
     images: Annotated[int, typer.Option(help="Images a round; the input is repeated up to that number.")] = 256,
     rounds: Annotated[int, typer.Option(help="How often pipeline and members are timed, in turns.")] = 3,
-    strategy: Annotated[str, typer.Option(help="Fusion strategy.")] = "mean-logit",
+    strategy: Annotated[str, typer.Option(help=STRATEGY_NAMES)] = "mean-logit",
     batch_size: BatchSize = 0,
     workers: Workers = 0,
     provider: Provider = "auto",

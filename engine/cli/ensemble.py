@@ -9,6 +9,7 @@ import typer
 
 from engine.cli.options import (
     RUN,
+    STRATEGY_NAMES,
     AsJson,
     BatchSize,
     GreyAsRgb,
@@ -58,11 +59,7 @@ def ensemble(
     labels: Annotated[str, typer.Option(help="True masks of the same images, to score in the same run.")] = "",
     strategy: Annotated[
         str | None,
-        typer.Option(
-            help="mean-logit (default), mean-prob, vote, borda, max-confidence, entropy-weighted, median-prob, "
-            "trimmed-mean or staple.",
-            rich_help_panel=FUSION,
-        ),
+        typer.Option(help=STRATEGY_NAMES, rich_help_panel=FUSION),
     ] = None,
     weights: Annotated[
         str, typer.Option(help="One weight a member, in the order of --models: 2,1,0.5.", rich_help_panel=FUSION)

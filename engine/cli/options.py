@@ -35,6 +35,10 @@ Provider = Annotated[
         help="auto (a GPU where one truly works), cuda, tensorrt or cpu; what is named must work.", rich_help_panel=RUN
     ),
 ]
+STRATEGY_NAMES = (
+    "mean-logit (default), mean-prob, vote, borda, max-confidence, entropy-weighted, median-prob, trimmed-mean or "
+    "staple."
+)
 Runtime = Annotated[
     str,
     typer.Option(help="onnxruntime, openvino, or auto: the faster one for each model, measured.", rich_help_panel=RUN),

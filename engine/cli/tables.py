@@ -34,7 +34,7 @@ def scores_table(outcome: Outcome, ensemble: Ensemble) -> Table:
         table.add_column(f"{convention if state == 'raw' else ''}\n{state}", justify="right")
     cells: dict[str, dict[tuple[str, str], float]] = {}
     rates: dict[str, float] = {}
-    names = list(STRATEGIES)
+    names = list(dict.fromkeys([*STRATEGIES, ensemble.variant.strategy]))
     order: list[Variant] = sorted(
         outcome.scores, key=lambda v: (v.member is None, v.member or 0, names.index(v.strategy))
     )

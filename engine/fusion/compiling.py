@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ from engine.fusion.strategies import STRATEGIES, Strategy, named_strategy
 from engine.fusion.strategies.task import Task
 from engine.kernels.jit import compiled_before
 from engine.utils import console
+from engine.utils.plugins import search_path
 from engine.utils.threads import available_cores
 
 # Fewer are compiled sooner than a second process starts.
@@ -30,7 +32,8 @@ def compile_kernels(strategies: Collection[str], classes: int) -> None:
         strategies: names of strategies that a run needs.
         classes: how many classes there are.
     """
-    missing = not_compiled(name for name in STRATEGIES if name in strategies)
+    added = sorted(set(strategies) - set(STRATEGIES))
+    missing = not_compiled([*(name for name in STRATEGIES if name in strategies), *added])
     if not missing:
         return
     told = console.say if sys.stderr.isatty() else lambda text: None
@@ -61,6 +64,7 @@ def _compiling(names: Sequence[str], classes: int) -> Iterator[Callable[[], obje
         child = subprocess.Popen(
             [sys.executable, "-c", CHILD, str(classes), *names],
             cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONPATH": search_path()},
             stdin=quiet,
             stdout=quiet,
             stderr=quiet,
@@ -102,5 +106,6 @@ def compile_ahead(names: Iterable[str], classes: int = 5) -> None:
 
 def _kernels(strategy: Strategy) -> list[Callable[..., object]]:
     """Return the compiled entry points of a strategy's file; they begin with an underscore."""
-    held = vars(sys.modules[strategy.__module__])
+    file = sys.modules.get(strategy.__module__)
+    held = vars(file) if file is not None else {}
     return [value for name, value in held.items() if hasattr(value, "stats") and name.startswith("_")]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from engine.inference.execution import present_execution
 from engine.models.members import Member
 from engine.models.net import Net
-from engine.models.runtimes import Session
+from engine.models.runtimes import DEFAULT, Session
 from engine.models.runtimes.onnxruntime import OnnxSession
 
 BATCH_SIZES = (1, 2, 4, 8, 16)
@@ -61,8 +61,10 @@ class MemberBenchmark:
         nets = [net for net in member.nets if net.contract.class_id is None or net.contract.class_id not in skip]
         own: list[tuple[Session, Net]] = [(net.session, net) for net in nets]
         layouts = [(f"{workers} x 1 thread", own, workers)]
-        if workers > 1 and self.runtime == "onnxruntime":
-            whole: list[tuple[Session, Net]] = [(OnnxSession(net.path, threads=workers), net) for net in nets]
+        if workers > 1 and self.runtime == DEFAULT:
+            whole: list[tuple[Session, Net]] = [
+                (fed_as(OnnxSession(net.path, threads=workers), net.session), net) for net in nets
+            ]
             layouts.append((f"1 x {workers} threads", whole, 1))
         self.calls: dict[tuple[str, int], Callable[[float], float]] = {}
         for layout, sessions, threads in layouts:

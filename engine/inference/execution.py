@@ -10,16 +10,21 @@ from time import perf_counter
 
 import numpy as np
 
-from engine.errors import EngineError, ModelError
+from engine.errors import EngineError, ModelError, PlanError
 from engine.models.members import Member, Prepared
 from engine.models.net import Net
 from engine.models.opening import open_net
-from engine.models.runtimes import RuntimeOptions, Session
-from engine.models.runtimes.onnxruntime import OnnxSession
+from engine.models.runtimes import (
+    AUTO,
+    DEFAULT,
+    RuntimeOptions,
+    Session,
+    automatic_runtimes,
+    fed_as,
+    named_runtime,
+)
 from engine.sources.base import Batch
 
-# How many images a net takes at a time: few enough for a core's cache; OpenVINO was measured a tenth faster on more.
-PART, OPENVINO_PART = 4, 16
 # What a way must gain on the one before it: less is noise.
 GAIN = 1.03
 # How often each way is timed where there is time, and where there is little.
@@ -73,31 +78,34 @@ def executions_of(member: Member, runtime_options: RuntimeOptions, batch_size: i
         workers: threads that will run it at once.
 
     Raises:
-        PlanError: OpenVINO was asked for and is not installed.
-        ModelError: OpenVINO was asked for and cannot read a net.
+        PlanError: the runtime that was asked for is not installed, or computes in no precision that is allowed.
+        ModelError: the runtime that was asked for cannot read a net.
     """
-    from engine.models.runtimes import openvino
-
-    found: list[tuple[Session, ...]] = []
+    asked = runtime_options.runtime
     twins = _int8_twins(member) if runtime_options.allows("int8") else []
-    if runtime_options.runtime != "openvino":
-        found.append(present_execution(member, 0).sessions)
-        if twins:
-            found.append(tuple(OnnxSession(path, precision="int8") for path in twins))
-    if runtime_options.runtime == "openvino" or (runtime_options.runtime == "auto" and openvino.installed()):
-        openvino.load_openvino()
-        kinds: list[tuple[str, Sequence[Path]]] = [("float32", [net.path for net in member.nets])]
-        if runtime_options.allows("bf16") and openvino.has_native_bf16():
-            kinds.append(("bf16", [net.path for net in member.nets]))
-        if twins:
-            kinds.append(("int8", twins))
+    files = [net.path for net in member.nets]
+    found: list[Execution] = []
+    for name in automatic_runtimes() if asked == AUTO else [asked]:
+        runtime = named_runtime(name)
+        kinds = [kind for kind in runtime.precisions() if runtime_options.allows(kind) and (kind != "int8" or twins)]
+        opened = []
         try:
-            found += [tuple(openvino.OpenVinoSession(p, kind, workers) for p in paths) for kind, paths in kinds]
+            for kind in kinds:
+                if (name, kind) == (DEFAULT, "float32"):
+                    sessions = present_execution(member, 0).sessions
+                else:
+                    paths = twins if kind == "int8" else files
+                    own = zip(paths, member.nets, strict=True)
+                    sessions = tuple(fed_as(runtime.open(path, kind, workers), net.session) for path, net in own)
+                opened.append(Execution(sessions, min(runtime.part, batch_size)))
         except ModelError:
-            if runtime_options.runtime == "openvino":
+            if asked != AUTO or name == DEFAULT:
                 raise
-    parts = {"onnxruntime": min(PART, batch_size), "openvino": min(OPENVINO_PART, batch_size)}
-    return [Execution(sessions, parts[sessions[0].runtime]) for sessions in found]
+            continue
+        found += opened
+    if not found:
+        raise PlanError(f"--runtime {asked} does not compute in {runtime_options.precision}: choose another runtime")
+    return found
 
 
 def _int8_twins(member: Member) -> list[Path]:

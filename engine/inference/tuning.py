@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from engine.errors import EngineError, ModelError, PlanError
 from engine.fusion.compiling import compile_kernels
-from engine.inference.execution import GAIN, PART, Execution, executions_of, fastest_execution, present_execution
+from engine.inference.execution import GAIN, Execution, executions_of, fastest_execution, present_execution
 from engine.inference.gpu import DeviceFusion, why_not
-from engine.models.runtimes import RuntimeOptions
-from engine.models.runtimes.onnxruntime import OnnxSession
+from engine.models.runtimes import DEFAULT, RuntimeOptions, fed_as
+from engine.models.runtimes.onnxruntime import PART, OnnxSession
 from engine.models.runtimes.providers import choose_provider
 from engine.sources.base import Batch, Source
 from engine.utils import console
@@ -88,7 +88,7 @@ def tune(
     began = perf_counter()
     tuned = Tuned(batch_size or BATCH_SIZE, workers or available_cores())
     ensemble.runtime_options = runtime_options
-    if runtime_options.runtime != "openvino" and _on_gpu(ensemble, runtime_options, tuned):
+    if runtime_options.on_gpu and _on_gpu(ensemble, runtime_options, tuned):
         tuned.batch_size, tuned.workers = batch_size or GPU_BATCH_SIZE, workers or GPU_WORKERS
         reason = why_not(ensemble, ensemble.early_exit is not None)
         ensemble.device = None if reason else DeviceFusion(ensemble, tuned.batch_size)
@@ -111,7 +111,10 @@ def _on_gpu(ensemble: Ensemble, runtime_options: RuntimeOptions, tuned: Tuned) -
     if choice.provider == "cpu":
         return False
     for index, member in enumerate(ensemble.members):
-        sessions = tuple(OnnxSession(net.path, choice.provider, runtime_options.precision) for net in member.nets)
+        sessions = tuple(
+            fed_as(OnnxSession(net.path, choice.provider, runtime_options.precision), net.session)
+            for net in member.nets
+        )
         ensemble.use(index, Execution(sessions, 0))
     return True
 
@@ -152,7 +155,7 @@ def _on_cpu(
 ) -> None:
     """Choose runtime and precision of each member where there is a choice, then its batch size where there is time."""
     runtime_options = ensemble.runtime_options
-    choice = (runtime_options.runtime, runtime_options.precision) != ("onnxruntime", "float32")
+    choice = (runtime_options.runtime, runtime_options.precision) != (DEFAULT, "float32")
     try:
         want = _labels(ensemble, sample) if real and runtime_options.precision != "float32" else None
         expected = _seconds_an_image(ensemble, sample)
@@ -173,8 +176,8 @@ def _on_cpu(
         if choice:
             executions = executions_of(member, runtime_options, tuned.batch_size, tuned.workers)
             execution = fastest_execution(member, executions, sample, tuned.workers, share)
-        # OpenVINO compiles anew for each number of images, which takes longer than the choice gains.
-        if execution.sessions[0].runtime == "onnxruntime" and share * len(ensemble.members) > LEAST_SECONDS:
+        # Others (OpenVINO) compile anew for each number of images, which takes longer than the choice gains.
+        if execution.sessions[0].runtime == DEFAULT and share * len(ensemble.members) > LEAST_SECONDS:
             others = [
                 replace(execution, part=size) for size in PARTS if size != execution.part and size <= tuned.batch_size
             ]

@@ -16,6 +16,8 @@ from engine.outputs.sidecar import NPZ_KEY, record_text
 class NpyWriter(StreamWriter):
     """One uint8 array (images, height, width)."""
 
+    holds = "uint8 masks"
+
     def _open(self) -> None:
         super()._open()
         assert self.stream is not None

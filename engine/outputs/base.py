@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,7 +134,15 @@ class FolderMixin:
 
 
 class MaskWriter(Writer):
-    """Takes batches of masks of one size, in order."""
+    """Takes batches of masks of one size, in order.
+
+    Attributes:
+        holds: what the form holds, in words.
+        needs: the module it imports and the extra of ``maskfuse`` that brings it; None where it needs none.
+    """
+
+    holds: ClassVar[str]
+    needs: ClassVar[tuple[str, str] | None] = None
 
     def __init__(
         self,

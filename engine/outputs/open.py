@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from engine.errors import OutputError
 from engine.outputs.arrays import NpyWriter, NpzWriter
-from engine.outputs.base import MaskWriter
+from engine.outputs.base import FolderMixin, MaskWriter
 from engine.outputs.path import FolderOutput
 from engine.outputs.png import PngWriter
 from engine.outputs.sidecar import check_sidecar
@@ -19,15 +19,9 @@ from engine.sources.open import split_key
 from engine.sources.zarr_store import is_store
 from engine.utils.optional import require
 
-FORMATS = (
-    ".csv (submission), .rle.csv (run lengths), .npz or .npy (uint8 masks), .zarr, "
-    "or a folder (palette PNGs; end its name in / if it has a dot); .png and .tif with --tile, for one scene"
-)
 FOLDER = ""
-# Forms whose result is a folder on the disk.
-FOLDERS = (FOLDER, ".zarr")
-
-WRITERS: dict[str, Callable[..., MaskWriter]] = {
+# A new form is one file and one line here.
+WRITERS: dict[str, type[MaskWriter]] = {
     ".csv": CsvWriter,
     RLE_SUFFIX: RleWriter,
     ".npy": NpyWriter,
@@ -35,6 +29,12 @@ WRITERS: dict[str, Callable[..., MaskWriter]] = {
     ".zarr": ZarrWriter,
     FOLDER: PngWriter,
 }
+# Forms whose result is a folder on the disk.
+FOLDERS = tuple(form for form, writer in WRITERS.items() if issubclass(writer, FolderMixin))
+FORMATS = (
+    ", ".join(f"{form} ({writer.holds})" for form, writer in WRITERS.items() if form)
+    + f", or a folder ({PngWriter.holds}; end its name in / if it has a dot); .png and .tif with --tile, for one scene"
+)
 
 
 def form_of(output: Path) -> str:
@@ -99,10 +99,11 @@ def check_output(output: Path, overwrite: bool, allowed: Sequence[str] = tuple(W
         and any(path.suffix.lower() not in (".png", ".tif") for path in output.iterdir())
     ):
         raise OutputError(f"{output} holds more than masks (.png, .tif), so it is not replaced: choose another folder")
-    if form == ".zarr":
-        require("zarr", "zarr", f"writing {output} needs zarr", OutputError)
-        if output.is_dir() and any(output.iterdir()) and not is_store(output):
-            raise OutputError(f"{output} is a folder and no Zarr store, so it is not replaced: choose another name")
+    needs = WRITERS[form].needs if form in WRITERS else None
+    if needs is not None:
+        require(*needs, f"writing {output} needs {needs[0]}", OutputError)
+    if form == ".zarr" and output.is_dir() and any(output.iterdir()) and not is_store(output):
+        raise OutputError(f"{output} is a folder and no Zarr store, so it is not replaced: choose another name")
 
 
 def check_replaceable(output: Path, overwrite: bool) -> None:

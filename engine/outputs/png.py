@@ -78,6 +78,7 @@ def png_bytes(labels: NDArray[np.uint8], classes: int) -> bytes:
 class PngWriter(FolderMixin, MaskWriter):
     """A folder with a palette PNG an image, named as the input; encoded side by side."""
 
+    holds = "palette PNGs"
     _pool: ThreadPoolExecutor | None = None
 
     def _open(self) -> None:

@@ -16,6 +16,7 @@ RLE_SUFFIX = ".rle.csv"
 class CsvWriter(StreamWriter):
     """The submission form: header ``id,0,1,...``, a row an image, row-major labels."""
 
+    holds = "submission"
     _text = np.empty(0, np.uint8)
 
     def _open(self) -> None:
@@ -44,6 +45,8 @@ class RleWriter(StreamWriter):
     Starts count from 1, row by row from left to right. A class that an image does not hold has an empty row, so that
     every image has a row for each class.
     """
+
+    holds = "run lengths"
 
     def _open(self) -> None:
         super()._open()

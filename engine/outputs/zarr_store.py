@@ -22,6 +22,9 @@ CHUNK_PIXELS = 2**20
 class ZarrWriter(FolderMixin, MaskWriter):
     """One uint8 array (images, height, width); ``ids`` and ``colours`` are its attributes."""
 
+    holds = "uint8 masks"
+    needs = ("zarr", "zarr")
+
     def _open(self) -> None:
         pixels = self.size[0] * self.size[1]
         self._block = max(1, min(len(self.ids), CHUNK_PIXELS // pixels))

@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from engine.fusion.strategies import STRATEGIES
 from engine.inference.ensemble import Ensemble
 from engine.inference.execution import present_execution
 from engine.inference.flips import FLIPS
 from engine.inference.tiles.grid import Tiling
 from engine.models.net import Net
-from engine.models.runtimes import Session
+from engine.models.runtimes import AUTO, DEFAULT, RUNTIMES, Session
 from engine.outputs.sidecar import HASH_KEY
 from engine.sources.base import Source
+from engine.utils import plugins
+from engine.utils.plugins import package_of
 from engine.version import VERSION
 
 INPUT_KEY = "input_sha256"
@@ -48,8 +51,15 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
         "members": sorted(members, key=lambda member: json.dumps(member, sort_keys=True)),
     }
     runtime_options = ensemble.runtime_options
-    if (runtime_options.runtime, runtime_options.precision) != ("onnxruntime", "float32"):
+    if (runtime_options.runtime, runtime_options.precision) != (DEFAULT, "float32"):
         plan["arithmetic"] = {"runtime": runtime_options.runtime, "precision": runtime_options.precision}
+    added = {
+        "strategy": package_of(plugins.STRATEGIES, ensemble.variant.strategy, STRATEGIES),
+        "runtime": package_of(plugins.RUNTIMES, runtime_options.runtime, (AUTO, *RUNTIMES)),
+    }
+    if any(added.values()):
+        # Another version of the package may give other labels.
+        plan["added_by"] = {key: package for key, package in added.items() if package}
     return plan
 
 

@@ -11,11 +11,8 @@ from numpy.typing import NDArray
 from engine.errors import InputError
 from engine.fusion.decoding import Decoding
 from engine.fusion.fuse import fuse
-from engine.metrics import mean_ious
+from engine.metrics import mean_ious, named_convention
 from engine.select.pool import Choice, Pool
-
-# Conventions that count pixels of the ignored class too.
-COUNT_ALL = ("all", "foreground")
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ def draw(pool: Pool, convention: str, folds: NDArray[np.int64], pixels: int, see
     units = int(unit_of_image.max()) + 1
     key = unit_of_image[:, None] * classes + pool.truth
     available = np.bincount(key.ravel(), minlength=units * classes).reshape(units, classes)
-    if convention not in COUNT_ALL and pool.ignored_class is not None:
+    if not named_convention(convention).counts_ignored and pool.ignored_class is not None:
         available[:, pool.ignored_class] = 0
     if not available.any():
         raise InputError("no labelled pixel: every true label is the ignored class, so nothing can be scored")

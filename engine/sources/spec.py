@@ -7,7 +7,11 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 # A key stands behind the name of these files.
-KEYED = (".npz:", ".zarr:", ".parquet:")
+KEYED = (
+    ".npz:",
+    ".zarr:",
+    ".parquet:",
+)
 
 
 def is_url(spec: str) -> bool:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.conftest import ROOT
 
@@ -52,6 +57,20 @@ def run(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", *arguments], cwd=copy, env=environment, capture_output=True, text=True)
 
 
+def passed(copy: Path, *arguments: str) -> int:
+    """Run some tests in the copy; return how many passed, none having failed."""
+    done = run(copy, "pytest", *arguments, "-p", "no:cacheprovider")
+    assert done.returncode == 0, done.stdout[-2000:]
+    return int(re.findall(r"(\d+) passed", done.stdout)[-1])
+
+
+def engine(copy: Path, *arguments: str) -> str:
+    """Run ``engine ARGUMENTS`` in the copy; return its stdout."""
+    done = run(copy, "engine.cli", *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_a_strategy_is_added_by_the_page(copy: Path) -> None:
     files = [
         "engine/fusion/strategies/min_prob.py",
@@ -59,17 +78,86 @@ def test_a_strategy_is_added_by_the_page(copy: Path) -> None:
         "tests/helpers/reference.py",
     ]
     assert follow("A strategy", copy) == files
-    tested = run(copy, "pytest", "tests/engine/fusion/test_fuse.py", "-k", "min-prob", "-p", "no:cacheprovider")
-    assert tested.returncode == 0, tested.stdout[-2000:]
-    assert re.search(r"[3-9]\d* passed", tested.stdout)
-    used = run(copy, "engine.cli", "ensemble", "--strategy", "min-prob", "--limit", "4", "-o", "masks.npy", "--json")
-    assert used.returncode == 0, used.stderr
-    assert '"min-prob"' in used.stdout
+    assert passed(copy, "tests/engine/fusion/test_fuse.py", "-k", "min-prob") >= 3
+    told = engine(copy, "ensemble", "--strategy", "min-prob", "--limit", "4", "-o", "masks.npy", "--json")
+    assert '"min-prob"' in told
 
 
 def test_an_architecture_is_added_by_the_page(copy: Path) -> None:
     pytest.importorskip("keras", reason="training needs maskfuse[train]")
     assert follow("An architecture", copy) == ["trainers/models/linknet.py", *["trainers/models/__init__.py"] * 2]
-    tested = run(copy, "pytest", "tests/trainers/test_models.py", "-k", "linknet", "-p", "no:cacheprovider")
-    assert tested.returncode == 0, tested.stdout[-2000:]
-    assert re.search(r"[6-9]\d* passed", tested.stdout)
+    assert passed(copy, "tests/trainers/test_models.py", "-k", "linknet") >= 6
+
+
+def test_a_form_of_images_is_added_by_the_page(copy: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="the recipe reads HDF5 by h5py")
+    assert follow("A form of images", copy) == [
+        "engine/sources/hdf5.py",
+        *["engine/sources/open.py"] * 2,
+        "engine/sources/spec.py",
+        "tests/engine/sources/test_hdf5.py",
+    ]
+    assert passed(copy, "tests/engine/sources/test_hdf5.py", "tests/engine/sources/test_open.py") >= 10
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (5, 64, 128)).astype(np.uint8), rng.integers(1, 5, (5, 64, 128))
+    np.savez(copy / "x.npz", images=images, labels=labels)
+    with h5py.File(copy / "x.h5", "w") as file:
+        file["images"], file["labels"] = images, labels
+    scores = []
+    for form in ("npz", "h5"):
+        arguments = ("-i", f"x.{form}:images", "--labels", f"x.{form}:labels", "-o", f"{form}.npy", "--json")
+        told = json.loads(engine(copy, "ensemble", "-m", "engine/samples", *arguments))
+        scores.append({(row["name"], *row["suppressed"]): row["miou"] for row in told["scores"]})
+    assert scores[0] == scores[1]
+    assert (copy / "npz.npy").read_bytes() == (copy / "h5.npy").read_bytes()
+    refused = run(copy, "engine.cli", "ensemble", "-m", "engine/samples", "-i", "x.txt")
+    assert refused.returncode == 2
+
+
+def test_a_form_of_masks_is_added_by_the_page(copy: Path) -> None:
+    files = ["engine/outputs/tar.py", *["engine/outputs/open.py"] * 2, "tests/engine/outputs/test_tar.py"]
+    assert follow("A form of masks", copy) == files
+    assert passed(copy, "tests/engine/outputs", "-k", "tar") >= 9
+    for name in ("masks.npy", "masks.tar"):
+        engine(copy, "ensemble", "--limit", "6", "-o", name, "--preview", f"{name}.png")
+    masks = np.load(copy / "masks.npy")
+    with tarfile.open(copy / "masks.tar") as archive:
+        pictures = [archive.extractfile(member) for member in archive.getmembers()]
+        for stream, mask in zip(pictures, masks, strict=True):
+            assert stream is not None
+            np.testing.assert_array_equal(np.asarray(Image.open(stream)), mask)
+    refused = run(copy, "engine.cli", "ensemble", "--limit", "6", "-o", "masks.txt")
+    assert ".tar (palette PNGs)" in refused.stderr
+
+
+def test_a_runtime_is_added_by_the_page(copy: Path) -> None:
+    pytest.importorskip("onnx", reason="the recipe runs nets by the onnx package")
+    files = ["engine/models/runtimes/reference.py", "engine/models/runtimes/__init__.py"]
+    assert follow("A runtime", copy) == files
+    assert passed(copy, "tests/engine/inference/test_tuning.py", "-k", "reference") == 1
+    told = engine(copy, "ensemble", "--limit", "2", "-o", "masks.npy", "--runtime", "reference", "--json")
+    assert {member["runtime"] for member in json.loads((copy / "masks.npy.json").read_text())["members"]} == {
+        "reference"
+    }
+    assert json.loads(told)["images"] == 2
+
+
+def test_a_convention_is_added_by_the_page(copy: Path) -> None:
+    assert follow("A convention of the score", copy) == ["engine/metrics.py", "tests/helpers/reference.py"]
+    assert passed(copy, "tests/engine/test_metrics.py", "tests/engine/test_bootstrap.py") >= 15
+    labels = np.random.default_rng(0).integers(1, 5, (5, 8, 8)).astype(np.uint8)
+    np.save(copy / "truth.npy", labels)
+    np.save(copy / "masks.npy", np.where(labels == 1, 2, labels))
+    miou = json.loads(engine(copy, "evaluate", "masks.npy", "--labels", "truth.npy", "--json"))["miou"]
+    shares = np.bincount(labels.ravel(), minlength=5) / labels.size
+    expected = shares[2] * shares[2] / (shares[1] + shares[2]) + shares[3] + shares[4]
+    assert miou["frequency-weighted"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_package_of_your_own_is_what_the_page_says() -> None:
+    """The groups and the kinds of objects that the page names are those that the engine looks for."""
+    from engine.utils import plugins
+
+    (shown,) = re.findall(r"```toml\n(.*?)```", PAGE, flags=re.DOTALL)
+    groups = tomllib.loads(shown)["project"]["entry-points"]
+    assert set(groups) == {plugins.STRATEGIES, plugins.RUNTIMES}

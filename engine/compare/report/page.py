@@ -17,19 +17,11 @@ from engine.compare.report import figures, pictures
 from engine.compare.report.scatter import throughput
 from engine.compare.report.svg import NEEDS, page_style
 from engine.compare.result import REASONS, Comparison, Facts, Row
-from engine.metrics import CONVENTIONS
+from engine.metrics import CONVENTIONS, RULES
 from engine.utils.optional import require
 from engine.utils.palette import colours
 
 REASON_NAMES = {"worst": "Worst", "disputed": "Most disputed", "rarest": "Rarest class"}
-CONVENTION_NOTES = {
-    "keras-ignore": "pixels of the ignored class are not counted; predicting it where it is not true costs a whole "
-    "class (keras.metrics.MeanIoU with ignore_class)",
-    "labelled": "pixels of the ignored class are not counted; the mean is over the other classes",
-    "all": "every pixel, every class",
-    "foreground": "every pixel; the mean is over all classes but the ignored one",
-    "per-image": "as labelled in each image, then the mean over images",
-}
 
 
 @dataclass(frozen=True)
@@ -77,7 +69,7 @@ def render(done: Comparison) -> str:
         plots={name: markupsafe.Markup(text) for name, text in plots.items()},
         classes=classes,
         conventions=[facts.metric, *(name for name in CONVENTIONS if name != facts.metric)] if facts.labels else [],
-        notes=CONVENTION_NOTES,
+        notes={name: rule.note for name, rule in RULES.items()},
         rows=[_table_row(facts, row, place) for place, row in enumerate(facts.rows)],
         states=[s for s in ("raw", "suppressed", "tuned") if any(row.state == s for row in facts.rows)],
         fused=facts.rows[facts.fused],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engine.errors import PlanError
+from engine.fusion.strategies.added import added_strategy
 from engine.fusion.strategies.borda import borda
 from engine.fusion.strategies.entropy_weighted import entropy_weighted
 from engine.fusion.strategies.max_confidence import max_confidence
@@ -14,6 +15,7 @@ from engine.fusion.strategies.order_statistics import median_prob, trimmed_mean
 from engine.fusion.strategies.staple import staple
 from engine.fusion.strategies.task import Task
 from engine.fusion.strategies.vote import vote
+from engine.utils import plugins
 
 Strategy = Callable[[Task], None]
 
@@ -31,11 +33,13 @@ STRATEGIES: dict[str, Strategy] = {
 
 
 def named_strategy(name: str) -> Strategy:
-    """Return the strategy of that name.
+    """Return the strategy of that name: a built-in one, or one that another installed package adds.
 
     Raises:
-        PlanError: there is none; the message lists the names.
+        PlanError: there is none (the message lists the names), or the package that adds it is broken.
     """
-    if name not in STRATEGIES:
-        raise PlanError(f"unknown strategy {name!r}; allowed are {', '.join(STRATEGIES)}")
-    return STRATEGIES[name]
+    if name in STRATEGIES:
+        return STRATEGIES[name]
+    if name not in plugins.added_names(plugins.STRATEGIES):
+        raise PlanError(f"unknown strategy {name!r}; allowed are {plugins.listed(plugins.STRATEGIES, STRATEGIES)}")
+    return added_strategy(name)

@@ -6,17 +6,28 @@ core), because batches side by side were measured faster than threads inside a b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import PlanError
+from engine.errors import ModelError, PlanError
+from engine.utils import plugins
 
-RUNTIMES = ("auto", "onnxruntime", "openvino")
+# The module of each runtime, which holds it as RUNTIME; imported when it is asked for. A new one is one file and one
+# line here.
+RUNTIMES = {
+    "onnxruntime": "engine.models.runtimes.onnxruntime",
+    "openvino": "engine.models.runtimes.openvino",
+}
+# What opens every net first, and reads what it promises.
+DEFAULT = "onnxruntime"
+# The fastest by measurement of those that take part in it.
+AUTO = "auto"
 PROVIDERS = ("auto", "cuda", "tensorrt", "cpu")
 # What arithmetic is allowed: each name allows itself and all before it.
 PRECISIONS = ("float32", "bf16", "int8")
@@ -26,7 +37,7 @@ class Session(Protocol):
     """One ONNX file, opened in one runtime.
 
     Attributes:
-        runtime: ``onnxruntime`` or ``openvino``.
+        runtime: its name in :data:`RUNTIMES`, or the one its package gives it.
         provider: ``cpu``, ``cuda`` or ``tensorrt``.
         precision: the least precise arithmetic it was told to use; ``float32`` unless the user allowed less.
         path: the file it runs.
@@ -38,9 +49,6 @@ class Session(Protocol):
     precision: str
     path: Path
     input_name: str
-
-    def feed(self, input_name: str, constants: Mapping[str, NDArray[Any]] | None = None) -> None:
-        """Name the input that takes the images, and the values of all others; called before the first run."""
 
     def run(self, output_name: str, prepared: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Run a batch; callable from several threads at once. A graph of a fixed batch size is run in groups.
@@ -65,17 +73,77 @@ class Session(Protocol):
 
 
 @dataclass(frozen=True)
+class Runtime:
+    """How a runtime opens nets on the CPU.
+
+    Attributes:
+        open: (file, precision, threads that will run it at once) to a session. It raises ModelError for a file it
+            cannot run, PlanError where its package is missing.
+        part: how many images a net takes at a time, at most.
+        precisions: returns the names out of :data:`PRECISIONS` that it computes in on this machine, the most careful
+            first; ``int8`` is for files that are quantised.
+        automatic: returns whether ``--runtime auto`` measures it too on this machine; of a package's it never does.
+        on_gpu: whether ``--provider`` may choose a GPU for it.
+    """
+
+    open: Callable[[Path, str, int], Session]
+    part: int = 4
+    precisions: Callable[[], tuple[str, ...]] = lambda: ("float32",)
+    automatic: Callable[[], bool] = lambda: False
+    on_gpu: bool = False
+
+
+def named_runtime(name: str) -> Runtime:
+    """Return the runtime of that name: a built-in one, or one that another installed package adds.
+
+    Raises:
+        PlanError: there is none (the message lists the names), or the package that adds it is broken.
+    """
+    if name in RUNTIMES:
+        found: Runtime = import_module(RUNTIMES[name]).RUNTIME
+        return found
+    if name not in plugins.added_names(plugins.RUNTIMES, (AUTO,)):
+        allowed = plugins.listed(plugins.RUNTIMES, (AUTO, *RUNTIMES))
+        raise PlanError(f"unknown runtime {name!r}; allowed are {allowed}")
+    from engine.models.runtimes.added import added_runtime
+
+    return added_runtime(name)
+
+
+def fed_as(session: Session, first: Session) -> Session:
+    """Return a session that is fed as the first one of the same net: the same input, the same constants.
+
+    A runtime whose sessions have no method ``feed(input_name, constants)`` takes nets of one input alone.
+
+    Raises:
+        ModelError: the net has further inputs, and the runtime cannot fill them.
+    """
+    constants: Mapping[str, NDArray[Any]] = getattr(first, "constants", {})
+    feed = getattr(session, "feed", None)
+    if feed is not None:
+        feed(first.input_name, constants)
+    elif constants or session.input_name != first.input_name:
+        raise ModelError(f"{session.path} has several inputs, which runtime {session.runtime} does not take")
+    return session
+
+
+def automatic_runtimes() -> list[str]:
+    """Return the built-in runtimes that ``--runtime auto`` measures on this machine."""
+    return [name for name in RUNTIMES if named_runtime(name).automatic()]
+
+
+@dataclass(frozen=True)
 class RuntimeOptions:
     """What the user allows to run the nets.
 
     Attributes:
         provider: a name out of :data:`PROVIDERS`.
-        runtime: a name out of :data:`RUNTIMES`; ``auto`` takes the fastest by measurement.
+        runtime: a name out of :data:`RUNTIMES`, or one that a package adds; ``auto`` takes the fastest by measurement.
         precision: a name out of :data:`PRECISIONS`.
     """
 
     provider: str = "auto"
-    runtime: str = "onnxruntime"
+    runtime: str = DEFAULT
     precision: str = "float32"
 
     def __post_init__(self) -> None:
@@ -86,13 +154,18 @@ class RuntimeOptions:
         """
         for option, value, allowed in (
             ("provider", self.provider, PROVIDERS),
-            ("runtime", self.runtime, RUNTIMES),
             ("precision", self.precision, PRECISIONS),
         ):
             if value not in allowed:
                 raise PlanError(f"unknown {option} {value!r}; allowed are {', '.join(allowed)}")
-        if self.runtime == "openvino" and self.provider in ("cuda", "tensorrt"):
-            raise PlanError(f"--runtime openvino runs on the CPU, --provider is {self.provider}: drop one of the two")
+        if not self.on_gpu and self.provider in ("cuda", "tensorrt"):
+            told = f"--runtime {self.runtime} runs on the CPU, --provider is {self.provider}"
+            raise PlanError(f"{told}: drop one of the two")
+
+    @property
+    def on_gpu(self) -> bool:
+        """Return whether the provider may choose a GPU."""
+        return self.runtime == AUTO or named_runtime(self.runtime).on_gpu
 
     def allows(self, precision: str) -> bool:
         """Return whether arithmetic of this precision may be used."""

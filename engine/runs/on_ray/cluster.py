@@ -6,14 +6,13 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import engine
 from engine.errors import ModelError, PlanError
 from engine.utils.optional import require
+from engine.utils.plugins import search_path
 
 # Tasks of Ray; each takes several blocks where there are more.
 MOST_TASKS = 16384
@@ -63,8 +62,7 @@ def connect(cluster: Cluster) -> bool:
         return False
     logging.getLogger("ray").setLevel(logging.ERROR)  # it talks before it reads its own option
     # Workers of this machine import what this process imported, installed or not; other machines have it installed.
-    paths = [str(Path(engine.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    here = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
+    here = {"env_vars": {"PYTHONPATH": search_path()}}
     try:
         ray.init(
             address=cluster.address or "local",

@@ -14,7 +14,7 @@ from engine.errors import ModelError, PlanError
 from engine.inference.execution import Execution, executions_of, fastest_execution
 from engine.inference.tuning import tune
 from engine.models.opening import open_net
-from engine.models.runtimes import RuntimeOptions
+from engine.models.runtimes import DEFAULT, RUNTIMES, RuntimeOptions
 from engine.models.runtimes.onnxruntime import OnnxSession
 from engine.runs.provenance import plan_hash, resolved_plan
 from engine.sources.base import from_array
@@ -48,16 +48,18 @@ def test_parts_of_a_batch_never_show(world, tmp_path):
         np.testing.assert_array_equal(ensemble.predict(world.images, batch_size=7, workers=2), want)
 
 
-def test_openvino_gives_the_same_labels(world, tmp_path):
-    pytest.importorskip("openvino")
+@pytest.mark.parametrize("runtime", [name for name in RUNTIMES if name != DEFAULT])
+def test_every_runtime_gives_the_same_labels(runtime, world, tmp_path):
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
     models = [world.models, save_specialists(tmp_path / "five")]
     want = Ensemble.open(models).predict(world.images)
-    ensemble, how = settled(models, world.images, "cpu", "openvino", batch_size=4)
-    assert {net.session.runtime for net in ensemble.nets} == {"openvino"}
+    ensemble, how = settled(models, world.images, "cpu", runtime, batch_size=4)
+    assert {net.session.runtime for net in ensemble.nets} == {runtime}
     # Seven images in batches of four: the last is filled up.
     got = ensemble.predict(world.images, 4, how.workers)
     assert (got == want).mean() > 0.999
-    assert "openvino" in how.told[0]
+    assert runtime in how.told[0]
 
 
 def test_openvino_makes_no_more_requests_than_calls_at_once(tmp_path, world):

@@ -12,15 +12,18 @@ import pytest
 from PIL import Image
 
 from engine.errors import EngineError, OutputError
-from engine.outputs.open import MaskWriter, check_output, open_writer
+from engine.outputs.open import WRITERS, MaskWriter, check_output, open_writer
 from engine.outputs.path import output_path
 from engine.outputs.png import PngStream
 from engine.sources.labels import as_labels, open_labels
 from engine.utils.palette import colours
+from tests.helpers.runs import content
 
 SIZE = (3, 4)
 IDS = ["a", "with, comma", 'with "quotes"', "größe", "bytes\udcff"]
-GOALS = ["masks.csv", "masks.rle.csv", "masks.npy", "masks.npz", "masks", "masks.zarr"]
+GOALS = [f"masks{form}" for form in WRITERS]
+# What the engine itself reads back.
+READ = ["masks.csv", "masks.rle.csv", "masks.npy", "masks.npz", "masks", "masks.zarr"]
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def left(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("goal", GOALS)
+@pytest.mark.parametrize("goal", READ)
 def test_what_is_written_reads_back(goal: str, masks: np.ndarray, tmp_path: Path) -> None:
     write(tmp_path / goal, masks)
     assert left(tmp_path) == [goal]
@@ -162,13 +165,20 @@ def test_pictures_hold_ids_and_colours(masks: np.ndarray, tmp_path: Path) -> Non
 def test_an_error_on_the_way_leaves_what_was_there(goal: str, there: bool, masks: np.ndarray, tmp_path: Path) -> None:
     if there:
         write(tmp_path / goal, masks)
-    before = left(tmp_path)
+    before = left(tmp_path), content(tmp_path / goal)
     with pytest.raises(KeyboardInterrupt), open_writer(tmp_path / goal, IDS, SIZE, 256, overwrite=there) as writer:
         writer.write(IDS[:2], masks[:2].reshape(2, -1))
         raise KeyboardInterrupt
-    assert left(tmp_path) == before
-    if there:
-        np.testing.assert_array_equal(next(open_labels(tmp_path / goal).batches(9)).pixels.size, masks.size)
+    assert (left(tmp_path), content(tmp_path / goal)) == before
+    assert bool(before[1]) == there
+
+
+@pytest.mark.parametrize("goal", GOALS)
+def test_how_many_masks_come_at_a_time_does_not_show(goal: str, masks: np.ndarray, tmp_path: Path) -> None:
+    write(tmp_path / goal, masks)
+    (tmp_path / "again").mkdir()
+    write(tmp_path / "again" / goal, masks, sizes=(1, 3, 1))
+    assert content(tmp_path / goal) == content(tmp_path / "again" / goal)
 
 
 @pytest.mark.parametrize("goal", GOALS)
@@ -183,8 +193,12 @@ def test_replacing_needs_a_word(goal: str, masks: np.ndarray, tmp_path: Path) ->
     write(tmp_path / goal, masks)
     with pytest.raises(OutputError, match="--overwrite"):
         write(tmp_path / goal, masks)
+    before = content(tmp_path / goal)
     write(tmp_path / goal, 255 - masks, overwrite=True)
     assert left(tmp_path) == [goal]
+    assert content(tmp_path / goal) != before
+    if goal not in READ:
+        return
     got = as_labels(next(open_labels(tmp_path / goal).batches(9)), 256, goal)
     assert sorted(got.ravel().tolist()) == sorted((255 - masks).ravel().tolist())
 

@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 @pytest.fixture(scope="module")
 def site() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_site", ROOT / "docs" / "make_site.py")
+    spec = importlib.util.spec_from_file_location("make_site", ROOT / "scripts" / "make_site.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -51,7 +51,7 @@ def test_links_are_turned_to_where_pages_stand(site: ModuleType) -> None:
     with pytest.raises(SystemExit, match="leads nowhere"):
         site.turned("[a](nothing.md)", page)
     with pytest.raises(SystemExit, match="no page in the site"):
-        site.turned("[a](../engine/fuse.py)", page)
+        site.turned("[a](../engine/fusion/fuse.py)", page)
 
 
 def test_pages_that_are_missing_leave_the_nav(site: ModuleType, tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,6 +62,43 @@ def test_imports_point_one_way() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 broken" in done.stdout
+
+
+def test_the_engine_has_no_flat_modules_but_these() -> None:
+    """What is new goes into the folder of its step in the way of the data; beside the folders at most eight modules."""
+    loose = {path.stem for path in (ROOT / "engine").glob("*.py")}
+    assert loose == {"__init__", "errors", "version", "metrics", "bootstrap", "evaluate", "bench"}
+    assert len(loose) <= 8
+
+
+def test_the_order_of_the_layers_names_everything() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    (layers,) = [item for item in contracts if item["type"] == "layers" and item.get("containers") == ["engine"]]
+    assert layers["exhaustive"] is True
+    assert not layers.get("ignore_imports")
+    assert not layers.get("exhaustive_ignores")
+    named = [name for layer in layers["layers"] for name in layer.split(" | ")]
+    loose = [path.stem for path in (ROOT / "engine").glob("*.py") if path.stem != "__init__"]
+    folders = [path.parent.name for path in (ROOT / "engine").glob("*/__init__.py")]
+    assert sorted(named) == sorted([*loose, *folders])
+
+
+def test_a_module_outside_the_order_and_an_import_upwards_are_found(tmp_path: Path) -> None:
+    tool = Path(sys.executable).parent / "lint-imports"
+    if not tool.exists():
+        pytest.skip("import-linter is not installed")
+    for package in ("engine", "exporters", "trainers"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "engine" / "stray.py").write_text('"""Somewhere."""\n')
+    with (tmp_path / "engine" / "utils" / "files.py").open("a") as file:
+        file.write("\nimport engine.sources.base\n")
+    done = subprocess.run(
+        [tool, "--no-cache"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": "."}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "stray" in done.stdout
+    assert "engine.utils.files -> engine.sources.base" in done.stdout
 
 
 def test_public_names() -> None:

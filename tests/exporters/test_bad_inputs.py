@@ -120,7 +120,7 @@ def test_a_classifier(image, save, tmp_path):
 def test_fixed_batch(save, tmp_path):
     image = layers.Input(batch_shape=(4, 16, 32, 1))
     source = save(tmp_path / "net.keras", net_of(layers.Conv2D(3, 1)(image), image))
-    refused(ModelError, source, tmp_path, "batch is fixed at 4", "batch_size")
+    refused(ModelError, source, tmp_path, "batch size is fixed at 4", "batch_size")
 
 
 def test_integer_input(save, tmp_path):
@@ -232,7 +232,7 @@ def test_output_that_is_a_folder_or_below_a_file(archive, tmp_path):
 
 def test_another_backend(archive, tmp_path, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    refused(PlanError, archive[0], tmp_path, "'jax'", "'tensorflow'", "process of its own")
+    refused(PlanError, archive[0], tmp_path, "'jax'", "'tensorflow'", "separate process")
 
 
 @pytest.mark.parametrize("package", ["tf2onnx", "onnxslim"])

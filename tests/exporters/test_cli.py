@@ -82,7 +82,7 @@ def test_one_model_to_a_file_with_options(command, build, save, tmp_path, read_s
         *("--scale", 0.5, "--mean", "1,", "--std", "2"),
     )
     assert (code, stdout) == (2, "")
-    assert stderr.startswith("error: --mean '1,'; numbers split by commas are needed")
+    assert stderr.startswith("error: --mean '1,'; numbers separated by commas are required")
     code, stdout, stderr = command(
         *("onnx", source, "--out", out, "--class-names", "sky, sand,stone", "--ignored-class", 0, "--opset", 15),
         *("--scale", 0.5, "--mean", "1", "--std", "2", "--architecture", "foreign"),
@@ -100,7 +100,7 @@ def test_overwrite_is_asked_for(command, archive, tmp_path):
     out.write_bytes(b"mine")
     code, stdout, stderr = command("onnx", archive[0], "--out", out)
     assert (code, stdout) == (2, "")
-    assert stderr == f"error: {out}: already exists; choose another name or say --overwrite\n"
+    assert stderr == f"error: {out}: already exists; choose another name or give --overwrite\n"
     assert out.read_bytes() == b"mine"
     assert command("onnx", archive[0], "--out", out, "--overwrite")[0] == 0
     assert ort.InferenceSession(out, providers=["CPUExecutionProvider"]).get_inputs()[0].name == "images"

@@ -117,7 +117,7 @@ def test_the_next_recipe_is_tried_when_the_score_falls(source, tiles, tmp_path, 
 
 
 def test_a_net_that_loses_too_much_is_not_written(source, tiles, tmp_path):
-    with pytest.raises(ModelError, match=r"falls by more than 1e-09 .*nothing was written.*--max-loss") as caught:
+    with pytest.raises(ModelError, match=r"drops by more than 1e-09 .*nothing was written.*--max-loss") as caught:
         lower(source, tmp_path / "net.onnx", tiles, max_loss=1e-9, recipes=precision.RECIPES["int8"][:2])
     assert str(caught.value).count("->") == 2
     assert list(tmp_path.iterdir()) == []

@@ -170,7 +170,7 @@ def refused(error: type[EngineError], sources: list[Path], tmp_path: Path, *word
 
 def test_sets_that_are_none(trained, archive, other, build, save, tmp_path):
     refused(ContractError, trained[:2], tmp_path, "no specialist of class 2 (rock)")
-    refused(ContractError, [*trained, trained[1]], tmp_path, "know the same class 1")
+    refused(ContractError, [*trained, trained[1]], tmp_path, "have the same class 1")
     refused(ContractError, [*trained[:2], archive[0]], tmp_path, "multi-class net", "fit-specialists")
     refused(ContractError, [save(tmp_path / "bare.keras", build("specialist"))], tmp_path, "it has no contract")
     refused(ContractError, [], tmp_path, "no specialists")

@@ -159,7 +159,7 @@ def test_refusals(config: FitConfig, tmp_path: Path, call: Callable[..., Result]
     arguments = ("cross-validate", "unet", "--data", config.data, "--out", tmp_path / "study", "--loss", "dice")
     result = call(app, *arguments)
     assert result.code == 2
-    assert "leave --loss out" in result.err
+    assert "omit --loss" in result.err
     assert not (tmp_path / "study").exists()
 
 

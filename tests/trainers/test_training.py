@@ -330,7 +330,7 @@ def test_a_class_without_a_pixel_is_named(capsys: pytest.CaptureFixture[str]) ->
     named = Dataset(data.images, data.labels, None, (*data.class_names, "ghost"), data.index)
     split(replace(CONFIG, train_all=True), named)
     assert capsys.readouterr().err == (
-        "note: no pixel of ghost among the training tiles: that class cannot be learned\n"
+        "note: no pixel of ghost in the training tiles: that class cannot be learned\n"
     )
 
 

@@ -1,1 +1,1 @@
-"""Measurements and the scripts that make what the project ships; nothing here is installed."""
+"""Measurements and the scripts behind the project's tables; nothing here is installed."""

@@ -1,14 +1,14 @@
-"""One command for every table that README and docs show.
+"""One command for every table in README and docs.
 
     python -m benchmarks list              # what there is
     python -m benchmarks all --quick       # minutes: fewer repeats, smaller nets; into benchmarks/results/quick
     python -m benchmarks all               # an hour or so: into benchmarks/results
     python -m benchmarks kernels select    # these alone
 
-Each benchmark is a process of its own and says with which machine, versions and commit it was made. One that lacks a
-package is left out with a word; one that fails does not stop the others, and the exit code is then 1. Peers come with
+Each benchmark is a separate process and records machine, versions and commit. A benchmark that lacks a
+package is skipped with a message; one that fails does not stop the others, but the exit code is then 1. Peers come with
 `pip install '.[bench]'`. `strategies` runs on generated scenes, and on real tiles where MASKFUSE_POOL (nets) and
-MASKFUSE_VALIDATION (labelled tiles) name them. What trains on data of yours (`python -m benchmarks.findings`) is not
+MASKFUSE_VALIDATION (labelled tiles) name them. Training on your own data (`python -m benchmarks.findings`) is not
 part of `all`.
 """
 
@@ -50,9 +50,9 @@ class Benchmark:
 
     Attributes:
         name: what follows ``bench_``.
-        told: first line of what it says about itself.
+        told: first line of its docstring.
         quick: arguments of a quick run.
-        missing: packages it needs and that are not installed.
+        missing: required packages that are not installed.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Benchmark:
 
 
 def found() -> dict[str, Benchmark]:
-    """Return every script that is there, without importing any."""
+    """Return every script, without importing any."""
     made = {}
     for path in sorted(HERE.glob(f"{PREFIX}*.py")):
         name, text = path.stem.removeprefix(PREFIX), path.read_text("utf-8")
@@ -74,7 +74,7 @@ def found() -> dict[str, Benchmark]:
 
 
 def run(benchmark: Benchmark, quick: bool, results: Path) -> bool:
-    """Run one script as a process of its own; return whether it went well."""
+    """Run one script as a separate process; return whether it succeeded."""
     arguments = benchmark.quick if quick else []
     module = f"benchmarks.{PREFIX}{benchmark.name}"
     print(f"\n$ python -m {module} {' '.join(arguments)}".rstrip(), flush=True)
@@ -87,7 +87,7 @@ def run(benchmark: Benchmark, quick: bool, results: Path) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what is asked for; return the exit code."""
+    """Run what is requested; return the exit code."""
     there = found()
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in (*there, "all", "list")]
     if unknown:
-        parser.error(f"no benchmark {unknown[0]!r}; there are all, list, {', '.join(there)}")
+        parser.error(f"no benchmark {unknown[0]!r}; choose all, list, {', '.join(there)}")
     if "list" in options.names:
         for benchmark in there.values():
             lacking = f" (needs {', '.join(benchmark.missing)})" if benchmark.missing else ""
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     left_out = {name: there[name].missing for name in wanted if there[name].missing}
     failed = [name for name in wanted if name not in left_out and not run(there[name], options.quick, results)]
     for name, missing in left_out.items():
-        print(f"{name}: left out, it needs {', '.join(missing)}: pip install '.[bench]'")
+        print(f"{name}: skipped, it needs {', '.join(missing)}: pip install '.[bench]'")
     print(f"tables: {results}" + (f"; failed: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
 

@@ -1,8 +1,8 @@
-"""What the exporters make: size, parity and speed of every architecture, int8, and a packed ensemble.
+"""Output of the exporters: size, parity and speed of every architecture, int8, and a packed ensemble.
 
 ``python -m benchmarks.bench_exporters [--trained FOLDER] [--tiles tiles.npz] [--epochs 6] [--preset small]`` writes
 benchmarks/results/exporters.md. Nets that are not in FOLDER (as ARCHITECTURE.keras, and specialists/k0.keras...) are
-trained on generated scenes first. All files of a comparison run in turn on one thread; figures are medians.
+trained on generated scenes first. All files of a comparison alternate on one thread; figures are medians.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import numpy as np
 from benchmarks.table import rows, write
 from engine.errors import EngineError
 from engine.inference.ensemble import Ensemble
-from engine.models.net import open_net
+from engine.models.opening import open_net
 from engine.samples.scenes import CLASSES, generate
+from engine.utils.console import first_line
 from exporters.backend import load_keras, quiet
-from exporters.compose import first_line
 from exporters.keras_to_onnx import export_onnx
 from exporters.measures import BATCH
 from exporters.pack import pack
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--scenes", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--only", nargs="*", help="these architectures alone")
+    parser.add_argument("--only", nargs="*", help="only these architectures")
     options = parser.parse_args()
     with quiet():
         load_keras()
@@ -91,7 +91,7 @@ def in_turn(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str,
 
 
 class Bench:
-    """Nets, files and tiles of one run, each made once."""
+    """Nets, files and tiles of one run, each created once."""
 
     def __init__(self, work: Path, tiles: Path, options: argparse.Namespace) -> None:
         self.work, self.tiles, self.options = work, tiles, options
@@ -205,7 +205,7 @@ class Bench:
             )  # fmt: skip
             print(*lines[-1], flush=True)
         told = ", ".join(path.stem for path in members)
-        header = ("strategy", "members", "MB", "nodes", "pixels compared", "of another label (all exact ties)",
+        header = ("strategy", "members", "MB", "nodes", "pixels compared", "with another label (all exact ties)",
                   "engine images/s", "packed images/s", "ratio")  # fmt: skip
         return f"## Packed ensemble\n\n{told}; class 0 suppressed; one worker.\n\n" + rows(header, lines)
 
@@ -217,21 +217,21 @@ def runner(session: Any, images: np.ndarray) -> Callable[[], object]:
 
 
 def plain(source: Path) -> Any:
-    """Return a session of what tf2onnx makes of the net by itself, or None where it fails."""
+    """Return a session of tf2onnx's own export of the net, or None where it fails."""
     import keras
     import tensorflow as tf
     import tf2onnx
 
     with quiet():
         net = keras.saving.load_model(source, compile=False)
-        # tf2onnx asks for a name that Keras 3 no longer gives.
+        # tf2onnx needs a name that Keras 3 no longer provides.
         net.output_names = [tensor.name.split(":")[0] for tensor in net.outputs]
         spec = (tf.TensorSpec(net.inputs[0].shape, tf.float32, name="images"),)
         try:
             model, _ = tf2onnx.convert.from_keras(net, input_signature=spec, opset=17)
             return open_session(model.SerializeToString())
         except Exception as error:  # the peer may raise anything; the table says so
-            failure = first_line(error)
+            failure = first_line(error, kind=True)
     print(f"plain tf2onnx fails on {source.stem}: {failure}", flush=True)
     return None
 

@@ -1,7 +1,7 @@
 """Fusion speed: every strategy in GB/s of logits read, against the machine's read bandwidth, NumPy and torch.
 
 ``python -m benchmarks.bench_kernels [--images 256] [--repeats 7]`` writes benchmarks/results/kernels.md. All figures
-of a table come from one run; a figure is the median of its repeats, and the contenders take turns.
+of a table come from one run; a figure is the median of its repeats, and the contenders alternate.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from engine.kernels.counting import first_not_finite
 from engine.utils.threads import available_cores
 
 MEMBERS, CLASSES, PIXELS = 6, 5, 64 * 128
-# What issue trackers and the design ask for, as shares of the read bandwidth.
+# Requirements, as shares of the read bandwidth.
 BARS = {"mean-logit": 0.6, "vote": 0.6, "mean-prob": 0.3}
 SUPPRESS = Decoding(frozenset({0}))
 ONE_CALL = "NumPy mean-prob, one call"
@@ -45,7 +45,7 @@ def make_logits(images: int, seed: int, shared: float = 3.0, noise: float = 0.5)
 
 
 def agreement(logits: np.ndarray) -> tuple[float, float]:
-    """Return in which share of the pixels two members agree on average, and which share is tied in the vote."""
+    """Return the share of pixels on which two members agree on average, and the share with a tied vote."""
     labels = logits[:, :, 1:].argmax(axis=2)
     pairs = [(labels[a] == labels[b]).mean() for a, b in combinations(range(MEMBERS), 2)]
     ties = fuse(logits, "vote", None, SUPPRESS).ties.sum() / labels[0].size
@@ -80,7 +80,7 @@ def numpy_mean_logit(logits: np.ndarray) -> np.ndarray:
 
 
 def torch_contenders(logits: np.ndarray) -> dict[str, Callable[[], object]]:
-    """Return torch's soft vote, eager and compiled, on all cores; nothing when torch is not installed."""
+    """Return torch's soft vote, eager and compiled, on all cores; nothing if torch is not installed."""
     try:
         import torch
     except ImportError:
@@ -104,17 +104,17 @@ def torch_contenders(logits: np.ndarray) -> dict[str, Callable[[], object]]:
 
 
 def fused(name: str) -> Callable[[np.ndarray], object]:
-    """Return the strategy as a worker runs it."""
+    """Return the strategy in the form a worker runs it."""
     return lambda share: fuse(share, name, None, SUPPRESS)
 
 
 def read(share: np.ndarray) -> object:
-    """Read every logit once and do next to nothing with it: what the memory gives."""
+    """Read every logit once and do almost nothing with it: the memory bandwidth."""
     return first_not_finite(share.view(np.int32).reshape(MEMBERS, -1))
 
 
 def all_contenders(pool: ThreadPoolExecutor, images: int) -> tuple[dict[str, Callable[[], object]], float, str]:
-    """Return what takes turns, by name; the GB of logits each reads; and a description of the logits."""
+    """Return the contenders by name, the GB of logits each reads, and a description of the logits."""
     cores = available_cores()
     shares = [make_logits(images // cores, seed) for seed in range(cores)]
     apart = [make_logits(images // cores, seed, shared=0.0, noise=3.0) for seed in range(cores)]
@@ -127,7 +127,7 @@ def all_contenders(pool: ThreadPoolExecutor, images: int) -> tuple[dict[str, Cal
     contenders |= {name: on_all_cores(fused(name), shares) for name in STRATEGIES}
     contenders["vote, unrelated members"] = on_all_cores(fused("vote"), apart)
     contenders[ONE_CALL] = lambda: numpy_mean_prob(whole)
-    contenders["NumPy mean-prob, a call a core"] = on_all_cores(numpy_mean_prob, shares)
+    contenders["NumPy mean-prob, one call per core"] = on_all_cores(numpy_mean_prob, shares)
     contenders["NumPy mean-logit, one call"] = lambda: numpy_mean_logit(whole)
     contenders |= torch_contenders(whole)
     (agree, ties), (agree_apart, ties_apart) = agreement(shares[0]), agreement(apart[0])
@@ -141,7 +141,7 @@ def all_contenders(pool: ThreadPoolExecutor, images: int) -> tuple[dict[str, Cal
 
 
 def take_turns(contenders: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the median seconds of each, after a first run that does not count."""
+    """Return the median seconds of each, after a warm-up run."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for contender in contenders.values():
         contender()
@@ -172,10 +172,10 @@ def main() -> None:
     header = ["strategy", "GB/s of logits", "share of read bandwidth", "bar", *(f"times {peer}" for peer in peers)]
     text = (
         f"{told} Median of {options.repeats} turns. Read bandwidth, measured in the same run: {bandwidth:.1f} GB/s. "
-        f"Bars for mean-prob: >= 30 times NumPy as one calls it, >= 5 times torch.compile.\n"
+        f"Required for mean-prob: >= 30 times plain NumPy, >= 5 times torch.compile.\n"
     )
     first = (
-        f"First use, once an installation: {sum(compiled.values()):.1f} s for all strategies "
+        f"First use, once per installation: {sum(compiled.values()):.1f} s for all strategies "
         f"({', '.join(f'{name} {seconds:.1f}' for name, seconds in compiled.items())}); each holds what those before "
         "it did not compile already.\n"
     )

@@ -1,9 +1,9 @@
-"""The whole job against its peers: the same nets and tiles, the same machine, in turns, each in a process of its own.
+"""The whole job against its peers: the same nets, tiles and machine, alternating, each in a separate process.
 
 ``python -m benchmarks.bench_peers NETS --tiles tiles.npz:test_set`` writes benchmarks/results/peers.md. NETS is a
 folder of NAME.onnx (and NAME.keras for Keras; NAME_int8.onnx, made by `exporters quantize`, for int8); without it the
 sample nets run on generated scenes. Every process
-opens its nets and warms up once, then waits; the rounds go through all of them in turn. The table shows medians.
+opens its nets and warms up once, then waits; the rounds alternate between all of them. The table shows medians.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PLAIN, SLOW = "ONNX Runtime + NumPy", "Keras predict + NumPy"
 ASYNC, ASYNC_LOW = "OpenVINO async float32 + NumPy", "OpenVINO async bf16 + NumPy"
 FLOAT = ("maskfuse", "maskfuse --runtime openvino", "maskfuse --runtime auto")
 LOW = ("maskfuse --runtime auto --precision bf16", "maskfuse --runtime auto --precision int8")
-# What is compared, and what the project asks of itself.
+# What is compared, and the project's own requirements.
 BARS = (
     ("maskfuse", PLAIN, 1.15),
     ("maskfuse", SLOW, 3.0),
@@ -43,19 +43,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("nets", type=Path, nargs="?", help="folder of NAME.onnx and NAME.keras")
     parser.add_argument("--tiles", default="", help="uint8 (n, height, width) tiles: FILE.npz:KEY; needed with NETS")
-    parser.add_argument("--images", type=int, default=332, help="images a round; tiles are repeated")
+    parser.add_argument("--images", type=int, default=332, help="images per round; tiles are repeated")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", help="these contenders alone, by a part of their names; writes no table")
+    parser.add_argument("--only", nargs="*", help="only contenders whose names contain one of these; writes no table")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if bool(options.nets) != bool(options.tiles):
-        parser.error("nets and tiles of your own go together: give NETS and --tiles, or neither")
+        parser.error("your own nets and tiles go together: give NETS and --tiles, or neither")
     with nets_and_tiles(options.nets, options.tiles) as (options.nets, options.tiles):
         measure(options)
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Let the contenders compete and write the table; or be one of them."""
+    """Run all contenders and write the table, or run as one of them."""
     names = sorted(path.stem for path in options.nets.glob("*.onnx") if not path.stem.endswith("_int8"))
     tiles = load_tiles(options.tiles, options.images)
     if options.contender:
@@ -80,7 +80,7 @@ def load_tiles(spec: str, count: int) -> np.ndarray:
 
 
 def serve(name: str, folder: Path, names: list[str], tiles: np.ndarray) -> None:
-    """Be one contender: warm up, then predict once for each line on stdin, and answer each with a line of JSON."""
+    """Run as one contender: warm up, then predict once per line on stdin and answer each with a line of JSON."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not mix with the answers
 
@@ -110,7 +110,7 @@ def _peak() -> int:
 
 
 def compete(chosen: list[str], folder: Path, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Start all contenders one after the other, then let them run in turns."""
+    """Start all contenders in sequence, then alternate between them."""
     found: dict[str, dict[str, Any]] = {}
     running: dict[str, subprocess.Popen[str]] = {}
     for name in chosen:
@@ -160,7 +160,7 @@ def tables(found: dict[str, dict[str, Any]], options: argparse.Namespace, names:
         f"{len(names)} nets ({', '.join(names)}), {options.images} tiles a round, {options.rounds} rounds in turns, "
         "medians. Mean logits, class 0 suppressed, labels into an .npy file.\n"
     )
-    first = rows(("contender", "images/s", "peak MB", "labels as plain ONNX Runtime", "settings"), lines)
+    first = rows(("contender", "images/s", "peak MB", "same labels as plain ONNX Runtime", "settings"), lines)
     for title, group in (("best of maskfuse in float32", FLOAT), ("best of maskfuse below float32", LOW)):
         rates[title] = max((rates[name] for name in group if name in rates), default=0.0)
     bars = []

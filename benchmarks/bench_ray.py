@@ -1,8 +1,8 @@
-"""Ray on two local workers against the local pipeline on two, where the difference goes, and a plan for 10^9 images.
+"""Two Ray workers against two local ones, a breakdown of the difference, and a projection to 10^9 images.
 
-``python -m benchmarks.bench_ray [--images 2048] [--quick]`` writes benchmarks/results/ray.md and ray.json beside it.
-Both ways run the same command on the same images in turns; the median of the repeats counts. Everything runs on one
-machine: between machines the labels travel over a network, which the plan states in bytes and nobody measured here.
+``python -m benchmarks.bench_ray [--images 2048] [--quick]`` writes benchmarks/results/ray.md and ray.json.
+Both run the same command on the same images, alternating; the median of the repeats counts. Everything runs on one
+machine: network transfer between machines is only projected, in bytes, not measured.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ BATCH = 16
 
 
 class Timed(Predictor):
-    """An actor that tells how long it worked on a block."""
+    """An actor that reports how long it worked on a block."""
 
     def __call__(self, block: dict[str, Any]) -> dict[str, list[Any]]:
         """Predict one block and add the seconds."""
@@ -54,7 +54,7 @@ class Idle:
     """An actor that predicts nothing and returns blocks of the usual size."""
 
     def __init__(self, pixels: int, asked: Sequence[Any]) -> None:
-        """Make the labels once."""
+        """Create the labels once."""
         self._pixels, self._asked = pixels, list(asked)
 
     def __call__(self, block: dict[str, Any]) -> dict[str, list[Any]]:
@@ -83,11 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(folder: Path, models: str, images: int, repeats: int) -> Measured:
-    """Run both ways in turns, then each part alone."""
+    """Run both, alternating, then each part alone."""
     asked = Options(models=(models,), input=str(folder / "images.npy"), output=folder / "masks.csv")
     here, there, first, busy = [], [], [], []
     began = time.perf_counter()
-    assert connect(Cluster()), "a cluster runs in this process already"
+    assert connect(Cluster()), "a cluster already runs in this process"
     connecting = time.perf_counter() - began
     try:
         for _ in range(repeats):
@@ -114,7 +114,7 @@ def local_rate(asked: Options) -> float:
 
 
 def ray_rate(asked: Options) -> tuple[float, float, float]:
-    """Return images/s on Ray behind the first blocks, seconds until then, and an actor's seconds an image."""
+    """Return images/s on Ray after the first blocks, seconds until then, and an actor's seconds per image."""
     job = prepare(replace(asked, overwrite=True))
     job.ensemble.runtime_options = RuntimeOptions()
     arguments = (portable(asked), RuntimeOptions(), BATCH, plan_hash(job.ensemble), False)
@@ -134,25 +134,25 @@ def ray_rate(asked: Options) -> tuple[float, float, float]:
 
 
 def steady(spans: np.ndarray, block: int) -> tuple[float, float]:
-    """Return images/s while all actors worked, and an actor's seconds an image.
+    """Return images/s while all actors worked, and an actor's seconds per image.
 
     Args:
         spans: float64 (blocks, 3): an actor's process, and when it began and ended a block, in seconds.
         block: images of a block.
     """
     actors = [spans[spans[:, 0] == process] for process in np.unique(spans[:, 0])]
-    # From where the last actor is through its first block, up to where the first one has nothing left to do.
+    # From the end of the last actor's first block until the first actor runs out of work.
     begin, end = max(own[:, 2].min() for own in actors), min(own[:, 2].max() for own in actors)
     shares = (np.minimum(spans[:, 2], end) - np.maximum(spans[:, 1], begin)) / (spans[:, 2] - spans[:, 1])
     inside = np.clip(shares, 0, 1)
-    assert len(actors) == WORKERS and end > begin, "too few images for both actors to be at work: give more"
+    assert len(actors) == WORKERS and end > begin, "too few images to keep both actors busy: give more"
     return float(inside.sum() * block / (end - begin)), float(
         np.median((spans[:, 2] - spans[:, 1])[inside > 0]) / block
     )
 
 
 def idle_rate(images: int) -> float:
-    """Return how many images/s one driver takes from actors that do nothing."""
+    """Return the images/s that one driver receives from actors that do nothing."""
     block, pixels = engine.runs.on_ray.stream.BLOCK_IMAGES, math.prod(SIZE)
     count = 16 * max(images, 8 * block)
     times = []
@@ -165,7 +165,7 @@ def idle_rate(images: int) -> float:
 
 
 def journal_rate(asked: Options, folder: Path) -> tuple[float, float]:
-    """Return images/s of the writer of a submission, and the bytes a mask takes in it."""
+    """Return images/s of the submission writer, and the bytes per mask."""
     from engine.outputs.open import open_writer
 
     count = 8192

@@ -1,8 +1,8 @@
-"""Where a net's time goes, and how much of the machine's arithmetic it reaches: what is left to gain in float32.
+"""Where a net's time goes, and what share of peak arithmetic it reaches: what is left to gain in float32.
 
 ``python -m benchmarks.bench_roofline NETS --tiles tiles.npz:test_set`` writes benchmarks/results/roofline.md. The peak
-is NumPy's own multiplication of two large float32 matrices on all cores, timed beside each net. A net's operations are
-counted from the shapes of its convolutions and matrix products, two a multiply-add; the time by kind of node comes
+is NumPy's own multiplication of two large float32 matrices on all cores, timed alternately with each net. Operations
+are counted from the shapes of convolutions and matrix products, two per multiply-add; the time per kind of node comes
 from ONNX Runtime's profile on one thread.
 """
 
@@ -29,7 +29,7 @@ from benchmarks.table import rows, write
 BATCH, SECONDS = 4, 0.4
 SIDE = 2048
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-#: What the kinds of nodes are called in the table; ONNX Runtime fuses and renames some.
+#: Names of the kinds of nodes in the table; ONNX Runtime fuses and renames some.
 KINDS = {"Conv": "convolution", "FusedConv": "convolution", "ConvTranspose": "convolution"}
 KINDS |= {"MatMul": "matrix product", "FusedMatMul": "matrix product", "Gemm": "matrix product"}
 KINDS |= {"ReorderInput": "layout", "ReorderOutput": "layout", "Transpose": "layout"}
@@ -43,25 +43,23 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     if bool(options.nets) != bool(options.tiles):
-        parser.error("nets and tiles of your own go together: give NETS and --tiles, or neither")
+        parser.error("your own nets and tiles go together: give NETS and --tiles, or neither")
     with nets_and_tiles(options.nets, options.tiles) as (nets, tiles):
         images = scaled(load_tiles(tiles, BATCH))
         paths = sorted(path for path in nets.glob("*.onnx") if not path.stem.endswith("_int8"))
         lines = [line(path, images, options.rounds, options.workers) for path in paths]
-    header = ["net", "GFLOP an image", "images/s", "GFLOP/s", "peak GFLOP/s", "share of the peak"]
+    header = ["net", "GFLOP per image", "images/s", "GFLOP/s", "peak GFLOP/s", "share of the peak"]
     header += ["convolution", "matrix product", "layout", "other nodes"]
     text = (
         f"{BATCH} images at a time on {options.workers} threads, one session of one thread, as the engine runs them; "
-        f"medians of {options.rounds} rounds in which net and peak take turns. Last columns: share of the time.\n"
+        f"medians of {options.rounds} rounds that alternate between net and peak. Last columns: share of the time.\n"
     )
-    print(
-        write("roofline", "How near the machine's arithmetic the nets are", "python -m benchmarks.bench_roofline",
-              ["numpy", "onnxruntime-gpu"], text, rows(header, lines))
-    )  # fmt: skip
+    title, command = "How close the nets come to the machine's peak arithmetic", "python -m benchmarks.bench_roofline"
+    print(write("roofline", title, command, ["numpy", "onnxruntime-gpu"], text, rows(header, lines)))
 
 
 def line(path: Path, images: np.ndarray, rounds: int, workers: int) -> list[object]:
-    """Return a net's line."""
+    """Return the row of a net."""
     from engine.models.runtimes.onnxruntime import OnnxSession
 
     session = OnnxSession(path)
@@ -82,7 +80,7 @@ def line(path: Path, images: np.ndarray, rounds: int, workers: int) -> list[obje
 
 
 def rate(call: Callable[[], object]) -> float:
-    """Return calls a second."""
+    """Return calls per second."""
     call()
     began, count = perf_counter(), 0
     while perf_counter() - began < SECONDS:
@@ -121,7 +119,7 @@ def operations(path: Path, shape: tuple[int, ...]) -> int:
 
 
 def profile(path: Path, images: np.ndarray) -> Counter[str]:
-    """Return the share of the time by kind of node."""
+    """Return the share of the time per kind of node."""
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Selection speed: candidate ensembles a second, against the plain engine on the same pixels and on all of them.
+"""Selection speed: candidate ensembles per second, against the plain engine on the same pixels and on all of them.
 
 ``python -m benchmarks.bench_select [--tiles 500] [--members 8] [--pixels 100000,200000] [--repeats 5]`` writes
 benchmarks/results/select.md. All figures of a table come from one run; a figure is the median of its repeats.
@@ -29,7 +29,7 @@ CLASSES, SIZE, FOLDS, ROUNDS = 5, (64, 128), 5, 20
 
 
 def make_pool(tiles: int, members: int, seed: int = 0) -> Pool:
-    """Members that see blocks of one class through noise of their own; class 4 is rare, ten tiles are a scene."""
+    """Members that see blocks of one class through independent noise; class 4 is rare, a scene has ten tiles."""
     rng = np.random.default_rng(seed)
     coarse = rng.choice(CLASSES, (tiles, 8, 16), p=[0.28, 0.5, 0.1, 0.1, 0.02])
     truth = np.kron(coarse, np.ones((1, 8, 8), np.int64)).reshape(tiles, -1).astype(np.uint8)
@@ -46,7 +46,7 @@ def make_pool(tiles: int, members: int, seed: int = 0) -> Pool:
 
 
 def timed(work: Callable[[], int], repeats: int) -> float:
-    """Return how many candidates a second ``work``, which returns how many it scored, gets through."""
+    """Return the candidates per second of ``work``, which returns how many it scored."""
     work()
     rates = []
     for _ in range(repeats):
@@ -57,7 +57,7 @@ def timed(work: Callable[[], int], repeats: int) -> float:
 
 
 def search_rates(sample: Sample, repeats: int) -> list[list[object]]:
-    """Return a row a strategy: greedy on one core and with a fold a core, exhaustive on one core."""
+    """Return one row per strategy: greedy on one core and with one fold per core, exhaustive on one core."""
     cores = available_cores()
     lines = []
     for name in ADDITIVE:
@@ -105,7 +105,7 @@ def main() -> None:
         header = ["strategy", "scores", "greedy, 1 core", f"greedy, {available_cores()} cores", "exhaustive, 1 core"]
         sections.append(
             f"## {sample.logits.shape[2]:,} of {sample.available:,} labelled pixels\n\n"
-            "Candidate ensembles a second, score included:\n\n" + rows(header, lines) + "\n"
+            "Candidate ensembles per second, including the score:\n\n" + rows(header, lines) + "\n"
             f"The engine's own fusion and counting of {options.members} members (mean-prob): {same:,.0f} candidates/s "
             f"on the same pixels (greedy on one core is {best / same:.0f} times that) and {all_pixels:.1f} on all "
             f"pixels with all cores ({best / all_pixels:,.0f} times).\n\n"

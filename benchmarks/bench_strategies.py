@@ -2,14 +2,17 @@
 
 ``python -m benchmarks.bench_strategies --models FOLDER --input val.npz --groups val.npz:groups`` compares your nets on
 your labelled tiles and writes benchmarks/results/strategies.md, and README's table between its two marks. The variables
-MASKFUSE_POOL, MASKFUSE_VALIDATION and MASKFUSE_GROUPS say the same to ``python -m benchmarks strategies``. Without them
+MASKFUSE_POOL, MASKFUSE_VALIDATION and MASKFUSE_GROUPS do the same for ``python -m benchmarks strategies``. Without them
 the sample nets run on generated scenes, as ``engine ensemble`` does without arguments: strategies_scenes.md.
+``--check`` measures nothing: its exit code is 1 if README's table is not that of strategies.md, row by row.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
+import sys
 import tempfile
 from math import isnan
 from pathlib import Path
@@ -20,27 +23,28 @@ from benchmarks.table import STANDING, rows, write
 from engine.compare.command import compare
 from engine.compare.options import CompareOptions
 from engine.compare.result import Estimate, Facts, Row
+from engine.fusion.strategies import STRATEGIES
 from engine.runs.options import Options
 from engine.samples import SAMPLES
 
 STATES = ("raw", "suppressed", "tuned")
 README = Path(__file__).resolve().parents[1] / "README.md"
 FIRST_MARK, LAST_MARK = "<!-- strategies: written by python -m benchmarks strategies -->", "<!-- end of strategies -->"
-# What README says of each strategy.
+# README's description of each strategy.
 TOLD = {
     "mean-logit": "weighted mean of the members' logits: the geometric mean of their probabilities (default)",
     "mean-prob": "weighted mean of their softmax probabilities (soft vote)",
-    "vote": "weight of the members whose best class it is; ties to the higher mean probability",
+    "vote": "total weight of the members whose best class it is; ties go to the higher mean probability",
     "borda": "weighted mean rank among the classes",
-    "max-confidence": "its probability by the member that is surest",
-    "entropy-weighted": "as `mean-prob`, each member scaled by exp(-entropy) at that pixel",
-    "median-prob": "weighted median of their probabilities: survives a broken member",
-    "trimmed-mean": "mean of their probabilities without a quarter of the weight at each end",
-    "staple": "posterior under reliabilities learned from the label maps alone (Warfield's EM)",
+    "max-confidence": "its probability under the most confident member",
+    "entropy-weighted": "like `mean-prob`, each member scaled by exp(-entropy) at that pixel",
+    "median-prob": "weighted median of their probabilities: robust to a broken member",
+    "trimmed-mean": "weighted mean of their probabilities without a quarter of the weight at each end",
+    "staple": "posterior under reliabilities estimated from the label maps alone (Warfield's EM)",
 }
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=512, help="generated scenes, without --input")
     pool = os.environ.get("MASKFUSE_POOL")
@@ -54,10 +58,13 @@ def main() -> None:
     )
     parser.add_argument("--groups", default=os.environ.get("MASKFUSE_GROUPS", ""), help="scene of each tile")
     parser.add_argument("--metric", default="keras-ignore")
+    parser.add_argument("--check", action="store_true", help="compare README's table with strategies.md, and stop")
     options = parser.parse_args()
+    if options.check:
+        return check()
     models = options.models or ([pool] if pool else [])
     if bool(models) != bool(options.input):
-        parser.error("nets and tiles of your own go together: give --models and --input, or neither")
+        parser.error("your own nets and tiles go together: give --models and --input, or neither")
     with tempfile.TemporaryDirectory() as temporary:
         tiles = options.input or str(save_scenes(Path(temporary) / "scenes.npz", options.scenes))
         job = Options(models=models or (str(SAMPLES),), input=tiles, labels=tiles)
@@ -68,6 +75,24 @@ def main() -> None:
     if real and path.parent == STANDING:
         README.write_text(with_block(README.read_text("utf-8"), block(facts)), "utf-8")
     print(path.read_text("utf-8"))
+    return 0
+
+
+def check() -> int:
+    """Print how README's table differs from the measured one or from this script; return the exit code."""
+    texts = [path.read_text("utf-8") for path in (README, STANDING / "strategies.md")]
+    shown, measured = (text.partition(FIRST_MARK)[2].partition(LAST_MARK)[0] for text in texts)
+    said = {row[0]: row[1] for row in re.findall(r"^\| `([a-z-]+)` \| \S.*\| (.*) \|$", shown, flags=re.MULTILINE)}
+    wrong = [] if shown == measured else ["README.md: its table of strategies differs from results/strategies.md"]
+    wrong += [f"README.md: no row for {name}" for name in STRATEGIES if name not in said]
+    wrong += [f"README.md: {name} is no strategy" for name in said if name not in STRATEGIES]
+    wrong += [
+        f"README.md: {name} is described differently in bench_strategies.py"
+        for name in said
+        if said[name] != TOLD.get(name)
+    ]
+    print("\n".join(wrong) or "README.md: the table of strategies is up to date")
+    return int(bool(wrong))
 
 
 def publish(facts: Facts, real: bool) -> Path:
@@ -80,7 +105,7 @@ def publish(facts: Facts, real: bool) -> Path:
         f"{'labelled validation tiles' if real else 'generated scenes'}, {facts.workers} workers. "
         f"MIoU by the convention {facts.metric}. Suppressed: never predicting {held}. Tuned: with class biases, "
         f"cross-fitted. Intervals: {facts.level:.0%} bootstrap over {drawn}; differences are paired, to the best "
-        "single member in its best state, which is chosen on these very tiles. Images/s: a run of this alone.\n"
+        "single member in its best state, which is chosen on these tiles. Images/s: a run with only this.\n"
     )
     told = "Nets of `trainers fit` kept the epoch that scored best on these tiles, so all scores are somewhat high.\n"
     return write(
@@ -97,7 +122,7 @@ def publish(facts: Facts, real: bool) -> Path:
 
 
 def block(facts: Facts) -> str:
-    """Return the table that README shows as well, between its marks: a line a strategy, suppressed."""
+    """Return the table, also shown in README, between its marks: one row per strategy, suppressed."""
     metric = facts.metric
     single = facts.rows[facts.baseline[metric]]
     lines = [[f"best single member ({single.name})", *figures(single, metric, True), ""]]
@@ -111,7 +136,7 @@ def block(facts: Facts) -> str:
         value = f"{chosen.value:.4f}"
         change = f"{chosen.value - single.scores[metric].value:+.4f}"
         lines.append(["selected", value, change, f"{chosen.rate:,.0f}", what])
-    table = rows(["strategy", f"MIoU, {state}", "to best single", "images/s", "score of a class at a pixel"], lines)
+    table = rows(["strategy", f"MIoU, {state}", "vs best single", "images/s", "class score at a pixel"], lines)
     return f"{FIRST_MARK}\n{left(table, 5)}{LAST_MARK}"
 
 
@@ -131,11 +156,11 @@ def figures(row: Row, metric: str, single: bool = False) -> list[str]:
 
 
 def with_block(text: str, block: str) -> str:
-    """Return a text with what stands between its marks replaced."""
+    """Return a text with the part between its marks replaced."""
     before, mark, rest = text.partition(FIRST_MARK)
     _, end, after = rest.partition(LAST_MARK)
     if not (mark and end):
-        raise SystemExit(f"README.md has lost its marks {FIRST_MARK} and {LAST_MARK}")
+        raise SystemExit(f"README.md lacks its marks {FIRST_MARK} and {LAST_MARK}")
     return before + block + after
 
 
@@ -148,7 +173,7 @@ def save_scenes(path: Path, count: int) -> Path:
 
 
 def strategies_table(facts: Facts) -> str:
-    """A line a member or strategy, in the order of its best state."""
+    """One row per member or strategy, in the order of its best state."""
     lines, seen = [], set()
     for best in facts.rows:
         if best.name in seen:
@@ -184,4 +209,4 @@ def ablation_table(facts: Facts) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

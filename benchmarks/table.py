@@ -1,4 +1,4 @@
-"""Generated Markdown tables: what was measured, on which machine, with which versions, at which commit."""
+"""Generated Markdown tables: the measurements with machine, versions and commit."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-# `python -m benchmarks --quick` keeps its rougher tables apart from those that README shows.
+# `python -m benchmarks --quick` writes its rougher tables to a separate folder.
 STANDING = Path(__file__).resolve().parent / "results"
 RESULTS = Path(os.environ.get("MASKFUSE_RESULTS") or STANDING)
 
 
 def processor() -> str:
-    """Return the name of the processor and what it can do, as far as the system tells."""
+    """Return the name of the processor and what it can do, as far as the system reports it."""
     found = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -1,4 +1,4 @@
-"""From trained ``.keras`` archives to self-describing ONNX files with proven parity, and whole ensembles in one file.
+"""From trained ``.keras`` archives to self-describing ONNX files with verified parity, and whole ensembles in one file.
 
 The names below load on first use: importing the package costs nothing, and TensorFlow comes in only when a model is
 converted.
@@ -10,11 +10,13 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
+    "AnySize": "exporters.any_size",
     "ContractOptions": "exporters.promise",
     "Export": "exporters.keras_to_onnx",
     "GraphStep": "exporters.graph",
     "Parity": "exporters.parity",
     "Tolerance": "exporters.parity",
+    "export_any_size": "exporters.any_size",
     "export_onnx": "exporters.keras_to_onnx",
     "export_specialists": "exporters.specialists",
     "labelled_tiles": "exporters.tiles",
@@ -24,11 +26,13 @@ _HOMES = {
 }
 
 __all__ = [
+    "AnySize",
     "ContractOptions",
     "Export",
     "GraphStep",
     "Parity",
     "Tolerance",
+    "export_any_size",
     "export_onnx",
     "export_specialists",
     "labelled_tiles",

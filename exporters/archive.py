@@ -1,4 +1,4 @@
-"""Reads a ``.keras`` archive: its contract, and its net brought to float32 and checked for what the engine needs."""
+"""Reads a ``.keras`` archive: its contract, and its net, converted to float32 and checked for what the engine needs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_CONTRACT_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Shape:
-    """What a net takes and gives: height and width in pixels (None: any), input channels, output maps."""
+    """Input and output of a net: height and width in pixels (None: any), input channels, output maps."""
 
     height: int | None
     width: int | None
@@ -29,16 +29,16 @@ class Shape:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """(height, width), or None when the net takes more than one size."""
+        """(height, width), or None if the net takes more than one size."""
         return None if self.height is None or self.width is None else (self.height, self.width)
 
 
 def read_contract(path: Path) -> ModelContract | None:
-    """Return the contract that travels in a ``.keras`` archive, or None when it has none.
+    """Return the contract in a ``.keras`` archive, or None if it has none.
 
     Raises:
         ModelError: the file is missing or not a Keras archive.
-        ContractError: the contract is there but wrong.
+        ContractError: the contract is invalid.
     """
     with _opened(path) as archive:
         if KERAS_MEMBER not in archive.namelist():
@@ -55,11 +55,11 @@ def read_contract(path: Path) -> ModelContract | None:
 def load_net(path: Path) -> Any:
     """Load the Keras net of an archive, without its optimiser, computing in float32.
 
-    A net trained under mixed precision keeps its float32 weights and computes in float32 from here on; that is at least
+    A net trained in mixed precision keeps its float32 weights and computes in float32 from here on, which is at least
     as exact, and faster on a CPU than half precision.
 
     Raises:
-        ModelError: not a Keras archive, classes of layers that Keras does not know, code in a Lambda layer, quantised.
+        ModelError: not a Keras archive, layer classes unknown to Keras, code in a Lambda layer, quantised.
     """
     keras = load_keras()
     with _opened(path) as archive:
@@ -79,19 +79,21 @@ def net_shape(path: Path, net: Any) -> Shape:
     """Check that a net maps one batch of images to one batch of equally sized maps, and return its shape.
 
     Raises:
-        ModelError: more than one input or output, a wrong rank, a fixed batch, a free channel axis, or maps of
+        ModelError: more than one input or output, a wrong rank, a fixed batch, a dynamic channel axis, or maps of
             another size than the images.
     """
     taken = _only(path, "input", getattr(net, "inputs", None))
     given = _only(path, "output", getattr(net, "outputs", None))
     if taken.shape[0] is not None:
         raise ModelError(
-            f"{path}: its batch is fixed at {taken.shape[0]}; a free one is needed: build the net without batch_size"
+            f"{path}: its batch size is fixed at {taken.shape[0]}; it must be dynamic: build the net without batch_size"
         )
     if not str(taken.dtype).startswith(("float", "bfloat")):
-        raise ModelError(f"{path}: its input is {taken.dtype}; float images are needed: cast inside the trainer's data")
+        raise ModelError(
+            f"{path}: its input is {taken.dtype}; float images are required: cast inside the trainer's data"
+        )
     if taken.shape[3] is None or given.shape[3] is None:
-        raise ModelError(f"{path}: its channels are open (input {taken.shape}, output {given.shape}); fix both")
+        raise ModelError(f"{path}: its channels are dynamic (input {taken.shape}, output {given.shape}); fix both")
     for got, wanted in zip(given.shape[1:3], taken.shape[1:3], strict=True):
         if None not in (got, wanted) and got != wanted:
             raise ModelError(f"{path}: maps of {given.shape[1:3]} for images of {taken.shape[1:3]}; both must be equal")
@@ -99,7 +101,7 @@ def net_shape(path: Path, net: Any) -> Shape:
 
 
 def ending_activation(net: Any) -> str:
-    """Return ``softmax`` or ``sigmoid`` when the net's last layer applies it, and an empty text otherwise."""
+    """Return ``softmax`` or ``sigmoid`` if the net's last layer applies it, otherwise an empty text."""
     try:
         layer = net.outputs[0]._keras_history.operation
     except AttributeError:
@@ -137,7 +139,9 @@ def _only(path: Path, side: str, tensors: Any) -> Any:
     if len(tensors) != 1:
         raise ModelError(f"{path}: {len(tensors)} {side}s; exactly one is allowed: save the net with its main {side}")
     if len(tensors[0].shape) != 4:
-        raise ModelError(f"{path}: its {side} has shape {tensors[0].shape}; (batch, height, width, channel) is needed")
+        raise ModelError(
+            f"{path}: its {side} has shape {tensors[0].shape}; (batch, height, width, channel) is required"
+        )
     return tensors[0]
 
 
@@ -148,7 +152,7 @@ def _load_complaint(path: Path, config: bytes, error: Exception) -> str:
         return f"{path}: its {_CONFIG} is not JSON; save the net again"
     objects = list(_objects(parsed))
     if any(item.get("class_name") == "Lambda" for item in objects):
-        return f"{path}: it holds a Lambda layer, whose code is never run on loading; replace it by stock layers"
+        return f"{path}: it contains a Lambda layer, whose code is never run on loading; replace it with stock layers"
     custom = sorted({str(item["class_name"]) for item in objects if _is_custom(item)})
     if custom:
         return f"{path}: unknown custom objects {', '.join(custom)}; rebuild the net from stock Keras layers"

@@ -1,4 +1,4 @@
-"""The one door to TensorFlow: sets Keras's backend before Keras is imported, and keeps the libraries quiet."""
+"""The only place that imports TensorFlow: sets Keras's backend before Keras is imported, and silences the libraries."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import contextlib
 import logging
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
 from engine.errors import PlanError
+from engine.utils.console import silenced
 
 _EXTRA = ("tensorflow", "keras", "onnx", "tf2onnx", "onnxslim")
 _NOISY_LOGGERS = ("tensorflow", "tf2onnx", "absl", "onnxslim", "ONNXSlim")
@@ -37,13 +37,13 @@ def load_keras() -> Any:
     if backend != "tensorflow":
         raise PlanError(
             f"Keras is already imported with the backend {backend!r}; the exporter needs 'tensorflow': "
-            "export in a process of its own (the command `exporters onnx` is one)"
+            "export in a separate process (such as the command `exporters onnx`)"
         )
     return keras
 
 
 def load_onnx() -> Any:
-    """Import and return ``onnx``; TensorFlow stays out.
+    """Import and return ``onnx``, without TensorFlow.
 
     Raises:
         PlanError: the package is missing.
@@ -63,19 +63,11 @@ def _import(name: str) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep native start-up chatter and Python warnings of the libraries away from stderr; for command lines only.
+    """Keep native startup messages and Python warnings of the libraries off stderr; for command lines only.
 
     TensorFlow writes some lines straight to file descriptor 2 before it reads its own log settings, so the descriptor
-    itself is turned aside for the length of the block. An exception passes through unchanged.
+    itself is redirected inside the block. An exception passes through unchanged.
     """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as sink, warnings.catch_warnings():
+    with silenced(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
+        yield

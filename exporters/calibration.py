@@ -1,6 +1,6 @@
-"""Calibration of specialists: a bias and a temperature for each class, so that their log-odds compete fairly.
+"""Calibration of specialists: a bias and a temperature per class, so that their log-odds are comparable.
 
-Every specialist was trained alone, so its log-odds have a scale of their own. Platt scaling of one-against-rest scores
+Every specialist is trained alone, so its log-odds have their own scale. Platt scaling of one-against-rest scores
 (J. Platt, Probabilistic Outputs for Support Vector Machines, 1999), with one softmax over the classes in place of
 single sigmoids.
 """
@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from engine.errors import InputError
 
-# Temperatures stay within 1/50 and 50: beyond, a specialist says nothing or everything.
+# Temperatures stay within 1/50 and 50: beyond, a specialist is always or never chosen.
 _SLOPES = (0.02, 50.0)
 _MOST_PIXELS = 200_000
-# Holds slopes at 1 and shifts at 0 where the pixels say nothing; also picks one of the equivalent shifts.
+# Keeps slopes at 1 and shifts at 0 where pixels give no information; also picks one of the equivalent shifts.
 _RIDGE = 1e-4
 Array = npt.NDArray[np.float64]
 
@@ -27,8 +27,8 @@ class Calibration:
     """Calibrated log-odds are (log-odds + bias) / temperature.
 
     Attributes:
-        bias: one value a class.
-        temperature: one value a class, above 0.
+        bias: one value per class.
+        temperature: one value per class, above 0.
         before: mean cross-entropy of the labelled pixels without it, in nats.
         after: the same with it.
         pixels: labelled pixels it was fitted on.
@@ -46,13 +46,13 @@ def fit_calibration(
 ) -> Calibration:
     """Minimise the softmax cross-entropy of calibrated log-odds over labelled pixels.
 
-    The ignored class has no labelled pixel: its specialist is fitted afterwards, on all pixels, with the others held.
-    In slope 1/temperature and shift bias/temperature the loss is convex, so the minimum found is the minimum.
+    The ignored class has no labelled pixel: its specialist is fitted afterwards, on all pixels, with the others fixed.
+    In slope 1/temperature and shift bias/temperature the loss is convex, so the minimum found is global.
 
     Args:
         log_odds: float32 (tile, class, height, width).
         labels: uint8 (tile, height, width).
-        ignored_class: class whose pixels are not labelled; None when all are.
+        ignored_class: class whose pixels are not labelled; None if all are.
         seed: decides which pixels are taken where there are more than 200,000.
 
     Raises:
@@ -90,7 +90,7 @@ def _some(indices: npt.NDArray[np.int64], draw: np.random.Generator) -> npt.NDAr
 
 
 def _fit(odds: Array, wanted: npt.NDArray[np.int64], slopes: Array, shifts: Array, free: slice) -> tuple[Array, Array]:
-    """Return slopes and shifts with the free ones at the minimum and the others as they came."""
+    """Return slopes and shifts with the free ones at the minimum and the others unchanged."""
     from scipy.optimize import minimize
 
     slopes, shifts = slopes.copy(), shifts.copy()

@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_CONTRACT = "Contract (wins over the archive's own)"
+_CONTRACT = "Contract (overrides the archive's own)"
 _PROOF = "Parity"
 _UNCUT = 1000
 
@@ -39,31 +39,39 @@ def _root() -> None:
 def onnx(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL.keras", help="Keras archives to export.")],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="An .onnx file for one model, or a folder (made if missing) for any.")
+        Path,
+        typer.Option(
+            "--out", "-o", help="An .onnx file for one model, or a folder (created if missing) for any number."
+        ),
     ],
     tiles: Annotated[
         Path | None,
         typer.Option(
-            help="An .npz file with real tiles to compare on (key test_set, images or training_set).",
+            help="An .npz file with real tiles for the comparison (key test_set, images or training_set).",
             rich_help_panel=_PROOF,
         ),
     ] = None,
     tolerance: Annotated[
         float,
-        typer.Option(min=0.0, help="Largest difference of an output, for outputs up to 1.", rich_help_panel=_PROOF),
+        typer.Option(
+            min=0.0, help="Largest allowed difference of an output, for outputs up to 1.", rich_help_panel=_PROOF
+        ),
     ] = 1e-4,
     agreement: Annotated[
         float,
-        typer.Option(min=0.0, max=1.0, help="Smallest share of pixels with equal labels.", rich_help_panel=_PROOF),
+        typer.Option(
+            min=0.0, max=1.0, help="Smallest allowed share of pixels with equal labels.", rich_help_panel=_PROOF
+        ),
     ] = 0.9999,
     opset: Annotated[int, typer.Option(min=13, max=18, help="Version of the ONNX operator set.")] = 17,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    any_size: cli_files.AnySize = False,
+    overwrite: cli_files.Overwrite = False,
     class_names: Annotated[
         str | None,
-        typer.Option(help="Names of the classes in label order, split by commas.", rich_help_panel=_CONTRACT),
+        typer.Option(help="Class names in label order, separated by commas.", rich_help_panel=_CONTRACT),
     ] = None,
     ignored_class: Annotated[
-        int | None, typer.Option(help="Label of the class left out of the score.", rich_help_panel=_CONTRACT)
+        int | None, typer.Option(help="Label of the class excluded from the score.", rich_help_panel=_CONTRACT)
     ] = None,
     scale: Annotated[
         float | None,
@@ -72,32 +80,34 @@ def onnx(
     mean: Annotated[
         str | None,
         typer.Option(
-            help="Subtracted after scaling: one number, or one a channel split by commas.", rich_help_panel=_CONTRACT
+            help="Subtracted after scaling: one number, or one per channel, separated by commas.",
+            rich_help_panel=_CONTRACT,
         ),
     ] = None,
     std: Annotated[
         str | None,
         typer.Option(
-            help="Divided by at last: one number, or one a channel split by commas.", rich_help_panel=_CONTRACT
+            help="Divided by last: one number, or one per channel, separated by commas.", rich_help_panel=_CONTRACT
         ),
     ] = None,
     activation: Annotated[
-        str | None, typer.Option(help="What the net puts out: logits or probabilities.", rich_help_panel=_CONTRACT)
+        str | None, typer.Option(help="Output of the net: logits or probabilities.", rich_help_panel=_CONTRACT)
     ] = None,
     class_id: Annotated[
-        int | None, typer.Option(help="The class a one-map net (a specialist) knows.", rich_help_panel=_CONTRACT)
+        int | None, typer.Option(help="The class of a one-map net (a specialist).", rich_help_panel=_CONTRACT)
     ] = None,
     group: Annotated[
-        str | None, typer.Option(help="Name that ties the specialists of one set together.", rich_help_panel=_CONTRACT)
+        str | None, typer.Option(help="Name shared by the specialists of one set.", rich_help_panel=_CONTRACT)
     ] = None,
     architecture: Annotated[
-        str | None, typer.Option(help="Name of the architecture, for people to read.", rich_help_panel=_CONTRACT)
+        str | None, typer.Option(help="Name of the architecture, for information.", rich_help_panel=_CONTRACT)
     ] = None,
 ) -> None:
-    """Export Keras nets to planar ONNX files and prove that they compute the same.
+    """Export Keras nets to NCHW ONNX files and verify that they compute the same.
 
-    Each file carries its contract (classes, scaling, layout) in its metadata. The graph is compared with the Keras net
-    on real and random tiles; a file that misses the tolerance is not written.
+    Each file has its contract (classes, scaling, layout) in its metadata. The graph is compared with the Keras net
+    on real and random tiles; a file that misses the tolerance is not written. With --any-size it is compared at several
+    sizes and timed against the file of the trained size; if it is slower, both are written (NAME.onnx, NAME_any.onnx).
     """
     from exporters.promise import ContractOptions
 
@@ -112,8 +122,8 @@ def onnx(
         group=group,
         architecture=architecture,
     )
-    targets = _targets(models, out, overwrite)
-    _table(_export_all(targets, tiles, options, opset, (tolerance, agreement), overwrite))
+    targets = _targets(models, out, overwrite, any_size)
+    _table(_export_all(targets, tiles, options, opset, (tolerance, agreement), overwrite, any_size))
 
 
 for command in (cli_files.specialists, cli_files.quantize, cli_files.pack):
@@ -121,7 +131,7 @@ for command in (cli_files.specialists, cli_files.quantize, cli_files.pack):
 
 
 def main() -> None:
-    """Run the command line; an error of ours becomes one line and exit code 2."""
+    """Run the command line; an EngineError becomes one line and exit code 2."""
     console.run(app)
 
 
@@ -132,24 +142,26 @@ def _export_all(
     opset: int,
     limits: tuple[float, float],
     overwrite: bool,
+    any_size: bool,
 ) -> list[Export]:
     from exporters.archive import read_contract
     from exporters.backend import load_keras, quiet
     from exporters.parity import Tolerance, load_tiles
 
-    # Cheap complaints first: TensorFlow takes seconds to load.
+    # Cheap checks first: TensorFlow takes seconds to load.
     for source in targets:
         read_contract(source)
     real = None if tiles is None else load_tiles(tiles)
     with quiet():
         load_keras()
+    from exporters.any_size import AnySize, export_any_size
     from exporters.keras_to_onnx import export_onnx
 
-    done = []
+    done: list[Export] = []
     for source, target in targets.items():
         lines: list[str] = []
         with quiet():
-            written = export_onnx(
+            written = (export_any_size if any_size else export_onnx)(
                 source,
                 target,
                 options=options,
@@ -161,12 +173,16 @@ def _export_all(
             )
         for line in lines:
             console.say(f"{source}: {line}")
-        console.say(f"wrote {written.path}")
-        done.append(written)
+        if isinstance(written, AnySize):
+            console.say(f"{source}: {written}")
+        files = written.files if isinstance(written, AnySize) else [written]
+        for file in files:
+            console.say(f"wrote {file.path}")
+        done.extend(files)
     return done
 
 
-def _targets(models: list[Path], out: Path, overwrite: bool) -> dict[Path, Path]:
+def _targets(models: list[Path], out: Path, overwrite: bool, any_size: bool) -> dict[Path, Path]:
     from exporters.files import check_free
 
     as_file = out.suffix == ".onnx" and not out.is_dir()
@@ -176,9 +192,9 @@ def _targets(models: list[Path], out: Path, overwrite: bool) -> dict[Path, Path]
         check_free(out, overwrite)
         return {models[0]: out}
     if out.exists() and not out.is_dir():
-        raise OutputError(f"{out}: a file that is not named .onnx; give a folder or a name that ends in .onnx")
+        raise OutputError(f"{out}: not an .onnx file; give a folder or a name that ends in .onnx")
     targets = {model: out / f"{model.stem}.onnx" for model in models}
-    names = sorted(model.stem for model in models)
+    names = sorted(model.stem + ending for model in models for ending in ("", "_any")[: 1 + any_size])
     twins = [name for name, after in pairwise(names) if name == after]
     if twins:
         raise PlanError(f"several models would be written to {twins[0]}.onnx; export them to different folders")
@@ -193,7 +209,7 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise PlanError(f"{option} {text!r}; numbers split by commas are needed, such as 0.485,0.456") from None
+        raise PlanError(f"{option} {text!r}; numbers separated by commas are required, such as 0.485,0.456") from None
 
 
 def _activation(text: str | None) -> Activation | None:

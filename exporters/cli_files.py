@@ -1,4 +1,4 @@
-"""The commands that make ONNX files out of ONNX files or of several nets: specialists, quantize, pack."""
+"""The commands that make ONNX files from ONNX files or several nets: specialists, quantize, pack."""
 
 from __future__ import annotations
 
@@ -16,34 +16,38 @@ if TYPE_CHECKING:
     from exporters.specialists import Specialists
     from exporters.tiles import LabelledTiles
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
+AnySize = Annotated[
+    bool, typer.Option("--any-size", help="Leave height and width open: any size that the net's stride divides.")
+]
 Labels = Annotated[
     Path | None,
-    typer.Option(help="True masks of the tiles, if they are not in the same file (any form of the engine)."),
+    typer.Option(help="True masks of the tiles, if they are not in the same file (any format the engine reads)."),
 ]
 
 
 def specialists(
     models: Annotated[
-        list[Path], typer.Argument(metavar="K.keras", help="One-class archives, one a class, any order.")
+        list[Path], typer.Argument(metavar="K.keras", help="One-class archives, one per class, in any order.")
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="The file with all maps, NAME.onnx; NAME/ gets the singles.")
+        Path, typer.Option("--out", "-o", help="The file with all maps, NAME.onnx; the single files go into NAME/.")
     ],
     tiles: Annotated[
-        Path | None, typer.Option(help="Validation tiles with labels (.npz): fit bias and temperature of each class.")
+        Path | None, typer.Option(help="Validation tiles with labels (.npz): fit a bias and a temperature per class.")
     ] = None,
     labels: Labels = None,
-    tolerance: Annotated[float, typer.Option(min=0.0, help="Largest difference of an output, for outputs up to 1.")] = (
-        1e-4
-    ),
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, help="Largest allowed difference of an output, for outputs up to 1.")
+    ] = (1e-4),
     opset: Annotated[int, typer.Option(min=13, max=18, help="Version of the ONNX operator set.")] = 17,
+    any_size: AnySize = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Export a set of one-class nets as one file with a shared input, and each alone.
+    """Export a set of one-class nets as one file with a shared input, and each as a single file.
 
-    The engine takes the file as one member. The single files, in a folder of the same name, let it leave out the net of
-    a suppressed class. With --tiles, bias and temperature of each class are fitted on labelled pixels and stamped.
+    The engine takes the file as one member. The single files, in a folder of the same name, let it skip the net of
+    a suppressed class. With --tiles, a bias and a temperature per class are fitted on labelled pixels and stored.
     """
     from exporters.backend import load_keras, quiet
     from exporters.specialists import order_specialists
@@ -63,6 +67,7 @@ def specialists(
             opset=opset,
             tolerance=Tolerance(tolerance),
             overwrite=overwrite,
+            any_size=any_size,
             report=lines.append,
         )
     for line in lines:
@@ -72,19 +77,19 @@ def specialists(
 
 def quantize(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A float32 file of `exporters onnx`.")],
-    calibrate: Annotated[Path, typer.Option(help="Tiles (.npz): for the ranges of int8, and for the score.")],
+    calibrate: Annotated[Path, typer.Option(help="Tiles (.npz) for the int8 ranges and the score.")],
     labels: Labels = None,
     to: Annotated[str, typer.Option(help="int8 for CPUs, fp16 for GPUs (on a CPU float16 gains nothing).")] = "int8",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Default: MODEL_int8.onnx or MODEL_fp16.onnx.")
     ] = None,
-    max_loss: Annotated[float, typer.Option(min=0.0, help="Largest fall of the MIoU that is accepted.")] = 0.005,
+    max_loss: Annotated[float, typer.Option(min=0.0, help="Largest accepted drop of the MIoU.")] = 0.005,
     overwrite: Overwrite = False,
 ) -> None:
-    """Lower the precision of a model, if its score on labelled tiles keeps.
+    """Lower the precision of a model, if its score on labelled tiles holds.
 
-    int8 is static (QDQ, weights int8 a channel, activations uint8); where the score needs it, the last and the first
-    convolutions stay in float. Prints images/s against the float32 file (in turn, one thread) and the change of MIoU.
+    int8 is static (QDQ, weights int8 per channel, activations uint8); if the score requires it, the last and the first
+    convolutions stay in float. Prints the speed relative to the float32 file (one thread) and the change of MIoU.
     """
     from exporters.backend import load_onnx, quiet
 
@@ -96,7 +101,7 @@ def quantize(
     with quiet():
         done = lower(model, target, _reader(calibrate, labels), to=to, max_loss=max_loss, overwrite=overwrite)
     for line in done.refused:
-        console.say(f"{model}: {line}: too much, a more careful way was tried")
+        console.say(f"{model}: {line}: too much, a more conservative variant was tried")
     console.say(f"wrote {done.path} ({done.recipe}, {done.size / 1e6:.2f} MB)")
     console.stdout().print(str(done.measured), soft_wrap=True)
     if done.measured.ratio < 1:
@@ -108,9 +113,9 @@ def pack(
     out: Annotated[Path, typer.Option("--out", "-o", help="The ONNX file to write.")],
     tiles: Annotated[
         Path | None,
-        typer.Option(help="An .npz file with real tiles to compare on (key test_set, images or training_set)."),
+        typer.Option(help="An .npz file with real tiles for the comparison (key test_set, images or training_set)."),
     ] = None,
-    scores: Annotated[bool, typer.Option("--scores", help="Also put out the fused scores, float32.")] = False,
+    scores: Annotated[bool, typer.Option("--scores", help="Also output the fused scores, float32.")] = False,
     grey_as_rgb: Annotated[
         bool, typer.Option("--grey-as-rgb", help="Take grey images; repeat them for members of three channels.")
     ] = False,
@@ -119,8 +124,8 @@ def pack(
     """Write a whole ensemble as one ONNX file: raw pixels in, labels out.
 
     Scaling, members, weights, strategy (mean-logit, mean-prob or vote), biases, suppression and argmax are one graph
-    that runs on any ONNX host. It is compared with the engine pixel for pixel on real and random tiles: nothing is
-    written unless all labels are the same, but for ties within float32 rounding, which are counted.
+    that runs on any ONNX runtime. It is compared with the engine pixel by pixel on real and random tiles: nothing is
+    written unless all labels are equal, except for ties within float32 rounding, which are counted.
     """
     from exporters.backend import load_onnx, quiet
 
@@ -134,7 +139,9 @@ def pack(
         done = pack_plan(plan, out, tiles=real, scores=scores, grey_as_rgb=grey_as_rgb, overwrite=overwrite)
     console.say(f"wrote {done.path} ({len(done.members)} members, {done.nodes} nodes, {done.size / 1e6:.2f} MB)")
     told = f"the engine's labels on {done.check.tiles} tiles, {done.check.pixels:,} pixels"
-    console.stdout().print(f"{told}; {done.check.ties} ties within float32 rounding fell otherwise", soft_wrap=True)
+    console.stdout().print(
+        f"{told}; {done.check.ties} ties within float32 rounding were broken differently", soft_wrap=True
+    )
 
 
 def _reader(path: Path, labels: Path | None) -> Callable[[ModelContract], LabelledTiles]:

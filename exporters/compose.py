@@ -1,4 +1,4 @@
-"""Puts whole ONNX models into one graph: names kept apart, one operator set, nothing left that no output needs."""
+"""Merges whole ONNX models into one graph: unique names, one operator set, no unused nodes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import ModelError
+from engine.utils.console import first_line
 from exporters.backend import load_onnx
 
-# Below 13, Softmax, ReduceSum and quantisation a channel read differently.
+# Below 13, Softmax, ReduceSum and per-channel quantisation have other semantics.
 LEAST_OPSET = 13
 
 
@@ -27,22 +28,23 @@ def read_model(path: Path) -> Any:
     try:
         model = onnx.load(path)
     except Exception as error:  # protobuf, file system and the checker of external data share no base class
-        raise ModelError(f"{path}: not readable as ONNX ({first_line(error)}); export or copy it again") from None
+        why = first_line(error, kind=True)
+        raise ModelError(f"{path}: not readable as ONNX ({why}); export or copy it again") from None
     if not model.graph.node:
-        raise ModelError(f"{path}: it holds no graph; export or copy it again")
+        raise ModelError(f"{path}: it contains no graph; export or copy it again")
     return model
 
 
 def opset_of(model: Any) -> int:
-    """Return the version of the standard operator set a model uses."""
+    """Return the version of the standard operator set of a model."""
     return max((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
 
 
 def at_opset(model: Any, opset: int, path: Path) -> Any:
-    """Return the model written in another version of the standard operator set; itself where it has that one.
+    """Return the model converted to another version of the standard operator set; unchanged if it has that one.
 
     Raises:
-        ModelError: an operator of it cannot be rewritten.
+        ModelError: one of its operators cannot be converted.
     """
     if opset_of(model) == opset:
         return model
@@ -53,8 +55,9 @@ def at_opset(model: Any, opset: int, path: Path) -> Any:
     try:
         converted = version_converter.convert_version(model, opset)
     except Exception as error:  # the converter raises RuntimeError and its own kinds alike
+        why = first_line(error, kind=True)
         raise ModelError(
-            f"{path}: cannot be brought from opset {opset_of(model)} to {opset} ({first_line(error)}); export it anew"
+            f"{path}: no conversion from opset {opset_of(model)} to {opset} ({why}); export it again"
         ) from None
     present = {entry.domain for entry in converted.opset_import}
     converted.opset_import.extend(onnx.helper.make_opsetid(*pair) for pair in own if pair[0] not in present)
@@ -62,7 +65,7 @@ def at_opset(model: Any, opset: int, path: Path) -> Any:
 
 
 class Composer:
-    """Builds one graph out of whole models and single nodes.
+    """Builds one graph from whole models and single nodes.
 
     Every method that adds something returns the name of the tensor it computes.
     """
@@ -85,15 +88,15 @@ class Composer:
         return name
 
     def row(self, values: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> str:
-        """Add one value a class (or channel), shaped (1, classes, 1, 1) to meet planar maps."""
+        """Add one value per class (or channel), shaped (1, classes, 1, 1) to match NCHW maps."""
         return self.constant(np.asarray(values, dtype).reshape(1, -1, 1, 1), dtype)
 
     def add(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node of one output."""
+        """Add a node with one output."""
         return self.call(kind, inputs, f"{kind.lower()}_{len(self._nodes)}", **attributes)
 
     def call(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Add a node of one output with a name of its own."""
+        """Add a node with one named output."""
         self._nodes.append(self._onnx.helper.make_node(kind, list(inputs), [output], name=output, **attributes))
         return output
 
@@ -102,22 +105,22 @@ class Composer:
         return self.add("Cast", tensor, to=self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
     def greatest(self, tensor: str) -> str:
-        """Add the greatest value over the classes, kept as an axis of length 1."""
+        """Add the maximum over the classes, kept as an axis of length 1."""
         if self.opset >= 18:
             return self.add("ReduceMax", tensor, self.constant([1], np.int64))
         return self.add("ReduceMax", tensor, axes=[1])
 
     def absorb(self, model: Any, prefix: str, feed: str, outputs: Sequence[str]) -> list[str]:
-        """Put a whole model in, each of its names under a prefix.
+        """Insert a whole model, with a prefix on each of its names.
 
         Args:
-            model: of this composer's operator set; left as it is.
-            prefix: unique to this model, and no beginning of another name here.
+            model: of this composer's operator set; not modified.
+            prefix: unique to this model, and not the beginning of another name here.
             feed: the tensor its one input reads.
-            outputs: tensors of it that are wanted.
+            outputs: the tensors needed from it.
 
         Returns:
-            What those tensors are called here.
+            The names of those tensors here.
         """
         weights = {item.name for item in model.graph.initializer}
         copy = type(model)()
@@ -145,8 +148,8 @@ class Composer:
         """Return the model, without the nodes and weights that no output needs.
 
         Args:
-            inputs: what the graph takes, as ``ValueInfoProto``.
-            outputs: what it gives.
+            inputs: inputs of the graph, as ``ValueInfoProto``.
+            outputs: its outputs.
         """
         make = self._onnx.helper
         nodes = live_nodes(self._nodes, [item.name for item in outputs])
@@ -162,7 +165,7 @@ class Composer:
 
 
 def live_nodes(nodes: Sequence[Any], outputs: Iterable[str]) -> list[Any]:
-    """Return the nodes that the outputs depend on, each after those it reads; the order given may be any."""
+    """Return the nodes that the outputs depend on, each after those it reads, from any order."""
     producers = {name: index for index, node in enumerate(nodes) for name in node.output if name}
     ordered: list[int] = []
     done: set[int] = set()
@@ -181,7 +184,7 @@ def live_nodes(nodes: Sequence[Any], outputs: Iterable[str]) -> list[Any]:
 
 
 def maps_of(model: Any, output: str, count: int) -> list[str] | None:
-    """Return the tensors that an output joins, one a map, or None where it is not such a join of ``count`` tensors."""
+    """Return the tensors that an output concatenates, one per map, or None if it does not concatenate ``count``."""
     node = next((node for node in model.graph.node if output in node.output), None)
     if node is None or node.op_type != "Concat" or len(node.input) != count:
         return None
@@ -189,14 +192,8 @@ def maps_of(model: Any, output: str, count: int) -> list[str] | None:
     return list(node.input) if axis in (1, -3) else None
 
 
-def first_line(error: BaseException) -> str:
-    """Return kind and first line of a foreign error, at most 200 characters."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0][:200] if text else 'no message'}"
-
-
 def _reach_weights(node: Any, weights: set[str], prefix: str) -> None:
-    """Prefix the outer weights that the inner graphs of a node read; ``add_prefix`` leaves those out."""
+    """Prefix the outer weights that the inner graphs of a node read; ``add_prefix`` does not."""
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
             for inner in graph.node:
@@ -206,7 +203,7 @@ def _reach_weights(node: Any, weights: set[str], prefix: str) -> None:
 
 
 def _names_read(node: Any) -> set[str]:
-    """Return the tensors a node reads, those that its inner graphs take from outside among them."""
+    """Return the tensors a node reads, including those that its inner graphs take from outside."""
     names = set(node.input)
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):

@@ -1,14 +1,13 @@
-"""What every exporter does with its output: a free path, a stamped contract, a file written whole or not at all."""
+"""What every exporter does with its output: check the path, store the contract, write all of it or nothing."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
 from engine.errors import OutputError
 from engine.models.contract import METADATA_KEY, ModelContract
+from engine.utils.files import replacing
 from engine.version import VERSION
 
 
@@ -27,30 +26,26 @@ def check_free(out: Path, overwrite: bool) -> None:
     """Refuse an output path that cannot be written.
 
     Raises:
-        OutputError: it exists and ``overwrite`` is off, it is a folder, or a file stands where its folder should.
+        OutputError: it exists and ``overwrite`` is off, it is a folder, or its folder is a file.
     """
     if out.is_dir():
         raise OutputError(f"{out}: a folder; give the name of a file in it")
     if out.exists() and not overwrite:
-        raise OutputError(f"{out}: already exists; choose another name or say --overwrite")
+        raise OutputError(f"{out}: already exists; choose another name or give --overwrite")
     folder = next(parent for parent in out.absolute().parents if parent.exists())
     if not folder.is_dir():
         raise OutputError(f"{out}: {folder} is a file, not a folder; choose another name")
 
 
 def write_atomically(out: Path, data: bytes) -> None:
-    """Write a file as a whole or not at all; a missing folder is made.
+    """Write a file completely or not at all; a missing folder is created.
 
     Raises:
         OutputError: the folder cannot be written to.
     """
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.replace(out)
+        with replacing(out) as partial:
+            partial.write_bytes(data)
     except OSError as error:
         raise OutputError(f"{out}: cannot be written ({error.strerror}); check the folder and its space") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What the engine does between sessions and masks, said in ONNX: scaling, calibration, fusion, decoding.
+"""The engine's steps between sessions and masks as ONNX: scaling, calibration, fusion, decoding.
 
 Each step repeats the engine's float32 arithmetic in the engine's order, so that labels differ at most where two scores
 are equal within rounding. Softmax is written out: over planar maps it is many times faster than the operator, which
@@ -17,21 +17,22 @@ from engine.errors import PlanError
 from engine.fusion.decoding import Decoding, Rule
 from engine.fusion.strategies.vote import MOST_UNITS, voting_units
 from engine.inference.ensemble import Ensemble
+from engine.models.adapt.binary import LEAST_PROBABILITY
 from engine.models.contract import ModelContract
 from engine.models.members import FLOOR, Member
-from engine.models.net import LEAST_PROBABILITY, Net
+from engine.models.net import Net
 from exporters.compose import Composer, maps_of
 
 STRATEGIES = ("mean-logit", "mean-prob", "vote")
-# A probability of 1 in the whole numbers in which the engine breaks ties.
+# A probability of 1 in the integers with which the engine breaks ties.
 _FIXED_POINT = 2.0**30
 
 
 def check_packable(ensemble: Ensemble) -> None:
-    """Refuse what one graph cannot hold.
+    """Refuse what one graph cannot express.
 
     Raises:
-        PlanError: naming it, and what can be packed.
+        PlanError: naming it and what can be packed.
     """
     strategy, decoding = ensemble.variant.strategy, ensemble.variant.decoding
     if strategy not in STRATEGIES:
@@ -43,9 +44,9 @@ def check_packable(ensemble: Ensemble) -> None:
     }
     for name, held in kept_out.items():
         if held:
-            raise PlanError(f"{name} cannot be packed; leave it out of the plan, or run the plan with the engine")
+            raise PlanError(f"{name} cannot be packed; remove it from the plan, or run the plan with the engine")
     if decoding.prior and strategy == "vote":
-        raise PlanError("a prior cannot be packed with the strategy vote; leave it out, or take mean-prob")
+        raise PlanError("a prior cannot be packed with the strategy vote; remove it, or use mean-prob")
 
 
 class Inputs:
@@ -88,7 +89,7 @@ def add_voter(
         member: a net, a set of specialists or a file with a whole set.
         models: the nets' graphs by checksum.
         inputs: the scaled images.
-        prefix: what its names begin with.
+        prefix: prefix of its names.
         skip: classes that are suppressed; a set counts there as if that specialist had not run.
 
     Returns:
@@ -113,7 +114,7 @@ def add_voter(
 def _net_maps(
     graph: Composer, net: Net, models: dict[str, Any], inputs: Inputs, prefix: str, wanted: list[int] | None
 ) -> list[str]:
-    """Add one net; return its calibrated logits as one tensor, or as one a wanted class."""
+    """Add one net; return its calibrated logits as one tensor, or as one per requested class."""
     model, held = models[net.checksum], net.contract
     feed = inputs.of(held)
     apart = None
@@ -132,7 +133,7 @@ def _net_maps(
 
 
 def _logits(graph: Composer, tensor: str, held: ModelContract, class_id: int | None) -> str:
-    """Turn what a net puts out into calibrated planar logits; ``class_id`` picks the calibration of one map."""
+    """Convert a net's output to calibrated NCHW logits; ``class_id`` picks the calibration of one map."""
     tensor = graph.cast(tensor, np.float32)
     if held.output_layout == "NHWC":
         tensor = graph.add("Transpose", tensor, perm=[0, 3, 1, 2])
@@ -151,7 +152,7 @@ def _logits(graph: Composer, tensor: str, held: ModelContract, class_id: int | N
 
 
 def _joined(graph: Composer, maps: dict[int, str], classes: int) -> str:
-    """Join one-class maps; a class without one gets the logit of a specialist that did not run."""
+    """Concatenate one-class maps; a class without one gets the logit of a specialist that did not run."""
     order = sorted(maps)
     joined = graph.add("Concat", *(maps[class_id] for class_id in order), axis=1)
     if len(order) == classes:
@@ -171,7 +172,7 @@ def add_fusion(
 
     Args:
         graph: what to add to.
-        logits: one tensor a member, in the order in which they are summed.
+        logits: one tensor per member, in the order of summation.
         strategy: one of :data:`STRATEGIES`.
         weights: float64 (members, classes), columns summing to 1.
         decoding: bias, prior and suppression.
@@ -216,7 +217,7 @@ def _softmax(graph: Composer, tensor: str) -> str:
 def _vote(
     graph: Composer, logits: Sequence[str], weights: npt.NDArray[np.float64], decoding: Decoding
 ) -> tuple[str, str]:
-    """Votes in whole numbers; among the classes with the most, the highest mean probability, then the lowest id."""
+    """Integer votes; among the classes with the most, the highest mean probability, then the lowest id."""
     classes = weights.shape[1]
     rule = decoding.rule(classes, log_domain=False)
     units = np.stack([voting_units(column) for column in weights.T], axis=1)
@@ -242,7 +243,7 @@ def _vote(
 
 
 def _exact_means(graph: Composer, logits: Sequence[str], units: npt.NDArray[np.int64]) -> str:
-    """Sum probabilities as whole multiples of 2**-30: in float64 that is exact for units that sum to at most 2**23."""
+    """Sum probabilities as integer multiples of 2**-30: exact in float64 for units that sum to at most 2**23."""
     small = units // np.gcd.reduce(units, axis=None)
     parts = []
     for tensor in logits:

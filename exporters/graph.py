@@ -1,4 +1,4 @@
-"""Keras net -> planar ONNX graph, and the small graph transformations that follow."""
+"""Keras net -> NCHW ONNX graph, and the small graph transformations that follow."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import ModelError, PlanError
+from engine.utils.console import first_line
 from exporters.archive import Shape
 from exporters.backend import load_keras
 from exporters.reshapes import fix_reshapes
 
 INPUT = "images"
 OUTPUT = "logits"
-# 17 keeps average pooling over the whole map as one node; 18 spells it as a reduction.
+# 17 keeps global average pooling as one node; 18 writes it as a reduction.
 OPSET = 17
 OPSETS = range(13, 19)
 
@@ -28,17 +29,17 @@ class GraphStep:
 
 
 def convert(net: Any, shape: Shape, opset: int = OPSET) -> Any:
-    """Convert a float32 Keras net to an ONNX model with planar input ``images`` and planar output ``logits``.
+    """Convert a float32 Keras net to an ONNX model with NCHW input ``images`` and NCHW output ``logits``.
 
-    The batch stays open. ``net`` is changed: layers get an equivalent call that ONNX has one node for.
+    The batch axis stays dynamic. ``net`` is changed: layers get an equivalent call with a single ONNX operator.
 
     Args:
         net: functional or sequential net, (batch, height, width, channel) to (batch, height, width, map).
-        shape: what the net takes and gives.
+        shape: input and output of the net.
         opset: version of the ONNX operator set.
 
     Raises:
-        PlanError: the opset is not one that can be written.
+        PlanError: the opset cannot be written.
         ModelError: the net uses operations that ONNX lacks.
     """
     check_opset(opset)
@@ -63,7 +64,7 @@ def convert(net: Any, shape: Shape, opset: int = OPSET) -> Any:
                 outputs_as_nchw=[OUTPUT],
             )
     except Exception as error:  # tf2onnx and the tracer raise anything from KeyError to NotImplementedError.
-        raise ModelError(f"the net cannot be converted ({type(error).__name__}: {_first_line(error)})") from None
+        raise ModelError(f"the net cannot be converted ({first_line(error, kind=True)})") from None
     foreign = sorted({node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type, node.domain)})
     if foreign:
         raise ModelError(f"the net uses operations that ONNX lacks: {', '.join(foreign)}; replace those layers")
@@ -81,7 +82,7 @@ def check_opset(opset: int) -> None:
 
 
 def name_axes(model: Any, shape: Shape) -> Any:
-    """Give the open axes of the input and the output their plain names and forget shapes of inner tensors."""
+    """Name the dynamic axes of input and output and drop the shapes of inner tensors."""
     sides = ((model.graph.input[0], shape.channels), (model.graph.output[0], shape.outputs))
     for tensor, maps in sides:
         axes = tensor.type.tensor_type.shape
@@ -104,9 +105,9 @@ def slim(model: Any) -> Any:
 
 
 def drop_plain_reshapes(model: Any) -> Any:
-    """Remove every Reshape that leaves the shape as it is, whatever the batch.
+    """Remove every Reshape that does not change the shape, whatever the batch size.
 
-    Such nodes stand where a transposition of a 1 x 1 map was written as a Reshape and its partner was folded away.
+    Such nodes remain where a transposition of a 1 x 1 map was written as a Reshape and its counterpart was folded.
     """
     import onnx
 
@@ -145,7 +146,7 @@ def count(model: Any) -> tuple[int, int]:
 
 
 def _use_resize(net: Any) -> None:
-    """Trace nearest-neighbour upsampling as one resize instead of repeats, which ONNX spells with transpositions."""
+    """Trace nearest-neighbour upsampling as one resize instead of repeats, which ONNX writes with transpositions."""
     import keras
     import tensorflow as tf
 
@@ -185,10 +186,5 @@ def _is_plain(node: Any, shapes: dict[str, list[int | None]], constants: dict[st
     target = onnx.numpy_helper.to_array(constants[node.input[1]]).tolist()
     if len(target) != len(before) or None in before[1:]:
         return False
-    # With all other axes equal the first one has no choice; a fixed positive batch would not be plain.
+    # With all other axes equal the first one is determined.
     return target[0] in (-1, 0) and target[1:] == before[1:] and 0 not in before[1:]
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else "no message"

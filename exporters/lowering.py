@@ -1,4 +1,4 @@
-"""How a float32 graph becomes int8 or float16: thin calls of the libraries that do it."""
+"""How a float32 graph becomes int8 or float16: thin calls to the libraries that do it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from engine.errors import ModelError
 from engine.models.net import Net
-from exporters.compose import first_line, read_model
+from engine.utils.console import first_line
+from exporters.compose import read_model
 
 CALIBRATION_TILES = 128
 
@@ -24,7 +25,7 @@ class Recipe:
     """One way to lower the precision.
 
     Attributes:
-        name: for people to read.
+        name: for information.
         method: how int8 ranges are found: ``MinMax`` or ``Percentile``; empty for float16.
         floating: which convolutions stay in float: ``first`` (those that read the images), ``last`` (those after which
             no other follows).
@@ -39,11 +40,11 @@ def lowered_graph(model: Any, net: Net, recipe: Recipe, images: npt.NDArray[Any]
     """Return a model in lower precision.
 
     Args:
-        model: the float32 model; left as it is.
+        model: the float32 model; not modified.
         net: the same, opened.
         recipe: how.
-        images: raw tiles (tile, height, width, channel) on up to :data:`CALIBRATION_TILES` of which ranges are found.
-        folder: where temporary files may lie.
+        images: raw tiles (tile, height, width, channel); ranges are found on up to :data:`CALIBRATION_TILES` of them.
+        folder: folder for temporary files.
 
     Raises:
         ModelError: the library fails on this graph.
@@ -55,7 +56,8 @@ def lowered_graph(model: Any, net: Net, recipe: Recipe, images: npt.NDArray[Any]
             return _int8(copy, net, recipe, images, folder)
         return _fp16(copy)
     except Exception as error:  # the converters raise whatever a graph makes them raise
-        raise ModelError(f"{net.path}: {recipe.name} fails ({first_line(error)}); keep the float32 file") from None
+        why = first_line(error, kind=True)
+        raise ModelError(f"{net.path}: {recipe.name} fails ({why}); keep the float32 file") from None
 
 
 def _fp16(model: Any) -> Any:
@@ -90,7 +92,7 @@ def _reader(net: Net, images: npt.NDArray[Any]) -> Any:
     chosen = np.unique(np.linspace(0, len(images) - 1, min(CALIBRATION_TILES, len(images))).round().astype(int))
 
     class Reader(CalibrationDataReader):
-        """Feeds the calibration with prepared tiles, a few at a time."""
+        """Feeds prepared tiles to the calibration, a few at a time."""
 
         def __init__(self) -> None:
             self._batches = self._prepared()
@@ -108,7 +110,7 @@ def _reader(net: Net, images: npt.NDArray[Any]) -> Any:
 
 
 def _name_nodes(model: Any) -> None:
-    """Give every node a name of its own: exclusion works by name, and names are optional in ONNX."""
+    """Give every node a unique name: exclusion works by name, and names are optional in ONNX."""
     taken: set[str] = set()
     for index, node in enumerate(model.graph.node):
         if not node.name or node.name in taken:

@@ -38,7 +38,7 @@ class Measured:
     tiles: int
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Return a one-line summary."""
         change = self.after - self.before
         return (
             f"speed x{self.ratio:.2f} ({self.images_per_second:,.0f} images/s on one CPU thread), "
@@ -53,17 +53,17 @@ def logits_of(net: Net, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         ModelError: the runtime fails.
     """
     count, height, width = images.shape[:3]
-    out = np.empty((count, net.contract.outputs, height * width), np.float32)
+    out = np.empty((count, net.maps, height * width), np.float32)
     for start in range(0, count, BATCH):
         batch = slice(start, start + BATCH)
-        net.run(net.prepare(images[batch]), out[batch])
+        net.run(net.prepare(images[batch]), out[batch], (height, width))
     return out.reshape(count, -1, height, width)
 
 
 def miou(net: Net, tiles: LabelledTiles) -> float:
-    """Return the MIoU ``labelled`` of a net with its ignored class suppressed; NaN when no class can be scored.
+    """Return the MIoU ``labelled`` of a net with its ignored class suppressed; NaN if no class can be scored.
 
-    Of one specialist it is the mean IoU of its class and the rest, over pixels that are not of the ignored class.
+    For one specialist it is the mean IoU of its class and the rest, over pixels not of the ignored class.
 
     Raises:
         ModelError: the runtime fails.
@@ -86,10 +86,11 @@ def miou(net: Net, tiles: LabelledTiles) -> float:
 
 
 def speed(first: Net, second: Net, images: npt.NDArray[Any], rounds: int = ROUNDS) -> tuple[float, float]:
-    """Time two files on the same tiles in turn, one thread each.
+    """Time two files alternately on the same tiles, one thread each.
 
     Returns:
-        Images/s of the second over those of the first, and images/s of the second; both from medians.
+        Images/s of the second over those of the first (the median over the rounds, so that a machine whose speed drifts
+        changes little), and images/s of the second.
 
     Raises:
         ModelError: the runtime fails.
@@ -104,5 +105,5 @@ def speed(first: Net, second: Net, images: npt.NDArray[Any], rounds: int = ROUND
                 net.session.run(net.output_name, batch)
             if turn:  # the first round warms up
                 taken.append(perf_counter() - began)
-    slow, fast = map(statistics.median, seconds)
-    return slow / fast, len(chosen) / fast
+    ratio = statistics.median(slow / fast for slow, fast in zip(*seconds, strict=True))
+    return ratio, len(chosen) / statistics.median(seconds[1])

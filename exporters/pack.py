@@ -1,10 +1,11 @@
 """A whole ensemble -> one ONNX file: raw pixels in, label maps out, the same as the engine's.
 
-The file needs nothing but an ONNX host. What the engine checks on every batch (NaN, sizes) the file cannot check.
+The file needs nothing but an ONNX runtime. It cannot check what the engine checks per batch (NaN, sizes).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import numpy.typing as npt
 
 from engine.errors import EngineError, InputError, ModelError, PlanError
 from engine.inference.ensemble import Ensemble
-from engine.models.contract import LABELS, ModelContract
+from engine.models.contract import LABELS, MAX_STRIDE, ModelContract
 from engine.runs.options import Options, open_ensemble
 from engine.runs.plan import read_plan
 from engine.sources.base import from_array
+from engine.utils.sides import nearest_sizes, told_size
 from engine.version import VERSION
 from exporters.backend import load_onnx
 from exporters.compose import LEAST_OPSET, Composer, at_opset, opset_of, read_model
@@ -26,7 +28,7 @@ from exporters.parity import DEFAULT_SIZE, random_tiles
 from exporters.self_check import SelfCheck, compare
 
 INPUT, SCORES = "images", "scores"
-# What protobuf can write as one message, with room for the fusion.
+# The largest protobuf message, minus room for the fusion.
 MOST_BYTES = 2**31 - 2**20
 
 
@@ -36,7 +38,7 @@ class Packed:
 
     Attributes:
         path: the ONNX file.
-        contract: the contract stamped into it.
+        contract: the contract stored in it.
         check: the comparison with the engine.
         members: names of the ensemble's members.
         size: bytes of the file.
@@ -69,11 +71,11 @@ def pack(
         plan: an ``ensemble.toml``.
         out: the file to write.
         tiles: raw tiles (tile, height, width, channel) for the comparison with the engine, besides random ones; foreign
-            members may need them to settle what they are.
+            members may need them to detect layout and activation.
         scores: also give ``scores``, float32 (batch, classes, height, width): what the argmax decides on, -infinity for
             suppressed classes.
         grey_as_rgb: take grey images, and repeat them for members of three channels.
-        overwrite: replace ``out`` when it exists.
+        overwrite: replace ``out`` if it exists.
 
     Raises:
         ContractError: members disagree, or are unclear.
@@ -88,15 +90,17 @@ def pack(
     ensemble = _opened(plan, tiles, grey_as_rgb)
     check_packable(ensemble)
     channels, size = _input(ensemble, grey_as_rgb)
+    stride = _stride(plan, ensemble, size)
     model = build(ensemble, channels, size, scores)
-    trials = [random_tiles(size or (tiles.shape[1:3] if tiles is not None else DEFAULT_SIZE), channels)]
+    own = nearest_sizes(DEFAULT_SIZE, stride)[1] if tiles is None else (tiles.shape[1], tiles.shape[2])
+    trials = [random_tiles(size or own, channels)]
     if tiles is not None:
         trials.insert(0, tiles)
     try:
         check = compare(ensemble, model.SerializeToString(), trials)
     except ModelError as error:
         raise ModelError(f"{plan}: {error}; nothing was written") from None
-    contract = _contract(ensemble, channels, size, check)
+    contract = _contract(ensemble, channels, size, stride, check)
     data = stamp(model, contract).SerializeToString(deterministic=True)
     write_atomically(out, data)
     names = tuple(member.name for member in ensemble.members)
@@ -110,17 +114,17 @@ def build(ensemble: Ensemble, channels: int, size: tuple[int, int] | None, score
         ensemble: the members, opened, with their strategy and decoding.
         channels: channels of the raw images.
         size: (height, width), or None where the members take any.
-        scores: whether to give the scores as well.
+        scores: whether to output the scores as well.
 
     Raises:
-        ModelError: a member cannot be read or brought to the operator set of the others, or all are too large for one
+        ModelError: a member cannot be read or converted to the operator set of the others, or all are too large for one
             file.
     """
     onnx = load_onnx()
     nets = {net.checksum: net for member in ensemble.members for net in member.nets}
     total = sum(net.path.stat().st_size for net in nets.values())
     if total > MOST_BYTES:
-        raise ModelError(f"the members hold {total:,} bytes; one ONNX file holds at most {MOST_BYTES:,}: pack fewer")
+        raise ModelError(f"the members have {total:,} bytes; one ONNX file can have at most {MOST_BYTES:,}: pack fewer")
     models = {checksum: read_model(net.path) for checksum, net in nets.items()}
     opset = max(LEAST_OPSET, *map(opset_of, models.values()))
     models = {checksum: at_opset(model, opset, nets[checksum].path) for checksum, model in models.items()}
@@ -152,7 +156,7 @@ def _opened(plan: Path, tiles: npt.NDArray[Any] | None, grey_as_rgb: bool) -> En
     except EngineError as error:
         raise type(error)(f"{plan}: {error}") from None
     if any(member.contract.kind == "packed" for member in ensemble.members):
-        raise PlanError(f"{plan}: {ensemble.members[0].name} is packed already; name its members in the plan")
+        raise PlanError(f"{plan}: {ensemble.members[0].name} is already packed; list its members in the plan")
     return ensemble
 
 
@@ -164,18 +168,37 @@ def _input(ensemble: Ensemble, grey_as_rgb: bool) -> tuple[int, tuple[int, int] 
         counts = [1]
     if len(counts) > 1:
         told = ", ".join(f"{net.path.name} {net.contract.channels}" for net in nets)
-        raise InputError(f"the members take different channels ({told}): say --grey-as-rgb to feed grey images to all")
+        raise InputError(f"the members take different channels ({told}): give --grey-as-rgb to feed grey images to all")
     sizes = sorted({net.contract.size for net in nets if net.contract.size is not None})
     return counts[0], sizes[0] if sizes else None
 
 
-def _contract(ensemble: Ensemble, channels: int, size: tuple[int, int] | None, check: SelfCheck) -> ModelContract:
+def _stride(plan: Path, ensemble: Ensemble, size: tuple[int, int] | None) -> int:
+    """Return the stride that suits every member; 1 where the size is fixed, which it must divide."""
+    strides = {net.path.name: net.contract.stride for member in ensemble.members for net in member.nets}
+    stride = math.lcm(*strides.values())
+    told = ", ".join(f"{name} {value}" for name, value in strides.items() if value > 1)
+    if size is None:
+        if stride > MAX_STRIDE:
+            raise PlanError(f"{plan}: the strides ({told}) have {stride} in common, above {MAX_STRIDE}: pack fewer")
+        return stride
+    if any(side % stride for side in size):
+        raise PlanError(
+            f"{plan}: members take {told_size(size)}, which strides do not divide ({told}): pack them apart"
+        )
+    return 1
+
+
+def _contract(
+    ensemble: Ensemble, channels: int, size: tuple[int, int] | None, stride: int, check: SelfCheck
+) -> ModelContract:
     variant = ensemble.variant
     contract = ModelContract(
         classes=ensemble.classes,
         kind="packed",
         input_layout="NCHW",
         size=size,
+        stride=stride,
         channels=channels,
         ignored_class=ensemble.ignored_class,
         version=VERSION,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 import zipfile
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ import numpy.typing as npt
 
 from engine.errors import InputError, ModelError
 from engine.models.contract import ModelContract
+from engine.utils.console import first_line
+from engine.utils.sides import Size, nearest_sizes
 from exporters.archive import Shape
 
 Array = npt.NDArray[np.float32]
@@ -22,14 +26,16 @@ Array = npt.NDArray[np.float32]
 REAL_TILES = 64
 RANDOM_TILES = 11
 DEFAULT_SIZE = (64, 128)
-# Runs of changing length prove on the way that the batch axis is open.
+# Batches of different sizes also verify that the batch axis is dynamic.
 BATCHES = (1, 3, 7)
+_KERAS = "Exception encountered when calling"
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 _KEYS = ("test_set", "images", "training_set")
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far an ONNX file may stray from its Keras net.
+    """How far an ONNX file may deviate from its Keras net.
 
     Attributes:
         difference: largest absolute difference allowed between two outputs, for outputs up to 1 in size; larger
@@ -43,7 +49,7 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Parity:
-    """What a comparison found.
+    """The result of a comparison.
 
     Attributes:
         max_difference: largest absolute difference of an output value.
@@ -58,10 +64,14 @@ class Parity:
     peak: float
 
     def within(self, tolerance: Tolerance) -> bool:
-        """Tell whether the figures stay within a tolerance; NaN never does."""
-        return (
-            self.max_difference <= tolerance.difference * max(1.0, self.peak) and self.agreement >= tolerance.agreement
-        )
+        """Return whether the figures are within a tolerance; NaN never is."""
+        return self.relative <= tolerance.difference and self.agreement >= tolerance.agreement
+
+    @property
+    def relative(self) -> float:
+        """Largest difference over the size of the outputs where that is above 1; infinite where it is NaN."""
+        relative = self.max_difference / max(1.0, self.peak)
+        return math.inf if math.isnan(relative) else relative
 
     def __str__(self) -> str:
         return f"difference {self.max_difference:.2e}, agreement {self.agreement:.6f}, {self.tiles} tiles"
@@ -76,7 +86,7 @@ def load_tiles(path: Path, limit: int = REAL_TILES) -> npt.NDArray[Any]:
         limit: how many tiles to take at most.
 
     Returns:
-        Raw tiles (tile, height, width, channel), of the file's own dtype.
+        Raw tiles (tile, height, width, channel), in the file's dtype.
 
     Raises:
         InputError: no such file, not an ``.npz`` file, none of the keys, or an array of another rank.
@@ -95,7 +105,7 @@ def load_tiles(path: Path, limit: int = REAL_TILES) -> npt.NDArray[Any]:
         tiles = tiles[..., None]
     if tiles.ndim != 4 or 0 in tiles.shape or tiles.dtype.kind not in "uif":
         raise InputError(
-            f"{path}: {key} has shape {tiles.shape} of {tiles.dtype}; numbers (tile, height, width) needed"
+            f"{path}: {key} has shape {tiles.shape} of {tiles.dtype}; numbers (tile, height, width) are required"
         )
     chosen = np.linspace(0, len(tiles) - 1, min(limit, len(tiles))).round().astype(int)
     return np.asarray(tiles[chosen])
@@ -104,7 +114,7 @@ def load_tiles(path: Path, limit: int = REAL_TILES) -> npt.NDArray[Any]:
 def _first_key(path: Path) -> tuple[str, npt.NDArray[Any] | None]:
     data = np.load(path, allow_pickle=False)
     if isinstance(data, np.ndarray):
-        raise ValueError("it holds one bare array")
+        raise ValueError("it contains one bare array")
     with data:
         for key in _KEYS:
             if key in data.files:
@@ -112,8 +122,13 @@ def _first_key(path: Path) -> tuple[str, npt.NDArray[Any] | None]:
     return "", None
 
 
+def default_size(contract: ModelContract) -> Size:
+    """Return the size to compare a file at: its own, or for any size about 64x128, which the stride divides."""
+    return contract.size or nearest_sizes(DEFAULT_SIZE, contract.stride)[1]
+
+
 def random_tiles(size: tuple[int, int], channels: int, tiles: int = RANDOM_TILES, seed: int = 0) -> npt.NDArray[Any]:
-    """Draw raw tiles 0..255 (tile, height, width, channel): white noise and coarse blocks in turn."""
+    """Draw raw tiles 0..255 (tile, height, width, channel): white noise and coarse blocks alternately."""
     draw = np.random.default_rng(seed)
     noise = draw.integers(0, 256, (tiles, *size, channels), dtype=np.uint8)
     coarse = noise[:, ::8, ::8].repeat(8, axis=1).repeat(8, axis=2)[:, : size[0], : size[1]]
@@ -122,7 +137,7 @@ def random_tiles(size: tuple[int, int], channels: int, tiles: int = RANDOM_TILES
 
 
 def trial_images(contract: ModelContract, shape: Shape, real: npt.NDArray[Any] | None) -> Array:
-    """Return the images both sides are run on, scaled as the contract says: real tiles first, random ones after.
+    """Return the images for both sides, scaled as the contract says: real tiles first, then random ones.
 
     Raises:
         InputError: the real tiles do not fit the net.
@@ -132,16 +147,21 @@ def trial_images(contract: ModelContract, shape: Shape, real: npt.NDArray[Any] |
         raise InputError(f"the tiles are {real.shape[1:]}, the net takes {(*size, contract.channels)}: give such tiles")
     raw = random_tiles((size[0], size[1]), contract.channels)
     parts = [raw.astype(np.float32)] if real is None else [real.astype(np.float32), raw.astype(np.float32)]
-    scaled = np.concatenate(parts) * np.float32(contract.scale)
+    return scaled(np.concatenate(parts), contract)
+
+
+def scaled(raw: npt.NDArray[Any], contract: ModelContract) -> Array:
+    """Return raw tiles (tile, height, width, channel) scaled as a contract says."""
     mean, std = (np.asarray(values, dtype=np.float32) for values in (contract.mean, contract.std))
-    return np.ascontiguousarray((scaled - mean) / std, dtype=np.float32)
+    images = raw.astype(np.float32) * np.float32(contract.scale)
+    return np.ascontiguousarray((images - mean) / std, dtype=np.float32)
 
 
 def run_keras(net: Any, images: Array) -> Array:
-    """Run a Keras net on the CPU over images (tile, height, width, channel) and return planar outputs.
+    """Run a Keras net on the CPU over images (tile, height, width, channel) and return NCHW outputs.
 
     Raises:
-        ModelError: the net computes NaN or infinity, or cannot run on these images.
+        ModelError: the net outputs NaN or infinity, or cannot run on these images.
     """
     import tensorflow as tf
 
@@ -149,17 +169,17 @@ def run_keras(net: Any, images: Array) -> Array:
         with tf.device("/CPU:0"):
             parts = [np.asarray(net(batch, training=False), dtype=np.float32) for batch in _batches(images)]
     except Exception as error:  # whatever a layer raises, for instance on sides that a pooling cannot halve
-        raise ModelError(f"the net cannot run on images {images.shape[1:]} ({_first_line(error)})") from None
+        raise ModelError(f"the net cannot run on images {images.shape[1:]} ({keras_reason(error)})") from None
     outputs = np.concatenate(parts).transpose(0, 3, 1, 2)
     if outputs.shape[2:] != images.shape[1:3]:
         raise ModelError(f"maps of {outputs.shape[2:]} for images of {images.shape[1:3]}; both must be equal")
     if not np.isfinite(outputs).all():
-        raise ModelError("the Keras net computes NaN or infinity on the test images; check the training run")
+        raise ModelError("the Keras net outputs NaN or infinity on the test images; check the training run")
     return np.ascontiguousarray(outputs)
 
 
 def run_onnx(model: bytes, images: Array) -> Array:
-    """Run a planar ONNX model with one thread on the CPU over images (tile, height, width, channel).
+    """Run an NCHW ONNX model with one thread on the CPU over images (tile, height, width, channel).
 
     Raises:
         ModelError: ONNX Runtime refuses the model or fails on the images.
@@ -175,21 +195,21 @@ def run_onnx(model: bytes, images: Array) -> Array:
         planar = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         parts = [session.run(None, {name: batch})[0] for batch in _batches(planar)]
     except Exception as error:  # the runtime's errors share no public base class
-        raise ModelError(f"ONNX Runtime refuses the graph ({_first_line(error)})") from None
+        raise ModelError(f"ONNX Runtime refuses the graph ({first_line(error, kind=True)})") from None
     return np.concatenate(parts)
 
 
 def measure(reference: Array, outputs: npt.NDArray[Any], contract: ModelContract) -> Parity:
-    """Compare planar outputs (tile, map, height, width) with those of the Keras net.
+    """Compare NCHW outputs (tile, map, height, width) with those of the Keras net.
 
-    A one-map net gives the label 1 where its output is above 0 (log-odds) or 0.5 (probability).
+    A one-map net predicts label 1 where its output is above 0 (log-odds) or 0.5 (probability).
 
     Raises:
         ModelError: another shape or another type than float32.
     """
     if outputs.shape != reference.shape or outputs.dtype != np.float32:
         raise ModelError(
-            f"the graph puts out {outputs.shape} of {outputs.dtype}, the Keras net {reference.shape} of float32"
+            f"the graph outputs {outputs.shape} of {outputs.dtype}, the Keras net {reference.shape} of float32"
         )
     difference = np.abs(reference - outputs).max()
     if reference.shape[1] == 1:
@@ -200,15 +220,23 @@ def measure(reference: Array, outputs: npt.NDArray[Any], contract: ModelContract
     return Parity(float(difference), float(same.mean()), len(reference), float(np.abs(reference).max()))
 
 
+def worst(parts: Sequence[Parity]) -> Parity:
+    """Return comparisons at several sizes as one: the difference that matters most, the least agreement."""
+    furthest = max(parts, key=lambda part: part.relative)
+    return replace(furthest, agreement=min(part.agreement for part in parts), tiles=sum(part.tiles for part in parts))
+
+
 def check_activation(reference: Array, contract: ModelContract) -> None:
-    """Refuse a contract that promises probabilities for outputs outside 0..1.
+    """Refuse a contract that declares probabilities for outputs outside 0..1.
 
     Raises:
         ModelError: the outputs leave that range.
     """
     low, high = float(reference.min()), float(reference.max())
     if contract.activation == "probabilities" and (low < -1e-5 or high > 1 + 1e-5):
-        raise ModelError(f"the contract says probabilities, the outputs reach from {low:.3g} to {high:.3g}: say logits")
+        raise ModelError(
+            f"the contract says probabilities, but the outputs range from {low:.3g} to {high:.3g}: use logits"
+        )
 
 
 def _batches(images: Array) -> Iterator[Array]:
@@ -220,6 +248,9 @@ def _batches(images: Array) -> Iterator[Array]:
         start += length
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0][:200] if text else 'no message'}"
+def keras_reason(error: Exception) -> str:
+    """Return kind and reason of an error of Keras, which names the layer first and gives the reason one line below."""
+    plain = _ESCAPES.sub("", str(error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    text = " ".join(lines[: 2 if lines[:1] and lines[0].startswith(_KERAS) else 1])
+    return f"{type(error).__name__}: {text[:300] or 'no message'}"

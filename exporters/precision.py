@@ -1,4 +1,4 @@
-"""float32 -> int8 or float16: written only when the score on given tiles keeps, with the speed measured beside it."""
+"""float32 -> int8 or float16: written only if the score on the given tiles holds; the speed is measured as well."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import numpy as np
 
 from engine.errors import ContractError, InputError, ModelError, PlanError
 from engine.models.contract import ModelContract
-from engine.models.net import Net, open_net
+from engine.models.net import Net
+from engine.models.opening import open_net
 from engine.version import VERSION
 from exporters.backend import load_onnx
 from exporters.compose import LEAST_OPSET, at_opset, opset_of, read_model
@@ -26,7 +27,7 @@ PRECISIONS = ("int8", "fp16")
 MAX_LOSS = 0.005
 
 
-# From the fastest to the most careful; the first that keeps the score is taken.
+# From the fastest to the most conservative; the first that keeps the score is used.
 RECIPES: dict[str, tuple[Recipe, ...]] = {
     "int8": (
         Recipe("int8", "MinMax"),
@@ -44,11 +45,11 @@ class Lowered:
 
     Attributes:
         path: the ONNX file.
-        contract: the contract stamped into it.
+        contract: the contract stored in it.
         recipe: how it was made.
         measured: speed and score against the float32 file.
         size: bytes of the file.
-        refused: what was tried before and lost too much, one line each.
+        refused: earlier attempts that lost too much, one line each.
     """
 
     path: Path
@@ -69,26 +70,26 @@ def lower(
     overwrite: bool = False,
     recipes: Sequence[Recipe] | None = None,
 ) -> Lowered:
-    """Write a model in a lower precision, if its MIoU on labelled tiles falls by no more than ``max_loss``.
+    """Write a model in a lower precision, if its MIoU on labelled tiles drops by no more than ``max_loss``.
 
-    int8 is static quantisation (QDQ; weights int8 a channel, activations uint8), float16 keeps float32 inputs and
+    int8 is static quantisation (QDQ; weights int8 per channel, activations uint8), float16 keeps float32 inputs and
     outputs. The score is the MIoU ``labelled`` with the ignored class suppressed; of one specialist, the mean IoU of
-    its class and the rest. Speed is measured on one thread, both files in turn.
+    its class and the rest. Speed is measured on one thread, alternating between the files.
 
     Args:
         source: an ONNX file with a contract.
         out: the file to write.
-        tiles: raw tiles with labels, or what reads them once the contract is known; int8 ranges are found on up to
+        tiles: raw tiles with labels, or a function that reads them given the contract; int8 ranges are found on up to
             :data:`exporters.lowering.CALIBRATION_TILES` of them, the score on all.
         to: ``int8`` or ``fp16``.
-        max_loss: largest fall of the MIoU.
-        overwrite: replace ``out`` when it exists.
+        max_loss: largest drop of the MIoU.
+        overwrite: replace ``out`` if it exists.
         recipes: what to try, in order; by default :data:`RECIPES`.
 
     Raises:
         ContractError: the file has no contract.
         InputError: the tiles do not fit.
-        ModelError: the file cannot be read or lowered, is lowered already, or loses too much.
+        ModelError: the file cannot be read or lowered, already has a lower precision, or loses too much.
         OutputError: ``out`` exists or cannot be written.
         PlanError: unknown precision, or the ``export`` extra is missing.
     """
@@ -116,7 +117,7 @@ def lower(
                 return _written(out, data, net, recipe, measured, refused)
             refused.append(f"{recipe.name}: MIoU {before:.4f} -> {after:.4f}")
     raise ModelError(
-        f"{source}: the MIoU falls by more than {max_loss:g} ({'; '.join(refused)}); nothing was written: "
+        f"{source}: the MIoU drops by more than {max_loss:g} ({'; '.join(refused)}); nothing was written: "
         "calibrate on more tiles, or allow it with --max-loss"
     )
 
@@ -141,14 +142,14 @@ def _opened(source: Path) -> Net:
     except ContractError as error:
         if "no contract" not in str(error):
             raise
-        raise ContractError(f"{source}: no contract in it; export it with `exporters onnx` first") from None
+        raise ContractError(f"{source}: it has no contract; export it with `exporters onnx` first") from None
     if net.contract.kind == "packed":
         raise ModelError(f"{source}: a packed ensemble; quantise its members, then pack them")
     return net
 
 
 def _floating(source: Path) -> Any:
-    """Return the model, of an operator set that quantisation a channel needs.
+    """Return the model, in an operator set that supports per-channel quantisation.
 
     Raises:
         ModelError: it is not float32 throughout.
@@ -158,5 +159,5 @@ def _floating(source: Path) -> Any:
     lowered = {"QuantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"}
     halves = any(item.data_type == onnx.TensorProto.FLOAT16 for item in model.graph.initializer)
     if halves or any(node.op_type in lowered for node in model.graph.node):
-        raise ModelError(f"{source}: its precision is lowered already; start from the float32 file")
+        raise ModelError(f"{source}: its precision is already lowered; start from the float32 file")
     return at_opset(model, max(LEAST_OPSET, opset_of(model)), source)

@@ -1,4 +1,4 @@
-"""The contract an export stamps: read from the archive, amended by options, checked against the net."""
+"""The contract of an export: read from the archive, amended by options, checked against the net."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from exporters.archive import Shape
 
 @dataclass(frozen=True)
 class ContractOptions:
-    """What a caller says about a net; None leaves a field as the archive has it, or at its default.
+    """Options about a net; None keeps the archive's value, or the default.
 
     Attributes:
-        classes: names of the classes in label order; needed for an archive without a contract.
-        ignored_class: class left out of the score.
+        classes: names of the classes in label order; required for an archive without a contract.
+        ignored_class: class excluded from the score.
         scale: factor on the raw pixel values, applied first.
         mean: subtracted after scaling.
         std: divided by after subtracting.
-        activation: what the net puts out: ``logits`` or ``probabilities``.
-        class_id: the class a one-map net knows; makes the file a specialist.
-        group: name that ties the specialists of one set together.
-        architecture: name of the architecture, for people to read.
+        activation: output of the net: ``logits`` or ``probabilities``.
+        class_id: the class of a one-map net; makes the file a specialist.
+        group: name shared by the specialists of one set.
+        architecture: name of the architecture, for information.
     """
 
     classes: tuple[str, ...] | None = None
@@ -45,21 +45,21 @@ class ContractOptions:
 def promise(
     path: Path, archived: ModelContract | None, options: ContractOptions, shape: Shape, ending: str
 ) -> ModelContract:
-    """Return the contract of the ONNX file to be written: planar on both sides, in agreement with the net.
+    """Return the contract of the ONNX file to be written: NCHW on both sides, consistent with the net.
 
     Args:
         path: the archive, for messages.
         archived: the contract found in the archive; None for a foreign file.
-        options: fields that win over the archive's.
-        shape: what the net takes and gives.
-        ending: the activation the net ends in, as :func:`exporters.archive.ending_activation` names it.
+        options: fields that override the archive's.
+        shape: input and output of the net.
+        ending: the net's final activation, as :func:`exporters.archive.ending_activation` names it.
 
     Raises:
-        ContractError: nobody names the classes, a field is out of range, or the contract and the net disagree.
+        ContractError: no class names are given, a field is out of range, or the contract and the net disagree.
     """
     fields: dict[str, Any] = options.given()
     if archived is None and "classes" not in fields:
-        raise ContractError(f"{path}: no contract in the archive; name its classes in label order: --class-names a,b,c")
+        raise ContractError(f"{path}: no contract in the archive; give its classes in label order: --class-names a,b,c")
     if "class_id" in fields:
         fields["kind"] = "specialist"
     try:
@@ -78,7 +78,7 @@ def _agree(path: Path, contract: ModelContract, shape: Shape, ending: str) -> No
     if contract.outputs != shape.outputs:
         what = "a specialist" if contract.kind == "specialist" else f"{len(contract.classes)} classes"
         raise ContractError(
-            f"{path}: the contract says {what}, the net puts out {shape.outputs} maps; "
+            f"{path}: the contract says {what}, the net outputs {shape.outputs} maps; "
             "set --class-names (and --class-id for a one-map net)"
         )
     if contract.channels != shape.channels:
@@ -92,5 +92,5 @@ def _agree(path: Path, contract: ModelContract, shape: Shape, ending: str) -> No
     if ending and contract.activation == "logits":
         raise ContractError(
             f"{path}: the net ends in {ending}, the contract says logits; "
-            f"say --activation probabilities or drop the {ending}"
+            f"give --activation probabilities or remove the {ending}"
         )

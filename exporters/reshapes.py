@@ -1,4 +1,4 @@
-"""Reshapes whose target is computed from the batch become reshapes to a constant: no shape arithmetic at inference."""
+"""Reshapes to a target computed from the batch become reshapes to a constant: no shape arithmetic at inference."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _BATCHES = (2, 3)
 def fix_reshapes(model: Any) -> Any:
     """Give every Reshape with a computed target a constant one, where at most one axis follows the batch.
 
-    Which axis does is observed on batches of two sizes, not derived; nets that take images of any size are left as they
-    are, since their axes follow the size as well. Whoever calls this compares the outcome on further batches.
+    That axis is observed on batches of two sizes, not derived; nets that take images of any size are left unchanged,
+    since their axes depend on the size as well. The caller compares the result on other batches.
     """
     onnx = load_onnx()
     graph = model.graph

@@ -1,4 +1,4 @@
-"""The packed graph against the engine, pixel for pixel, on the same tiles."""
+"""The packed graph against the engine, pixel by pixel, on the same tiles."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from engine.errors import ModelError
 from engine.fusion.strategies.vote import voting_units
 from engine.inference.ensemble import Ensemble
 from engine.sources.base import from_array
-from exporters.compose import first_line
+from engine.utils.console import first_line
 
 BATCH = 4
-# Scores this close, relative to the greatest of 1 and their size, are equal within float32 rounding.
+# Scores this close, relative to the larger of 1 and their magnitude, are equal within float32 rounding.
 _ROUNDING = 4e-6
 
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """What a comparison found.
+    """The result of a comparison.
 
     Attributes:
         tiles: tiles compared.
@@ -39,12 +39,12 @@ def compare(ensemble: Ensemble, model: bytes, trials: Sequence[npt.NDArray[Any]]
     """Run engine and packed graph on raw tiles.
 
     Args:
-        ensemble: what the graph was made of.
+        ensemble: the ensemble of the graph.
         model: the serialized graph.
         trials: arrays of raw tiles (tile, height, width, channel).
 
     Raises:
-        ModelError: a pixel got another label and is no tie, or ONNX Runtime refuses the graph.
+        ModelError: a pixel got another label without a tie, or ONNX Runtime refuses the graph.
     """
     session = open_session(model)
     tiles = pixels = ties = 0
@@ -79,18 +79,18 @@ def open_session(model: bytes | str) -> Any:
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's errors share no public base class
-        raise ModelError(f"ONNX Runtime refuses the graph ({first_line(error)})") from None
+        raise ModelError(f"ONNX Runtime refuses the graph ({first_line(error, kind=True)})") from None
 
 
 def _run(session: Any, images: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     try:
         return np.asarray(session.run([session.get_outputs()[0].name], {session.get_inputs()[0].name: images})[0])
     except Exception as error:  # as above
-        raise ModelError(f"ONNX Runtime fails on the packed graph ({first_line(error)})") from None
+        raise ModelError(f"ONNX Runtime fails on the packed graph ({first_line(error, kind=True)})") from None
 
 
 def _tied(logits: npt.NDArray[np.float32], ensemble: Ensemble, a: int, b: int) -> bool:
-    """Tell whether two labels of one pixel are equally good, up to float32 rounding.
+    """Return whether two labels of one pixel score the same, up to float32 rounding.
 
     Args:
         logits: (members, classes) of the pixel, in the engine's order of members.

@@ -1,8 +1,9 @@
-"""One-class nets -> one file with a map a class, from one shared input, calibrated; and the single files beside it."""
+"""One-class nets -> one calibrated file with one map per class and a shared input, plus the single files."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +14,10 @@ import numpy as np
 
 from engine.errors import ContractError, ModelError, PlanError
 from engine.models.contract import ModelContract
-from engine.models.net import Net, open_net
+from engine.models.net import Net
+from engine.models.opening import open_net
 from engine.version import VERSION
+from exporters.any_size import export_any_size
 from exporters.archive import read_contract
 from exporters.backend import load_keras, load_onnx
 from exporters.calibration import Calibration, fit_calibration
@@ -23,7 +26,7 @@ from exporters.files import check_free, stamp, write_atomically
 from exporters.graph import INPUT, OPSET, OUTPUT, check_opset
 from exporters.keras_to_onnx import export_onnx
 from exporters.measures import logits_of, miou
-from exporters.parity import DEFAULT_SIZE, Tolerance, random_tiles
+from exporters.parity import Tolerance, default_size, random_tiles
 from exporters.tiles import LabelledTiles
 
 
@@ -35,7 +38,7 @@ class Specialists:
         path: the file with all maps.
         singles: the single files, in the order of their classes.
         contract: the contract of the file with all maps.
-        calibration: what was fitted, or None without tiles.
+        calibration: the fitted calibration, or None without tiles.
         miou: MIoU on the tiles before and after calibration, or None without tiles.
         difference: largest difference of a map from its single file's.
         size: bytes of the file with all maps.
@@ -58,21 +61,23 @@ def export_specialists(
     opset: int = OPSET,
     tolerance: Tolerance | None = None,
     overwrite: bool = False,
+    any_size: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> Specialists:
-    """Export a set of specialists as one file, and each alone into a folder named like it.
+    """Export a set of specialists as one file, and each as a single file into a folder of the same name.
 
     Args:
-        sources: ``.keras`` archives with contracts, one a class, in any order.
+        sources: ``.keras`` archives with contracts, one per class, in any order.
         out: the file to write, ``NAME.onnx``; the single files become ``NAME/k0.onnx`` and so on.
-        tiles: reads labelled validation tiles once the contract is known; calibrates on them.
+        tiles: reads labelled validation tiles for calibration, once the contract is known.
         opset: version of the ONNX operator set.
-        tolerance: how far each net may stray from its Keras net.
-        overwrite: replace files that exist.
-        report: called with one line about each step that was left out.
+        tolerance: how far each net may deviate from its Keras net.
+        overwrite: replace existing files.
+        any_size: leave height and width open; the file's stride is one that suits every net.
+        report: called with one line per skipped step.
 
     Raises:
-        ContractError: an archive is no specialist, or two of them disagree, or a class is missing or twice there.
+        ContractError: an archive is no specialist, or two of them disagree, or a class is missing or duplicated.
         InputError: the tiles do not fit.
         ModelError: an archive cannot be read or converted, or parity is missed.
         OutputError: a file exists or cannot be written.
@@ -92,7 +97,7 @@ def export_specialists(
         drafts = []
         for source, single in zip(ordered, singles, strict=True):
             draft = Path(temporary) / single.name
-            export_onnx(source, draft, opset=opset, tolerance=tolerance, report=report)
+            _draft(source, draft, any_size, opset=opset, tolerance=tolerance, report=report)
             drafts.append(open_net(draft))
         contract, held = _shared(drafts), None
         if tiles is not None:
@@ -112,7 +117,7 @@ def order_specialists(sources: Sequence[Path]) -> list[Path]:
     """Return archives of specialists in the order of their classes.
 
     Raises:
-        ContractError: one has no contract or is no specialist, they disagree, or a class is missing or twice there.
+        ContractError: one has no contract or is no specialist, they disagree, or a class is missing or duplicated.
         ModelError: a file is missing or not a Keras archive.
     """
     found: dict[int, tuple[Path, ModelContract]] = {}
@@ -120,10 +125,10 @@ def order_specialists(sources: Sequence[Path]) -> list[Path]:
         contract = read_contract(source)
         if contract is None or contract.class_id is None:
             what = "no contract" if contract is None else "the contract of a multi-class net"
-            raise ContractError(f"{source}: {what} in it; specialists are needed: train them with fit-specialists")
+            raise ContractError(f"{source}: it has {what}; specialists are required: train them with fit-specialists")
         if contract.class_id in found:
             twin = found[contract.class_id][0]
-            raise ContractError(f"{source} and {twin} know the same class {contract.class_id}; keep one")
+            raise ContractError(f"{source} and {twin} have the same class {contract.class_id}; keep one")
         if found:
             first, other = next(iter(found.values()))
             for name in ("classes", "size", "channels", "scale", "mean", "std", "ignored_class", "activation"):
@@ -132,12 +137,19 @@ def order_specialists(sources: Sequence[Path]) -> list[Path]:
                     raise ContractError(f"{first} and {source} disagree on {name} ({told}); they must share one input")
         found[contract.class_id] = (source, contract)
     if not found:
-        raise ContractError("no specialists; name one .keras archive a class")
+        raise ContractError("no specialists; give one .keras archive per class")
     names = next(iter(found.values()))[1].classes
     missing = [f"{class_id} ({name})" for class_id, name in enumerate(names) if class_id not in found]
     if missing:
-        raise ContractError(f"no specialist of class {', '.join(missing)}; name one archive a class")
+        raise ContractError(f"no specialist of class {', '.join(missing)}; give one archive per class")
     return [found[class_id][0] for class_id in sorted(found)]
+
+
+def _draft(source: Path, draft: Path, any_size: bool, **options: Any) -> None:
+    if any_size:
+        export_any_size(source, draft, measured=False, **options)
+    else:
+        export_onnx(source, draft, **options)
 
 
 def _shared(drafts: Sequence[Net]) -> ModelContract:
@@ -147,6 +159,7 @@ def _shared(drafts: Sequence[Net]) -> ModelContract:
     contract = replace(
         first, kind="specialists", class_id=None, group="", bias=0.0, temperature=1.0, version=VERSION, notes={}
     )
+    contract = replace(contract, stride=math.lcm(*(draft.contract.stride for draft in drafts)))
     return contract.noted(parity_max_difference=worst, parity_agreement=least)
 
 
@@ -171,7 +184,7 @@ def _with(contract: ModelContract, found: Calibration | None, class_id: int | No
 
 
 def _joined(drafts: Sequence[Net], contract: ModelContract, opset: int) -> Any:
-    """Return one graph: the shared input, every net, their maps joined in the order of the classes."""
+    """Return one graph: the shared input, every net, their maps concatenated in class order."""
     onnx = load_onnx()
     graph = Composer(opset)
     maps = [
@@ -188,17 +201,17 @@ def _joined(drafts: Sequence[Net], contract: ModelContract, opset: int) -> Any:
 
 
 def _difference(whole: Net, drafts: Sequence[Net], tolerance: Tolerance) -> float:
-    """Return how far the joined maps stray from the single files'.
+    """Return how far the combined maps deviate from those of the single files.
 
     Raises:
         ModelError: too far.
     """
     held = whole.contract
-    tiles = random_tiles(held.size or DEFAULT_SIZE, held.channels)
+    tiles = random_tiles(default_size(held), held.channels)
     expected = np.concatenate([logits_of(draft, tiles) for draft in drafts], axis=1)
     difference = float(np.abs(logits_of(_plain(whole), tiles) - expected).max())
     if not difference <= tolerance.difference * max(1.0, float(np.abs(expected).max())):
-        raise ModelError(f"the joined file strays from the single ones by {difference:.2e}; nothing was written")
+        raise ModelError(f"the combined file deviates from the single ones by {difference:.2e}; nothing was written")
     return difference
 
 

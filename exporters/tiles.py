@@ -22,7 +22,7 @@ _LABEL_KEYS = ("labels", "masks")
 
 @dataclass(frozen=True)
 class LabelledTiles:
-    """Raw tiles (tile, height, width, channel) of any plain number type and labels uint8 (tile, height, width)."""
+    """Raw tiles (tile, height, width, channel) of any numeric type and labels uint8 (tile, height, width)."""
 
     images: npt.NDArray[Any]
     labels: npt.NDArray[np.uint8]
@@ -39,9 +39,9 @@ def labelled_tiles(
 
     Args:
         path: ``.npz`` file with the tiles, and the labels where ``labels`` does not name another file; the key
-            ``training_set`` holds both.
-        contract: tells the classes, size and channels that are needed.
-        labels: file with the labels, in any form the engine reads.
+            ``training_set`` has both.
+        contract: gives the required classes, size and channels.
+        labels: file with the labels, in any format the engine reads.
         limit: how many tiles to take at most.
 
     Raises:
@@ -60,9 +60,9 @@ def check_size(path: Path, shape: tuple[int, ...], contract: ModelContract) -> N
     """Refuse tiles that a model cannot take.
 
     Args:
-        path: where they come from, for the message.
+        path: their file, for the message.
         shape: (height, width, channels) of a tile.
-        contract: what the model takes.
+        contract: the model's contract.
 
     Raises:
         InputError: naming both shapes.
@@ -70,6 +70,8 @@ def check_size(path: Path, shape: tuple[int, ...], contract: ModelContract) -> N
     wanted = (*(contract.size or shape[:2]), contract.channels)
     if shape != wanted:
         raise InputError(f"{path}: the tiles are {shape}, the model takes {wanted}: give tiles of that size")
+    if any(side % contract.stride for side in shape[:2]):
+        raise InputError(f"{path}: the tiles are {shape}, the model takes {contract.sides}: give such tiles")
 
 
 def _sources(path: Path, labels: Path | None) -> tuple[Source, Source]:
@@ -83,7 +85,7 @@ def _sources(path: Path, labels: Path | None) -> tuple[Source, Source]:
     if PAIRED_KEY in keys:
         return open_source(f"{path}:{PAIRED_KEY}"), open_source(f"{path}:{PAIRED_KEY}", "labels")
     raise InputError(
-        f"{path}: no labels in it (keys {', '.join(_LABEL_KEYS)} or {PAIRED_KEY}); name them with --labels"
+        f"{path}: it has no labels (keys {', '.join(_LABEL_KEYS)} or {PAIRED_KEY}); name them with --labels"
     )
 
 

@@ -1,8 +1,8 @@
 """Train and export the nets in engine/samples/: ``python -m scripts.make_samples [--work FOLDER]``.
 
-They learn from generated scenes of another seed than the default job shows, with the background in the loss, as the
-report's nets did: so the default job shows what suppression is for. About three quarters of an hour on two cores;
-started again it goes on where it stopped.
+They are trained on generated scenes with another seed than the default job's, with the background in the loss like the
+report's nets, so that the default job shows the effect of suppression. About 45 minutes on two cores;
+a second start continues where the first stopped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SPECIALISTS = ("tiny", 16)
 
 
 def run(*command: str) -> None:
-    """Run one of the project's own command lines; stop at the first that fails."""
+    """Run one of the project's command lines; stop if it fails."""
     print("$", " ".join(command), flush=True)
     subprocess.run([sys.executable, "-m", *command], check=True)
 

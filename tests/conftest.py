@@ -16,12 +16,77 @@ import typer
 
 from engine.cli import app
 from engine.utils import console
+from tests.helpers.properties import load_profile
 
 if TYPE_CHECKING:
     from tests.helpers.runs import Dying
     from tests.helpers.world import World
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Before any test is imported: settings made there take what they do not say from the profile.
+load_profile()
+
+# The tests of `pytest -m quick`: the fastest of every folder, by measured durations.
+QUICK = (
+    "docs/test_docs.py",
+    "docs/test_generated_pages.py",
+    "docs/test_layout.py",
+    "end_to_end/test_cli.py::test_help_and_version_",
+    "end_to_end/test_imports.py::test_public_names",
+    "end_to_end/test_independent.py",
+    "end_to_end/test_zoo.py",
+    "engine/compare/test_command.py::test_intervals_",
+    "engine/compare/test_command.py::test_pixels_of_any_kind_",
+    "engine/fusion/test_fuse.py",
+    "engine/fusion/test_regions.py",
+    "engine/inference/tiles/test_grid.py",
+    "engine/kernels/",
+    "engine/models/runtimes/test_providers.py",
+    "engine/models/test_contract.py",
+    "engine/models/test_members.py",
+    "engine/models/test_net.py",
+    "engine/outputs/test_open.py",
+    "engine/runs/durable/test_journal.py",
+    "engine/runs/test_options.py",
+    "engine/runs/test_plan.py",
+    "engine/select/test_command.py::test_a_sample_",
+    "engine/select/test_command.py::test_folds_",
+    "engine/select/test_command.py::test_mean_iou_",
+    "engine/sources/test_numpy_files.py",
+    "engine/sources/test_open.py",
+    "engine/sources/test_parquet.py",
+    "engine/sources/test_remote.py",
+    "engine/test_bootstrap.py",
+    "engine/test_metrics.py::test_another_",
+    "engine/test_metrics.py::test_each_",
+    "engine/test_metrics.py::test_labels_",
+    "engine/test_metrics.py::test_nothing_",
+    "engine/test_metrics.py::test_one_",
+    "engine/test_metrics.py::test_true_",
+    "exporters/test_measures.py",
+    "fuzz/test_fuzz.py::test_contracts",
+    "fuzz/test_fuzz.py::test_journals",
+    "fuzz/test_fuzz.py::test_plans",
+    "trainers/test_data.py",
+    "trainers/test_folds.py",
+    "trainers/test_outliers.py",
+)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave modules without a quick test unread under ``-m quick``: some of them import TensorFlow."""
+    if config.option.markexpr != "quick" or collection_path.suffix != ".py":
+        return None
+    name = collection_path.relative_to(ROOT / "tests").as_posix()
+    return None if any(name.startswith(entry.partition("::")[0]) for entry in QUICK) else True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the quick tests."""
+    for item in items:
+        if item.nodeid.partition("tests/")[2].startswith(QUICK):
+            item.add_marker(pytest.mark.quick)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Training with Keras 3 alone: data, networks, losses, and the loop that makes self-describing ``.keras`` files.
+"""Training with plain Keras 3: data, networks, losses, and the loop that writes self-describing ``.keras`` files.
 
 from trainers import build_model
 

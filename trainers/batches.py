@@ -1,4 +1,4 @@
-"""The training tiles of an epoch, and tiles as a network takes them."""
+"""The training tiles of an epoch, and tiles in the form a network takes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from trainers.sampling import distinct, epoch_order
 class Batches(keras.utils.PyDataset):
     """The training tiles of one epoch: chosen, shuffled and augmented by seed and epoch, scaled as the contract says.
 
-    With ``config.repeat`` above 1 the whole epoch is augmented at once, uint8, so that copies that came out exactly
-    equal can be dropped; else each batch is augmented when it is asked for.
+    With ``config.repeat`` above 1 the whole epoch is augmented at once, uint8, so that identical copies can be
+    dropped; otherwise each batch is augmented on request.
 
     Args:
         data: the training tiles.
         config: the run.
         epoch: number of the epoch, from 0.
         rare: the rare classes to paste; None finds them when the run pastes at all.
-        distances: put the signed distance maps beside the labels, for the boundary loss.
+        distances: append the signed distance maps to the labels, for the boundary loss.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Batches(keras.utils.PyDataset):
 
     @property
     def tiles(self) -> int:
-        """Return how many tiles the epoch shows."""
+        """Return the number of tiles in the epoch."""
         return len(self.order) if self.ready is None else len(self.ready[0])
 
     def __len__(self) -> int:
@@ -86,5 +86,5 @@ class Batches(keras.utils.PyDataset):
 
 
 def scaled(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the images as the network takes them: float32, multiplied by the contract's scale."""
+    """Return the network's input: float32 images multiplied by the contract's scale."""
     return images.astype(np.float32) * np.float32(SCALE)

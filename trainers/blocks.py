@@ -1,10 +1,10 @@
-"""The blocks every architecture is made of: stock Keras layers alone, so a saved network loads anywhere."""
+"""The building blocks of all architectures: stock Keras layers only, so a saved network loads anywhere."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from keras import KerasTensor, layers
+from keras import Input, KerasTensor, layers
 
 from engine.errors import ModelError
 
@@ -29,7 +29,7 @@ def conv_bn_relu(x: KerasTensor, filters: int, name: str, kernel: int = 3, dilat
 
 
 def double_conv(x: KerasTensor, filters: int, name: str, dropout: float = 0.0) -> KerasTensor:
-    """Apply two convolutions of ``filters`` maps, with whole maps dropped between them at the rate ``dropout``."""
+    """Apply two convolutions of ``filters`` maps, with spatial dropout between them at the rate ``dropout``."""
     x = conv_bn_relu(x, filters, f"{name}_a")
     if dropout > 0:
         x = layers.SpatialDropout2D(dropout, name=f"{name}_drop")(x)
@@ -53,7 +53,7 @@ def double_size(x: KerasTensor, filters: int, name: str) -> KerasTensor:
 
 
 def squeeze_excite(x: KerasTensor, name: str, ratio: int = 4) -> KerasTensor:
-    """Weigh the maps by what they hold over the whole image (J. Hu et al.: Squeeze-and-Excitation Networks, CVPR 2018).
+    """Reweight the maps by their global means (J. Hu et al.: Squeeze-and-Excitation Networks, CVPR 2018).
 
     Args:
         x: maps (B, H, W, C).
@@ -97,7 +97,7 @@ def residual_encoder(
 
 
 def attention_gate(skip: KerasTensor, signal: KerasTensor, filters: int, name: str) -> KerasTensor:
-    """Weigh each pixel of a skip by what the decoder already knows of it.
+    """Weight each pixel of a skip by the decoder's signal.
 
     O. Oktay et al.: Attention U-Net: Learning Where to Look for the Pancreas, MIDL 2018. The signal comes in at the
     size of the skip, after the up-convolution, so the weights need no resampling.
@@ -105,7 +105,7 @@ def attention_gate(skip: KerasTensor, signal: KerasTensor, filters: int, name: s
     Args:
         skip: maps of the encoder (B, H, W, C).
         signal: maps of the decoder (B, H, W, any).
-        filters: maps that both are brought to before they are added.
+        filters: maps that both are projected to before they are added.
         name: prefix of the layers' names.
     """
     both = layers.Add(name=f"{name}_add")(
@@ -120,7 +120,7 @@ def attention_gate(skip: KerasTensor, signal: KerasTensor, filters: int, name: s
 
 
 def pyramid_pooling(x: KerasTensor, filters: int, name: str, rates: Sequence[int] = (1, 2, 4)) -> KerasTensor:
-    """Look at several distances at once: a 1x1 and dilated convolutions and the mean of the whole image, joined.
+    """Sample several scales at once: a 1x1 and dilated convolutions and the global mean, concatenated.
 
     L.-C. Chen et al.: Rethinking Atrous Convolution for Semantic Image Segmentation, 2017 (ASPP). The rates are small:
     the maps of a 64x128 tile are 4x8 where this is used.
@@ -130,14 +130,35 @@ def pyramid_pooling(x: KerasTensor, filters: int, name: str, rates: Sequence[int
     joined = layers.Concatenate(name=f"{name}_join")(branches)
     out = conv_bn_relu(joined, filters, f"{name}_out", kernel=1)
     whole = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x)
-    # One value a map for the whole image: no batch statistics over it, and the sum spreads it over all pixels.
+    # One value per map for the whole image: no batch statistics over it, and the sum spreads it over all pixels.
     whole = layers.Conv2D(filters, 1, activation="relu", kernel_initializer="he_normal", name=f"{name}_whole")(whole)
     return layers.Add(name=f"{name}_sum")([out, whole])
 
 
+def gated_join(x: KerasTensor, skip: KerasTensor, filters: int, name: str) -> KerasTensor:
+    """Double height and width, and join the skip as :func:`attention_gate` weighs it."""
+    x = double_size(x, filters, f"{name}_up")
+    skip = attention_gate(skip, x, max(filters // 2, 1), f"{name}_gate")
+    return layers.Concatenate(name=f"{name}_join")([skip, x])
+
+
 def logits_head(x: KerasTensor, maps: int, name: str = "logits") -> KerasTensor:
-    """Project to ``maps`` logits a pixel, float32 whatever precision the network computes in."""
+    """Project to ``maps`` logits per pixel, in float32 whatever the network's compute precision."""
     return layers.Conv2D(maps, 1, dtype="float32", name=name)(x)
+
+
+def image_input(shape: tuple[int, int, int], depth: int) -> KerasTensor:
+    """Return the input of a network that halves its images ``depth`` times.
+
+    Args:
+        shape: (height, width, channels) of an image.
+        depth: how often it is halved.
+
+    Raises:
+        ModelError: the sides cannot be halved so often; the message names the nearest sizes that can.
+    """
+    require_divisible(shape[0], shape[1], depth)
+    return Input(shape, name="image")
 
 
 def require_divisible(height: int, width: int, depth: int) -> None:
@@ -156,7 +177,7 @@ def require_divisible(height: int, width: int, depth: int) -> None:
     )
     raise ModelError(
         f"tiles of {height}x{width} cannot be halved {depth} times: both sides must be multiples of {step}; "
-        f"cut or pad to {nearest}, or take a preset of less depth"
+        f"cut or pad to {nearest}, or take a shallower preset"
     )
 
 

@@ -1,4 +1,4 @@
-"""The state of an unfinished run: written after every epoch in one step, read by ``--resume``."""
+"""The state of an unfinished run: written atomically after every epoch, read by ``--resume``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MEBIBYTE = 2**20
 
 @dataclass(frozen=True)
 class State:
-    """What a run goes on from.
+    """The state that a run resumes from.
 
     Attributes:
         history: the epochs done.
@@ -62,11 +62,11 @@ def save(config: FitConfig, trained: keras.Model, state: State) -> None:
 
 
 def load(config: FitConfig, trained: keras.Model) -> State | None:
-    """Bring a compiled network to where a checkpoint left it; None when there is no checkpoint.
+    """Restore a compiled network from its checkpoint; None if there is no checkpoint.
 
     Raises:
         InputError: the checkpoint is damaged.
-        PlanError: it is that of another run; the message names the options that differ.
+        PlanError: it belongs to another run; the message names the options that differ.
     """
     path = config.checkpoint
     if not path.is_file():
@@ -85,7 +85,7 @@ def load(config: FitConfig, trained: keras.Model) -> State | None:
 
 
 def require_same_run(config: FitConfig, other: FitConfig, path: Path) -> None:
-    """Refuse to go on from the checkpoint of another run.
+    """Refuse to resume from the checkpoint of another run.
 
     Raises:
         PlanError: the runs differ.
@@ -108,7 +108,7 @@ def require_space(config: FitConfig, parameters: int) -> None:
         parameters: weights of the network.
 
     Raises:
-        OutputError: saying how much is free and how much is needed.
+        OutputError: with the free and the required space.
     """
     # Weights, the optimizer's two slots, the best weights, the average; twice, since the old file stays until the
     # new one is whole; and the network itself.
@@ -124,7 +124,7 @@ def require_space(config: FitConfig, parameters: int) -> None:
 
 
 def _variables(trained: keras.Model) -> Sequence[Any]:
-    """Return all that an epoch changes: weights, seeds of dropout, and the optimizer's slots."""
+    """Return everything that an epoch changes: weights, dropout seeds and the optimizer's slots."""
     return [*trained.variables, *trained.optimizer.variables]
 
 

@@ -38,27 +38,27 @@ def fit(
     options: dict[str, Any],
     arch: Arch = "",
     out: Annotated[
-        Path | None, typer.Option(help="The network to write (.keras); its records are written beside it.")
+        Path | None, typer.Option(help="The network to write (.keras); its records are written next to it.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Repeat the run of this run.toml; options given beside it win over its own.")
+        Path | None, typer.Option(help="Repeat the run of this run.toml; options on the command line override its own.")
     ] = None,
     class_id: Annotated[int | None, typer.Option(min=0, help="Class of a specialist (one_class).")] = None,
     stage: Annotated[str, typer.Option(help="Part of a double_unet to train: whole, first or second.")] = "whole",
     start_from: Annotated[
-        Path | None, typer.Option("--from", help="Take over the weights of this network; needed by --stage second.")
+        Path | None, typer.Option("--from", help="Start from the weights of this network; required by --stage second.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last epoch of a killed run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a killed run after its last epoch.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train one network and write it with its record, history and held-out tiles."""
+    """Train one network and write it with its record, history and validation tiles."""
     if config is not None:
         mine = {"arch": arch, "out": out, "class_id": class_id, "stage": stage, "start_from": start_from}
         run = repeated(config, {name: value for name, value in {**options, **mine}.items() if _given(context, name)})
     elif not arch:
-        raise PlanError(f"architecture: none given; name one of {_ARCHITECTURES}, or a run.toml with --config")
+        raise PlanError(f"architecture: none given; give one of {_ARCHITECTURES}, or a run.toml with --config")
     elif out is None:
-        raise PlanError("out: none given; name the network to write with --out NAME.keras")
+        raise PlanError("out: none given; give the network to write with --out NAME.keras")
     else:
         run = config_of(options, arch, out, class_id, stage, start_from)
     import_backend()
@@ -66,7 +66,7 @@ def fit(
     from trainers.fit import is_finished, prepared
 
     if resume and is_finished(prepared(run)):
-        console.say(f"{run.out}: finished already (run {prepared(run).hash}), skipped")
+        console.say(f"{run.out}: already finished (run {prepared(run).hash}), skipped")
         return
     typer.echo(_summary(fit_network(run, overwrite=overwrite, resume=resume)))
 
@@ -78,10 +78,10 @@ def fit_specialists(
     out: Annotated[Path, typer.Option(help="Folder for k0.keras, k1.keras and so on.")],
     overwrite: Overwrite = False,
 ) -> None:
-    """Train one specialist for every class into a folder.
+    """Train one specialist per class into a folder.
 
-    Started again it goes on where it stopped: a finished network of the same options and data is never trained again,
-    and an unfinished one goes on after its last epoch.
+    The command is resumable: a finished network of the same options and data is never retrained,
+    and an unfinished one continues after its last epoch.
     """
     run = config_of(options, "one_class", out / "k0.keras", class_id=0)
     import_backend()
@@ -97,24 +97,22 @@ def cross_validate(
     context: typer.Context,
     options: dict[str, Any],
     arch: Arch,
-    out: Annotated[Path, typer.Option(help="Folder for the study and its table; started again it goes on.")],
-    search: Annotated[str, typer.Option(help="What to search: losses, the mix of dice, boundary and focal.")] = (
+    out: Annotated[Path, typer.Option(help="Folder for the study and its table; a study that exists is continued.")],
+    search: Annotated[str, typer.Option(help="What to search for: losses, the mix of dice, boundary and focal.")] = (
         "losses"
     ),
     trials: Annotated[int, typer.Option(min=1, help="Candidates to try.")] = 20,
     class_id: Annotated[int | None, typer.Option(min=0, help="Class of a specialist (one_class).")] = None,
-    threshold: Annotated[
-        float, typer.Option(help="Give a candidate up when the score of its first fold is below this.")
-    ] = 0.0,
+    threshold: Annotated[float, typer.Option(help="Stop a candidate if its first fold scores below this.")] = 0.0,
 ) -> None:
-    """Search the best mix of losses by cross-validation.
+    """Search for the best mix of losses by cross-validation.
 
-    Every fold's score is written down at once: after Ctrl-C or a crash the same command goes on where it stopped. The
+    Every fold's score is saved at once: after Ctrl-C or a crash the same command continues where it stopped. The
     table of all candidates goes to stdout at the end, and on Ctrl-C.
     """
     fixed = [name for name in ("loss", "fold", "train_all") if _given(context, name)]
     if fixed:
-        raise PlanError(f"{', '.join(fixed)}: chosen by the cross-validation itself; leave --{fixed[0]} out")
+        raise PlanError(f"{', '.join(fixed)}: set by the cross-validation itself; omit --{fixed[0]}")
     run: FitConfig = config_of(options, arch, out / "candidate.keras", class_id)
     import_backend()
     from trainers.cross_validate import CrossValidation, table
@@ -132,7 +130,7 @@ def main() -> None:
 
 
 def _given(context: typer.Context, name: str) -> bool:
-    """Say whether an option was stated on the command line."""
+    """Return whether an option was given on the command line."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 

@@ -1,4 +1,4 @@
-"""The commands about data: cleaning, looking at augmentation, labels from an ensemble."""
+"""The data commands: cleaning, previews of augmentation, labels from an ensemble."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ def clean(
     out: Annotated[Path, typer.Option(help="The cleaned file to write (npz).")],
     groups: Groups = None,
     sheet: Annotated[Path | None, typer.Option(help="Contact sheet of what was removed (png).")] = None,
-    min_count: Annotated[int, typer.Option(min=2, help="Images that must share one mask to be outliers.")] = 3,
+    min_count: Annotated[
+        int, typer.Option(min=2, help="Least number of images with one identical mask that makes them outliers.")
+    ] = 3,
     overwrite: Overwrite = False,
 ) -> None:
-    """Remove images that share one exactly equal mask with others.
+    """Remove images whose mask is identical to that of other images.
 
-    A planted or mislabelled figure shows as many images under one mask. Masks of a single class are no sign of that:
-    flat ground is labelled alike everywhere, so those images stay.
+    Planted or mislabelled images show up as many images with one mask. Masks of a single class do not count:
+    flat ground is labelled the same everywhere, so those images are kept.
     """
     from trainers.outliers import clean as clean_file
 
@@ -35,13 +37,15 @@ def show_augment(
     data: TrainingFile,
     out: Annotated[Path, typer.Option(help="The contact sheet to write (png).")],
     policy: Annotated[str, typer.Option(help="The policy, as --augment of fit.")] = "custom",
-    paste: Annotated[float, typer.Option(min=0, max=1, help="Chance that a rare class is pasted into a tile.")] = 0.0,
+    paste: Annotated[
+        float, typer.Option(min=0, max=1, help="Probability that a rare class is pasted into a tile.")
+    ] = 0.0,
     ignored_class: Annotated[int, typer.Option(help="Class of pixels from outside a tile; -1: mirror instead.")] = 0,
-    tiles: Annotated[int, typer.Option(min=1, max=16, help="Tiles to show, a row each.")] = 4,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the tiles and the draws.")] = 0,
+    tiles: Annotated[int, typer.Option(min=1, max=16, help="Tiles to show, one row each.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for tiles and draws.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw what an augmentation policy does: a row a tile, first as it is, then in several draws, masks below."""
+    """Draw examples of an augmentation policy: one row per tile, the original first, then draws, with masks below."""
     from trainers.sheets import show_policy
 
     show_policy(data, out, policy, paste, None if ignored_class < 0 else ignored_class, tiles, seed, overwrite)
@@ -49,24 +53,24 @@ def show_augment(
 
 
 def pseudo_label(
-    images: Annotated[str, typer.Option(help="Images without labels: .npz, .npz:KEY, .npy or a folder.")],
+    images: Annotated[str, typer.Option(help="Unlabelled images: .npz, .npz:KEY, .npy or a folder.")],
     out: Annotated[Path, typer.Option(help="The file to write (npz), for fit --extra.")],
     models: Annotated[
-        list[str] | None, typer.Option(help="An .onnx file, a folder or a glob; repeatable. Specialists are gathered.")
+        list[str] | None, typer.Option(help="An .onnx file, a folder or a glob; repeatable. Specialists are grouped.")
     ] = None,
     plan: Annotated[Path | None, typer.Option(help="An ensemble.toml instead of --models.")] = None,
     confidence: Annotated[
         float, typer.Option(help="Least mean probability of the chosen class; below it a pixel is ignored.")
     ] = 0.9,
     min_share: Annotated[
-        float, typer.Option(help="Least share of confident pixels; images with less are left out.")
+        float, typer.Option(help="Least share of confident pixels; images below it are left out.")
     ] = 0.05,
     overwrite: Overwrite = False,
 ) -> None:
-    """Label images with an exported ensemble where it is sure, for training on them.
+    """Label images with an exported ensemble where it is confident, for training on them.
 
-    The members' probabilities are averaged. A pixel whose best class stays below the confidence becomes the ignored
-    class, which training leaves out.
+    The members' probabilities are averaged. A pixel whose best class is below the confidence gets the ignored
+    class, which training excludes.
     """
     from trainers.pseudo import pseudo_label as label
 

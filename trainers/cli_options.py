@@ -1,4 +1,4 @@
-"""The options that the training commands share, and the run they describe."""
+"""The options shared by the training commands, and the run they describe."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def _option(*names: str, help: str, panel: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
 Data = Annotated[
     Path | None,
-    _option(help="Training file: training_set (N,2,H,W), or images and labels (npz). Needed.", panel=DATA),
+    _option(help="Training file: training_set (N,2,H,W), or images and labels (npz). Required.", panel=DATA),
 ]
 Groups = Annotated[Path | None, typer.Option(help="npz with one array: the group (panorama) of each tile.")]
 Background = Annotated[
     bool | None,
     _option(
         "--ignore-background/--keep-background",
-        help="Leave pixels of the ignored class out of the loss. Default: left out for networks of all classes when an "
+        help="Exclude pixels of the ignored class from the loss. Default: left out for networks of all classes when an "
         "ignored class is declared, since the score never counts them and a network that learns to predict it loses a "
         "whole class of the mean; kept, as negatives, for specialists.",
         panel=TRAINING,
@@ -54,32 +54,35 @@ def _run(
     data: Data = None,
     groups: Groups = None,
     extra: Annotated[
-        Path | None, _option(help="Further tiles (npz), from pseudo-label say: trained on, never scored.", panel=DATA)
+        Path | None,
+        _option(
+            help="More tiles (npz), for example from pseudo-label: used for training, never for scoring.", panel=DATA
+        ),
     ] = None,
     class_names: Annotated[
-        str, _option(help="Names in label order, separated by commas. Default: those of the data.", panel=DATA)
+        str, _option(help="Class names in label order, separated by commas. Default: those of the data.", panel=DATA)
     ] = "",
     ignored_class: Annotated[
-        str, _option(help="Class that the score leaves out and decoding suppresses, or 'none'.", panel=DATA)
+        str, _option(help="Class excluded from the score and suppressed in decoding, or 'none'.", panel=DATA)
     ] = "0",
     folds: Annotated[int, _option(help="Number of folds; groups stay together.", panel=DATA, min=2)] = 5,
-    fold: Annotated[int, _option(help="The fold held out for validation.", panel=DATA, min=0)] = 0,
+    fold: Annotated[int, _option(help="The fold used for validation.", panel=DATA, min=0)] = 0,
     train_all: Annotated[
-        bool, _option("--train-all", help="Train on every tile and hold none out (final networks).", panel=DATA)
+        bool, _option("--train-all", help="Train on every tile, without validation (final networks).", panel=DATA)
     ] = False,
     max_tiles: Annotated[
-        int, _option(help="Use so many tiles at most, for a quick try; 0: all.", panel=DATA, min=0)
+        int, _option(help="Use at most this many tiles, for a quick trial; 0: all.", panel=DATA, min=0)
     ] = 0,
     preset: Annotated[str, _option(help="Size of the network: tiny, small, base or large.", panel=NETWORK)] = "base",
-    dropout: Annotated[float, _option(help="Share of maps dropped inside each block.", panel=NETWORK)] = 0.0,
+    dropout: Annotated[float, _option(help="Dropout rate inside each block.", panel=NETWORK)] = 0.0,
     option: Annotated[
         list[str] | None,
-        _option(help="NAME=VALUE: an option of the architecture, like squeeze=false; repeatable.", panel=NETWORK),
+        _option(help="NAME=VALUE: an option of the architecture, such as squeeze=false; repeatable.", panel=NETWORK),
     ] = None,
     deep_supervision: Annotated[
         bool, _option("--deep-supervision", help="Train heads on inner nodes too (unet_plus_plus).", panel=NETWORK)
     ] = False,
-    epochs: Annotated[int, _option(help="Most epochs to train.", panel=TRAINING, min=1)] = 40,
+    epochs: Annotated[int, _option(help="Maximum number of epochs.", panel=TRAINING, min=1)] = 40,
     batch_size: Annotated[int, _option(help="Tiles a step.", panel=TRAINING, min=1)] = 16,
     learning_rate: Annotated[
         float, _option(help="Peak learning rate of the warm-up and cosine schedule.", panel=TRAINING)
@@ -89,13 +92,13 @@ def _run(
         float, _option(help="Epochs of linear warm-up; fractions are allowed.", panel=TRAINING)
     ] = 1.0,
     patience: Annotated[
-        int, _option(help="Stop after so many epochs without a better score; 0: never.", panel=TRAINING, min=0)
+        int, _option(help="Stop after this many epochs without improvement; 0: never.", panel=TRAINING, min=0)
     ] = 10,
-    seed: Annotated[int, _option(help="Seed of weights, order, folds and augmentation.", panel=TRAINING, min=0)] = 0,
+    seed: Annotated[int, _option(help="Seed for weights, order, folds and augmentation.", panel=TRAINING, min=0)] = 0,
     loss: Annotated[
         str,
         _option(
-            help="cross-entropy, weighted-cross-entropy, dice, focal, boundary, or a sum like dice+0.5*focal.",
+            help="cross-entropy, weighted-cross-entropy, dice, focal, boundary, or a sum such as dice+0.5*focal.",
             panel=TRAINING,
         ),
     ] = "cross-entropy",
@@ -108,34 +111,35 @@ def _run(
     ] = "float32",
     ema: Annotated[
         float,
-        _option(help="Average the weights, keeping this share a step (0.99, say); 0: no average.", panel=TRAINING),
+        _option(help="Decay of a moving average of the weights per step, such as 0.99; 0: no average.", panel=TRAINING),
     ] = 0.0,
     augment: Annotated[
         str,
         _option(
-            help="none, flips, flips-jitter, custom, generic, or a sum of transforms like mirror+translate+negative.",
+            help="none, flips, flips-jitter, custom, generic, or a sum such as mirror+translate+negative.",
             panel=AUGMENTING,
         ),
     ] = "flips-jitter",
     flips: Annotated[
-        bool, _option("--flips/--no-flips", help="With --no-flips the policy turns no tile.", panel=AUGMENTING)
+        bool, _option("--flips/--no-flips", help="With --no-flips the policy flips no tile.", panel=AUGMENTING)
     ] = True,
     repeat: Annotated[
-        int, _option(help="Show each tile so often an epoch; equal copies are dropped.", panel=AUGMENTING, min=1)
+        int, _option(help="How often an epoch shows each tile; identical copies are dropped.", panel=AUGMENTING, min=1)
     ] = 1,
     oversample: Annotated[
-        float, _option(help="Repeat tiles of classes that fewer than this share of the tiles show.", panel=AUGMENTING)
+        float,
+        _option(help="Repeat tiles with classes that occur in less than this share of the tiles.", panel=AUGMENTING),
     ] = 0.0,
     paste: Annotated[
-        float, _option(help="Chance that pixels of a rare class are pasted into a tile.", panel=AUGMENTING)
+        float, _option(help="Probability that pixels of a rare class are pasted into a tile.", panel=AUGMENTING)
     ] = 0.0,
 ) -> dict[str, Any]:
-    """Hold the names, types, defaults and help of the options of a run; return what was given."""
+    """Declare names, types, defaults and help of the options of a run; return what was given."""
     return locals()
 
 
 RUN_OPTIONS = tuple(inspect.signature(_run).parameters)
-#: Give a command the options of a run after its own; it receives them as one dictionary ``options``.
+#: Add the options of a run to a command, after its own; it receives them as one dictionary ``options``.
 run_options = with_options(_run, "options")
 
 
@@ -156,7 +160,7 @@ def config_of(
     from trainers.config import FitConfig
 
     if options["data"] is None:
-        raise PlanError("data: none given; name the training file with --data")
+        raise PlanError("data: none given; give the training file with --data")
     ignored = _ignored(str(options["ignored_class"]))
     keep = options["ignore_background"]
     names = options["class_names"]
@@ -189,7 +193,7 @@ _SAME = (
 
 
 def repeated(path: Path, given: Mapping[str, Any]) -> FitConfig:
-    """Return the run of a ``run.toml``, with the options that were given on the command line in place of its own.
+    """Return the run of a ``run.toml``, with the options given on the command line in place of its own.
 
     Args:
         path: the file.

@@ -1,4 +1,4 @@
-"""What one training run is: a frozen, validated, hashed description that can be written down and read back."""
+"""The description of one training run: frozen, validated, hashed, written to TOML and read back."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ MONITORS = ("suppressed", "raw")
 #: Keras' names; the weights stay float32 and the logits are computed in it.
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 STAGES = ("whole", "first", "second")
-#: Fields that say where files lie and leave the weights as they are; the data enter the hash by their content.
+#: Fields that only locate files and do not affect the weights; the data enter the hash by content.
 PLACES = frozenset({"data", "groups", "out", "extra", "start_from"})
 
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Everything that decides the weights of one network.
+    """Everything that determines the weights of one network.
 
     Attributes:
         arch: name of the architecture, as in :mod:`trainers.models`.
@@ -31,41 +31,41 @@ class FitConfig:
         out: path of the ``.keras`` file to write.
         preset: size of the architecture.
         groups: path of the npz with one group per tile, or empty.
-        epochs: most epochs to train.
-        batch_size: tiles a step.
+        epochs: maximum number of epochs.
+        batch_size: tiles per step.
         learning_rate: peak of the schedule.
         weight_decay: decoupled weight decay of AdamW.
         warmup_epochs: epochs of linear warm-up before the cosine; a fraction is allowed.
-        patience: epochs without a better score before training stops; 0 means never.
+        patience: epochs without improvement before training stops; 0 means never.
         seed: seed of weights, order, folds and augmentation.
         loss: the loss, or a weighted sum of losses, as in :mod:`trainers.losses`.
-        ignore_background: leave pixels of the ignored class out of the loss.
+        ignore_background: exclude pixels of the ignored class from the loss.
         augment: name of the augmentation policy, as in :mod:`trainers.augment`.
-        repeat: how often an epoch shows each tile, each time augmented anew; copies that came out equal are dropped.
-        oversample: share of tiles below which a class is rare, and tiles showing it are repeated; 0: never.
-        paste: chance that pixels of a rare class are pasted into a tile.
-        dropout: share of channels dropped inside each block.
+        repeat: how often an epoch shows each tile, augmented afresh each time; identical copies are dropped.
+        oversample: share of tiles below which a class is rare and tiles with it are repeated; 0: never.
+        paste: probability that pixels of a rare class are pasted into a tile.
+        dropout: dropout rate inside each block.
         options: further options of the architecture, each ``name=value``.
         deep_supervision: train a head on the inner nodes too (unet_plus_plus).
         stage: part of a cascade to train: whole, first, or second on top of a frozen first (double_unet).
-        start_from: path of a trained network whose weights are taken over, or empty.
-        precision: what the network computes in while it is trained, out of :data:`PRECISIONS`.
-        ema: share of the old average that each step keeps in the average of the weights, which is then what is scored
+        start_from: path of a trained network to start from, or empty.
+        precision: compute precision during training, out of :data:`PRECISIONS`.
+        ema: decay per step of the moving average of the weights, which is then what is scored
             and saved; 0: no average.
-        extra: path of further tiles to train on, never to validate on, or empty.
+        extra: path of more tiles for training only, never for validation, or empty.
         class_names: names of the classes in label order; empty: the names of the data.
-        ignored_class: class left out of the score and suppressed by default; None when there is none.
+        ignored_class: class excluded from the score and suppressed by default; None if there is none.
         class_id: the class of a specialist; None for a multi-class network.
-        group: name tying the specialists of one set together.
-        folds: number of folds the data are cut into.
-        fold: the fold held out for validation.
-        train_all: train on every tile, hold none out.
-        max_tiles: use this many tiles at most; 0 means all.
+        group: name shared by the specialists of one set.
+        folds: number of folds the data are split into.
+        fold: the fold used for validation.
+        train_all: train on every tile, without validation.
+        max_tiles: use at most this many tiles; 0 means all.
         monitor: which validation score chooses the best epoch.
         data_sha256: hash of the training file.
         groups_sha256: hash of the groups file, or empty.
         extra_sha256: hash of the file of further tiles, or empty.
-        start_sha256: hash of the network started from, or empty.
+        start_sha256: hash of the network to start from, or empty.
     """
 
     arch: str
@@ -109,16 +109,16 @@ class FitConfig:
     start_sha256: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a run that cannot be.
+        """Refuse an impossible run.
 
         Raises:
-            PlanError: naming the option, what it holds and what is allowed.
+            PlanError: naming the option, its value and what is allowed.
         """
         at_least = {"epochs": 1, "batch_size": 1, "patience": 0, "seed": 0, "folds": 2, "fold": 0, "max_tiles": 0}
         at_least["repeat"] = 1
         for name, least in at_least.items():
             value = getattr(self, name)
-            _require(_is_int(value) and value >= least, name, value, f"a whole number from {least} on is needed")
+            _require(_is_int(value) and value >= least, name, value, f"an integer of at least {least} is required")
         for name, allowed, above_zero in (
             ("learning_rate", 10.0, True),
             ("weight_decay", 1.0, False),
@@ -142,30 +142,30 @@ class FitConfig:
         for name in ("class_id", "ignored_class"):
             value = getattr(self, name)
             good = value is None or (_is_int(value) and value >= 0)
-            _require(good, name, value, "a class number from 0 on is needed")
+            _require(good, name, value, "a class number of at least 0 is required")
         unique = len(set(self.class_names)) == len(self.class_names)
-        _require(unique, "class_names", ",".join(self.class_names), "every class needs a name of its own")
+        _require(unique, "class_names", ",".join(self.class_names), "class names must be unique")
 
     @property
     def hash(self) -> str:
-        """Sixteen hexadecimal digits that two runs share only when they train the same network on the same data."""
+        """Sixteen hexadecimal digits, equal only for runs that train the same network on the same data."""
         decisive = {key: value for key, value in asdict(self).items() if key not in PLACES}
         text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def outside(self) -> int | None:
-        """Class of pixels that augmentation brings in from outside a tile; None: tiles are mirrored at their rims."""
+        """Class of pixels that augmentation brings in from outside a tile; None: mirror the tile at its border."""
         return self.ignored_class
 
     @property
     def checkpoint(self) -> Path:
-        """Path of the file that an unfinished run goes on from."""
+        """Path of the checkpoint that an unfinished run resumes from."""
         return self.beside("checkpoint.npz")
 
     @property
     def stem(self) -> Path:
-        """Path of the network without its ending; the other results of the run are named after it."""
+        """Path of the network without its suffix; the other results of the run are named after it."""
         return Path(self.out).with_suffix("")
 
     def beside(self, ending: str) -> Path:
@@ -173,7 +173,7 @@ class FitConfig:
         return self.stem.with_name(f"{self.stem.name}.{ending}")
 
     def to_toml(self, **tables: dict[str, Any]) -> str:
-        """Return the run as TOML: one table ``config`` and further tables of scalars (``None`` values are left out)."""
+        """Return the run as TOML: one table ``config`` and further tables of scalars (``None`` values are omitted)."""
         lines: list[str] = []
         for title, table in {"config": asdict(self), **tables}.items():
             lines.append(f"[{title}]")
@@ -188,7 +188,7 @@ class FitConfig:
         """Read the table ``config`` of a ``run.toml``.
 
         Raises:
-            InputError: the text is not TOML, lacks the table, or holds an unknown field.
+            InputError: the text is not TOML, lacks the table, or has an unknown field.
             PlanError: a value is out of range.
         """
         try:
@@ -196,14 +196,16 @@ class FitConfig:
             known = {item.name for item in fields(cls)}
             unknown = sorted(set(table) - known)
             if unknown:
-                raise InputError(f"run.toml: unknown option {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+                raise InputError(
+                    f"run.toml: unknown option {', '.join(unknown)}; known options: {', '.join(sorted(known))}"
+                )
             for name in ("class_names", "options"):
                 table[name] = tuple(table.get(name, ()))
             # TOML has no null: an absent ignored class means that there is none.
             table.setdefault("ignored_class", None)
             return cls(**table)
         except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-            raise InputError(f"run.toml: not the record of a run ({error}); give a file that fit wrote") from None
+            raise InputError(f"run.toml: not the record of a run ({error}); give a file written by fit") from None
 
 
 def _require(condition: bool, name: str, value: object, allowed: str) -> None:

@@ -1,4 +1,4 @@
-"""The promise of a trained network, and the archive that carries it."""
+"""The contract of a trained network, and the archive that contains it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from trainers.config import FitConfig
 from trainers.data import Dataset
 from trainers.files import replacing
 
-#: Networks see grey values in 0..1; whoever runs them multiplies by this first, as the contract says.
+#: Networks take grey values in 0..1; raw pixels are first multiplied by this, as the contract says.
 SCALE = 1.0 / 255.0
 
 
 def contract_of(config: FitConfig, data: Dataset, notes: dict[str, str | float | int | bool]) -> ModelContract:
-    """Return the promise of the network that a run trained on these data."""
+    """Return the contract of the network that a run trained on these data."""
     _, height, width, channels = data.images.shape
     return ModelContract(
         classes=data.class_names,
@@ -40,7 +40,7 @@ def contract_of(config: FitConfig, data: Dataset, notes: dict[str, str | float |
 
 
 def save_network(path: Path, model: keras.Model, contract: ModelContract) -> None:
-    """Write a ``.keras`` archive that holds the contract as a further member, in one step.
+    """Write a ``.keras`` archive with the contract as an additional member, atomically.
 
     Raises:
         OutputError: the file cannot be written.
@@ -52,11 +52,11 @@ def save_network(path: Path, model: keras.Model, contract: ModelContract) -> Non
 
 
 def read_contract(path: Path) -> ModelContract:
-    """Return the promise inside a ``.keras`` archive.
+    """Return the contract inside a ``.keras`` archive.
 
     Raises:
         InputError: the file is missing or not an archive.
-        ContractError: it carries no contract, or a bad one.
+        ContractError: it has no contract, or an invalid one.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -64,5 +64,5 @@ def read_contract(path: Path) -> ModelContract:
     except (OSError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a .keras archive ({error}); train it again") from None
     except KeyError:
-        raise ContractError(f"{path}: carries no {KERAS_MEMBER}; train it with this package") from None
+        raise ContractError(f"{path}: has no {KERAS_MEMBER}; train it with this package") from None
     return ModelContract.from_json(text)

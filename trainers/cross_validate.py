@@ -1,4 +1,4 @@
-"""Cross-validation of loss mixes: Optuna proposes and prunes, every fold's score is written down as it comes."""
+"""Cross-validation of loss mixes: Optuna proposes and prunes, every fold's score is saved at once."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from trainers.loop import monitored_score, steps_of, train
 if TYPE_CHECKING:
     import optuna
 
-#: The losses whose mix is searched, as the report did.
+#: The losses that are mixed, as in the report.
 MIXED = ("dice", "boundary", "focal")
 SEARCHES = ("losses",)
 STUDY, TABLE = "study.log", "candidates.csv"
-#: The number under which an unfinished candidate was tried before.
+#: The number of an unfinished candidate in its earlier trial.
 _AGAIN = "again"
-#: A share of the mix below this is nothing.
+#: A share of the mix below this counts as 0.
 LEAST = 0.01
 
 
@@ -37,7 +37,7 @@ class Candidate:
     """One mix of losses.
 
     Attributes:
-        number: its place in the study.
+        number: its number in the study.
         loss: the expression.
         scores: best validation score of each fold that was trained, in the order of the folds.
         state: ``complete``, ``stopped`` (its first fold missed the threshold, or its loss became infinite) or
@@ -62,11 +62,11 @@ class CrossValidation:
         config: the run of any one fold; ``loss``, ``fold`` and ``out`` are filled in for each.
         folder: where the study and its table go.
         search: what to search, out of :data:`SEARCHES`.
-        trials: candidates to try in all, those of earlier starts counted in.
-        threshold: a candidate whose first fold scores below this is given up.
+        trials: total number of candidates to try, including those of earlier starts.
+        threshold: a candidate whose first fold scores below this is stopped.
 
     Raises:
-        EngineError: options or data do not fit, Optuna is missing, or the folder holds another study.
+        EngineError: options or data do not fit, Optuna is missing, or the folder contains another study.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class CrossValidation:
         if not 0 <= threshold <= 1:
             raise PlanError(f"threshold: {threshold:g} was given; scores run from 0 to 1")
         if config.train_all:
-            raise PlanError("train-all: nothing would be held out to score on; leave it out")
+            raise PlanError("train-all: no tiles would be left for validation; omit it")
         self.config = prepared(replace(config, loss=MIXED[0], fold=0, train_all=False))
         self.folder, self.trials, self.threshold = folder, trials, threshold
         self.data = load_for(self.config)
@@ -90,7 +90,7 @@ class CrossValidation:
 
         Raises:
             EngineError: the data do not fit, or the table cannot be written.
-            KeyboardInterrupt: the user stopped it; the folds scored so far are kept.
+            KeyboardInterrupt: the user stopped it; the folds scored so far are saved.
         """
         try:
             self._take_up()
@@ -101,7 +101,7 @@ class CrossValidation:
             self._write()
 
     def candidates(self) -> list[Candidate]:
-        """Return the candidates, the best mean of a complete one first, those stopped and unfinished last."""
+        """Return the candidates: complete ones by their mean, best first, then stopped and unfinished ones."""
         found = []
         trials = self.study.get_trials(deepcopy=False)
         taken_up = _taken_up(trials)
@@ -140,25 +140,25 @@ class CrossValidation:
             raise OutputError(f"{path}: cannot be written ({error.strerror or error}); choose another --out") from None
         except (ValueError, KeyError) as error:
             raise InputError(f"{path}: damaged ({error}); delete it or choose another --out") from None
-        # A study taken up again must not propose once more what it began with.
+        # A resumed study must not propose its first candidates again.
         study.sampler = optuna.samplers.TPESampler(seed=self.config.seed + len(study.get_trials(deepcopy=False)))
         known = study.user_attrs.get("run")
         if known is None:
             study.set_user_attr("run", self.config.hash)
-            # What each loss does alone is the yardstick of every mix.
+            # Each loss alone is the baseline for the mixes.
             for name in MIXED:
                 study.enqueue_trial({other: float(other == name) for other in MIXED})
         elif known != self.config.hash:
             raise PlanError(
-                f"{path}: holds the study of another run ({known}, this one is {self.config.hash}); "
+                f"{path}: contains the study of another run ({known}, this one is {self.config.hash}); "
                 "choose another --out"
             )
         return study
 
     def _take_up(self) -> None:
-        """Queue again, with the scores they have, the candidates that an earlier start left unfinished.
+        """Queue unfinished candidates of an earlier start again, with the scores they have.
 
-        One that was killed is still running to Optuna's knowledge, one that Ctrl-C or an error ended has failed.
+        To Optuna a killed candidate is still running; one ended by Ctrl-C or an error has failed.
         """
         from optuna.trial import TrialState
 
@@ -209,7 +209,7 @@ class CrossValidation:
 
 
 def expression(weights: dict[str, Any]) -> str:
-    """Return the loss expression of weights from 0 to 1, brought to a sum of 1; dice where all of them are nothing."""
+    """Return the loss expression of weights from 0 to 1, normalised to a sum of 1; dice if all of them are 0."""
     total = sum(weights.get(name, 0.0) for name in MIXED)
     shares = {name: weights.get(name, 0.0) / total for name in MIXED} if total > 0 else {MIXED[0]: 1.0}
     kept = {name: share for name, share in shares.items() if share >= LEAST}
@@ -217,17 +217,17 @@ def expression(weights: dict[str, Any]) -> str:
 
 
 def _taken_up(trials: Sequence[Any]) -> set[int]:
-    """Return the numbers of the candidates that were queued again under a new number."""
+    """Return the numbers of the candidates queued again under a new number."""
     return {trial.user_attrs[_AGAIN] for trial in trials if _AGAIN in trial.user_attrs}
 
 
 def _fixed(trial: Any) -> dict[str, Any]:
-    """Return the weights of a candidate that is queued and not begun."""
+    """Return the weights of a candidate that is queued and not started."""
     return dict(trial.system_attrs.get("fixed_params", {}))
 
 
 def as_csv(candidates: Sequence[Candidate], folds: int) -> str:
-    """Return the candidates as CSV: number, loss, state, a column a fold, mean."""
+    """Return the candidates as CSV: number, loss, state, one column per fold, mean."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["candidate", "loss", "state", *(f"fold_{fold}" for fold in range(folds)), "mean"])
@@ -238,7 +238,7 @@ def as_csv(candidates: Sequence[Candidate], folds: int) -> str:
 
 
 def table(candidates: Sequence[Candidate], folds: int) -> str:
-    """Return the candidates as a table for people, the best first."""
+    """Return the candidates as a printable table, best first."""
     if not candidates:
         return "no fold was scored"
     width = max(len(one.loss) for one in candidates)

@@ -1,6 +1,6 @@
 """Reading training data: the task's own npz, or any npz of images and labels, checked before anything is trained.
 
-Two layouts are read, told apart by their keys:
+Two layouts are supported, distinguished by their keys:
 
 * ``training_set`` (N, 2, H, W): an image of 0 to 255 and a mask of class numbers in each row (the task's own file);
 * ``images`` (N, H, W) or (N, H, W, C) and ``labels`` (N, H, W), with ``groups`` (N,) when tiles overlap.
@@ -35,7 +35,7 @@ class Dataset:
         labels: uint8 (N, H, W), class numbers.
         groups: int64 (N,), equal for tiles that overlap; None when unknown.
         class_names: names in label order.
-        index: int64 (N,), the place of each tile in the file it was read from.
+        index: int64 (N,), the index of each tile in the file it was read from.
     """
 
     images: NDArray[np.uint8]
@@ -49,12 +49,12 @@ class Dataset:
         return len(self.images)
 
     def take(self, chosen: NDArray[np.int64]) -> Dataset:
-        """Return the tiles at these places."""
+        """Return the tiles at these indices."""
         groups = None if self.groups is None else self.groups[chosen]
         return Dataset(self.images[chosen], self.labels[chosen], groups, self.class_names, self.index[chosen])
 
     def joined(self, other: Dataset, path: Path) -> Dataset:
-        """Return these tiles and further ones, which belong to no group of theirs and are numbered from -1 down.
+        """Return these tiles and more, which share no group with them and are numbered from -1 down.
 
         Raises:
             InputError: the further tiles, read from ``path``, are of another size or number of channels.
@@ -72,19 +72,21 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     """Return all arrays of an npz file.
 
     Raises:
-        InputError: the file is missing, not an npz, damaged, or holds Python objects.
+        InputError: the file is missing, not an npz, damaged, or contains Python objects.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the path of an .npz file")
     if not zipfile.is_zipfile(path):
-        raise InputError(f"{path}: not an .npz archive, or cut off; write it with numpy.savez or fetch it again")
+        raise InputError(f"{path}: not an .npz archive, or truncated; write it with numpy.savez or download it again")
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         if "pickle" in str(error) or "Object arrays" in str(error):
-            raise InputError(f"{path}: holds Python objects, which are not read; save plain numeric arrays") from None
-        raise InputError(f"{path}: damaged ({error}); fetch or write it again") from None
+            raise InputError(
+                f"{path}: contains Python objects, which are not read; save plain numeric arrays"
+            ) from None
+        raise InputError(f"{path}: damaged ({error}); download or write it again") from None
     stray = [key for key, value in arrays.items() if not isinstance(value, np.ndarray)]
     if stray:
         raise InputError(f"{path}: {', '.join(stray)} are not NumPy arrays; save plain numeric arrays")
@@ -92,7 +94,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def load(path: Path, groups: Path | None = None, class_names: tuple[str, ...] = ()) -> Dataset:
-    """Read a training file and check all of it.
+    """Read and check a training file.
 
     Args:
         path: the npz file.
@@ -106,7 +108,7 @@ def load(path: Path, groups: Path | None = None, class_names: tuple[str, ...] = 
     images, labels = split_arrays(arrays, path)
     count = len(images)
     if count == 0:
-        raise InputError(f"{path}: holds no tile; at least one is needed")
+        raise InputError(f"{path}: contains no tile; at least one is required")
     images, labels = _pixels(images, path), _class_numbers(labels, path)
     names = _names(class_names, labels, TASK_KEY in arrays, path)
     grouping = group_of_tiles(arrays, count, path, groups)
@@ -114,7 +116,7 @@ def load(path: Path, groups: Path | None = None, class_names: tuple[str, ...] = 
 
 
 def split_arrays(arrays: dict[str, NDArray[Any]], path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return images (N, H, W, C) and labels (N, H, W) as they stand in the arrays of a training file, checked by shape.
+    """Return images (N, H, W, C) and labels (N, H, W) from the arrays of a training file, checked by shape.
 
     Raises:
         InputError: the keys or the shapes are of neither layout.
@@ -126,7 +128,7 @@ def split_arrays(arrays: dict[str, NDArray[Any]], path: Path) -> tuple[NDArray[A
         return pairs[:, 0, :, :, None], pairs[:, 1]
     if "images" not in arrays or "labels" not in arrays:
         have = ", ".join(arrays) or "nothing"
-        raise InputError(f"{path}: holds {have}; training needs {TASK_KEY}, or images and labels")
+        raise InputError(f"{path}: contains {have}; training needs {TASK_KEY}, or images and labels")
     images, labels = (_numeric(arrays[key], key, path) for key in ("images", "labels"))
     if images.ndim == 3:
         images = images[..., None]
@@ -141,12 +143,12 @@ def split_arrays(arrays: dict[str, NDArray[Any]], path: Path) -> tuple[NDArray[A
 def group_of_tiles(
     arrays: dict[str, NDArray[Any]], count: int, path: Path, groups: Path | None
 ) -> NDArray[np.int64] | None:
-    """Return the group of each tile as int64 (N,), or None when neither the data nor a groups file tell.
+    """Return the group of each tile as int64 (N,), or None if neither the data nor a groups file provides it.
 
-    A groups file made for the file that the data were cleaned from fits too: ``kept`` says which of its rows are left.
+    A groups file of the original, uncleaned file also works: ``kept`` says which of its rows remain.
 
     Raises:
-        InputError: the groups are of another length or cannot be read.
+        InputError: the groups have another length or cannot be read.
     """
     if groups is None:
         if "groups" not in arrays:
@@ -155,15 +157,19 @@ def group_of_tiles(
     else:
         tables = read_npz(groups)
         if len(tables) != 1:
-            raise InputError(f"{groups}: holds {', '.join(tables) or 'nothing'}; exactly one array of groups is needed")
+            raise InputError(
+                f"{groups}: contains {', '.join(tables) or 'nothing'}; exactly one array of groups is required"
+            )
         found, source = next(iter(tables.values())), groups
     if found.ndim != 1 or found.dtype.kind not in "iuUS":
-        raise InputError(f"{source}: groups of shape {found.shape}, type {found.dtype}; one number or name a tile")
+        raise InputError(
+            f"{source}: groups of shape {found.shape}, type {found.dtype}; one number or name per tile is required"
+        )
     kept = arrays.get("kept")
     if len(found) != count and kept is not None and _selects(kept, count, len(found)):
         found = found[kept]
     if len(found) != count:
-        raise InputError(f"{source}: {len(found)} groups for {count} tiles; give the groups of this very file")
+        raise InputError(f"{source}: {len(found)} groups for {count} tiles; give the groups of this file")
     return (
         np.unique(found, return_inverse=True)[1].astype(np.int64)
         if found.dtype.kind in "US"
@@ -172,7 +178,7 @@ def group_of_tiles(
 
 
 def _selects(kept: NDArray[Any], count: int, length: int) -> bool:
-    """Say whether ``kept`` holds ``count`` valid places in an array of ``length``."""
+    """Return whether ``kept`` contains ``count`` valid indices into an array of ``length``."""
     if kept.ndim != 1 or len(kept) != count or kept.dtype.kind not in "iu":
         return False
     return count > 0 and int(kept.min()) >= 0 and int(kept.max()) < length
@@ -180,7 +186,7 @@ def _selects(kept: NDArray[Any], count: int, length: int) -> bool:
 
 def _numeric(array: NDArray[Any], key: str, path: Path) -> NDArray[Any]:
     if array.dtype.kind not in "biuf":
-        raise InputError(f"{path}: {key} has type {array.dtype}; whole numbers or floats are needed")
+        raise InputError(f"{path}: {key} has type {array.dtype}; integers or floats are required")
     return array
 
 
@@ -200,10 +206,10 @@ def _pixels(images: NDArray[Any], path: Path) -> NDArray[np.uint8]:
 def _class_numbers(labels: NDArray[Any], path: Path) -> NDArray[np.uint8]:
     low, high = float(labels.min()), float(labels.max())
     if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high >= MAX_CLASSES:
-        raise InputError(f"{path}: labels from {low:g} to {high:g}; allowed are whole numbers 0 to {MAX_CLASSES - 1}")
+        raise InputError(f"{path}: labels from {low:g} to {high:g}; allowed are integers 0 to {MAX_CLASSES - 1}")
     whole = labels.astype(np.uint8)
     if labels.dtype.kind == "f" and not np.array_equal(whole, labels):
-        raise InputError(f"{path}: labels hold fractions; they must be whole class numbers")
+        raise InputError(f"{path}: labels contain fractions; they must be integer class numbers")
     return np.ascontiguousarray(whole)
 
 

@@ -1,4 +1,4 @@
-"""Signed distance maps of masks, for the boundary loss; computed with the batch, since augmentation moves the masks."""
+"""Signed distance maps of masks, for the boundary loss; computed per batch, since augmentation changes the masks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 
 def signed_distances(labels: NDArray[np.uint8], classes: int, class_id: int | None = None) -> NDArray[np.float32]:
-    """Return for every pixel and class how far the class is: above 0 outside it, 0 at its rim, below 0 inside.
+    """Return the signed distance to each class per pixel: above 0 outside it, 0 at its border, below 0 inside.
 
     As in Kervadec et al. (MIDL 2019): Euclidean distance to the nearest pixel of the class outside, and one pixel less
     than the distance to the nearest pixel of any other class, negated, inside. A class that is absent from a tile, or
-    covers all of it, has no rim: its map is 0. Distances are divided by the tile's diagonal, so that the loss does not
-    grow with the tile.
+    covers all of it, has no border: its map is 0. Distances are divided by the tile's diagonal, so that the loss does
+    not grow with the tile.
 
     Args:
         labels: masks uint8 (B, H, W).

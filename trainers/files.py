@@ -1,4 +1,4 @@
-"""Writing results: never a half-written file, never a silent overwrite."""
+"""Writing results: never a partial file, never a silent overwrite."""
 
 from __future__ import annotations
 
@@ -9,37 +9,35 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine.errors import InputError, OutputError
+from engine.utils import files
 
 
 @contextmanager
 def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
-    """Yield a temporary path in the folder of ``path``; on success it takes the place of ``path``, else it is removed.
+    """Yield a temporary path in the folder of ``path``; on success it replaces ``path``, otherwise it is removed.
 
     Args:
         path: the file to write in the end.
-        suffix: ending of the temporary name, for writers that insist on one.
+        suffix: suffix of the temporary name, for writers that require one.
 
     Raises:
         OutputError: the file cannot be written there.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}{suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.replace(path)
+        with files.replacing(path, suffix) as partial:
+            yield partial
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def refuse_existing(paths: Iterable[Path], overwrite: bool, hint: Mapping[str, str] | None = None) -> None:
-    """Refuse to go on when one of the results is already there, or could not be written after hours of work.
+    """Refuse to start if a result already exists, or could not be written after hours of work.
 
     Args:
         paths: the results.
-        overwrite: replace what is there.
-        hint: what else to do about a file that is there, by the end of its name.
+        overwrite: replace existing files.
+        hint: what else to do about an existing file, by the end of its name.
 
     Raises:
         OutputError: a path exists and ``overwrite`` is False, it is a folder, or its folder cannot be written to.
@@ -51,10 +49,10 @@ def refuse_existing(paths: Iterable[Path], overwrite: bool, hint: Mapping[str, s
             advice = "give --overwrite to replace it or another --out"
             for ending, text in (hint or {}).items():
                 advice = text if path.name.endswith(ending) else advice
-            raise OutputError(f"{path}: exists already; {advice}")
+            raise OutputError(f"{path}: already exists; {advice}")
         above = next(folder for folder in path.absolute().parents if folder.exists())
         if not above.is_dir() or not os.access(above, os.W_OK):
-            raise OutputError(f"{path}: {above} is not a folder that can be written to; choose another place")
+            raise OutputError(f"{path}: {above} is not a writable folder; choose another place")
 
 
 def sha256_of(path: Path) -> str:

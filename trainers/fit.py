@@ -1,4 +1,4 @@
-"""One training run: data -> folds -> network -> epochs scored on held-out tiles -> the best weights, under contract."""
+"""One training run: data -> folds -> network -> epochs scored on validation tiles -> best weights, with contract."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from trainers.validate import score_name
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         path: the network's file.
         best_epoch: the epoch whose weights were kept, from 1.
-        raw: its validation score as the labels come; NaN without validation.
+        raw: its validation score without suppression; NaN without validation.
         suppressed: its validation score with the ignored class suppressed; NaN without validation.
         images_per_s: median over the epochs.
         seconds: seconds of the whole run.
@@ -58,26 +58,26 @@ def fit(config: FitConfig, overwrite: bool = False, resume: bool = False) -> Fit
 
     Args:
         config: the run.
-        overwrite: replace results that are already there.
-        resume: go on from the checkpoint of this run, if there is one.
+        overwrite: replace existing results.
+        resume: resume from the checkpoint of this run, if there is one.
 
     Raises:
         EngineError: options, data or outputs do not fit; nothing has been written then.
     """
     config = prepared(config)
-    # Records beside a checkpoint are those of a run that ended between them and its network.
+    # Records next to a checkpoint are from a run that ended after them and before its network.
     again = resume and config.checkpoint.is_file()
     results = [Path(config.out)] if again else [config.checkpoint, *paths_of(config)]
     refuse_existing(results, overwrite, hint=_HINTS)
     return fit_dataset(config, load_for(config), resume)
 
 
-#: What may be done about a file that is already there, by the end of its name.
-_HINTS = {"checkpoint.npz": "give --resume to go on from it or --overwrite to start again"}
+#: What to do about an existing file, by the end of its name.
+_HINTS = {"checkpoint.npz": "give --resume to continue it or --overwrite to start again"}
 
 
 def is_finished(config: FitConfig) -> bool:
-    """Say whether the network of this very run is there; it is written last, so its records are there as well."""
+    """Return whether the network of this run exists; it is written last, so its records exist as well."""
     path = Path(config.out)
     try:
         return path.is_file() and read_contract(path).notes.get("run") == config.hash
@@ -89,13 +89,11 @@ def prepared(config: FitConfig) -> FitConfig:
     """Return the run with the hashes of its files, after checking every name in it.
 
     Raises:
-        EngineError: a name is unknown, a file cannot be read, or is another one than the run was recorded with.
+        EngineError: a name is unknown, a file cannot be read, or is not the recorded one.
     """
     specialist = architecture(config.arch).specialist
     if specialist != (config.class_id is not None):
-        wanted = (
-            "needs --class-id, the class it is to know" if specialist else "knows all classes: leave --class-id out"
-        )
+        wanted = "needs --class-id, the class it predicts" if specialist else "predicts all classes: omit --class-id"
         raise PlanError(f"{config.arch} {wanted}")
     transforms_of(config.augment)
     check_training(config)
@@ -110,7 +108,7 @@ def prepared(config: FitConfig) -> FitConfig:
     return config
 
 
-#: Files that decide the weights, and where the run holds their hashes.
+#: Files that determine the weights, and the run's fields for their hashes.
 HASHED = {
     "data": "data_sha256",
     "groups": "groups_sha256",
@@ -124,7 +122,7 @@ def _hashed(config: FitConfig, path: str, digest: str) -> FitConfig:
     found = sha256_of(Path(file)) if file else ""
     if recorded and found != recorded:
         raise InputError(
-            f"{file or path}: not the file that the run was recorded with (SHA-256 {found[:12] or 'none'}, recorded "
+            f"{file or path}: not the file recorded for this run (SHA-256 {found[:12] or 'none'}, recorded "
             f"{recorded[:12]}); give that file, or a run without {digest}"
         )
     changed: dict[str, Any] = {digest: found}
@@ -132,7 +130,7 @@ def _hashed(config: FitConfig, path: str, digest: str) -> FitConfig:
 
 
 def load_for(config: FitConfig) -> Dataset:
-    """Return the data of a run, cut down to ``max_tiles`` when that is set.
+    """Return the data of a run, limited to ``max_tiles`` if that is set.
 
     Raises:
         EngineError: the data do not fit, or the run names a class that they do not have.
@@ -145,12 +143,12 @@ def load_for(config: FitConfig) -> Dataset:
         chosen = np.random.default_rng((config.seed, 1)).permutation(len(data))[: config.max_tiles]
         data = data.take(np.sort(chosen))
     if data.groups is None and not config.train_all:
-        say("note: no groups given: tiles are split at random, and where they overlap the score is optimistic")
+        say("note: no groups given: tiles are split at random, so the score is optimistic if they overlap")
     return data
 
 
 def fit_dataset(config: FitConfig, data: Dataset, resume: bool = False) -> FitResult:
-    """Train one network on data already read and write it with its records.
+    """Train one network on data that are already read and write it with its records.
 
     Raises:
         EngineError: the data do not fit the run, or a result cannot be written.
@@ -183,19 +181,19 @@ def fit_dataset(config: FitConfig, data: Dataset, resume: bool = False) -> FitRe
         "python": platform.python_version(),
     }
     write_records(config, history, held_out, result, title)
-    # Last of all: where the network is, the run is complete.
+    # Last of all: if the network exists, the run is complete.
     save_network(Path(config.out), model, contract_of(config, data, notes))
     config.checkpoint.unlink(missing_ok=True)
     return FitResult(Path(config.out), best.epoch, best.raw, best.suppressed, speed, seconds)
 
 
 def split(config: FitConfig, data: Dataset) -> tuple[Dataset, Dataset | None]:
-    """Return training and held-out tiles; None for the latter when the run trains on all.
+    """Return training and validation tiles; None for the latter if the run trains on all.
 
-    The run's further tiles are among the training ones alone.
+    The run's extra tiles are only among the training tiles.
 
     Raises:
-        InputError: the data cannot be cut into so many folds, or the further tiles do not fit them.
+        InputError: the data cannot be split into so many folds, or the extra tiles do not match them.
     """
     training, held_out = data, None
     if not config.train_all:
@@ -206,16 +204,16 @@ def split(config: FitConfig, data: Dataset) -> tuple[Dataset, Dataset | None]:
     counts = np.bincount(training.labels.ravel(), minlength=len(data.class_names))
     absent = [name for k, name in enumerate(data.class_names) if counts[k] == 0 and k != config.ignored_class]
     if absent and config.class_id is None:
-        say(f"note: no pixel of {', '.join(absent)} among the training tiles: that class cannot be learned")
+        say(f"note: no pixel of {', '.join(absent)} in the training tiles: that class cannot be learned")
     if config.extra:
         training = training.joined(load(Path(config.extra), class_names=data.class_names), Path(config.extra))
     return training, held_out
 
 
 def target_of(config: FitConfig, training: Dataset) -> Target:
-    """Return what the loss is asked for.
+    """Return the target of the loss.
 
-    The specialist of the ignored class learns from that class's pixels whatever the option says: it knows no others.
+    The specialist of the ignored class always learns from that class's pixels: it has no others.
     """
     ignored = config.ignored_class if config.ignore_background and config.class_id != config.ignored_class else None
     weight = 1.0

@@ -1,4 +1,4 @@
-"""Folds for validation: tiles of one group stay together, and every fold gets its share of tiles and of every class."""
+"""Folds for validation: tiles of one group stay together; tiles and classes are spread evenly over the folds."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ def assign_folds(
 ) -> NDArray[np.int64]:
     """Return the fold (N,) int64 of every tile.
 
-    Groups are dealt one by one, those with the largest share of any class first, each to the fold whose load overlaps
-    least with what the group brings: the greedy step of balancing tile count and every class by least squares. Without
-    groups every tile is dealt alone, which is optimistic when tiles overlap.
+    Groups are assigned one by one, those with the largest share of any class first, each to the fold whose load
+    overlaps least with the group's: the greedy step of balancing tile count and every class by least squares. Without
+    groups every tile is assigned alone, which is optimistic if tiles overlap.
 
     Args:
         labels: class numbers, uint8 (N, H, W).
         groups: group of each tile, (N,), or None.
         folds: number of folds, at least 2.
-        seed: decides between equal choices.
+        seed: breaks ties between equal choices.
         classes: number of classes.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A network made ready to be trained: built in its precision, started from another one, frozen in part, compiled."""
+"""A network ready for training: built in its precision, initialised from another one, partly frozen, compiled."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Weights = list[NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Learner:
-    """A network and what trains it.
+    """A network and its compiled training twin.
 
     Attributes:
         model: the network with its one output; its layers are those of ``trained``.
-        trained: a compiled twin with the heads that only training sees, so that the network itself is saved without
+        trained: a compiled twin with the training-only heads, so that the network itself is saved without
             optimizer and loss.
         loss: the loss of one head.
     """
@@ -45,11 +45,11 @@ def make_learner(config: FitConfig, shape: tuple[int, int, int], target: Target,
     Args:
         config: the run.
         shape: (height, width, channels) of a tile.
-        target: what the loss is asked for.
-        steps: steps of an epoch.
+        target: the target of the loss.
+        steps: steps per epoch.
 
     Raises:
-        EngineError: the options do not fit the architecture, or the network started from does not.
+        EngineError: the options, or the network to start from, do not match the architecture.
     """
     with _precision(config.precision):
         model = build(config, shape, target.classes)
@@ -63,13 +63,13 @@ def make_learner(config: FitConfig, shape: tuple[int, int, int], target: Target,
         trained = keras.Model(model.input, output)
     loss = make_loss(config.loss, target)
     trained.compile(optimizer=make_optimizer(config, steps), loss=Heads(loss, 1 + len(heads)) if heads else loss)
-    # Slots made inside the first step would have it traced twice, which takes seconds on TensorFlow.
+    # Slots created inside the first step would cause a second tracing, which takes seconds on TensorFlow.
     trained.optimizer.build(trained.trainable_variables)
     return Learner(model, trained, loss)
 
 
 def finished(config: FitConfig, learner: Learner, weights: Weights, shape: tuple[int, int, int]) -> keras.Model:
-    """Return the network to save, with the best weights, computing in float32 whatever it was trained in."""
+    """Return the network to save, with the best weights, computing in float32 whatever the training precision."""
     model = learner.model
     if config.precision != "float32":
         model = build(config, shape, learner.loss.target.classes)
@@ -90,14 +90,14 @@ def build(config: FitConfig, shape: tuple[int, int, int], classes: int) -> keras
 
 
 def heads_of(config: FitConfig, model: keras.Model, maps: int) -> list[keras.KerasTensor]:
-    """Return the logits of the heads that only training sees."""
+    """Return the logits of the training-only heads."""
     found = architecture(config.arch)
     wanted = config.stage == "whole" if found.always else config.deep_supervision
     return found.heads(model, maps) if wanted and found.heads is not None else []
 
 
 def freeze(model: keras.Model, config: FitConfig, frozen: bool) -> None:
-    """Keep the first part of a cascade as it is while the second is trained, or let it go again."""
+    """Freeze the first part of a cascade while the second is trained, or unfreeze it."""
     prefix = architecture(config.arch).first
     for layer in model.layers:
         if prefix and config.stage == "second" and layer.name.startswith(prefix):

@@ -1,4 +1,4 @@
-"""The epochs of a run: train, score on held-out tiles, keep the best weights, leave a checkpoint, stop early."""
+"""The epochs of a run: train, score on validation tiles, keep the best weights, write a checkpoint, stop early."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from trainers.validate import evaluate, predict
 
 @dataclass(frozen=True)
 class Trained:
-    """What the epochs came to: all of them, the best one, and the network's weights after it."""
+    """The result of the epochs: all of them, the best one, and the network's weights after it."""
 
     history: list[Epoch]
     best: Epoch
@@ -36,7 +36,7 @@ class Trained:
 
 
 class _RawWeights(keras.callbacks.Callback):
-    """Holds the weights that training itself reached: at the end of ``fit`` Keras puts their average in their place."""
+    """Stores the raw training weights: at the end of ``fit`` Keras replaces them with their average."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class _RawWeights(keras.callbacks.Callback):
         self.values = [keras.ops.convert_to_numpy(item) for item in self.model.trainable_variables]
 
     def part(self) -> None:
-        """Give each weight a value of its own again.
+        """Give each weight its own value again.
 
         On JAX a weight that Keras has set to its average shares the average's buffer, and the next call that hands the
         weight's buffer over to XLA would take the average away as well.
@@ -56,13 +56,13 @@ class _RawWeights(keras.callbacks.Callback):
             variable.assign(keras.ops.convert_to_numpy(variable))
 
     def restore(self) -> None:
-        """Put the weights back, for the next epoch to go on from."""
+        """Restore the weights for the next epoch."""
         for variable, value in zip(self.model.trainable_variables, self.values, strict=True):
             variable.assign(value)
 
 
 def steps_of(config: FitConfig, training: Dataset) -> int:
-    """Return the steps of an epoch; fewer are made where copies of tiles came out equal."""
+    """Return the steps per epoch; there are fewer where identical copies of tiles are dropped."""
     tiles = expected_tiles(training, config.repeat, config.oversample, config.ignored_class)
     return math.ceil(tiles / config.batch_size)
 
@@ -81,9 +81,9 @@ def train(
         config: the run.
         learner: the network, compiled.
         training: tiles to train on.
-        held_out: tiles to score on; None keeps the weights of the last epoch.
-        checkpoints: leave a checkpoint after every epoch.
-        resume: go on from the checkpoint of this run, if there is one.
+        held_out: validation tiles; None keeps the weights of the last epoch.
+        checkpoints: write a checkpoint after every epoch.
+        resume: resume from the checkpoint of this run, if there is one.
 
     Raises:
         EngineError: the loss became infinite, or a checkpoint cannot be written or read.
@@ -96,7 +96,7 @@ def train(
     with Progress(config.epochs, steps_of(config, training), Path(config.out).stem) as progress:
         for number in range(len(history), config.epochs):
             if state is not None and _lost_patience(config, state.best, history):
-                progress.line(f"stopped: no better score in {config.patience} epochs")
+                progress.line(f"stopped: no improvement in {config.patience} epochs")
                 break
             batches = Batches(training, config, number, rare, learner.loss.needs_distances)
             epoch, raw = _one_epoch(config, learner, batches, held_out, progress)
@@ -120,7 +120,7 @@ def train(
 def _one_epoch(
     config: FitConfig, learner: Learner, batches: Batches, held_out: Dataset | None, bar: Progress
 ) -> tuple[Epoch, _RawWeights]:
-    """Train for one epoch and score the network, with the average of its weights where the run keeps one."""
+    """Train for one epoch and score the network, with its averaged weights if the run keeps an average."""
     started = time.perf_counter()
     number, raw_weights = batches.epoch, _RawWeights()
     calls: list[Any] = [bar, raw_weights] if config.ema > 0 else [bar]
@@ -142,7 +142,7 @@ def _one_epoch(
 
 
 def monitored_score(config: FitConfig, epoch: Epoch) -> float:
-    """Return the validation score that the run goes by."""
+    """Return the validation score that the run uses."""
     return epoch.raw if config.monitor == "raw" else epoch.suppressed
 
 

@@ -10,11 +10,11 @@ from trainers.config import FitConfig
 def make_optimizer(config: FitConfig, steps: int) -> keras.optimizers.Optimizer:
     """Return AdamW on a cosine schedule with linear warm-up; biases and normalisation are not decayed.
 
-    With ``config.ema`` it keeps an average of the weights, which Keras puts in their place at the end of each ``fit``.
+    With ``config.ema`` it keeps an average of the weights, with which Keras replaces them at the end of each ``fit``.
 
     Args:
         config: the run.
-        steps: steps of an epoch.
+        steps: steps per epoch.
     """
     warmup = round(config.warmup_epochs * steps)
     total = config.epochs * steps

@@ -1,4 +1,4 @@
-"""Options of a run that only some architectures have."""
+"""Options specific to some architectures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trainers.models import ARCHITECTURES, architecture
 
 
 def parsed_options(config: FitConfig) -> dict[str, int | float | bool]:
-    """Return the architecture's further options by name, each of the type of its default.
+    """Return the architecture's own options by name, each with the type of its default.
 
     Raises:
         PlanError: a text is not ``name=value``, the name is unknown, or the value is of another type.
@@ -19,7 +19,9 @@ def parsed_options(config: FitConfig) -> dict[str, int | float | bool]:
     for text in config.options:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not equals or name not in known:
-            raise PlanError(f"option: {text!r} is no option of {config.arch}; write NAME=VALUE with one of {listed}")
+            raise PlanError(
+                f"option: {text!r} is not an option of {config.arch}; write NAME=VALUE with one of {listed}"
+            )
         kind = type(known[name])
         try:
             options[name] = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
@@ -27,7 +29,7 @@ def parsed_options(config: FitConfig) -> dict[str, int | float | bool]:
             wanted = "true or false" if kind is bool else "a whole number" if kind is int else "a number"
             raise PlanError(f"option: {name} is {value!r}; {wanted} is needed") from None
         if kind is int and options[name] < 1:
-            raise PlanError(f"option: {name} is {value}; a whole number from 1 on is needed")
+            raise PlanError(f"option: {name} is {value}; an integer of at least 1 is required")
     return options
 
 
@@ -41,9 +43,9 @@ def check_training(config: FitConfig) -> None:
     parsed_options(config)
     if config.deep_supervision and (found.heads is None or found.always):
         able = [name for name, item in ARCHITECTURES.items() if item.heads is not None and not item.always]
-        raise PlanError(f"deep-supervision: {config.arch} has no inner heads; take {', '.join(able)}, or leave it out")
+        raise PlanError(f"deep-supervision: {config.arch} has no inner heads; take {', '.join(able)}, or omit it")
     if config.stage != "whole" and not found.stages:
         able = [name for name, item in ARCHITECTURES.items() if item.stages]
-        raise PlanError(f"stage: {config.arch} is trained whole; only {', '.join(able)} has stages")
+        raise PlanError(f"stage: {config.arch} is trained end to end; only {', '.join(able)} has stages")
     if config.stage == "second" and not config.start_from:
         raise PlanError("stage: the second is trained on top of a first; give its network with --from first.keras")

@@ -1,4 +1,4 @@
-"""The outlier remover: images that share one exactly equal mask with others are planted or mislabelled figures."""
+"""The outlier remover: images whose mask is identical to that of others are planted or mislabelled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PALETTE = np.array(
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What was done: numbers of images removed and kept, and the places of the removed ones."""
+    """Numbers of images removed and kept, and the indices of the removed ones."""
 
     removed: int
     kept: int
@@ -33,16 +33,16 @@ class Cleaned:
 
 
 def find_outliers(labels: NDArray[Any], min_count: int = 3) -> list[NDArray[np.int64]]:
-    """Find images that share one exactly equal mask.
+    """Find images with identical masks.
 
-    Masks of one class alone are left out: flat ground is labelled alike everywhere, so many good tiles share them.
+    Masks of a single class do not count: flat ground is labelled the same everywhere, so many good tiles share them.
 
     Args:
         labels: masks (N, H, W) of any numeric type.
         min_count: how many images must share a mask.
 
     Returns:
-        One array of places for every mask shared by ``min_count`` images or more, the largest set first.
+        One array of indices per mask shared by ``min_count`` images or more, the largest set first.
     """
     sharing: dict[bytes, list[int]] = defaultdict(list)
     for place, mask in enumerate(labels):
@@ -60,15 +60,15 @@ def clean(
     min_count: int = 3,
     overwrite: bool = False,
 ) -> Cleaned:
-    """Write a training file without its outliers, in the same layout, and with ``kept``: the places of what is left.
+    """Write a training file without its outliers, in the same layout, plus ``kept``, the indices of the rest.
 
     Args:
         data: the training file; see :mod:`trainers.data` for its layouts.
-        out: the file to write. Every key of the input is in it; ``groups`` too when they are known.
+        out: the file to write. It has every key of the input, and ``groups`` if they are known.
         groups: an npz with the group of each tile.
-        sheet: PNG file to draw the removed images on, each over its mask.
-        min_count: images that must share one mask.
-        overwrite: replace results that are already there.
+        sheet: PNG file for the removed images, each above its mask.
+        min_count: least number of images that share a mask.
+        overwrite: replace existing results.
 
     Raises:
         EngineError: the data do not fit, nothing would be left, or a result exists.
@@ -94,7 +94,7 @@ def clean(
 def _without(
     arrays: dict[str, NDArray[Any]], kept: NDArray[np.int64], grouping: NDArray[np.int64] | None
 ) -> dict[str, Any]:
-    """Return the arrays of the cleaned file; cleaning twice composes, so ``kept`` always counts in the first file."""
+    """Return the arrays of the cleaned file; ``kept`` always refers to the original file."""
     rows = (TASK_KEY,) if TASK_KEY in arrays else ("images", "labels")
     result: dict[str, Any] = {key: value[kept] if key in rows else value for key, value in arrays.items()}
     before = arrays.get("kept")
@@ -105,13 +105,13 @@ def _without(
 
 
 def draw_sheet(path: Path, images: NDArray[Any], labels: NDArray[Any], sets: list[NDArray[np.int64]]) -> None:
-    """Draw up to 64 removed images as a PNG grid, each over its mask, labelled with its place and its set.
+    """Draw up to 64 removed images as a PNG grid, each above its mask, labelled with its index and its set.
 
     Args:
         path: the file.
         images: (N, H, W, C) of 0 to 255.
         labels: (N, H, W).
-        sets: places of each set of outliers; the cells are dealt to the sets in turn, so that every one is seen.
+        sets: indices of each set of outliers; the sets take turns, so that each one is shown.
     """
     from PIL import Image, ImageDraw
 

@@ -1,4 +1,4 @@
-"""What a training run shows: a live bar on a terminal, one line an epoch in a pipe."""
+"""Progress of a training run: a live bar on a terminal, one line per epoch in a pipe."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from engine.utils import console
 class Progress(keras.callbacks.Callback):
     """Shows the steps of the running epoch on a terminal; silent between epochs' lines elsewhere.
 
-    Use it as a context manager around the whole training, and hand it to ``Model.fit`` as a callback.
+    Use it as a context manager around the whole training, and pass it to ``Model.fit`` as a callback.
 
     Args:
-        epochs: most epochs of the run.
-        steps: steps an epoch.
+        epochs: maximum number of epochs.
+        steps: steps per epoch.
         label: name of what is trained.
     """
 
@@ -27,7 +27,7 @@ class Progress(keras.callbacks.Callback):
         self._task: Any = None
 
     def __enter__(self) -> Progress:
-        """Start the bar when stderr is a terminal."""
+        """Start the bar if stderr is a terminal."""
         terminal = console.stderr()
         if terminal.is_terminal:
             from rich import progress
@@ -45,7 +45,7 @@ class Progress(keras.callbacks.Callback):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
 
@@ -55,7 +55,7 @@ class Progress(keras.callbacks.Callback):
             self._bar.reset(self._task, description=f"{self.label} epoch {epoch + 1}/{self.epochs}")
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:
-        """Move the bar by one step."""
+        """Advance the bar by one step."""
         if self._bar is not None:
             self._bar.update(self._task, completed=batch + 1)
 

@@ -1,4 +1,4 @@
-"""Pseudo-labels: what an exported ensemble is sure of, as training tiles (D.-H. Lee, ICML 2013 workshop)."""
+"""Pseudo-labels: confident predictions of an exported ensemble, as training tiles (D.-H. Lee, ICML 2013 workshop)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PseudoLabels:
     """What was labelled.
 
     Attributes:
-        images: images looked at.
+        images: images processed.
         kept: images with enough confident pixels.
         confident: share of confident pixels among those of the kept images.
         shares: share of each class among the confident pixels.
@@ -49,13 +49,13 @@ def pseudo_label(
     """Write confident predictions of an ensemble as ``images``, ``labels``, ``index`` and ``class_names``.
 
     Args:
-        images: what to label, as the engine's ``--input``.
+        images: the images, as in the engine's ``--input``.
         out: the npz file to write.
         models: ONNX files, folders or globs.
-        plan: an ``ensemble.toml`` instead; its weights, flips and suppressed classes hold.
+        plan: an ``ensemble.toml`` instead; its weights, flips and suppressed classes apply.
         confidence: least mean probability of a pixel's best class, from 0 to 1.
         min_share: least share of confident pixels in an image that is kept.
-        overwrite: replace ``out`` when it exists.
+        overwrite: replace ``out`` if it exists.
 
     Raises:
         EngineError: options, models or images do not fit, or no image is kept; nothing has been written then.
@@ -88,10 +88,10 @@ def pseudo_label(
 def confident_labels(
     ensemble: Ensemble, batch: Batch, confidence: float, ignored: int, banned: Sequence[int]
 ) -> NDArray[np.uint8]:
-    """Return labels uint8 (B, H, W): the most probable allowed class where its mean probability suffices, else ignored.
+    """Return labels uint8 (B, H, W): the best allowed class if its mean probability suffices, else the ignored one.
 
-    The probability of a class is the weighted mean of the members' softmax over all classes, banned ones included:
-    where the ensemble sees a banned class nothing else is confident.
+    The probability of a class is the weighted mean of the members' softmax over all classes, including suppressed ones:
+    where the ensemble predicts a suppressed class no other is confident.
     """
     logits, _ = ensemble.logits(batch)
     weights = ensemble.weights[ensemble.fusion_order]
@@ -108,14 +108,14 @@ def confident_labels(
 def _ignored(ensemble: Ensemble) -> int:
     if ensemble.is_packed:
         raise PlanError(
-            f"{ensemble.members[0].name}: a packed ensemble puts out labels without probabilities; give its members"
+            f"{ensemble.members[0].name}: a packed ensemble outputs labels without probabilities; give its members"
         )
     if ensemble.ignored_class is None:
         raise PlanError(
             "the models declare no ignored class, so unconfident pixels have no label; train them with --ignored-class"
         )
     if len(ensemble.members) == 1:
-        say("note: a single member is surer than it is right; several make better pseudo-labels")
+        say("note: a single member is overconfident; several make better pseudo-labels")
     return ensemble.ignored_class
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves beside the network: its record, its history as table and picture, and its held-out tiles."""
+"""Files next to the network: record of the run, history as table and plot, and validation tiles."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ VALIDATION = "validation.npz"
 
 @dataclass(frozen=True)
 class Epoch:
-    """Figures of one epoch; ``raw`` and ``suppressed`` are NaN when no tile was held out.
+    """Figures of one epoch; ``raw`` and ``suppressed`` are NaN without validation.
 
     Attributes:
         epoch: number, from 1.
         loss: mean training loss of the epoch.
-        raw: validation score of the labels as they come.
+        raw: validation score without suppression.
         suppressed: validation score with the ignored class suppressed (or its pixels left out, for a specialist).
         learning_rate: rate at the end of the epoch.
-        images_per_s: training tiles a second.
+        images_per_s: training tiles per second.
         seconds: seconds of training and scoring.
     """
 
@@ -50,14 +50,14 @@ def paths_of(config: FitConfig) -> list[Path]:
 def write_records(
     config: FitConfig, history: Sequence[Epoch], held_out: Dataset | None, result: dict[str, Any], title: str
 ) -> None:
-    """Write the files beside the network, each in one step.
+    """Write the files next to the network, each atomically.
 
     Args:
         config: the run.
         history: its epochs.
-        held_out: the validation tiles, or None when all were trained on.
+        held_out: the validation tiles, or None if all were used for training.
         result: scalars for the table ``result`` of ``run.toml``.
-        title: what the score is, for the picture.
+        title: name of the score, for the plot.
 
     Raises:
         OutputError: a file cannot be written.
@@ -75,7 +75,7 @@ def write_records(
 
 
 def write_validation(path: Path, held_out: Dataset) -> None:
-    """Write the held-out tiles: ``images``, ``labels``, ``index`` into the data file, and ``groups`` when known."""
+    """Write the validation tiles: ``images``, ``labels``, ``index`` into the data file, and ``groups`` if known."""
     arrays: dict[str, Any] = {
         "images": held_out.images[..., 0] if held_out.images.shape[-1] == 1 else held_out.images,
         "labels": held_out.labels,
@@ -100,7 +100,7 @@ def draw_history(path: Path, history: Sequence[Epoch], best: int, title: str) ->
     panels = figure.subplots(1, 2 if scored else 1, squeeze=False)[0]
     epochs = [epoch.epoch for epoch in history]
     panels[0].plot(epochs, [epoch.loss for epoch in history], marker=".", color="#444444")
-    panels[0].set_ylabel("training loss (nats a pixel)")
+    panels[0].set_ylabel("training loss (nats per pixel)")
     if scored:
         # Dashed over solid: both stay visible where they agree.
         for name, colour, style in (("raw", "#c0562f", "-"), ("suppressed", "#1f6f8b", "--")):

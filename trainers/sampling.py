@@ -1,4 +1,4 @@
-"""Which tiles an epoch shows, how often and in which order."""
+"""Which tiles an epoch contains, how often and in which order."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from trainers.data import Dataset
 
 
 def repeat_factors(data: Dataset, threshold: float, ignored: int | None) -> NDArray[np.float64]:
-    """Return how often each tile should be shown so that rare classes are seen more often, float64 (N,).
+    """Return how often each tile should be repeated so that rare classes occur more often, float64 (N,).
 
-    Repeat-factor sampling (A. Gupta, P. Dollar, R. Girshick: LVIS, CVPR 2019): a class shown by the share f of the
-    tiles asks for ``max(1, sqrt(threshold / f))``, and a tile is repeated as its most demanding class asks.
+    Repeat-factor sampling (A. Gupta, P. Dollar, R. Girshick: LVIS, CVPR 2019): a class in the share f of the
+    tiles gets the factor ``max(1, sqrt(threshold / f))``, and a tile the largest factor of its classes.
 
     Args:
         data: the training tiles.
         threshold: share of tiles below which a class is rare; 0 repeats none.
-        ignored: class that asks for nothing.
+        ignored: class that is not repeated.
     """
     classes = len(data.class_names)
     shown = np.stack([np.bincount(mask.ravel(), minlength=classes) > 0 for mask in data.labels])

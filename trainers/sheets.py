@@ -33,11 +33,11 @@ def show_policy(
         data: the training file.
         out: the picture to write.
         policy: the policy, see :func:`trainers.augment.transforms_of`.
-        paste: chance that pixels of a rare class are pasted into a tile.
+        paste: probability that pixels of a rare class are pasted into a tile.
         fill: class of pixels from outside a tile; None mirrors the tile instead.
         tiles: how many tiles; those with the most classes come first.
         seed: seed of the tiles and of the draws.
-        overwrite: replace ``out`` when it exists.
+        overwrite: replace ``out`` if it exists.
 
     Raises:
         EngineError: the policy is unknown, the data cannot be read, or the picture cannot be written.

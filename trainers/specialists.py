@@ -42,7 +42,7 @@ def fit_specialists(config: FitConfig, folder: Path, overwrite: bool = False) ->
     _require_every_class(config, data, [run.class_id or 0 for run in waiting])
     for run in runs:
         if run not in waiting:
-            say(f"{run.out}: finished already (run {run.hash}), skipped")
+            say(f"{run.out}: already finished (run {run.hash}), skipped")
             continue
         yield fit_dataset(run, data, resume=not overwrite)
         # Five graphs in one process would add up.

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 
 from engine.errors import InputError, ModelError
+from engine.utils.console import first_line
 
 
 def take_weights(model: keras.Model, source: Path) -> None:
@@ -22,8 +23,7 @@ def take_weights(model: keras.Model, source: Path) -> None:
     try:
         first = keras.saving.load_model(source, compile=False)
     except Exception as error:  # Keras raises whatever a foreign archive makes it raise: one line says which.
-        line = (str(error).strip().splitlines() or ["no message"])[0]
-        raise InputError(f"{source}: cannot be loaded ({type(error).__name__}: {line[:200]})") from None
+        raise InputError(f"{source}: cannot be loaded ({first_line(error, kind=True)})") from None
     here = {layer.name: layer for layer in model.layers}
     for layer in first.layers:
         weights = layer.get_weights()

@@ -3,10 +3,10 @@
     python -m benchmarks.findings --data mars_for_students.npz --groups train_groups.npz --runs runs/ \\
         --zoo zoo/ --refit --submission submission.csv
 
-One resumable command: a finished network is never trained again, an unfinished one goes on after its last epoch, and
+One resumable command: a finished network is never retrained, an unfinished one continues after its last epoch, and
 `--only NAME` takes single ones. Validation is by panorama, the same fold for all; pseudo-labels are of images that are
-in no fold. Needs the extras train, export and cleanup. About five to fifteen minutes a network on two cores in the
-preset `small`; `--quick` trains tiny networks for one epoch on a few tiles, to see that everything runs.
+in no fold. Needs the extras train, export and cleanup. About five to fifteen minutes per network on two cores in the
+preset `small`; `--quick` trains tiny networks for one epoch on a few tiles, to check that everything runs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SEARCH = "--preset tiny --epochs 3 --folds 3 --trials 5 --threshold 0.1 --max-ti
 
 
 def call(module: str, *arguments: object) -> None:
-    """Run one of the command lines; leave with its message when it fails."""
+    """Run one of the command lines; exit with a message if it fails."""
     words = [str(argument) for argument in arguments]
     print("$", module, shlex.join(words), flush=True)
     done = subprocess.run([sys.executable, "-m", f"{module}.cli", *words])
@@ -38,7 +38,7 @@ def call(module: str, *arguments: object) -> None:
 
 
 def train(place: Place, system: System) -> None:
-    """Train one system, unless its network is there."""
+    """Train one system, unless its network exists."""
     if trained(place, system):
         return
     words = [fill(word, place) for word in shlex.split(system.arguments)]
@@ -57,7 +57,7 @@ def train(place: Place, system: System) -> None:
 
 
 def trained(place: Place, system: System) -> bool:
-    """Return whether all networks of a system are there."""
+    """Return whether all networks of a system exist."""
     if not system.is_set:
         return place.network(system).exists()
     folder = place.runs / system.name
@@ -65,7 +65,7 @@ def trained(place: Place, system: System) -> bool:
 
 
 def fill(word: str, place: Place) -> str:
-    """Put what was found on the way in the place of a name in braces."""
+    """Replace a name in braces with what was found on the way."""
     if word == MIX:
         return best_mix(place)
     if word == PSEUDO:
@@ -102,7 +102,7 @@ def best_mix(place: Place) -> str:
 
 
 def pseudo_labels(place: Place) -> Path:
-    """Return the tiles without labels as the members, fused, label them where they are sure."""
+    """Return the unlabelled tiles with the fused members' labels where these are confident."""
     out = place.runs / "pseudo.npz"
     if not out.exists():
         unlabelled = place.runs / "unlabelled.npz"
@@ -122,7 +122,7 @@ def members(place: Place) -> list[System]:
 
 
 def export(place: Place, system: System) -> None:
-    """Write the ONNX file of a trained system, unless it is there and no older."""
+    """Write the ONNX file of a trained system, unless it exists and is up to date."""
     source, target = place.network(system), place.onnx(system)
     if target.exists() and target.stat().st_mtime >= source.stat().st_mtime:
         return
@@ -142,19 +142,19 @@ def clean(data: Path, runs: Path) -> Path:
 
 
 def main() -> None:
-    """Train what is asked for, then score everything there is."""
+    """Train what is requested, then score everything."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="mars_for_students.npz")
-    parser.add_argument("--groups", type=Path, help="panorama of each training tile (npz); else a split at random")
-    parser.add_argument("--unlabelled", type=Path, help="further images without labels (npz)")
+    parser.add_argument("--groups", type=Path, help="panorama of each training tile (npz); default: a random split")
+    parser.add_argument("--unlabelled", type=Path, help="more unlabelled images (npz)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for networks and results")
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="train this one alone; repeatable")
-    parser.add_argument("--no-training", action="store_true", help="score and tabulate what is there")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="train only this one; repeatable")
+    parser.add_argument("--no-training", action="store_true", help="score and tabulate the existing networks")
     parser.add_argument("--preset", default="small", help="size of the networks")
     parser.add_argument("--zoo", type=Path, help="select the final ensemble into this folder, with its plan")
-    parser.add_argument("--refit", action="store_true", help="and train what was selected on every tile as well")
-    parser.add_argument("--submission", type=Path, help="and predict the test images of --data with it (.csv)")
-    parser.add_argument("--quick", action="store_true", help="tiny networks, to see that everything runs")
+    parser.add_argument("--refit", action="store_true", help="also train the selected networks on every tile")
+    parser.add_argument("--submission", type=Path, help="also predict the test images of --data with it (.csv)")
+    parser.add_argument("--quick", action="store_true", help="tiny networks, to check that everything runs")
     given = parser.parse_args()
     known = {system.name: system for system in (*SYSTEMS, *STUDENTS)}
     unknown = [name for name in given.only if name not in known]
@@ -174,7 +174,7 @@ def main() -> None:
 
 
 def finish(place: Place, systems: Sequence[System], given: argparse.Namespace) -> None:
-    """Select, score, and where asked for build the final ensemble and submit."""
+    """Select, score, and on request build the final ensemble and a submission."""
     from benchmarks.findings.scores import write_results
     from benchmarks.findings.zoo import build_zoo, chosen, refitted, submit
 

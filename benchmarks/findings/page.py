@@ -1,18 +1,27 @@
-"""Writes the tables of docs/findings.md, between their marks, from the scores that benchmarks.findings keeps."""
+"""Writes the tables of docs/findings.md, between their marks, from the stored scores of benchmarks.findings.
+
+python -m benchmarks.findings.page             # writes them
+python -m benchmarks.findings.page --check     # exit code 1 if the page shows anything else
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.findings.systems import KEEP, SYSTEMS
-from benchmarks.table import rows
+from benchmarks.table import STANDING, rows
 
+MODULE = "benchmarks.findings.page"
+STORE = STANDING / "systems.json"
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "findings.md"
 Store = Mapping[str, Any]
-#: What the report found a step to change: from one system to another, each scored raw, as the report did.
+#: The report's steps, each from one system to another, both scored raw as in the report.
 STEPS = (
     ("U-Net++ for U-Net", "unet", "upp"),
     ("flips", "upp", "upp-flips"),
@@ -24,27 +33,50 @@ STEPS = (
     ("PAN for U-Net++", "upp-flips", "pan"),
     ("squeeze-and-excitation, dropout, custom augmentation", "pan", "pan-full"),
     ("two cascaded U-Nets for U-Net++", "upp-flips", "double"),
-    ("the cascade trained in two stages", "double", "double-staged"),
+    ("the cascade, trained in two stages", "double", "double-staged"),
     ("transformer U-Net for U-Net++", "upp-flips", "transformer"),
     ("five one-class networks for U-Net++", "upp-flips", "five"),
 )
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write or check the tables; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a table is out of date")
+    options = parser.parse_args(arguments)
+    store = json.loads(STORE.read_text("utf-8"))
+    if not options.check:
+        write_findings(store)
+        return 0
+    text = PAGE.read_text("utf-8")
+    stale = [name for name, table in TABLES.items() if _shown(text, name)[0] != table(store)]
+    empty = [name for name, table in TABLES.items() if len(table(store).splitlines()) < 3]
+    wrong = [f"{PAGE.name}: the table {name} differs from {STORE.name}: run python -m {MODULE}" for name in stale]
+    wrong += [f"{STORE.name}: no row for the table {name}" for name in empty]
+    print("\n".join(wrong) or f"{PAGE.name} is up to date")
+    return int(bool(wrong))
+
+
 def write_findings(store: Store) -> None:
-    """Put the tables into the page; it ends when a mark is lost. A system without a row leaves its line out."""
+    """Put the tables into the page; exit if a mark is missing. Systems without a row are left out."""
     text = PAGE.read_text("utf-8")
     for name, table in TABLES.items():
-        found = re.search(
-            f"(?<=<!-- {name}: written by python -m benchmarks.findings -->\n).*?(?=<!-- end)", text, re.DOTALL
-        )
-        if not found:
-            raise SystemExit(f"{PAGE} has lost its marks of the table {name}")
-        text = text[: found.start()] + table(store) + text[found.end() :]
+        _, start, end = _shown(text, name)
+        text = text[:start] + table(store) + text[end:]
     PAGE.write_text(text, "utf-8")
 
 
+def _shown(text: str, name: str) -> tuple[str, int, int]:
+    """Return the table between its marks, and where it starts and ends."""
+    mark = f"<!-- {name}: written by python -m benchmarks.findings -->\n"
+    found = re.search(f"(?<={mark}).*?(?=<!-- end)", text, re.DOTALL)
+    if not found:
+        raise SystemExit(f"{PAGE} lacks the marks of the table {name}")
+    return found[0], found.start(), found.end()
+
+
 def steps(store: Store) -> str:
-    """Return what each step of the report gained there and gains here."""
+    """Return the gain of each step, in the report and here."""
     kaggle = {system.name: system.kaggle for system in SYSTEMS}
     lines = []
     for title, before, after in STEPS:
@@ -57,10 +89,10 @@ def steps(store: Store) -> str:
 
 
 def suppression(store: Store) -> str:
-    """Return what suppression gains each network that was trained with the background, and which part is the mean's."""
+    """Return the gain by suppression of each network trained with the background, and how much of it is the mean's."""
     lines = []
     for system in SYSTEMS:
-        # The set of specialists holds a network for the background as well.
+        # The set of specialists has a network for the background as well.
         if not (KEEP in system.arguments or system.notebook) or system.name not in store["systems"]:
             continue
         raw, own = (_score(store, system.name, state) for state in ("raw", "suppressed"))
@@ -71,8 +103,8 @@ def suppression(store: Store) -> str:
         "raw",
         "suppressed",
         "gain",
-        "of it: four classes in the mean, not five",
-        "of it: better labels",
+        "due to the mean: four classes, not five",
+        "due to better labels",
     ]
     return rows(header, lines)
 
@@ -80,7 +112,7 @@ def suppression(store: Store) -> str:
 def background(store: Store) -> str:
     """Return the same network with the background in the loss and left out."""
     lines = []
-    for title, name in (("in the loss", "unet-flips"), ("left out of the loss", "unet-left-out")):
+    for title, name in (("in the loss", "unet-flips"), ("excluded from the loss", "unet-left-out")):
         if name in store["systems"]:
             row = store["systems"][name]
             shown = [
@@ -102,7 +134,7 @@ def ensembles(store: Store) -> str:
                     *(f"{row['scores']['suppressed']['keras-ignore']:.4f}", f"{gain:+.4f} [{low:+.4f}, {high:+.4f}]"),
                 ]
             )
-    return rows(["of", "strategy", "networks", "raw", "suppressed", "over the best single"], lines)
+    return rows(["pool", "strategy", "networks", "raw", "suppressed", "gain over best single"], lines)
 
 
 TABLES: Mapping[str, Callable[[Store], str]] = {
@@ -119,3 +151,7 @@ def _score(store: Store, name: str, state: str, convention: str = "keras-ignore"
 
 def _changes(raw: float, four: float, own: float) -> list[str]:
     return [f"{value:+.4f}" for value in (own - raw, four - raw, own - four)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

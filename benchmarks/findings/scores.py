@@ -1,8 +1,8 @@
 """Scores every exported system and ensemble on the shared validation tiles, and writes table and figures.
 
-What a row says is measured on the exported file by the engine: raw and with the background suppressed, under the
-conventions `keras-ignore` (the task's) and `labelled`. Rows are kept in `results/systems.json`, so that the table can
-be written again where the networks are not at hand.
+A row is measured on the exported file by the engine: raw and with the background suppressed, under the
+conventions `keras-ignore` (the task's) and `labelled`. Rows are stored in `results/systems.json`, so that the table can
+be rewritten without the networks.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ test set, not of these tiles. Training times are as they came: several networks 
 
 
 def write_results(place: Place, systems: Sequence[System]) -> tuple[list[System], dict[str, Row]]:
-    """Score what is there, select, keep the rows, write `results/systems.md`.
+    """Score existing networks, select, store the rows, write `results/systems.md`.
 
     Args:
         place: where the networks are.
         systems: those that are exported.
 
     Returns:
-        The members that the final ensemble was selected from, and what `engine select` said, by mirror images; both
-        empty where there was nothing to select from.
+        The members that the final ensemble was selected from, and the results of `engine select`, by flips; both
+        empty if there was nothing to select from.
     """
     store = json.loads(STORE.read_text()) if STORE.exists() and not place.quick else {}
     store = {"systems": {}, "ensembles": {}, "report": {}, "selections": {}} | store
@@ -100,7 +100,7 @@ def score_system(place: Place, system: System) -> tuple[Row, GroupedCounts]:
 def score_ensembles(
     place: Place, pool: Sequence[System], best: System, single: GroupedCounts
 ) -> Iterator[tuple[str, Row]]:
-    """Yield a row a strategy: all members, equal weights, without and with mirror images."""
+    """Yield one row per strategy: all members, equal weights, without and with flips."""
     for flips in ("none", "horizontal"):
         ensemble = Ensemble.open([place.onnx(system) for system in pool], flips=flips)
         suppressed = ensemble.variant.decoding
@@ -141,13 +141,13 @@ def count(
 
 
 def groups(place: Place) -> np.ndarray[Any, np.dtype[np.int64]] | None:
-    """Return the panorama of each shared tile, numbered from 0; None where the data know none."""
+    """Return the panorama of each shared tile, numbered from 0; None if the data have none."""
     with np.load(place.validation) as file:
         return np.unique(file["groups"], return_inverse=True)[1] if "groups" in file.files else None
 
 
 def scores(matrices: np.ndarray[Any, np.dtype[np.int64]]) -> Row:
-    """Return MIoU by convention, and the IoU of each labelled class."""
+    """Return MIoU by convention, and the IoU per labelled class."""
     total = matrices.sum(axis=0)
     told: Row = {convention: round(mean_iou(total, convention, 0), 4) for convention in CONVENTIONS}
     told["iou"] = [round(float(value), 4) for value in class_iou(total, "labelled", 0)[1:]]
@@ -155,7 +155,7 @@ def scores(matrices: np.ndarray[Any, np.dtype[np.int64]]) -> Row:
 
 
 def write_table(store: Row) -> None:
-    """Write `results/systems.md` of the rows that are kept."""
+    """Write `results/systems.md` from the stored rows."""
     from benchmarks.findings.systems import STUDENTS, SYSTEMS
 
     header = ["system", "notebook", "report", "raw", "suppressed", "labelled raw", "labelled suppressed"]

@@ -1,8 +1,8 @@
 """The systems of the report (AN2DL second homework, ANNalyzers, 2024), and the members of the final ensemble.
 
-What the report calls each, the score it gives, and the arguments of `trainers` that train it here. What all share
+Their names and scores in the report, and the arguments of `trainers` that train them here. Shared arguments
 (data, folds, preset, learning rate) is added by :mod:`benchmarks.findings`. The report trains with the background in
-the loss; the members leave it out.
+the loss; the members exclude it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ class System:
 
     Attributes:
         name: file name of its network.
-        title: what the row says.
-        notebook: the report's notebook; empty for what the report does not have.
-        kaggle: the report's score on its test set, MIoU; None where it gives none.
+        title: name in the table.
+        notebook: the report's notebook; empty if the report does not have it.
+        kaggle: the report's score on its test set, MIoU; None if it gives none.
         arguments: of `trainers`, the command first.
-        epochs: how long it is trained.
+        epochs: number of epochs.
         needs: a system that is trained before it.
-        member: whether it is offered to the selection of the final ensemble.
+        member: whether it is a candidate for the final ensemble.
     """
 
     name: str
@@ -91,14 +91,14 @@ SYSTEMS = (
         "fit pan --augment custom --dropout 0.1",
         epochs=7,
     ),
-    _report("double", "two cascaded U-Nets, whole", "FeaturesFusion", 0.52, "fit double_unet --augment flips", 5),
+    _report("double", "two cascaded U-Nets, end to end", "FeaturesFusion", 0.52, "fit double_unet --augment flips", 5),
     _report(
-        *("double-first", "two cascaded U-Nets, first stage alone", "FeaturesFusion", None),
+        *("double-first", "two cascaded U-Nets, first stage only", "FeaturesFusion", None),
         "fit double_unet --augment flips --stage first",
         epochs=6,
     ),
     _report(
-        *("double-staged", "two cascaded U-Nets, one after the other", "FeaturesFusion", 0.52),
+        *("double-staged", "two cascaded U-Nets, in two stages", "FeaturesFusion", 0.52),
         "fit double_unet --augment flips --stage second",
         epochs=4,
         needs="double-first",
@@ -116,7 +116,7 @@ SYSTEMS = (
         f"fit unet --augment flips {KEEP}",
     ),
     System(
-        *("unet-left-out", "U-Net, flips, background left out of the loss", "", None),
+        *("unet-left-out", "U-Net, flips, background excluded from the loss", "", None),
         "fit unet --augment flips",
     ),
     _member(
@@ -153,7 +153,7 @@ SYSTEMS = (
     _member(*("five-zoo", "five one-class networks"), "fit-specialists --augment mirror+jitter+translate", 8),
 )
 
-#: Networks trained on the images that the ensemble of the members above labelled, as well.
+#: Networks also trained on images labelled by the ensemble of the members above.
 STUDENTS = (
     _member(
         *("residual-pseudo-zoo", "residual attention U-Net, pseudo-labels"),

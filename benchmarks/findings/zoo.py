@@ -1,4 +1,4 @@
-"""Put the final ensemble together: select among the members on the shared tiles, keep what was chosen, refit it."""
+"""Build the final ensemble: select members on the shared tiles, copy them, refit them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from typing import Any
 
 from benchmarks.findings.place import Place
 from benchmarks.findings.systems import PSEUDO, System
-from engine.models.net import open_net
+from engine.models.opening import open_net
 from engine.runs.plan import Plan, PlannedMember, read_plan, write_plan
 
 PLAN = "ensemble.toml"
-#: What may lie in the repository.
+#: Size limit in the repository.
 MOST_BYTES = 40_000_000
 FLIPS = ("none", "horizontal")
 Found = dict[str, Any]
 
 
 def select_both(place: Place, pool: Sequence[System]) -> dict[str, Found]:
-    """Select among the members without and with mirror images; return what `engine select` says of each.
+    """Select members without and with flips; return the output of `engine select` for each.
 
-    The plans stay in the folder `pool` of the runs, `none.toml` and `horizontal.toml`, with copies of the members.
+    The plans are kept in the folder `pool` of the runs, `none.toml` and `horizontal.toml`, with copies of the members.
     """
     folder = place.runs / "pool"
     shutil.rmtree(folder, ignore_errors=True)
@@ -63,7 +63,7 @@ def score(found: Found) -> float:
 
 
 def best_flips(found: Mapping[str, Found]) -> str:
-    """Return with which mirror images the cross-fitted score is best."""
+    """Return the flips with the best cross-fitted score."""
     return max(FLIPS, key=lambda flips: score(found[flips]))
 
 
@@ -75,7 +75,7 @@ def chosen(place: Place, pool: Sequence[System], found: Mapping[str, Found]) -> 
 
 
 def refitted(system: System) -> System | None:
-    """Return a member trained in the same way on every tile; None for one that pseudo-labels were made for."""
+    """Return a member trained in the same way on every tile; None for one trained on pseudo-labels."""
     if PSEUDO in system.arguments or system.is_set:
         return None
     name, title = system.name.replace("-zoo", "-all-zoo"), f"{system.title}, every tile"
@@ -92,7 +92,7 @@ def build_zoo(place: Place, pool: Sequence[System], found: Mapping[str, Found], 
         place: where the networks are.
         pool: the systems that were selected from.
         found: what :func:`select_both` returned.
-        target: folder to make; what is in it is replaced.
+        target: folder to make; its contents are replaced.
     """
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
@@ -117,7 +117,7 @@ def build_zoo(place: Place, pool: Sequence[System], found: Mapping[str, Found], 
 
 
 def _put(place: Place, system: System, target: Path) -> Path:
-    """Copy a network and its records; return where it lies."""
+    """Copy a network and its records; return its path."""
     for record in records(place, system):
         name = f"{system.name}.{record.name}" if system.is_set else record.name
         (target / name).write_text(without_folders(record.read_text("utf-8")), "utf-8")
@@ -140,7 +140,7 @@ def records(place: Place, system: System) -> list[Path]:
 
 
 def runs_of(place: Place, system: System) -> list[dict[str, Any]]:
-    """Return what those records say."""
+    """Return the contents of those records."""
     return [tomllib.loads(path.read_text("utf-8")) for path in records(place, system)]
 
 

@@ -1,1 +1,1 @@
-"""The same job by Keras, ONNX Runtime, PyTorch and OpenVINO alone: what the engine is compared with."""
+"""The same job by plain Keras, ONNX Runtime, PyTorch and OpenVINO, for comparison with the engine."""

@@ -1,6 +1,6 @@
-"""The ways to run several nets over a test set that bench_peers compares; each runs in a process of its own.
+"""The contenders of bench_peers: ways to run several nets over a test set, each in a separate process.
 
-Every peer is written as its documentation tells, with its own defaults for threads, and gets the fastest of a few batch
+Every peer follows its documentation, with its own thread defaults and the fastest of a few batch
 sizes. All end in the same: mean logits, the ignored class suppressed, uint8 labels in an .npy file.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 BATCH_SIZES = (4, 16, 32)
-# Logits of so many images are held at a time.
+# Logits of this many images are kept at a time.
 CHUNK = 256
 Runner = Callable[[np.ndarray, np.ndarray], None]
 
@@ -55,7 +55,7 @@ class Ours:
 
 
 class Plain:
-    """One net after the other over a chunk of images, their logits summed and decoded with NumPy."""
+    """Nets in sequence over a chunk of images, their logits summed and decoded with NumPy."""
 
     def load(self, folder: Path, names: Sequence[str], images: np.ndarray) -> str:
         self.nets = [self.open(folder, name) for name in names]
@@ -146,7 +146,7 @@ class Torch(Plain):
             with torch.inference_mode():
                 for start in range(0, len(images), size):
                     part = images[start : start + size]
-                    # Traced for one batch size: the last batch is filled up.
+                    # Traced for one batch size: the last batch is padded.
                     fed = np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), np.float32)])
                     total[start : start + size] += compiled(torch.from_numpy(fed)).numpy()[: len(part)]
 
@@ -154,7 +154,7 @@ class Torch(Plain):
 
 
 class OpenVino(Plain):
-    """OpenVINO's asynchronous queue with the hint for throughput."""
+    """OpenVINO's asynchronous queue with the throughput hint."""
 
     def __init__(self, precision: str) -> None:
         self.precision = precision

@@ -1,4 +1,4 @@
-"""An ONNX graph as a PyTorch module: the operators that the exporters' nets hold, each as torch's own function.
+"""An ONNX graph as a PyTorch module: the operators in the exporters' nets, each as torch's own function.
 
 onnx2torch, the converter on the package index, had its last release in 2024 and does not know this Python's onnx; the
 nets here need two dozen operators.
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 
 class GraphModule(torch.nn.Module):
-    """Runs the nodes one after the other; trace it, and torch sees a plain net of its own operators."""
+    """Runs the nodes in sequence; traced, it is a plain net of torch operators."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class GraphModule(torch.nn.Module):
             given = [values.get(name) for name in inputs]
             fixed = [self.constants.get(name) for name in inputs]
             if kind not in OPERATORS:
-                raise NotImplementedError(f"the torch peer does not know the ONNX operator {kind}")
+                raise NotImplementedError(f"the torch peer does not support the ONNX operator {kind}")
             values[outputs[0]] = OPERATORS[kind](given, fixed, attributes)
         return values[self.output]
 

@@ -1,1 +1,1 @@
-"""Runs that are killed, disks and nodes that fail, wrong inputs: what docs/reliability.md is made from."""
+"""Killed runs, failing disks and nodes, wrong inputs: the sources of docs/reliability.md."""

@@ -1,12 +1,13 @@
-"""Writes docs/reliability.md from figures that other programs measured.
+"""Writes docs/reliability.md from figures measured by other programs.
 
     python -m benchmarks.reliability.kill_and_resume --kills 50 --json figures/kill.json
     python -m benchmarks.reliability.faults --json figures/faults.json
     MASKFUSE_FUZZ_SECONDS=1800 MASKFUSE_FUZZ_FIGURES=figures/fuzz python -m pytest tests/fuzz
     python -m benchmarks.reliability --kills figures/kill.json --faults figures/faults.json --fuzz figures/fuzz
 
-takes what is named into benchmarks/results/reliability.json, with the day and the machine, and writes the page anew;
-without arguments the page is written from what stands there.
+takes the named figures into benchmarks/results/reliability.json, with day and machine, and rewrites the page; without
+arguments the page is rewritten from the stored figures. `--check` writes nothing: its exit code is 1 if the page is out
+of date, or if the stored faults are not those of faults.py.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import table
+from benchmarks.reliability.faults import FAULTS
 
 FIGURES = table.RESULTS / "reliability.json"
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -27,14 +29,17 @@ PACKAGES = ("numpy", "onnxruntime-gpu", "hypothesis")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Take figures in and write the page."""
+    """Store new figures and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=Path, nargs="+", help="what kill_and_resume wrote, all of it")
-    parser.add_argument("--faults", type=Path, help="what faults wrote")
-    parser.add_argument("--fuzz", type=Path, help="the folder that a long fuzzing run wrote into")
-    parser.add_argument("--said", default="", help="a word on how the fuzzing ran, for the page")
+    parser.add_argument("--kills", type=Path, nargs="+", help="files written by kill_and_resume")
+    parser.add_argument("--faults", type=Path, help="file written by faults")
+    parser.add_argument("--fuzz", type=Path, help="folder written by a long fuzzing run")
+    parser.add_argument("--said", default="", help="note on how the fuzzing ran, for the page")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if the page is out of date")
     options = parser.parse_args(arguments)
     figures: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    if options.check:
+        return check(figures)
     if options.kills:
         figures["kills"] = measured(added([row for path in options.kills for row in json.loads(path.read_text())]))
     if options.faults:
@@ -43,13 +48,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = [json.loads(path.read_text()) for path in sorted(options.fuzz.glob("*.json"))]
         figures["fuzzing"] = {**measured(rows), "said": options.said}
     FIGURES.write_text(json.dumps(figures, indent=2) + "\n")
-    PAGE.write_text("\n".join([*page(figures), *elsewhere()]).rstrip() + "\n")
+    PAGE.write_text(whole(figures))
     print(f"wrote {PAGE}")
     return 0
 
 
+def check(figures: dict[str, Any]) -> int:
+    """Print what is out of date; return the exit code."""
+    wrong = []
+    if PAGE.read_text("utf-8") != whole(figures):
+        wrong.append(f"{PAGE.name}: it differs from {FIGURES.name}: run python -m benchmarks.reliability")
+    stored, known = [row["fault"] for row in figures["faults"]["rows"]], [fault.told for fault in FAULTS]
+    if stored != known:
+        named = sorted(set(stored) ^ set(known)) or ["their order"]
+        wrong.append(f"{FIGURES.name}: its faults are not those of faults.py: {', '.join(named)}")
+    print("\n".join(wrong) or f"{PAGE.name} is up to date")
+    return int(bool(wrong))
+
+
+def whole(figures: dict[str, Any]) -> str:
+    """Return the text of the page."""
+    return "\n".join([*page(figures), *elsewhere()]).rstrip() + "\n"
+
+
 def added(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows with those of the same output and signals added up."""
+    """Return rows summed over the same output and signals."""
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
         key = f"{row['output']} {row['signals']} {row['tiles']}"
@@ -59,15 +82,15 @@ def added(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def measured(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return rows with the day and the machine they were measured on."""
+    """Return rows with the day and machine of the measurement."""
     machine = f"{table.processor()}; {table.versions(PACKAGES)}"
     return {"day": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine, "rows": rows}
 
 
 def page(figures: dict[str, Any]) -> list[str]:
-    """Return the parts of the page that are made of figures."""
+    """Return the parts of the page made from figures."""
     parts = [
-        "# Reliability, as measured\n",
+        "# Measured reliability\n",
         "Generated by `python -m benchmarks.reliability` from "
         "[reliability.json](../benchmarks/results/reliability.json). How it works: [durability.md](durability.md).\n",
     ]
@@ -78,7 +101,7 @@ def page(figures: dict[str, Any]) -> list[str]:
 
 
 def kills(held: dict[str, Any]) -> list[str]:
-    """Return the section about runs that were killed."""
+    """Return the section on killed runs."""
     rows = held["rows"]
     total, same = (sum(row[key] for row in rows) for key in ("killed", "identical"))
     lines = [
@@ -93,23 +116,21 @@ def kills(held: dict[str, Any]) -> list[str]:
     ]
     return [
         "## Killed and resumed\n",
-        f"{total} runs were sent a signal at a moment drawn at random over their length, then resumed. "
-        f"{same} of {total} "
-        "outputs are those of an undisturbed run, byte for byte, with nothing left beside them. "
-        "Runs that were hit before their first shard was full, or when they were through, left no journal; the others "
-        "were cut off in mid-run.\n",
-        table.rows(["output", "signal", "runs", "cut off in mid-run", "identical after --resume"], lines),
+        f"{total} runs were sent a signal at a random moment and then resumed. {same} of {total} outputs are "
+        "identical, byte for byte, to that of an uninterrupted run, with no files left over. Runs hit before their "
+        "first shard was full, or after their last, left no journal; the others were interrupted mid-run.\n",
+        table.rows(["output", "signal", "runs", "interrupted mid-run", "identical after --resume"], lines),
     ]
 
 
 def faults(held: dict[str, Any]) -> list[str]:
-    """Return the section about disks and sessions that fail."""
+    """Return the section on failing disks and sessions."""
     rows = held["rows"]
     right = sum(row["as_promised"] for row in rows)
     lines = [
         (
             row["fault"],
-            "nothing: the run ends well" if row["code"] == 0 else shown(row["message"]),
+            "nothing: the run succeeds" if row["code"] == 0 else shown(row["message"]),
             row["code"],
             "yes" if row["kept"] else "-",
             "identical" if row["identical"] else "DIFFERS",
@@ -117,17 +138,17 @@ def faults(held: dict[str, Any]) -> list[str]:
         for row in rows
     ]
     return [
-        "## Disks, inputs and sessions that fail\n",
-        "A library that is loaded before any other (`benchmarks/reliability/faults.c`) lets calls to the system "
-        "fail for certain files; sessions fail in the process of the run. The program itself is not changed. "
-        f"{right} of {len(rows)} faults end as they should: with one line, exit code 2 and no output, or unnoticed. "
-        "After each the run is resumed without the fault, and its output compared with an undisturbed run's.\n",
-        table.rows(["what fails", "what the user sees", "exit code", "finished images kept", "after --resume"], lines),
+        "## Failing disks, inputs and sessions\n",
+        "A preloaded library (`benchmarks/reliability/faults.c`) makes system calls fail for certain files; sessions "
+        "fail inside the process of the run. The program itself is unchanged. "
+        f"{right} of {len(rows)} faults end as required: with one line, exit code 2 and no output, or with no effect. "
+        "After each fault the run is resumed without it, and its output compared with that of an uninterrupted run.\n",
+        table.rows(["fault", "message", "exit code", "finished images kept", "after --resume"], lines),
     ]
 
 
 def fuzzing(held: dict[str, Any]) -> list[str]:
-    """Return the section about fuzzing."""
+    """Return the section on fuzzing."""
     rows = held["rows"]
     found = sum(len(row["findings"]) for row in rows)
     lines = [
@@ -143,7 +164,7 @@ def fuzzing(held: dict[str, Any]) -> list[str]:
         )
         for row in rows
     ]
-    header = ["parser", "minutes", "processor s", "inputs", "slowest, s", "MiB at first", "MiB at last", "findings"]
+    header = ["parser", "minutes", "CPU s", "inputs", "slowest, s", "MiB at start", "MiB at end", "findings"]
     least, most = (pick(row["cpu_seconds"] for row in rows) for pick in (min, max))
     grown = max(row["resident_end_kib"] - row["resident_start_kib"] for row in rows) / 1024
     wall = min(row["wall_seconds"] for row in rows)
@@ -151,40 +172,40 @@ def fuzzing(held: dict[str, Any]) -> list[str]:
     slowest = max(row["slowest_seconds"] for row in rows)
     return [
         "## Fuzzing\n",
-        f"Each parser was given ever new inputs for at least {wall / 60:.0f} minutes, in which it got {least:.0f} to "
-        f"{most:.0f} s of processor time{said}. Findings (a crash, a traceback, a broken "
-        f"promise, an input above 5 s, memory that grows by 300 MB): {found}. The slowest of all inputs took "
-        f"{slowest:.2f} s; no process grew by more than {grown:.0f} MiB.\n",
+        f"Each parser was fuzzed for at least {wall / 60:.0f} minutes, with {least:.0f} to {most:.0f} s of CPU "
+        f"time{said}. Findings (a crash, a traceback, a failed assertion, an input that takes more than 5 s, memory "
+        f"growth by 300 MB): {found}. The slowest input took {slowest:.2f} s; no process grew by more than "
+        f"{grown:.0f} MiB.\n",
         table.rows(header, lines),
     ]
 
 
 def elsewhere() -> list[str]:
-    """Return what stands on other pages that are there."""
+    """Return the sections made from other result files."""
     found = []
     if (table.RESULTS / "bad_inputs.md").exists():
         first = (table.RESULTS / "bad_inputs.md").read_text().split("\n\n")[2].strip()
-        found.append(f"## Wrong and hostile inputs\n\n{first} [All of them](../benchmarks/results/bad_inputs.md).\n")
+        found.append(f"## Wrong and hostile inputs\n\n{first} [Full list](../benchmarks/results/bad_inputs.md).\n")
     if (table.RESULTS / "ray_faults.json").exists():
         found.append(on_ray(json.loads((table.RESULTS / "ray_faults.json").read_text("utf-8"))))
     return found
 
 
 def on_ray(held: dict[str, Any]) -> str:
-    """Return what became of the runs whose workers and nodes were lost."""
-    header = ["what was lost, at moments drawn at random", "times", "runs", "identical to a local run"]
+    """Return the section on runs that lost workers or nodes."""
+    header = ["lost at random moments", "times", "runs", "identical to a local run"]
     lines = [[row["fault"], row["faults"], row["runs"], f"{row['identical']} of {row['runs']}"] for row in held["rows"]]
-    told = "Speed, and what the way over the cluster costs: [ray.md](../benchmarks/results/ray.md)."
+    told = "Speed, and the overhead of the cluster: [ray.md](../benchmarks/results/ray.md)."
     return f"## On Ray\n\n{table.rows(header, lines)}\n{held['machine']}; {held['versions']}. {told}\n"
 
 
 def told_by(held: dict[str, Any]) -> str:
-    """Return when and where figures were measured."""
+    """Return the day and machine of the figures."""
     return f"Measured on {held['day']}. {held['machine']}.\n"
 
 
 def shown(text: str) -> str:
-    """Return a message as it stands in a cell."""
+    """Return a message as a table cell."""
     return "`" + text.removeprefix("error: ").replace("|", "\\|").replace("`", "'") + "`"
 
 

@@ -1,4 +1,4 @@
-"""What wrong and hostile inputs are told: a table of messages, exit codes, seconds and memory.
+"""Error messages for wrong and hostile inputs: a table of messages, exit codes, seconds and memory.
 
     python -m benchmarks.reliability.bad_inputs
     python -m benchmarks.reliability.bad_inputs --only plan csv
@@ -20,14 +20,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from benchmarks import table
 from benchmarks.reliability.kill_and_resume import prepare, start
-from tests.helpers import bad_inputs, hostile
-from tests.helpers.nets import save_member, save_net
+from tests.helpers import bad_inputs
 from tests.helpers.world import World, make_world
+from tests.helpers.wrong_commands import wrong_commands
 
 MOST_SECONDS = 5.0
 # Beyond a command that is refused at once; a net of a megabyte and its arena are a part of it.
@@ -39,14 +36,14 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one input.
+    """The result of one input.
 
     Attributes:
         name: of the input.
-        message: what stderr says.
+        message: text on stderr.
         code: the exit code.
         seconds: from the command's start to its end.
-        mib: the most memory its process held, beyond what it was forked with.
+        mib: peak memory of its process, beyond that at the fork.
         faults: what is wrong with how it was refused; empty when nothing is.
     """
 
@@ -61,26 +58,26 @@ class Row:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Refuse all inputs and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=[""], help="inputs whose name holds one of these; writes no page")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="inputs whose name contains one of these; writes no page"
+    )
     options = parser.parse_args(arguments)
     prepare()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "world").mkdir()
         world = make_world(Path(folder) / "world")
         least = refuse("", lambda world: None, "ensemble --no-such-option", world, Path(folder)).mib
-        wanted = {name: case for name, case in cases().items() if any(text in name for text in options.only)}
+        wanted = {name: case for name, case in wrong_commands().items() if any(text in name for text in options.only)}
         rows = []
         for name, (arrange, line) in wanted.items():
             tries = (refuse(name, arrange, line, world, Path(folder), least) for _ in range(TRIES))
             # On a machine that does other things too, a second look tells what is slow from what was kept waiting.
-            rows.append(
-                next(row for number, row in enumerate(tries, 1) if row.seconds < MOST_SECONDS or number == TRIES)
-            )
+            rows.append(quick_one(tries))
     for row in rows:
         if row.faults or options.only != [""]:
             print(f"{'BAD ' + row.faults if row.faults else 'ok'}: {row.name} | {row.seconds:.2f} s | {row.message}")
     wrong = sum(bool(row.faults) for row in rows)
-    print(f"{len(rows) - wrong} of {len(rows)} wrong inputs are refused as they should be")
+    print(f"{len(rows) - wrong} of {len(rows)} wrong inputs are refused as required")
     if options.only == [""]:
         print(f"wrote {write(rows)}")
     return int(wrong > 0)
@@ -96,53 +93,8 @@ def quick_one(tries: Iterable[Row]) -> Row:
     return min(seen, key=lambda row: row.seconds)
 
 
-def cases() -> dict[str, tuple[bad_inputs.Arrange, str]]:
-    """Return what is arranged and which command is run, by name."""
-    found: dict[str, tuple[bad_inputs.Arrange, str]] = {
-        name: (arrange, line) for name, (arrange, line, _) in bad_inputs.CASES.items()
-    }
-    for name, (file, write, _) in hostile.ARRAYS.items():
-        found[name] = (_written(Path(file), write), bad_inputs.INPUT + file)
-    for name, (write, _) in hostile.PICTURES.items():
-        found[name] = (_written(Path("tiles/a.png"), write), bad_inputs.INPUT + "tiles")
-    for lines, _ in hostile.SUBMISSIONS:
-        name = f"labels {shown(lines)}"
-        found[name] = (_written(Path("y.csv"), _text(lines)), bad_inputs.LABELS + "y.csv")
-    for text in hostile.PLANS:
-        found[f"plan {shown(text)}"] = (_plan(text), bad_inputs.PLAN)
-    found["tiles of 10^12 pixels"] = (lambda world: None, bad_inputs.ENSEMBLE + "--tile 999999x999999")
-    found["picture with an escape sequence in its name"] = (_escape, bad_inputs.INPUT + "tiles")
-    return found
-
-
-def _written(path: Path, write: hostile.Write) -> bad_inputs.Arrange:
-    def arrange(world: World) -> None:
-        path.parent.mkdir(exist_ok=True)
-        write(path)
-
-    return arrange
-
-
-def _text(content: str) -> hostile.Write:
-    return lambda path: path.write_text(content)
-
-
-def _plan(text: str) -> bad_inputs.Arrange:
-    def arrange(world: World) -> None:
-        save_member(Path("a.onnx"))
-        save_net(Path("bare.onnx"))
-        Path("plan.toml").write_text("[[members]]\n" + text)
-
-    return arrange
-
-
-def _escape(world: World) -> None:
-    Path("tiles").mkdir()
-    Image.fromarray(np.zeros((8, 16), np.uint8)).save(Path("tiles") / "a\x1b[2Jb.png")
-
-
 def refuse(name: str, arrange: bad_inputs.Arrange, line: str, world: World, folder: Path, least: float = 0.0) -> Row:
-    """Run one command beside its input, and look at what it says and leaves."""
+    """Run one command next to its input, and check its output and the files it leaves."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         os.chdir(place)
         arrange(world)
@@ -167,7 +119,7 @@ def refuse(name: str, arrange: bad_inputs.Arrange, line: str, world: World, fold
 
 
 def snapshot() -> dict[str, bytes | None]:
-    """Return every file here, with what is in it."""
+    """Return every file here, with its contents."""
     return {str(path): path.read_bytes() if path.is_file() else None for path in Path().rglob("*")}
 
 
@@ -188,14 +140,8 @@ def forked(words: Sequence[str], log: Path) -> tuple[int, float, float]:
     return code, time.perf_counter() - began, usage.ru_maxrss / 1024
 
 
-def shown(text: str, most: int = 60) -> str:
-    """Return a text in one line, shortened, with its control characters escaped."""
-    line = text.encode("unicode_escape").decode()
-    return line if len(line) <= most else f"{line[:most]}... ({len(text):,} characters)"
-
-
 def cell(text: str, most: int = 400) -> str:
-    """Return a text as it stands in a cell of a Markdown table."""
+    """Return a text as a cell of a Markdown table."""
     text = re.sub(r"0x[0-9a-f]{6,}", "0x...", text)
     held = text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
     return "`" + held.replace("`", "'").replace("|", "\\|") + "`"
@@ -205,9 +151,9 @@ def write(rows: Sequence[Row]) -> Path:
     """Write the page."""
     longest, most = max(row.seconds for row in rows), max(row.mib for row in rows)
     head = (
-        f"{len(rows)} wrong or hostile inputs, each given to the command line in a process of its own. "
-        f"{sum(not row.faults for row in rows)} are refused as they should be: one line, exit code 2, no traceback, "
-        f"nothing written, nothing left. The slowest takes {longest:.2f} s; the most memory is {most:.0f} MiB beyond "
+        f"{len(rows)} wrong or hostile inputs, each given to the command line in a separate process. "
+        f"{sum(not row.faults for row in rows)} are refused as required: one line, exit code 2, no traceback, "
+        f"nothing written, nothing left behind. The slowest takes {longest:.2f} s; peak memory is {most:.0f} MiB above "
         "that of a command that is refused at once.\n"
     )
     lines = [
@@ -220,10 +166,10 @@ def write(rows: Sequence[Row]) -> Path:
         )
         for row in rows
     ]
-    body = table.rows(["input", "what is said", "exit code", "s", "MiB"], lines)
+    body = table.rows(["input", "message", "exit code", "s", "MiB"], lines)
     return table.write(
         "bad_inputs",
-        "What wrong inputs are told",
+        "Error messages for wrong inputs",
         "python -m benchmarks.reliability.bad_inputs",
         ["numpy", "onnxruntime-gpu"],
         head,

@@ -1,4 +1,4 @@
-"""Lets the disk, the input and the sessions of running ``engine ensemble`` fail, and looks at what comes of it.
+"""Injects failures of disk, input and sessions into a running ``engine ensemble`` and checks the outcome.
 
     python -m benchmarks.reliability.faults --json faults.json
 
@@ -39,16 +39,16 @@ class Fault:
     """What fails.
 
     Attributes:
-        told: what fails, in words.
+        told: description of the failure.
         call: ``read``, ``write`` or ``fsync`` (see faults.c), or ``session``.
         kind: how it fails.
-        path: a part of the path of the file that is concerned.
+        path: part of the path of the affected file.
         after: calls that pass before.
         times: calls that fail; 0 for all that follow.
         source: the input.
         goal: the output.
-        passes: whether the run is to end well nevertheless.
-        resuming: whether it strikes the second run, behind a first one on a disk that was full.
+        passes: whether the run must succeed nevertheless.
+        resuming: whether it affects the second run, after a first one on a full disk.
     """
 
     told: str
@@ -65,7 +65,7 @@ class Fault:
 
     @property
     def more(self) -> list[str]:
-        """Return the options that this input needs."""
+        """Return the options for this input."""
         return ["--tile", "64x128"] if self.source == "scene.png" else []
 
 
@@ -110,7 +110,7 @@ FAULTS = [
     Fault("disk full, in the mask of a scene", "write", "ENOSPC", "partial-", source="scene.png", goal="mask.png"),
     Fault("EIO on fsync of a shard of a scene", "fsync", "EIO", ".labels", 2, source="scene.png", goal="mask.npy"),
     Fault("EIO on read of a scene", "read", "EIO", "scene.png", 6, source="scene.png", goal="mask.png"),
-    Fault("a session that fails at its n-th call and ever after", "session", "fails", after=CALLS),
+    Fault("a session that fails from its n-th call on", "session", "fails", after=CALLS),
     Fault("a session that fails at its n-th call, once", "session", "fails", after=CALLS, times=1, passes=True),
     Fault("a session that raises a MemoryError, once", "session", "memory", after=CALLS, times=1, passes=True),
     Fault("a session that returns NaN at its n-th call", "session", "NaN", after=CALLS),
@@ -120,8 +120,8 @@ FAULTS = [
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all faults and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=[""], help="the faults whose description holds one of these")
-    parser.add_argument("--json", type=Path, help="also write what came of them")
+    parser.add_argument("--only", nargs="+", default=[""], help="only faults whose description contains one of these")
+    parser.add_argument("--json", type=Path, help="also write the results")
     options = parser.parse_args(arguments)
     if "FAULTS_LOADED" not in os.environ:
         return within_shim(sys.argv[1:] if arguments is None else arguments)
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def within_shim(arguments: Sequence[str]) -> int:
-    """Compile the library and run this program again behind it."""
+    """Compile the library and run this program again with it preloaded."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None or not sys.platform.startswith("linux"):
         print("no C compiler, or no Linux: the system's calls cannot be made to fail here", file=sys.stderr)
@@ -156,7 +156,7 @@ def within_shim(arguments: Sequence[str]) -> int:
 
 
 def save_inputs(place: Path) -> None:
-    """Write the same images in every form."""
+    """Write the same images in every format."""
     from PIL import Image
 
     pixels = np.random.default_rng(3).integers(0, 256, (IMAGES, 64, 128)).astype(np.uint8)
@@ -174,7 +174,7 @@ def save_inputs(place: Path) -> None:
 
 
 def trial(fault: Fault, place: Path, wholes: dict[str, str]) -> dict[str, Any]:
-    """Run once with the fault, look at what is left, and go on without it."""
+    """Run once with the fault, check what is left, and resume without it."""
     import engine.runs.durable.images
 
     engine.runs.durable.images.MOST_IMAGES = 8
@@ -219,7 +219,7 @@ def trial(fault: Fault, place: Path, wholes: dict[str, str]) -> dict[str, Any]:
 def run_in(
     run: Path, source: Path, fault: Fault, before: Callable[[], object] | None = None, *more: str
 ) -> dict[str, Any]:
-    """Run the command in a process of its own; ``before`` is called in it first."""
+    """Run the command in a separate process; ``before`` is called in it first."""
     run.mkdir(exist_ok=True)
     (run / "log").unlink(missing_ok=True)
     models = str(SAMPLES / "one_class_*.onnx")
@@ -242,7 +242,7 @@ def run_in(
 
 
 def strike(fault: Fault) -> None:
-    """Arrange for a fault in this process."""
+    """Inject a fault into this process."""
     if fault.call == "session":
         break_sessions(fault)
         return
@@ -256,7 +256,7 @@ def strike(fault: Fault) -> None:
 
 
 def break_sessions(fault: Fault) -> None:
-    """Put a session that fails in the place of the runtime's own."""
+    """Replace the runtime's session with one that fails."""
     from engine.errors import ModelError
     from engine.models.runtimes.onnxruntime import OnnxSession
 
@@ -278,7 +278,7 @@ def break_sessions(fault: Fault) -> None:
 
 
 def row_of(row: dict[str, Any]) -> str:
-    """Return a line of the table."""
+    """Return a row of the table."""
     end = "as without" if row["code"] == 0 else f"exit {row['code']}: {row['message']}"
     same = "identical" if row["identical"] else "DIFFERS"
     return f"{'ok ' if row['as_promised'] else 'BAD'} {row['fault']} | {row['seconds']} s | {same} | {end}"

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-from math import isnan
 from typing import Any
-
-import numpy as np
 
 from engine.bench import Benched
 from engine.cli.tables import classes_table, conventions_table, scores_table
@@ -18,6 +15,7 @@ from engine.runs.image_job import Job
 from engine.runs.outcome import Outcome
 from engine.utils import console
 from engine.utils.console import plain_table
+from engine.utils.numbers import json_number
 
 # Some images could not be predicted and were left out, as --on-bad-image skip allows.
 INCOMPLETE = 3
@@ -59,10 +57,6 @@ def early_exit_summary(outcome: Outcome, ensemble: Ensemble) -> str:
 
 def as_dict(outcome: Outcome, ensemble: Ensemble) -> dict[str, Any]:
     """Return the outcome as plain JSON types."""
-
-    def clean(value: float) -> float | None:
-        return None if np.isnan(value) else round(float(value), 6)
-
     rows = []
     for variant, score in outcome.scores.items():
         rows.append(
@@ -70,22 +64,24 @@ def as_dict(outcome: Outcome, ensemble: Ensemble) -> dict[str, Any]:
                 "name": ensemble.variant_name(variant),
                 "suppressed": sorted(variant.decoding.suppress),
                 "own": variant == ensemble.variant,
-                "images_per_second": clean(outcome.rate(variant)),
-                "miou": {name: clean(score.mean_iou(name)) for name in CONVENTIONS},
-                "iou": [clean(value) for value in class_iou(score.confusion, "labelled", ensemble.ignored_class)],
+                "images_per_second": json_number(outcome.rate(variant)),
+                "miou": {name: json_number(score.mean_iou(name)) for name in CONVENTIONS},
+                "iou": [json_number(value) for value in class_iou(score.confusion, "labelled", ensemble.ignored_class)],
             }
         )
     return {
         "images": outcome.images,
         "seconds": round(outcome.seconds, 3),
-        "images_per_second": clean(outcome.images / outcome.seconds) if outcome.seconds else None,
+        "images_per_second": json_number(outcome.images / outcome.seconds) if outcome.seconds else None,
         "workers": outcome.workers,
         "members": [{"name": v.name, "sha256": v.checksum} for v in ensemble.members],
         "strategy": "packed" if ensemble.is_packed else ensemble.variant.strategy,
         "suppress": sorted(ensemble.variant.decoding.suppress),
         "classes": list(ensemble.classes),
-        "class_share": [clean(count / outcome.pixels) if outcome.pixels else None for count in outcome.class_pixels],
-        "tie_rate": clean(outcome.ties / outcome.pixels) if outcome.pixels else None,
+        "class_share": [
+            json_number(count / outcome.pixels) if outcome.pixels else None for count in outcome.class_pixels
+        ],
+        "tie_rate": json_number(outcome.ties / outcome.pixels) if outcome.pixels else None,
         "scores": rows,
     }
 
@@ -106,17 +102,13 @@ def _evaluation_dict(result: Evaluation) -> dict[str, object]:
     score = result.score
     precision, recall = precision_recall(score.confusion, "labelled", score.ignored_class)
     iou = class_iou(score.confusion, "labelled", score.ignored_class)
-
-    def clean(value: float) -> float | None:
-        return None if isnan(value) else round(float(value), 6)
-
-    ends = {name: [clean(found.low), clean(found.high)] for name, found in result.intervals.items()}
+    ends = {name: [json_number(found.low), json_number(found.high)] for name, found in result.intervals.items()}
     return {
-        "miou": {name: clean(score.mean_iou(name)) for name in CONVENTIONS},
+        "miou": {name: json_number(score.mean_iou(name)) for name in CONVENTIONS},
         **({"interval": ends} if ends else {}),
         "ignored_class": score.ignored_class,
         "classes": [
-            {"name": name, "iou": clean(i), "precision": clean(p), "recall": clean(r)}
+            {"name": name, "iou": json_number(i), "precision": json_number(p), "recall": json_number(r)}
             for name, i, p, r in zip(result.names, iou, precision, recall, strict=True)
         ],
         "confusion": score.confusion.tolist(),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from engine.bootstrap import Bootstrap, ends
 from engine.compare.result import Step
+from engine.compare.rows import rate
 from engine.compare.study import Counts, Study
 from engine.fusion.decoding import Decoding
 from engine.inference.prediction import Variant
@@ -23,6 +24,7 @@ from engine.select.pool import Choice
 from engine.select.printing import describe
 from engine.select.sample import draw
 from engine.select.search import Settings
+from engine.utils.numbers import images_per_second
 
 TIMED_IMAGES = 32
 PLAIN, SELECTED, BIASED, CLEANED = 1, 2, 3, 5
@@ -54,13 +56,14 @@ def ablation(
             "best single member",
             study.ensemble.members[best_raw].name,
             counts[single].matrices,
-            _rate(study, counts, single),
+            rate(study, single, counts[single]),
         ),
-        ("+ mean of all", f"mean-prob of {members}", counts[mean].matrices, _rate(study, counts, mean)),
+        ("+ mean of all", f"mean-prob of {members}", counts[mean].matrices, rate(study, mean, counts[mean])),
     ]
     if study.suppressed.suppress:
         told = ", ".join(study.ensemble.classes[index] for index in sorted(study.suppressed.suppress))
-        steps.append(("+ suppression", told, counts[study.reference].matrices, _rate(study, counts, study.reference)))
+        shown = counts[study.reference]
+        steps.append(("+ suppression", told, shown.matrices, rate(study, study.reference, shown)))
     pool = study.pool(turned=True)
     sample = draw(pool, study.metric, study.folds, study.pixels, study.seed)
     fitted = cross_fit(pool, sample, study.folds, Settings(seed=study.seed, threshold=False), advance=advance)
@@ -83,20 +86,12 @@ def ablation(
 def _steps(found: list[tuple[str, str, NDArray[np.int32], float]], metric: str, bootstrap: Bootstrap) -> list[Step]:
     steps = []
     before: NDArray[np.float64] | None = None
-    for name, detail, matrices, rate in found:
+    for name, detail, matrices, speed in found:
         values = bootstrap.values(matrices)[metric]
         change = (float("nan"),) * 3 if before is None else ends(values - before)
-        steps.append(Step(name, detail, *ends(values), *change, rate))
+        steps.append(Step(name, detail, *ends(values), *change, speed))
         before = values
     return steps
-
-
-def _rate(study: Study, counts: dict[Variant, Counts], variant: Variant) -> float:
-    """Return images/s of a run of a plain variant alone."""
-    store = study.store
-    members = store.plain_seconds if variant.member is None else [store.plain_seconds[variant.member]]
-    busy = sum(members) + counts[variant].seconds
-    return store.images * store.workers / busy if busy else float("nan")
 
 
 def _choice_rate(study: Study, choice: Choice) -> float:
@@ -111,5 +106,4 @@ def _choice_rate(study: Study, choice: Choice) -> float:
         decoding = (perf_counter() - began) / len(tiles)
     used = [study.ensemble.fusion_order[slot] for slot in choice.members]
     seconds = store.turned_seconds if store.turned is not None else store.plain_seconds
-    busy = sum(seconds[index] for index in used) / store.images + decoding
-    return store.workers / busy if busy else float("nan")
+    return images_per_second(1, store.workers, sum(seconds[index] for index in used) / store.images + decoding)

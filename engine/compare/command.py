@@ -30,16 +30,12 @@ from engine.fusion.strategies import STRATEGIES
 from engine.inference.ensemble import Ensemble
 from engine.inference.flips import named_flips
 from engine.metrics import CONVENTIONS
-from engine.runs.options import open_ensemble
-from engine.runs.plan import Plan, PlannedMember
+from engine.runs.options import open_ensemble, planned
 from engine.runs.provenance import resolved_plan
 from engine.select.cache import pixel_hash
 from engine.select.crossfit import assign_folds
+from engine.select.validation import open_validation
 from engine.sources.base import Source
-from engine.sources.groups import read_groups
-from engine.sources.labels import as_labels, check_match, open_labels
-from engine.sources.open import open_source
-from engine.sources.slices import limited
 from engine.utils import console
 from engine.version import VERSION
 
@@ -90,30 +86,20 @@ def open_inputs(options: CompareOptions) -> Inputs:
     Raises:
         EngineError: the first thing that does not fit.
     """
-    images = open_source(options.job.input)
-    labels = open_labels(options.job.labels) if options.job.labels else None
-    groups = read_groups(options.groups, len(images)) if options.groups else None
-    if labels is not None:
-        check_match(images, labels)
-    images = limited(images, options.job.limit)
-    plan = Plan(tuple(PlannedMember(spec, contract=options.job.stated) for spec in options.job.models))
+    data = open_validation(options.job, options.groups)
+    images, groups = data.images, data.groups
+    plan = planned(options.job)
+    assert plan is not None
     ensemble = open_ensemble(plan, options.job, images)
-    check_ensemble(ensemble, len(images), labels is not None)
-    if labels is None:
+    check_ensemble(ensemble, len(images), data.labels is not None)
+    if data.labels is None:
         return Inputs(ensemble, images, None, None, None)
-    if groups is not None:
-        groups = np.unique(groups[: len(images)], return_inverse=True)[1].astype(np.int64)
-        if groups.max() < 1:
-            raise InputError(
-                f"{options.groups}: all images are of one group; leave --groups out, or give two groups or more"
-            )
-    else:
+    if groups is None:
         console.say(
             "warning: no --groups, so images are drawn one by one: intervals of tiles of one scene are too narrow"
         )
-    limit = limited(labels, options.job.limit)
     classes = len(ensemble.classes)
-    truth = np.concatenate([as_labels(batch, classes, labels.name) for batch in limit.batches(64)])
+    truth = data.truth(classes)
     _check_counted(truth, ensemble.ignored_class, options)
     dealt = len(truth) if groups is None else int(groups.max()) + 1
     folds = assign_folds(truth, groups, min(options.folds, dealt), classes, options.seed)

@@ -27,14 +27,13 @@ def _member(member: Member, milliseconds: float) -> MemberFacts:
     kind = held.architecture or held.kind
     if member.is_set and len(member.nets) > 1:
         kind = f"{len(member.nets)} specialists" + (f" ({held.architecture})" if held.architecture else "")
-    size = f"{held.size[0]}x{held.size[1]}" if held.size else "any size"
     return MemberFacts(
         name=member.name,
         kind=kind,
         files=[net.path.name for net in member.nets],
         sha256=member.checksum,
         megabytes=sum(net.path.stat().st_size for net in member.nets) / 1e6,
-        input=f"{held.input_layout}, {size}, {held.channels} channel{'s' * (held.channels > 1)}",
+        input=f"{held.input_layout}, {held.sides}, {held.channels} channel{'s' * (held.channels > 1)}",
         scaling=f"x {held.scale:.6g}, mean {_listed(held.mean)}, std {_listed(held.std)}",
         output=f"{held.output_layout}, {held.activation}",
         milliseconds=milliseconds,

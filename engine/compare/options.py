@@ -9,9 +9,8 @@ from engine.errors import OutputError, PlanError
 from engine.inference.ensemble import BATCH_SIZE, Ensemble
 from engine.inference.flips import named_flips
 from engine.metrics import CONVENTIONS
-from engine.outputs.open import check_replaceable
+from engine.outputs.open import check_not_read, check_replaceable
 from engine.runs.options import Options
-from engine.sources.open import split_key
 
 PIXELS = 50_000
 FOLDS = 5
@@ -97,10 +96,8 @@ def _check_out(out: Path, options: CompareOptions) -> None:
     if out.is_dir():
         raise OutputError(f"--out {out} is a folder: name an .npz file")
     check_replaceable(out, options.overwrite)
-    given = (("--input", options.job.input), ("--labels", options.job.labels), ("--groups", options.groups))
-    for option, source in given:
-        if source and out.resolve() == split_key(source)[0].resolve():
-            raise OutputError(f"{out} is what {option} reads: choose another name for the run")
+    read = {"--input": options.job.input, "--labels": options.job.labels, "--groups": options.groups}
+    check_not_read(out, "run", read)
 
 
 def check_ensemble(ensemble: Ensemble, images: int, scored: bool) -> None:

@@ -14,6 +14,7 @@ from engine.compare.study import Counts, Study
 from engine.compare.tune import Bias, tune
 from engine.inference.prediction import Variant
 from engine.metrics import CONVENTIONS, find_trap
+from engine.utils.numbers import images_per_second
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,11 @@ def entries(study: Study, counts: dict[Variant, Counts]) -> list[Entry]:
     return [*made, *(Entry(done.variant, "tuned", done.counts, done.fold_biases) for done in tune(study, basis))]
 
 
-def rate(study: Study, entry: Entry) -> float:
-    """Return the images/s a run of this entry alone would reach, from the measured time of its parts."""
+def rate(study: Study, variant: Variant, counts: Counts) -> float:
+    """Return the images/s a run of this variant alone would reach, from the measured time of its parts."""
     store = study.store
-    member = entry.variant.member
-    members = store.plain_seconds if member is None else [store.plain_seconds[member]]
-    busy = sum(members) + entry.counts.seconds
-    return store.images * store.workers / busy if busy else float("nan")
+    members = store.plain_seconds if variant.member is None else [store.plain_seconds[variant.member]]
+    return images_per_second(store.images, store.workers, sum(members) + counts.seconds)
 
 
 def baselines(found: Sequence[Entry], values: Sequence[Values]) -> dict[str, int]:
@@ -88,7 +87,7 @@ def _row(study: Study, entry: Entry, scores: dict[str, Estimate]) -> Row:
         study.ensemble.variant_name(entry.variant),
         -1 if entry.variant.member is None else entry.variant.member,
         entry.state,
-        rate(study, entry),
+        rate(study, entry.variant, counts),
         scores,
         (counts.predicted / pixels).tolist(),
         counts.agreed / pixels,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -16,6 +15,8 @@ from engine.compare.result import Comparison, Facts, Pictures
 from engine.errors import InputError, OutputError
 from engine.outputs.sidecar import NPZ_KEY
 from engine.sources.numpy_files import array_files
+from engine.utils.files import replacing
+from engine.utils.numbers import json_number
 
 SCHEMA = 1
 ARRAYS = ("images", "truth", "fused", "members")
@@ -32,15 +33,11 @@ def write_run(path: Path, done: Comparison) -> None:
     arrays = {name: getattr(done.pictures, name) for name in ARRAYS}
     facts = plain(asdict(done.facts))
     head = {"kind": KIND, "schema": SCHEMA, "content_sha256": _digest(facts, arrays), "facts": facts}
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        with partial.open("wb") as stream:
+        with replacing(path) as partial, partial.open("wb") as stream:
             np.savez_compressed(stream, **{NPZ_KEY: np.array(json.dumps(head, allow_nan=False)), **arrays})
-        partial.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path} ({error.strerror or error}): choose another place") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_run(path: Path) -> Comparison:
@@ -76,7 +73,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return json_number(value, None)
     return value
 
 

@@ -7,8 +7,7 @@ side by side, as the pipeline does.
 from __future__ import annotations
 
 import shutil
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from engine.inference.ensemble import Ensemble
 from engine.inference.flips import flipped
 from engine.models.net import check_range, check_sample
 from engine.sources.base import Batch, Source
-from engine.utils.threads import available_cores
+from engine.utils.threads import available_cores, in_order
 
 Logits = NDArray[np.float32]
 # Room to leave on the disk.
@@ -84,17 +83,17 @@ class LogitStore:
         for net in nets:
             check_sample(net, (*images.size, images.channels))
         self.workers = workers or available_cores()
-        pending: deque[Future[tuple[int, list[float], list[float]]]] = deque()
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="maskfuse")
-        try:
+
+        def submitted() -> Iterator[Future[tuple[int, list[float], list[float]]]]:
             for batch in images.batches(batch_size):
                 if batch.start == 0:
                     check_range(batch.pixels, nets)
-                pending.append(pool.submit(self._run, batch, flips))
-                if len(pending) > 2 * self.workers:
-                    advance(self._account(pending.popleft().result()))
-            while pending:
-                advance(self._account(pending.popleft().result()))
+                yield pool.submit(self._run, batch, flips)
+
+        try:
+            for done in in_order(submitted(), 2 * self.workers):
+                advance(self._account(done))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -62,7 +62,9 @@ class MemberBenchmark:
         own: list[tuple[Session, Net]] = [(net.session, net) for net in nets]
         layouts = [(f"{workers} x 1 thread", own, workers)]
         if workers > 1 and self.runtime == DEFAULT:
-            whole: list[tuple[Session, Net]] = [(OnnxSession(net.path, threads=workers), net) for net in nets]
+            whole: list[tuple[Session, Net]] = [
+                (fed_as(OnnxSession(net.path, threads=workers), net.session), net) for net in nets
+            ]
             layouts.append((f"1 x {workers} threads", whole, 1))
         self.calls: dict[tuple[str, int], Callable[[float], float]] = {}
         for layout, sessions, threads in layouts:

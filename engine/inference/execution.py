@@ -12,13 +12,15 @@ import numpy as np
 
 from engine.errors import EngineError, ModelError, PlanError
 from engine.models.members import Member, Prepared
-from engine.models.net import Net, open_net
+from engine.models.net import Net
+from engine.models.opening import open_net
 from engine.models.runtimes import (
     AUTO,
     DEFAULT,
     RuntimeOptions,
     Session,
     automatic_runtimes,
+    fed_as,
     named_runtime,
 )
 from engine.sources.base import Batch
@@ -93,7 +95,8 @@ def executions_of(member: Member, runtime_options: RuntimeOptions, batch_size: i
                     sessions = present_execution(member, 0).sessions
                 else:
                     paths = twins if kind == "int8" else files
-                    sessions = tuple(runtime.open(path, kind, workers) for path in paths)
+                    own = zip(paths, member.nets, strict=True)
+                    sessions = tuple(fed_as(runtime.open(path, kind, workers), net.session) for path, net in own)
                 opened.append(Execution(sessions, min(runtime.part, batch_size)))
         except ModelError:
             if asked != AUTO or name == DEFAULT:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +22,7 @@ from engine.metrics import confusion_matrices
 from engine.models.net import check_range
 from engine.sources.base import Batch, Source
 from engine.sources.labels import as_labels
-from engine.utils.threads import Ahead
+from engine.utils.threads import Ahead, in_order
 
 # With an approximate early exit, one batch in so many is predicted by all members too, to see how well the two agree.
 CHECK_EVERY = 16
@@ -73,23 +72,10 @@ class Stream:
         Raises:
             EngineError: images or labels that do not fit, or a member that fails.
         """
-        order: list[int] = []
-        pending: deque[Future[Predicted]] = deque()
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="maskfuse")
         self._reader = Ahead(self._fed(), self.workers)
         try:
-            for batch, truth in self._reader:
-                if batch.start == 0:
-                    check_range(batch.pixels, self.ensemble.nets)
-                if self.early_exit is not None and not order:
-                    # Only the time counts; in the first image itself a member may compute NaN.
-                    order = cheapest_first(self.ensemble, Batch(0, batch.ids[:1], np.zeros_like(batch.pixels[:1])))
-                work = partial(self._work, order=order)
-                pending.append(pool.submit(attempt, work, batch, truth, self.bad, self._ended))
-                if len(pending) > IN_FLIGHT * self.workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
+            yield from in_order(self._submitted(pool, self._reader), IN_FLIGHT * self.workers)
         except (KeyboardInterrupt, SystemExit):
             self.ensemble.interrupt()
             raise
@@ -97,6 +83,17 @@ class Stream:
             self._ended.set()
             pool.shutdown(wait=True, cancel_futures=True)
             self.ensemble.resume()
+
+    def _submitted(self, pool: ThreadPoolExecutor, fed: Iterable[Fed]) -> Iterator[Future[Predicted]]:
+        order: list[int] = []
+        for batch, truth in fed:
+            if batch.start == 0:
+                check_range(batch.pixels, self.ensemble.nets)
+            if self.early_exit is not None and not order:
+                # Only the time counts; in the first image itself a member may compute NaN.
+                order = cheapest_first(self.ensemble, Batch(0, batch.ids[:1], np.zeros_like(batch.pixels[:1])))
+            work = partial(self._work, order=order)
+            yield pool.submit(attempt, work, batch, truth, self.bad, self._ended)
 
     def _fed(self) -> Iterator[Fed]:
         truths = self.labels.batches(self.batch_size) if self.labels is not None else None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from engine.errors import OutputError
 from engine.outputs.sidecar import record_text, sidecar
+from engine.utils.files import replacing, temporary_name
 
 
 class Writer(ABC):
@@ -32,7 +33,7 @@ class Writer(ABC):
             record: plain JSON values about the run that go with the masks; None for none.
         """
         self.output, self.record = output, record
-        self.partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
+        self.partial = temporary_name(output)
 
     def __enter__(self) -> Self:
         """Open the partial result.
@@ -74,13 +75,9 @@ class Writer(ABC):
         if beside is None or self.record is None:
             self._place()
             return
-        waiting = beside.with_name(f".{beside.name}.partial-{os.getpid()}")
-        try:
+        with replacing(beside) as waiting:
             waiting.write_text(record_text(self.record), "utf-8")
             self._place()
-            waiting.replace(beside)
-        finally:
-            waiting.unlink(missing_ok=True)
 
     def _give_up(self) -> None:
         """Let go of what is open and remove the partial result; where there was an error, it is told elsewhere."""
@@ -123,7 +120,7 @@ class FolderMixin:
         if not self.output.exists():
             self.partial.rename(self.output)
             return
-        aside = self.output.with_name(f".{self.output.name}.replaced-{os.getpid()}")
+        aside = temporary_name(self.output, "replaced")
         self.output.rename(aside)
         try:
             self.partial.rename(self.output)

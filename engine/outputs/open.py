@@ -15,6 +15,7 @@ from engine.outputs.png import PngWriter
 from engine.outputs.sidecar import check_sidecar
 from engine.outputs.submission import RLE_SUFFIX, CsvWriter, RleWriter
 from engine.outputs.zarr_store import ZarrWriter
+from engine.sources.open import split_key
 from engine.sources.zarr_store import is_store
 from engine.utils.optional import require
 
@@ -119,4 +120,29 @@ def check_replaceable(output: Path, overwrite: bool) -> None:
         raise OutputError(f"cannot write into {output.parent}: choose another folder")
 
 
-__all__ = ["FORMATS", "WRITERS", "MaskWriter", "check_output", "check_replaceable", "form_of", "open_writer"]
+def check_not_read(output: Path, noun: str, sources: Mapping[str, str]) -> None:
+    """Refuse an output that would replace what the run itself reads.
+
+    Args:
+        output: file or folder to make.
+        noun: what is written, for the message.
+        sources: what each option names, with a key where it has one; empty where it was not given.
+
+    Raises:
+        OutputError: naming the option.
+    """
+    for option, source in sources.items():
+        if source and output.resolve() == split_key(source)[0].resolve():
+            raise OutputError(f"{output} is what {option} reads: choose another name for the {noun}")
+
+
+__all__ = [
+    "FORMATS",
+    "WRITERS",
+    "MaskWriter",
+    "check_not_read",
+    "check_output",
+    "check_replaceable",
+    "form_of",
+    "open_writer",
+]

@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.errors import OutputError, PlanError
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import BadImages
-from engine.outputs.open import check_output, check_replaceable
+from engine.outputs.open import check_not_read, check_output, check_replaceable
 from engine.outputs.sidecar import check_sidecar
 from engine.runs.durable.resume import incomplete_output, may_replace, skipped_list
 from engine.runs.options import Options, open_ensemble, planned
@@ -17,7 +17,7 @@ from engine.samples import SAMPLES
 from engine.sources.base import Source
 from engine.sources.fingerprint import fingerprint
 from engine.sources.labels import open_labels
-from engine.sources.open import open_source, split_key
+from engine.sources.open import open_source
 from engine.sources.slices import limited
 
 SAMPLE_SCENES = 512
@@ -114,14 +114,12 @@ def _check_outputs(options: Options, output: Path) -> bool:
     """Refuse outputs that cannot be written; return whether those that are there may be replaced."""
     replaced = may_replace(output, options.resume, options.overwrite)
     outputs = [output, incomplete_output(output)] if options.on_bad_image == "skip" else [output]
-    for output in outputs:
-        check_output(output, replaced)
-        check_sidecar(output, replaced)
+    for path in outputs:
+        check_output(path, replaced)
+        check_sidecar(path, replaced)
+        check_not_read(path, "masks", {"--input": options.input, "--labels": options.labels})
     if len(outputs) > 1:
         check_replaceable(skipped_list(output), replaced)
-    for option, source in (("--input", options.input), ("--labels", options.labels)):
-        if source and output.resolve() == split_key(source)[0].resolve():
-            raise OutputError(f"{output} is what {option} reads: choose another name for the masks")
     if options.preview is not None:
         if options.preview.is_dir():
             raise OutputError(f"--preview {options.preview} is a folder: name a .png file")

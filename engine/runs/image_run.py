@@ -16,7 +16,7 @@ from engine.inference.prediction import Predicted, Variant
 from engine.outputs.blocks import BlockWriter
 from engine.outputs.open import open_writer
 from engine.runs.durable.images import DurableRun
-from engine.runs.durable.resume import incomplete_output, is_complete, read_skipped, run_folder, skipped_list
+from engine.runs.durable.resume import incomplete_output, nothing_left, read_skipped, skipped_list
 from engine.runs.image_job import Job
 from engine.runs.outcome import Outcome
 from engine.runs.predict import run
@@ -48,14 +48,11 @@ def run_job(job: Job, batch_size: int, workers: int, overwrite: bool, on_ray: On
     """
     assert job.output is not None
     header = run_header(job.ensemble, job.images, job.input_sha256, job.labels_sha256)
-    if job.resume and not run_folder(job.output).exists():
-        for output in (job.output, incomplete_output(job.output)):
-            if is_complete(output, header):
-                console.say(f"{output} is complete: nothing to resume")
-                done = Outcome.empty(job.ensemble)
-                done.skipped = read_skipped(job.output) if output != job.output else []
-                return done
-        console.say("nothing to resume: starting with the first image")
+    complete = nothing_left(job.output, header, incomplete_output(job.output)) if job.resume else None
+    if complete is not None:
+        done = Outcome.empty(job.ensemble)
+        done.skipped = read_skipped(job.output) if complete != job.output else []
+        return done
     scored = job.labels is not None and job.ensemble.early_exit is None
     variants = job.ensemble.every_variant() if scored else []
     strategies = {variant.strategy for variant in [job.ensemble.variant, *variants]}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Predicted, Variant
 from engine.metrics import Score
+from engine.utils.numbers import images_per_second
 
 _NUMBERS = ("images", "ties", "pixels", "compared", "agreed")
 _LISTS = ("member_seconds", "member_runs")
@@ -74,7 +75,7 @@ class Outcome:
         """Return the images/s a run of this variant alone would reach, from the measured time of its parts."""
         members = self.member_seconds if variant.member is None else [self.member_seconds[variant.member]]
         busy = sum(members) + self.variant_seconds[variant]
-        return self.images * self.workers / busy if busy else float("nan")
+        return images_per_second(self.images, self.workers, busy)
 
     def count(self, part: Predicted, ensemble: Ensemble) -> None:
         """Add one batch."""

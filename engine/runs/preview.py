@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Variant
 from engine.sources.base import Batch, Source
 from engine.sources.labels import as_labels
+from engine.utils.files import replacing
 from engine.utils.palette import colours
 
 PREVIEW_TILES = 6
@@ -93,12 +93,10 @@ def draw(tiles: Sequence[Tile], classes: Sequence[str], path: Path) -> None:
         at = total[1] + down
         pen.rectangle((left, at, left + 14, at + 14), fill=tuple(colour), outline=INK)
         pen.text((left + 20, at), name, INK, font)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        sheet.save(partial, "PNG")
-        partial.replace(path)
+        with replacing(path) as partial:
+            sheet.save(partial, "PNG")
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path} ({error.strerror or error}): choose another place") from None
 
 

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError, OutputError, PlanError
-from engine.inference.tiles.grid import DEFAULT_OVERLAP, Tiling, mirrored, parse_tile
+from engine.inference.tiles.grid import DEFAULT_OVERLAP, Tiling, parse_tile
 from engine.inference.tiles.stride import with_stride
+from engine.models.adapt.size import mirrored
 from engine.models.net import check_range
-from engine.outputs.open import FOLDER, check_output, form_of
+from engine.outputs.open import FOLDER, check_not_read, check_output, form_of
 from engine.outputs.row_files import ROW_FILES
 from engine.outputs.sidecar import check_sidecar
 from engine.runs.durable.resume import may_replace
@@ -23,7 +24,6 @@ from engine.runs.image_job import Job
 from engine.runs.options import Options, open_ensemble, planned
 from engine.sources.base import Source
 from engine.sources.fingerprint import fingerprint
-from engine.sources.open import split_key
 from engine.sources.scenes import Scenes, first_scenes, open_scenes
 from engine.sources.strips import Strips
 from engine.utils.optional import require
@@ -113,9 +113,7 @@ def _check_output(output: Path, options: Options, scenes: Scenes, replaced: bool
     else:
         check_output(output, replaced)
     check_sidecar(output, replaced)
-    for option, source in (("--input", options.input), ("--labels", options.labels)):
-        if source and output.resolve() == split_key(source)[0].resolve():
-            raise OutputError(f"{output} is what {option} reads: choose another name for the masks")
+    check_not_read(output, "masks", {"--input": options.input, "--labels": options.labels})
 
 
 def _check_truths(scenes: Scenes, truths: Scenes) -> None:

@@ -37,7 +37,7 @@ def run_tiled(job: TiledJob, batch_size: int, workers: int, overwrite: bool) -> 
     ensemble, output = base.ensemble, base.output
     assert output is not None
     header = scenes_header(ensemble, sizes, job.tiling, base.input_sha256, base.labels_sha256)
-    if base.resume and nothing_left(output, header):
+    if base.resume and nothing_left(output, header) is not None:
         return Outcome.empty(ensemble)
     variants = ensemble.every_variant() if job.truths is not None else [ensemble.variant]
     compile_kernels({variant.strategy for variant in [ensemble.variant, *variants]}, len(ensemble.classes))

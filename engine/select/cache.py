@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from engine.inference.ensemble import Ensemble
 from engine.models.members import Member
 from engine.models.net import check_range, check_sample
 from engine.sources.base import Batch, Source
-from engine.utils.files import write_text
-from engine.utils.threads import available_cores
+from engine.utils.files import replacing, write_text
+from engine.utils.threads import available_cores, in_order
 
 FORMAT = 1
 BATCH = 8
@@ -104,7 +103,9 @@ class Cache:
         return held, True
 
     def _made_from(self, member: Member, images: Source, print_of_images: str, flips: str) -> dict[str, Any]:
-        nets = [[net.checksum, net.contract.to_json(), net.output_name, net.grey_as_rgb] for net in member.nets]
+        nets = [
+            [net.checksum, net.contract.to_json(), net.output_name, net.contract.grey_as_rgb] for net in member.nets
+        ]
         shape = [len(images), len(member.contract.classes), images.size[0] * images.size[1]]
         return {"format": FORMAT, "nets": nets, "images": print_of_images, "flips": flips, "shape": shape}
 
@@ -117,8 +118,7 @@ class Cache:
         made_from: dict[str, Any],
         advance: Callable[[int], object],
     ) -> None:
-        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-        try:
+        with replacing(path) as partial:
             shape = tuple(made_from["shape"])
             out = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
             for batch, logs in _predicted(member, images, flips):
@@ -127,9 +127,6 @@ class Cache:
             out.flush()
             del out
             write_text(path.with_suffix(".json"), json.dumps({**made_from, "sha256": _digest(partial)}))
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def _predicted(member: Member, images: Source, flips: str) -> Iterator[tuple[Batch, Logs]]:
@@ -141,17 +138,15 @@ def _predicted(member: Member, images: Source, flips: str) -> Iterator[tuple[Bat
     def work(batch: Batch) -> tuple[Batch, Logs]:
         return batch, log_probabilities(alone.logits(batch)[0][0])
 
-    workers = available_cores()
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = []
+    def submitted(pool: ThreadPoolExecutor) -> Iterator[Future[tuple[Batch, Logs]]]:
         for batch in images.batches(BATCH):
             if batch.start == 0:
                 check_range(batch.pixels, member.nets)
-            waiting.append(pool.submit(work, batch))
-            if len(waiting) > 2 * workers:
-                yield waiting.pop(0).result()
-        for job in waiting:
-            yield job.result()
+            yield pool.submit(work, batch)
+
+    workers = available_cores()
+    with ThreadPoolExecutor(workers) as pool:
+        yield from in_order(submitted(pool), 2 * workers)
 
 
 def _digest(path: Path) -> str:

@@ -6,15 +6,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.bootstrap import GroupedCounts, Interval, interval, paired_difference
-from engine.errors import InputError
 from engine.inference.ensemble import Ensemble
-from engine.runs.options import open_ensemble
+from engine.runs.options import open_ensemble, planned
 from engine.runs.plan import Plan, PlannedMember, write_plan
 from engine.runs.provenance import plan_hash
 from engine.select.cache import Cache, pixel_hash
@@ -22,10 +20,8 @@ from engine.select.crossfit import PLAIN, SINGLE, Fitted, assign_folds, cross_fi
 from engine.select.options import SelectOptions, check_options, check_pool
 from engine.select.pool import Choice, Pool
 from engine.select.sample import draw
+from engine.select.validation import open_validation
 from engine.sources.base import Source
-from engine.sources.groups import read_groups
-from engine.sources.labels import as_labels, check_match, open_labels
-from engine.sources.open import open_source
 from engine.utils import console
 from engine.utils.progress import Starting
 
@@ -84,23 +80,17 @@ def select(options: SelectOptions, starting: Starting = lambda name, total: lamb
         EngineError: the first thing that does not fit; nothing is written then, but what ``--cache`` keeps.
     """
     check_options(options)
-    images = open_source(options.job.input)
-    labels = open_labels(options.job.labels)
-    check_match(images, labels)
-    groups = read_groups(options.groups, len(images)) if options.groups else None
-    base = Plan(tuple(PlannedMember(spec, contract=options.job.stated) for spec in options.job.models))
-    ensemble = open_ensemble(base, options.job, images)
+    data = open_validation(options.job, options.groups)
+    plan = planned(options.job)
+    assert plan is not None
+    ensemble = open_ensemble(plan, options.job, data.images)
     check_pool(ensemble, options)
-    truth = _truth(labels, len(ensemble.classes))
-    if groups is not None and len(np.unique(groups)) < 2:
-        raise InputError(
-            f"{options.groups}: all images are of one group; leave --groups out, or give two groups or more"
-        )
-    if groups is None:
+    truth = data.truth(len(ensemble.classes))
+    if data.groups is None:
         console.say("warning: no --groups, so folds are drawn by image: images of one scene make the scores optimistic")
     with tempfile.TemporaryDirectory(prefix="maskfuse-") as temporary:
         cache = Cache(options.cache or Path(temporary))
-        pool = _fill(ensemble, images, truth, groups, cache, options.job.flips or "none", starting)
+        pool = _fill(ensemble, data.images, truth, data.groups, cache, options.job.flips or "none", starting)
         return _select(pool, options, starting)
 
 
@@ -119,7 +109,7 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting) -> Selection
         paired_difference(counts[fitted.chosen], counts[rival], metric, seed=settings.seed) for rival in (SINGLE, PLAIN)
     ]
     same = tuple(score(pool, level.same, metric) for level in fitted.levels)
-    plan, sha256 = plan_of(pool, fitted.best.choice, options.job.flips or "none", options.job.stated)
+    plan, sha256 = plan_of(pool, fitted.best.choice, options.job.flips or "none")
     done = Selection(
         plan, sha256, metric, fitted, pool, sample.logits.shape[2], sample.available, seconds, cross, same, *gains
     )
@@ -127,11 +117,11 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting) -> Selection
     return done
 
 
-def plan_of(pool: Pool, choice: Choice, flips: str, stated: dict[str, Any]) -> tuple[Plan, str]:
+def plan_of(pool: Pool, choice: Choice, flips: str) -> tuple[Plan, str]:
     """Return the plan of a choice, and its hash."""
     decoding = choice.decoding
     members = [
-        PlannedMember(str(net.path), float(choice.counts[index]), stated, net.checksum)
+        PlannedMember(str(net.path), float(choice.counts[index]), net.stated, net.checksum)
         for index in choice.members
         for net in pool.members[index].nets
     ]
@@ -171,10 +161,6 @@ def comment(done: Selection, options: SelectOptions) -> str:
             f"Made by: {options.command}",
         ]
     )
-
-
-def _truth(labels: Source, classes: int) -> NDArray[np.uint8]:
-    return np.concatenate([as_labels(batch, classes, labels.name) for batch in labels.batches(64)])
 
 
 def _fill(

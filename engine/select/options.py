@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from engine.errors import OutputError, PlanError
+from engine.errors import PlanError
 from engine.fusion.strategies import named_strategy
 from engine.inference.ensemble import Ensemble
 from engine.metrics import CONVENTIONS
-from engine.outputs.open import check_replaceable
+from engine.outputs.open import check_not_read, check_replaceable
 from engine.runs.options import Options
 from engine.select.search import METHODS, MOST_EXHAUSTIVE, Settings
-from engine.sources.open import split_key
 
 PIXELS = 100_000
 FOLDS = 5
@@ -79,9 +78,7 @@ def check_options(options: SelectOptions) -> None:
     if options.out.suffix.lower() != ".toml":
         raise PlanError(f"--out {options.out}: the plan is a .toml file")
     check_replaceable(options.out, options.job.overwrite)
-    for option, source in (("--input", options.job.input), ("--labels", options.job.labels)):
-        if options.out.resolve() == split_key(source)[0].resolve():
-            raise OutputError(f"{options.out} is what {option} reads: choose another name for the plan")
+    check_not_read(options.out, "plan", {"--input": options.job.input, "--labels": options.job.labels})
 
 
 def check_pool(ensemble: Ensemble, options: SelectOptions) -> None:

@@ -15,6 +15,7 @@ from engine.select.command import Selection
 from engine.select.crossfit import score
 from engine.select.pool import Choice
 from engine.utils import console
+from engine.utils.numbers import json_number
 
 
 def print_selection(done: Selection, out: Path, as_json: bool) -> None:
@@ -98,7 +99,7 @@ def as_dict(done: Selection) -> dict[str, object]:
                 "name": level.name,
                 "chosen": index == done.fitted.chosen,
                 "cross_fitted": _ends(done.cross[index]),
-                "same_images": _clean(done.same[index]),
+                "same_images": json_number(done.same[index]),
                 "choice": _choice(done, level.choice),
                 "fold_choices": [_choice(done, choice) for choice in level.fold_choices],
             }
@@ -107,7 +108,7 @@ def as_dict(done: Selection) -> dict[str, object]:
         "gain_over_best_single": _ends(done.gain_single),
         "gain_over_plain_mean": _ends(done.gain_plain),
         "members": [
-            {"name": member.name, "sha256": member.checksum, "score": _clean(value)}
+            {"name": member.name, "sha256": member.checksum, "score": json_number(value)}
             for member, value in zip(pool.members, member_scores(done), strict=True)
         ],
     }
@@ -126,11 +127,7 @@ def _choice(done: Selection, choice: Choice) -> dict[str, object]:
 
 
 def _ends(found: Interval) -> dict[str, float | None]:
-    return {"score": _clean(found.value), "low": _clean(found.low), "high": _clean(found.high)}
-
-
-def _clean(value: float) -> float | None:
-    return None if isnan(value) else round(float(value), 6)
+    return {"score": json_number(found.value), "low": json_number(found.low), "high": json_number(found.high)}
 
 
 def _shown(value: float) -> str:

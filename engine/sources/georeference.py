@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import InputError
+from engine.utils.console import first_line
 from engine.utils.optional import require
 
 # What GDAL may keep of decoded blocks; its own default is a twentieth of the machine's memory.
@@ -55,7 +56,7 @@ def opened(path: Path) -> Iterator[Any]:
         with quiet():
             dataset = rasterio.open(path, driver="GTiff")
     except rasterio.errors.RasterioError as error:
-        raise InputError(f"cannot read the scene {path} ({_one_line(error)}): it is no TIFF, or damaged") from None
+        raise InputError(f"cannot read the scene {path} ({_reason(error)}): it is no TIFF, or damaged") from None
     with dataset:
         yield dataset
 
@@ -83,7 +84,7 @@ def read_window(dataset: Any, path: Path, start: int, stop: int, bands: list[int
         return dataset.read(bands, window=Window(0, start, dataset.width, stop - start))
     except RasterioError as error:
         raise InputError(
-            f"cannot read rows {start} to {stop - 1} of {path} ({_one_line(error)}): it is damaged, copy it again"
+            f"cannot read rows {start} to {stop - 1} of {path} ({_reason(error)}): it is damaged, copy it again"
         ) from None
 
 
@@ -96,7 +97,6 @@ def georeference_of(dataset: Any) -> Georeference | None:
     return Georeference(dataset.crs, transform, (list(points), points_crs))
 
 
-def _one_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     # The reason GDAL gives is the cause of what rasterio raises.
-    told = str(error.__cause__ or error).strip()
-    return (told.splitlines() or [type(error).__name__])[0][:200]
+    return first_line(error.__cause__ or error)

@@ -24,6 +24,7 @@ from engine.sources.parquet_ids import NamedRows, read_ids
 from engine.sources.pictures import DECODERS, WAITING, AnyFile, Bad, told_shape
 from engine.sources.pictures import SUFFIXES as PICTURES
 from engine.sources.remote import READ_BYTES, RemoteFile
+from engine.utils.console import first_line
 from engine.utils.optional import require
 from engine.utils.threads import ahead
 
@@ -218,7 +219,7 @@ def reading(label: str) -> Iterator[None]:
         raise
     except (OSError, ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, MemoryError) as error:
         # Arrow's own errors are children of these.
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        why = first_line(error)
         raise InputError(f"cannot read {label} ({why}): it is damaged or no Parquet file, copy it again") from None
 
 

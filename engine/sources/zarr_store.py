@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from engine.errors import InputError
 from engine.sources.remote import RemoteFile, telling
 from engine.sources.spec import scrubbed
+from engine.utils.console import first_line
 from engine.utils.optional import require
 from engine.utils.threads import ahead
 
@@ -48,7 +49,7 @@ def open_array(path: Path | RemoteFile, key: str, wanted: Sequence[str]) -> Any:
         held = zarr.open(_store(path), mode="r")
         found = {"": held} if hasattr(held, "shape") else _arrays(held)
     except _damage() as error:
-        why = scrubbed(_first_line(error), path.url) if isinstance(path, RemoteFile) else _first_line(error)
+        why = scrubbed(first_line(error), path.url) if isinstance(path, RemoteFile) else first_line(error)
         raise InputError(f"cannot read the Zarr store {path} ({why}): copy it again") from None
     if key and "" in found:
         raise InputError(f"{path} is one array, it has no key {key!r}: name the store alone")
@@ -105,7 +106,7 @@ def read_part(array: Any, label: str, where: Any) -> NDArray[Any]:
     try:
         return np.asarray(array[where])
     except _damage() as error:
-        raise InputError(f"cannot read {label} ({_first_line(error)}): it is damaged, copy it again") from None
+        raise InputError(f"cannot read {label} ({first_line(error)}): it is damaged, copy it again") from None
 
 
 class Checked:
@@ -130,7 +131,3 @@ def _damage() -> tuple[type[BaseException], ...]:
     from zarr.errors import BaseZarrError
 
     return (BaseZarrError, OSError, ValueError, RuntimeError, KeyError, TypeError)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

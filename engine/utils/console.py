@@ -8,10 +8,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import EngineError
+from engine.errors import EngineError, naming_options
 
 if TYPE_CHECKING:
     import typer
@@ -51,7 +51,8 @@ def run(app: typer.Typer) -> None:
 def exit_code(action: Callable[[], object]) -> None:
     """Call ``action``; leave the process with 2 on an EngineError, MemoryError or OSError, with 130 on Ctrl-C."""
     try:
-        action()
+        with naming_options():
+            action()
     except EngineError as error:
         say("error: " + one_line(str(error)))
         sys.exit(2)
@@ -83,6 +84,18 @@ def one_line(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text.strip())
 
 
+def first_line(error: BaseException, kind: bool = False) -> str:
+    """Return the first line of what a library complains about, at most 200 characters; its kind where it says nothing.
+
+    Args:
+        error: the library's error.
+        kind: whether its kind goes before the line.
+    """
+    name, lines = type(error).__name__, str(error).strip().splitlines()
+    line = lines[0][:200] if lines else ""
+    return (f"{name}: {line}" if kind else line) if line else name
+
+
 def with_options(shared: Callable[..., Any], name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of ``shared`` after its own.
 
@@ -110,6 +123,35 @@ def with_options(shared: Callable[..., Any], name: str) -> Callable[[Callable[..
         return run
 
     return decorate
+
+
+@contextlib.contextmanager
+def silenced(*descriptors: int) -> Iterator[None]:
+    """Send what is printed to nowhere, down at the file descriptors: C++ libraries know no ``sys.stderr``.
+
+    Args:
+        descriptors: 1 for stdout, 2 for stderr; stderr alone where none is given.
+    """
+    numbers = descriptors or (2,)
+    _flush(numbers)
+    kept = [os.dup(number) for number in numbers]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for number in numbers:
+            os.dup2(nowhere, number)
+        yield
+    finally:
+        _flush(numbers)
+        for number, copy in zip(numbers, kept, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(nowhere)
+
+
+def _flush(descriptors: Sequence[int]) -> None:
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        if number in descriptors:
+            stream.flush()
 
 
 @contextlib.contextmanager

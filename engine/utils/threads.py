@@ -169,8 +169,27 @@ def _put(goal: queue.Queue[Any], item: Any, left: threading.Event) -> bool:
 Result = TypeVar("Result")
 
 
+def in_order(calls: Iterable[Future[Result]], most: int) -> Iterator[Result]:
+    """Yield the results of calls in the calls' order, with a bounded number of further calls under way.
+
+    Args:
+        calls: futures, each submitted as it is taken from here; an error is raised where its result would have come.
+        most: results beyond the one that is yielded that may be ready or under way; it bounds the memory.
+    """
+    pending: deque[Future[Result]] = deque()
+    for call in calls:
+        pending.append(call)
+        if len(pending) > most:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
 def ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int, waiting: int) -> Iterator[Result]:
     """Yield ``function(item)`` in the items' order, computed by threads before it is asked for.
+
+    Whoever leaves early does not wait for the calls under way. Where they must have ended, as before a file that they
+    read is closed, use :func:`in_order` over a pool of your own.
 
     Args:
         function: what is called; its error is raised where its result would have come.
@@ -179,13 +198,13 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: in
         waiting: results that may be ready or under way; it bounds the memory.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="maskfuse-ahead")
-    pending: deque[Future[Result]] = deque()
+    wait = True
     try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) >= waiting:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        yield from in_order((pool.submit(function, item) for item in items), waiting - 1)
+    except GeneratorExit:
+        # The garbage collector may close this in any thread, even in one of this pool that is only just starting: it
+        # would wait for itself.
+        wait = False
+        raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait, cancel_futures=True)

@@ -54,18 +54,6 @@ def test_the_pages_show_commands_of_each_program() -> None:
     assert {Path(line.split()[0]).name for _, line in shown()} >= set(PROGRAMS)
 
 
-def test_the_table_of_strategies_is_the_measured_one() -> None:
-    """README shows what `python -m benchmarks strategies` wrote, figure by figure, and every strategy there is."""
-    from benchmarks.bench_strategies import FIRST_MARK, LAST_MARK
-    from engine.fusion.strategies import STRATEGIES
-
-    texts = [(ROOT / name).read_text("utf-8") for name in ("README.md", "benchmarks/results/strategies.md")]
-    shown, measured = (text.partition(FIRST_MARK)[2].partition(LAST_MARK)[0] for text in texts)
-    assert shown == measured
-    assert re.findall(r"^\| `([a-z-]+)` \| \S", shown, flags=re.MULTILINE)
-    assert sorted(re.findall(r"^\| `([a-z-]+)` \| \S", shown, flags=re.MULTILINE)) == sorted(STRATEGIES)
-
-
 def test_the_page_on_pytorch_does_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., Result]
 ) -> None:

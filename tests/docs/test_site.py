@@ -2,80 +2,127 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Result
+
+SCRIPT = str(ROOT / "scripts" / "make_site.py")
+HELP_WIDTH = 84
+NAV = """
+nav:
+  - Start: index.md
+  - Findings: findings.md
+  - Commands: commands.md
+  - Long:
+      - R: r.md
+  - Use: [{F: formats.md}, {S: strategies.md}]
+  - Tables: tables/*
+  - More: [{C: contributing.md}, {L: changelog.md}]
+plugins: [{mkdocstrings: {handlers: {python: {}}}}]
+"""
+PAGES = {
+    "mkdocs.yml": NAV,
+    "CONTRIBUTING.md": "# Contributing\n",
+    "CHANGELOG.md": "# Changelog\n",
+    "engine/fuse.py": '"""See :func:`fuse`."""\n',
+    "docs/index.md": "# Start\n",
+    "docs/strategies.md": "# Strategies\n",
+    "docs/formats.md": "[a](../benchmarks/results/kernels.md) [b](strategies.md#vote) [c](https://x.org/y) "
+    "[d](../CONTRIBUTING.md)",
+    "benchmarks/results/kernels.md": "# Second\n[a](../../docs/formats.md)",
+    "benchmarks/results/all.md": "# First\nx",
+}
+
+
+def write(place: Path, pages: dict[str, str]) -> Path:
+    for name, text in pages.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(text)
+    return place
 
 
 @pytest.fixture(scope="module")
-def site() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_site", ROOT / "scripts" / "make_site.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def gathered(tmp_path_factory: pytest.TempPathFactory, process: Callable[..., Result]) -> Path:
+    """Return what the script gathers of a small repository: pages/ and mkdocs.yml."""
+    place = write(tmp_path_factory.mktemp("site"), PAGES)
+    done = process("--root", place, "--source-only", module=(SCRIPT,))
+    assert done.code == 0, done.out + done.err
+    return place / "build" / "docs"
 
 
-def test_the_page_of_commands_names_every_command(site: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(site, "help_of", lambda program, command="": f"help of {program} {command}".strip())
-    page = site.commands()
+def test_the_page_of_commands_names_every_command(gathered: Path) -> None:
+    page = (gathered / "pages" / "commands.md").read_text("utf-8")
     for heading in ("## engine", "### engine compare", "### exporters pack", "### trainers fit-specialists"):
-        assert f"\n{heading}\n" in page
-        assert f"\nhelp of {heading.lstrip('# ')}\n" in page
+        assert f"\n{heading}\n\n```text\n Usage: {heading.lstrip('# ')} " in page
 
 
-def test_help_is_what_the_program_prints(site: ModuleType) -> None:
-    told = site.help_of("engine", "report")
+def test_help_is_what_the_program_prints(gathered: Path) -> None:
+    page = (gathered / "pages" / "commands.md").read_text("utf-8")
+    told = page.partition("### engine report\n\n```text\n")[2].partition("\n```")[0]
     assert told.startswith(" Usage: engine report [OPTIONS] ")
     assert "--overwrite" in told
     assert "\x1b" not in told
-    assert max(map(len, told.splitlines())) <= site.HELP_WIDTH
+    assert max(map(len, told.splitlines())) <= HELP_WIDTH
 
 
-def test_links_are_turned_to_where_pages_stand(site: ModuleType) -> None:
-    page = ROOT / "docs" / "formats.md"
-    text = "[a](../benchmarks/results/kernels.md) [b](strategies.md#vote) [c](https://x.org/y) [d](../CONTRIBUTING.md)"
-    assert site.turned(text, page) == (
+def test_links_are_turned_to_where_pages_stand(gathered: Path) -> None:
+    assert (gathered / "pages" / "formats.md").read_text() == (
         "[a](tables/kernels.md) [b](strategies.md#vote) [c](https://x.org/y) [d](contributing.md)"
     )
-    table = ROOT / "benchmarks" / "results" / "kernels.md"
-    assert site.turned("[a](../../docs/formats.md)", table) == "[a](../formats.md)"
-    with pytest.raises(SystemExit, match="leads nowhere"):
-        site.turned("[a](nothing.md)", page)
-    with pytest.raises(SystemExit, match="no page in the site"):
-        site.turned("[a](../engine/fusion/fuse.py)", page)
+    assert (gathered / "pages" / "tables" / "kernels.md").read_text() == "# Second\n[a](../formats.md)"
 
 
-def test_pages_that_are_missing_leave_the_nav(site: ModuleType, tmp_path: Path) -> None:
-    (tmp_path / "tables").mkdir()
-    for name, text in {"index.md": "# Start\n", "tables/b.md": "# Second\n", "tables/a.md": "# First\nx"}.items():
-        (tmp_path / name).write_text(text)
-    nav = [{"Start": "index.md"}, {"Findings": "findings.md"}, {"Long": [{"R": "r.md"}]}, {"Tables": "tables/*"}]
-    kept = [{"Start": "index.md"}, {"Tables": [{"First": "tables/a.md"}, {"Second": "tables/b.md"}]}]
-    assert site.kept(nav, tmp_path) == kept
+@pytest.mark.parametrize(
+    ("link", "told"), [("nothing.md", "does not exist"), ("../engine/fuse.py", "no page in the site")]
+)
+def test_a_link_that_leads_to_no_page_is_refused(
+    link: str, told: str, tmp_path: Path, process: Callable[..., Result]
+) -> None:
+    place = write(tmp_path, PAGES | {"docs/formats.md": f"[a]({link})"})
+    done = process("--root", place, "--source-only", module=(SCRIPT,))
+    assert done.code == 1
+    assert f"docs/formats.md: {link}" in done.err
+    assert told in done.err
 
 
-def test_what_a_built_page_lacks_is_found(site: ModuleType, tmp_path: Path) -> None:
+def test_pages_that_are_missing_leave_the_nav(gathered: Path) -> None:
+    yaml = pytest.importorskip("yaml", reason="the site needs PyYAML")
+    config = yaml.safe_load((gathered / "mkdocs.yml").read_text())
+    assert config["nav"] == [
+        {"Start": "index.md"},
+        {"Commands": "commands.md"},
+        {"Use": [{"F": "formats.md"}, {"S": "strategies.md"}]},
+        {"Tables": [{"First": "tables/all.md"}, {"Second": "tables/kernels.md"}]},
+        {"More": [{"C": "contributing.md"}, {"L": "changelog.md"}]},
+    ]
+    assert (gathered / "sources" / "engine" / "fuse.py").read_text() == '"""See `fuse`."""\n'
+
+
+def test_what_a_built_page_lacks_is_found(tmp_path: Path, process: Callable[..., Result]) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "index.html").write_text('<h2 id="x">x</h2>')
     (tmp_path / "index.html").write_text(
         '<a href="there/#x">a</a><a href="there/#y">b</a><a href="gone/">c</a><img src="no.png">'
         '<a href="https://example.org">d</a><link rel="stylesheet" href="https://example.org/font.css">'
     )
-    assert list(site.broken(tmp_path)) == [
-        "index.html: loads https://example.org/font.css from elsewhere",
+    done = process("--check-links", tmp_path, module=(SCRIPT,))
+    assert done.code == 1
+    assert done.out.splitlines() == [
+        "index.html: loads https://example.org/font.css from another host",
         "index.html: there/#y has no such anchor",
-        "index.html: gone/ is not there",
-        "index.html: no.png is not there",
+        "index.html: gone/ is missing",
+        "index.html: no.png is missing",
     ]
+    shutil.rmtree(tmp_path / "there")
+    (tmp_path / "index.html").write_text("<p>whole</p>")
+    assert process("--check-links", tmp_path, module=(SCRIPT,)).code == 0
 
 
 @pytest.mark.parametrize(

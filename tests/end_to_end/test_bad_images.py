@@ -146,6 +146,24 @@ def test_nothing_but_bad_images(poisoned: tuple[Path, Path, np.ndarray], tmp_pat
     assert "20 of 20" in run.err
 
 
+def test_skipping_replaces_neither_the_input_nor_an_older_list(world: World, tmp_path: Path, engine: Engine) -> None:
+    images = tmp_path / "in.npy"
+    np.save(images, world.images)
+    before = images.read_bytes()
+    skipping = ("ensemble", "-m", world.models, "-i", images, "--on-bad-image", "skip")
+    refused = engine(*skipping, "-o", images, "--overwrite")
+    assert (refused.code, refused.err) == (
+        2,
+        f"error: {images} is what --input reads: choose another name for the masks\n",
+    )
+    assert images.read_bytes() == before
+    older = tmp_path / "m.csv.skipped.txt"
+    older.write_text("older")
+    refused = engine(*skipping, "-o", tmp_path / "m.csv")
+    assert (refused.code, refused.err.startswith(f"error: {older} exists: add --overwrite")) == (2, True)
+    assert older.read_text() == "older"
+
+
 def test_an_unknown_way_with_bad_images_is_refused(world: World, tmp_path: Path, engine: Engine) -> None:
     run = engine(
         "ensemble", "-m", world.models, "-i", world.images_file, "-o", tmp_path / "m.csv", "--on-bad-image", "x"

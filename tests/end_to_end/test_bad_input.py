@@ -15,6 +15,7 @@ from PIL import Image
 from tests.conftest import ROOT, Result
 from tests.helpers.bad_inputs import CASES, INPUT, words
 from tests.helpers.world import World
+from tests.helpers.wrong_commands import wrong_commands
 
 IN_A_PROCESS = (
     "missing input",
@@ -96,7 +97,7 @@ def test_an_unknown_option_is_no_traceback(engine: Callable[..., Result]) -> Non
 def test_flipped_bytes_are_read_or_refused(suffix: str, world: World, placed: Path) -> None:
     """A damaged file may still be readable; anything but an EngineError would reach the user as a traceback."""
     from engine.errors import EngineError
-    from engine.models.net import open_net
+    from engine.models.opening import open_net
     from engine.sources.open import open_source
 
     path = Path("tiles") / f"x{suffix}"
@@ -132,13 +133,11 @@ def test_zip_members_beside_the_array_do_not_matter(world: World, placed: Path, 
 
 def test_the_table_of_wrong_inputs(process: Callable[..., Result]) -> None:
     """A part of what the page in benchmarks/results lists, of every kind of input."""
-    from benchmarks.reliability.bad_inputs import cases
-
-    assert len(cases()) >= 60
+    assert len(wrong_commands()) >= 60
     some = ["tiles of", "npz of 0", "30,000", "labels id,1,0", "/dev/zero", "weight NaN"]
     done = process("--only", *some, module=("-m", "benchmarks.reliability.bad_inputs"), cwd=ROOT)
     assert done.code == 0, done.out + done.err
-    assert done.out.splitlines()[-1] == "6 of 6 wrong inputs are refused as they should be"
+    assert done.out.splitlines()[-1] == "6 of 6 wrong inputs are refused as required"
 
 
 def test_a_lack_of_memory_is_one_line(call: Callable[..., Result]) -> None:

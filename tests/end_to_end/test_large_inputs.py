@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,10 @@ def test_leaving_early_stops_the_threads() -> None:
     results = ahead(lambda item: item, range(1000), threads=3, waiting=5)
     next(results)
     results.close()
+    # Nobody waits for them, but they end.
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert threading.active_count() == before
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.bootstrap import GroupedCounts, interval, paired_difference, resampled
@@ -17,6 +17,7 @@ from engine.metrics import CONVENTIONS, Score, confusion_matrices, mean_ious
 from engine.sources.groups import read_groups
 from tests.conftest import Result
 from tests.helpers import reference
+from tests.helpers.properties import examples
 
 IMAGES, CLASSES = 23, 4
 
@@ -85,7 +86,7 @@ def test_a_seed_gives_the_same_interval_again() -> None:
     assert interval(counts, "labelled") != interval(counts, "labelled", seed=1)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(2, 6), st.integers(0, 2**32 - 1), st.none() | st.integers(0, 1))
 def test_many_matrices_score_as_their_pixels_one_by_one(classes: int, seed: int, ignored: int | None) -> None:
     rng = np.random.default_rng(seed)

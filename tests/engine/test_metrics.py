@@ -1,17 +1,17 @@
 """Every convention against its definition, Keras and scikit-learn; the class-0 trap against arithmetic by hand."""
 
-import numba
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import InputError, PlanError
 from engine.metrics import CONVENTIONS, Score, class_iou, confusion_matrices, find_trap, mean_iou, precision_recall
 from tests.helpers import reference
+from tests.helpers.properties import examples
 
 # With the JIT off (for coverage) the loops are plain Python, a thousand times slower.
-PROPERTY = settings(max_examples=4 if numba.config.DISABLE_JIT else 60, deadline=None)
+PROPERTY = examples(60, interpreted=4)
 
 
 @st.composite
@@ -43,7 +43,7 @@ def test_each_convention_equals_its_definition(pair):
         )
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(label_pairs())
 def test_keras_agrees(pair):
     keras = pytest.importorskip("keras")

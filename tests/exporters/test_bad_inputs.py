@@ -167,12 +167,12 @@ def test_no_contract_and_no_names(build, save, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"classes": ("a", "b")}, "2 classes, the net puts out 3 maps"),
+        ({"classes": ("a", "b")}, "2 classes, the net outputs 3 maps"),
         ({"ignored_class": 3}, "ignored_class"),
         ({"scale": 0.0}, "scale"),
         ({"mean": (1.0, 2.0)}, "mean"),
         ({"class_id": 1}, "a specialist"),
-        ({"activation": "probabilities"}, "say logits"),
+        ({"activation": "probabilities"}, "use logits"),
     ],
 )
 def test_options_that_do_not_fit(changes, word, archive, tmp_path):

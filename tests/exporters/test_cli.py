@@ -116,7 +116,7 @@ def test_refusals_are_one_line(command, archive, tmp_path):
     cases = {
         "give a folder": (source, source, "--out", tmp_path / "one.onnx"),
         "several models would be written": (source, twin, "--out", out),
-        "not named .onnx": (source, "--out", tmp_path / "file.txt"),
+        "not an .onnx file": (source, "--out", tmp_path / "file.txt"),
         "no such file": (tmp_path / "none.keras", "--out", out),
         "allowed are logits": (source, "--out", out, "--activation", "softmax"),
         "tiles.npz": (source, "--out", out, "--tiles", tmp_path / "tiles.npz"),

@@ -35,7 +35,7 @@ def test_measure_labels_one_map_by_its_sign(contract):
 
 @pytest.mark.parametrize("other", [np.zeros((2, 3, 4, 4), np.float32), np.zeros((2, 3, 4, 5), np.float64)])
 def test_measure_refuses_other_shapes_and_types(other, contract):
-    with pytest.raises(ModelError, match="puts out"):
+    with pytest.raises(ModelError, match="the graph outputs"):
         measure(np.zeros((2, 3, 4, 5), np.float32), other, contract)
 
 

@@ -297,7 +297,7 @@ def test_bad_plans_and_tiles(folder, images, tmp_path, monkeypatch):
     sized_plan = plan_of(tmp_path / "sized.toml", f'model = "{sized.name}"')
     refused(InputError, sized_plan, tmp_path, "sized.toml", "8x16", tiles=np.zeros((2, 16, 16, 1), np.uint8))
     whole = packing.pack(plan, tmp_path / "whole.onnx").path
-    refused(PlanError, plan_of(tmp_path / "twice.toml", f'model = "{whole.name}"'), tmp_path, "packed already")
+    refused(PlanError, plan_of(tmp_path / "twice.toml", f'model = "{whole.name}"'), tmp_path, "already packed")
     with pytest.raises(OutputError, match="--overwrite"):
         packing.pack(plan, whole)
     monkeypatch.setitem(sys.modules, "onnx", None)

@@ -186,7 +186,7 @@ def good(archive, tmp_path_factory) -> Path:
         (scaled, "breaks parity"),
         (fixed_batch, "ONNX Runtime refuses"),
         (raising, "KeyError"),
-        (other_output, "puts out"),
+        (other_output, "the graph outputs"),
         (broken_graph, "ONNX Runtime refuses"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 
 from engine.errors import ContractError, EngineError, InputError, ModelError, OutputError, PlanError
 from engine.models.contract import ModelContract
-from engine.models.net import open_net
+from engine.models.opening import open_net
 from exporters import precision
 from exporters.lowering import Recipe
 from exporters.measures import Measured, logits_of, miou, speed
@@ -170,7 +170,7 @@ def test_models_that_do_not_fit(source, int8, tiles, tmp_path, monkeypatch):
     refused(ContractError, tmp_path, foreign, tiles, "no contract", "exporters onnx")
     fixed = save_member(tmp_path / "fixed.onnx", batch=4)
     refused(ContractError, tmp_path, fixed, tiles, "batches of 4", "dynamic batch")
-    refused(ModelError, tmp_path, int8.path, tiles, "lowered already")
+    refused(ModelError, tmp_path, int8.path, tiles, "already lowered")
     refused(PlanError, tmp_path, source, tiles, "--to int4; allowed are int8 and fp16", to="int4")
     blank = replace(tiles, labels=np.zeros_like(tiles.labels))
     refused(InputError, tmp_path, source, blank, "no labelled pixel")
@@ -207,7 +207,7 @@ def test_tiles_and_labels_of_every_layout(archive_of, tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"images": np.zeros((3, *SIZE))}, ("no labels in it", "--labels")),
+        ({"images": np.zeros((3, *SIZE))}, ("it has no labels", "--labels")),
         ({"images": np.zeros((3, *SIZE)), "labels": np.zeros((2, *SIZE))}, ("holds 2 label maps", "holds 3")),
         ({"images": np.zeros((3, 8, 8)), "labels": np.zeros((3, 8, 8))}, ("(8, 8, 1)", f"({HEIGHT}, {WIDTH}, 1)")),
         ({"images": np.zeros((3, *SIZE, 3)), "labels": np.zeros((3, *SIZE))}, ("(16, 32, 3)", "(16, 32, 1)")),

@@ -14,7 +14,7 @@ import pytest
 from engine import Ensemble
 from engine.errors import ContractError, EngineError, InputError, ModelError, OutputError, PlanError
 from engine.models.contract import ModelContract
-from engine.models.net import open_net
+from engine.models.opening import open_net
 from exporters import specialists as exporting
 from exporters.calibration import _loss, fit_calibration
 from exporters.measures import logits_of
@@ -172,7 +172,7 @@ def test_sets_that_are_none(trained, archive, other, build, save, tmp_path):
     refused(ContractError, trained[:2], tmp_path, "no specialist of class 2 (rock)")
     refused(ContractError, [*trained, trained[1]], tmp_path, "know the same class 1")
     refused(ContractError, [*trained[:2], archive[0]], tmp_path, "multi-class net", "fit-specialists")
-    refused(ContractError, [save(tmp_path / "bare.keras", build("specialist"))], tmp_path, "no contract in it")
+    refused(ContractError, [save(tmp_path / "bare.keras", build("specialist"))], tmp_path, "it has no contract")
     refused(ContractError, [], tmp_path, "no specialists")
     refused(ModelError, [tmp_path / "none.keras"], tmp_path, "no such file")
     for fields, word in (({"scale": 1.0}, "against 1.0)"), ({"classes": ("a", "b", "c")}, "classes")):
@@ -198,7 +198,7 @@ def test_a_joined_file_that_strays_is_not_written(trained, tmp_path, monkeypatch
         return joined([drafts[1], drafts[0], drafts[2]], contract, opset)
 
     monkeypatch.setattr(exporting, "_joined", swapped)
-    refused(ModelError, trained, tmp_path, "strays from the single ones")
+    refused(ModelError, trained, tmp_path, "deviates from the single ones")
 
 
 def test_calibrated_odds_are_what_the_contract_says(done, tiles):

@@ -40,7 +40,7 @@ def save_net(
 
     Args:
         path: the file to write.
-        classes: maps the net puts out.
+        classes: output maps of the net.
         seed: decides the weights.
         channels: channels of the input.
         input_layout: ``NCHW`` or ``NHWC``.

@@ -89,14 +89,14 @@ def test_specialists_are_resumed_and_never_lost(call: Call, tmp_path: Path) -> N
 
     other = call(app, *options, "--seed", 1)
     assert other.code == 2
-    assert "k0.keras: exists already" in other.err
+    assert "k0.keras: already exists" in other.err
     assert all(path.read_bytes() == held for path, held in before.items())
 
 
 REFUSALS = {
     "architecture": (("fit", "resnet"), "choose one of unet, unet_plus_plus, pan"),
     "no class": (("fit", "one_class"), "needs --class-id"),
-    "class for all": (("fit", "unet", "--class-id", 1), "leave --class-id out"),
+    "class for all": (("fit", "unet", "--class-id", 1), "omit --class-id"),
     "class unknown": (("fit", "one_class", "--class-id", 7), "classes 0 to 4"),
     "preset": (("fit", "unet", "--preset", "huge"), "tiny, small, base, large"),
     "loss": (("fit", "unet", "--loss", "hinge"), "cross-entropy"),
@@ -123,14 +123,14 @@ def test_results_are_not_replaced_unasked(call: Call, task_file: Path, tmp_path:
     (tmp_path / "n.history.csv").write_text("precious")
     result = call(app, "fit", "unet", "--data", task_file, "--out", tmp_path / "n.keras")
     assert result.code == 2
-    assert "n.history.csv: exists already; give --overwrite" in result.err
+    assert "n.history.csv: already exists; give --overwrite" in result.err
     assert (tmp_path / "n.history.csv").read_text() == "precious"
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_training(call: Call, task_file: Path) -> None:
     result = call(app, "fit", "unet", "--data", task_file, "--out", task_file / "n.keras")
     assert result.code == 2
-    assert f"{task_file} is not a folder" in result.err
+    assert f"{task_file} is not a writable folder" in result.err
     assert "epoch" not in result.err
 
 

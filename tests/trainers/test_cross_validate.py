@@ -146,7 +146,7 @@ def test_one_real_candidate_from_the_command_line(
     assert sorted(item.suffix for item in (tmp_path / "study").iterdir() if item.is_file()) == [".csv", ".log"]
     other = call(app, *options, "--seed", 4)
     assert other.code == 2
-    assert "holds the study of another run" in other.err
+    assert "contains the study of another run" in other.err
 
 
 def test_refusals(config: FitConfig, tmp_path: Path, call: Callable[..., Result]) -> None:

@@ -44,7 +44,7 @@ def test_groups_of_the_original_file_fit_a_cleaned_one(tmp_path: Path) -> None:
 
 GOOD = {"images": np.zeros((2, 8, 8), np.uint8), "labels": np.zeros((2, 8, 8), np.uint8)}
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "keys": ({"pictures": np.zeros(3)}, "holds pictures; training needs training_set"),
+    "keys": ({"pictures": np.zeros(3)}, "contains pictures; training needs training_set"),
     "pairs": ({"training_set": np.zeros((2, 3, 8, 8))}, r"\(N, 2, H, W\)"),
     "sizes": ({**GOOD, "labels": np.zeros((2, 8, 9), np.uint8)}, "do not fit"),
     "bright": ({**GOOD, "images": np.full((2, 8, 8), 256.0)}, "allowed are 0 to 255"),
@@ -57,7 +57,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "complex": ({**GOOD, "images": np.zeros((2, 8, 8), complex)}, "complex128"),
     "groups": ({**GOOD, "groups": np.arange(3)}, "3 groups for 2 tiles"),
     "float groups": ({**GOOD, "groups": np.zeros(2)}, "float64"),
-    "empty": ({"images": np.zeros((0, 8, 8)), "labels": np.zeros((0, 8, 8))}, "holds no tile"),
+    "empty": ({"images": np.zeros((0, 8, 8)), "labels": np.zeros((0, 8, 8))}, "contains no tile"),
 }
 
 
@@ -77,7 +77,7 @@ def test_bad_files_are_refused(tmp_path: Path, task_file: Path) -> None:
     (tmp_path / "broken.npz").write_bytes(broken)
     (tmp_path / "text.npz").write_text("not an archive")
     for name, message in (
-        ("cut", "cut off"),
+        ("cut", "truncated"),
         ("broken", "damaged"),
         ("text", "not an .npz"),
         ("absent", "no such file"),

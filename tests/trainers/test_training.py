@@ -156,7 +156,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ({"options": ("wings=2",)}, r"write NAME=VALUE with one of filters \(int\), depth \(int\)"),
         ({"options": ("depth",)}, "NAME=VALUE"),
         ({"options": ("depth=deep",)}, "a whole number is needed"),
-        ({"options": ("depth=0",)}, "from 1 on"),
+        ({"options": ("depth=0",)}, "at least 1"),
         ({"arch": "pan", "options": ("squeeze=perhaps",)}, "true or false"),
     ],
 )
@@ -267,14 +267,14 @@ def test_a_killed_run_goes_on_where_it_was(call: Call, root: Path, task_file: Pa
 
     blind = call(app, *options, "--out", killed)
     assert blind.code == 2
-    assert "give --resume to go on from it or --overwrite to start again" in blind.err
+    assert "give --resume to continue it or --overwrite to start again" in blind.err
     resumed = call(app, *options, "--out", killed, "--resume")
     assert resumed.code == 0, resumed.err
     assert resumed.err.splitlines()[0].startswith(("resumed after epoch 2 of 5", "resumed after epoch 3 of 5"))
     assert not (tmp_path / "killed.checkpoint.npz").exists()
     again = call(app, *options, "--out", killed, "--resume")
     assert again.code == 0
-    assert "finished already" in again.err
+    assert "already finished" in again.err
 
     straight = call(app, *options, "--out", whole)
     assert straight.code == 0, straight.err
@@ -306,7 +306,7 @@ def test_a_run_is_repeated_from_its_record(call: Call, task_file: Path, tmp_path
     np.savez(task_file, training_set=np.zeros((20, 2, 16, 16)))
     changed = call(app, "fit", "--config", record, "--out", tmp_path / "c.keras")
     assert changed.code == 2
-    assert "not the file that the run was recorded with" in changed.err
+    assert "not the file recorded for this run" in changed.err
     assert len(changed.err.strip().splitlines()) == 1
 
 

@@ -1,7 +1,7 @@
-"""Augmentation that keeps labels true: what moves pixels moves image and mask alike, and no label is interpolated.
+"""Label-preserving augmentation: geometric transforms apply to image and mask alike, and no label is interpolated.
 
 A transform takes a batch of images uint8 (B, H, W, C), its masks uint8 (B, H, W), a generator, and the class of pixels
-that come from outside a tile (None: the tile is mirrored at its rim instead). It returns new arrays; the caller's are
+that come from outside a tile (None: the tile is mirrored at its border). It returns new arrays; the caller's are
 never changed. :func:`policy_rng` makes the draw depend on seed, epoch and batch only.
 """
 
@@ -24,15 +24,15 @@ TRANSFORMS: dict[str, Transform] = {
     "elastic": generic.elastic,
     "cutmix": generic.cutmix,
 }
-#: Sets with a name of their own; any transforms can be joined by ``+`` as well.
+#: Named sets; any transforms can be joined by ``+`` as well.
 POLICIES: dict[str, tuple[str, ...]] = {
     "none": (),
     "flips": ("mirror", "upside-down"),
     "mirror-jitter": ("mirror", "jitter"),
     "flips-jitter": ("mirror", "upside-down", "jitter"),
-    # The report found these to help.
+    # These helped in the report.
     "custom": ("mirror", "upside-down", "negative", "translate", "cutout"),
-    # And these to help little.
+    # These helped little.
     "generic": ("rotate", "elastic", "cutmix"),
 }
 FLIPS = ("mirror", "upside-down")
@@ -45,7 +45,7 @@ def transforms_of(expression: str) -> tuple[str, ...]:
         expression: names of policies or transforms, joined by ``+``: ``flips+translate+jitter``.
 
     Raises:
-        PlanError: a name is unknown; the message lists those there are.
+        PlanError: a name is unknown; the message lists the known ones.
     """
     names: list[str] = []
     for part in (part.strip() for part in expression.split("+")):
@@ -57,12 +57,12 @@ def transforms_of(expression: str) -> tuple[str, ...]:
 
 
 def without_flips(expression: str) -> str:
-    """Return the policy that does the same but never turns a tile."""
+    """Return the same policy without flips."""
     return "+".join(name for name in transforms_of(expression) if name not in FLIPS) or "none"
 
 
 def policy_rng(seed: int, epoch: int, batch: int) -> np.random.Generator:
-    """Return the generator of one batch: the same for the same seed, epoch and batch number, whoever asks first."""
+    """Return the generator of one batch: the same for the same seed, epoch and batch number, in any order."""
     return np.random.default_rng((seed, epoch, batch))
 
 
@@ -76,7 +76,7 @@ def augment(
         masks: uint8 (B, H, W).
         expression: the policy, see :func:`transforms_of`.
         rng: the generator, see :func:`policy_rng`.
-        fill: class of pixels that come from outside, usually the one the score ignores; None mirrors instead.
+        fill: class of pixels that come from outside, usually the ignored one; None mirrors instead.
     """
     for name in transforms_of(expression):
         images, masks = TRANSFORMS[name](images, masks, rng, fill)

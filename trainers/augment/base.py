@@ -1,4 +1,4 @@
-"""What every transform takes and gives, and how pixels that come from outside a tile are filled."""
+"""The interface of a transform, and how pixels from outside a tile are filled."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Transform = Callable[[Batch, Batch, np.random.Generator, int | None], tuple[Batc
 def gather(
     images: Batch, masks: Batch, rows: NDArray[np.int64], columns: NDArray[np.int64], fill: int | None
 ) -> tuple[Batch, Batch]:
-    """Return each pixel (b, y, x) from the place (rows, columns) of its tile.
+    """Sample each pixel (b, y, x) at (rows, columns) of its tile.
 
     Args:
         images: uint8 (B, H, W, C).
         masks: uint8 (B, H, W).
         rows: int (B, H or 1, W or 1 ...) that broadcasts to (B, H, W); may lie outside.
         columns: likewise.
-        fill: class given to pixels from outside, whose image is black; None mirrors the tile at its rim instead, so
-            that no label has to be invented.
+        fill: class given to pixels from outside, whose image is black; None mirrors the tile at its border instead, so
+            that no label is invented.
     """
     count, height, width = masks.shape
     tile = np.arange(count)[:, None, None]
@@ -40,11 +40,11 @@ def gather(
 
 
 def mirrored(places: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-    """Return places mirrored into 0..length-1, the rim pixel repeated: -1 is 0, -2 is 1, ``length`` is the last."""
+    """Return indices mirrored into 0..length-1, the border pixel repeated: -1 is 0, -2 is 1, ``length`` is the last."""
     folded = np.mod(places, 2 * length)
     return np.where(folded < length, folded, 2 * length - 1 - folded)
 
 
 def per_tile(rng: np.random.Generator, count: int, chance: float) -> NDArray[np.bool_]:
-    """Return which of ``count`` tiles a transform touches, each with probability ``chance``."""
+    """Return which of ``count`` tiles a transform changes, each with probability ``chance``."""
     return rng.random(count) < chance

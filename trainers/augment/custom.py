@@ -1,4 +1,4 @@
-"""The report's custom set: mirroring, translation, the negative, cutout, and jitter of the grey values."""
+"""The report's custom set: mirroring, translation, negative, cutout and intensity jitter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trainers.augment.base import Batch, gather, per_tile
 
 GAIN = 0.15
 OFFSET = 15.0
-#: Furthest translation, as a share of the side.
+#: Largest translation, as a fraction of the side.
 SHIFT = 0.2
 NEGATIVE_CHANCE = 0.25
 CUT_CHANCE = 0.5
@@ -35,7 +35,7 @@ def flip_vertical(
 
 
 def jitter(images: Batch, masks: Batch, rng: np.random.Generator, fill: int | None = None) -> tuple[Batch, Batch]:
-    """Scale grey values about mid-grey by 0.85 to 1.15 and shift them by up to 15 levels, one draw a tile."""
+    """Scale grey values about mid-grey by 0.85 to 1.15 and shift them by up to 15 levels, one draw per tile."""
     shape = (len(images), 1, 1, 1)
     gain = rng.uniform(1 - GAIN, 1 + GAIN, shape).astype(np.float32)
     offset = rng.uniform(-OFFSET, OFFSET, shape).astype(np.float32)
@@ -44,7 +44,7 @@ def jitter(images: Batch, masks: Batch, rng: np.random.Generator, fill: int | No
 
 
 def translate(images: Batch, masks: Batch, rng: np.random.Generator, fill: int | None = None) -> tuple[Batch, Batch]:
-    """Shift each tile by up to a fifth of its sides; what comes in from outside is filled as :func:`gather` says."""
+    """Shift each tile by up to a fifth of its sides; pixels from outside are filled as in :func:`gather`."""
     count, height, width = masks.shape
     down = rng.integers(-round(SHIFT * height), round(SHIFT * height) + 1, (count, 1, 1))
     right = rng.integers(-round(SHIFT * width), round(SHIFT * width) + 1, (count, 1, 1))
@@ -55,7 +55,7 @@ def translate(images: Batch, masks: Batch, rng: np.random.Generator, fill: int |
 
 
 def negative(images: Batch, masks: Batch, rng: np.random.Generator, fill: int | None = None) -> tuple[Batch, Batch]:
-    """Turn light into dark and dark into light with probability one quarter."""
+    """Invert the grey values with probability one quarter."""
     chosen = per_tile(rng, len(images), NEGATIVE_CHANCE)
     return np.where(chosen[:, None, None, None], 255 - images, images), masks
 
@@ -63,7 +63,7 @@ def negative(images: Batch, masks: Batch, rng: np.random.Generator, fill: int | 
 def cutout(images: Batch, masks: Batch, rng: np.random.Generator, fill: int | None = None) -> tuple[Batch, Batch]:
     """Paint a rectangle of mid-grey into every other tile (T. DeVries, G. W. Taylor, 2017).
 
-    The pixels under it become the class ``fill``, so that the network need not guess; without one they keep their
+    The pixels under it get the class ``fill``, so that the network need not guess; without one they keep their
     labels.
     """
     cut = boxes(masks, rng, CUT_SIDES) & per_tile(rng, len(images), CUT_CHANCE)[:, None, None]
@@ -72,7 +72,7 @@ def cutout(images: Batch, masks: Batch, rng: np.random.Generator, fill: int | No
 
 
 def boxes(masks: Batch, rng: np.random.Generator, sides: tuple[float, float]) -> np.ndarray:
-    """Return bool (B, H, W), True inside one random rectangle a tile, its sides shares of the tile's from ``sides``."""
+    """Return bool (B, H, W), True inside one random rectangle per tile; ``sides`` bounds its relative sides."""
     count, height, width = masks.shape
     inside = np.ones(masks.shape, bool)
     for axis, length in ((1, height), (2, width)):

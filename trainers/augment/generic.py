@@ -1,8 +1,8 @@
 """The report's generic set: rotation, elastic deformation and CutMix, in NumPy and SciPy.
 
 Why no library of augmentations: Albumentations 2.0.8 is its last release and no longer maintained, and its successor is
-under the AGPL; Keras' own layers take masks along, but slowly. Tiles/s of 64x128 with their masks, every tile touched,
-best of four rounds taken in turn on two shared cores:
+under the AGPL; Keras' own layers support masks, but are slow. Tiles/s of 64x128 with their masks, every tile touched,
+best of four alternating rounds on two shared cores:
 
 ============  =========  ====================  ======
 transform     this file  Albumentations 2.0.8  Keras
@@ -11,7 +11,7 @@ rotation      1,964      3,067                 845
 elastic       1,075      970                   50
 ============  =========  ====================  ======
 
-A small U-Net trains at some 100 tiles/s there, so the batch is never waited for, and no dependency is added.
+A small U-Net trains at some 100 tiles/s there, so augmentation is no bottleneck, and no dependency is added.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def rotate(images: Batch, masks: Batch, rng: np.random.Generator, fill: int | No
 
 
 def elastic(images: Batch, masks: Batch, rng: np.random.Generator, fill: int | None = None) -> tuple[Batch, Batch]:
-    """Bend every other tile by a smooth random field (P. Y. Simard, D. Steinkraus, J. C. Platt, ICDAR 2003)."""
+    """Deform every other tile by a smooth random field (P. Y. Simard, D. Steinkraus, J. C. Platt, ICDAR 2003)."""
     from scipy.ndimage import gaussian_filter
 
     chosen = np.flatnonzero(per_tile(rng, len(images), CHANCE))
@@ -75,9 +75,9 @@ def _between(length: int, points: int, step: int) -> Field:
 
 
 def cutmix(images: Batch, masks: Batch, rng: np.random.Generator, fill: int | None = None) -> tuple[Batch, Batch]:
-    """Put a rectangle of another tile, labels and all, into every other tile (S. Yun et al., ICCV 2019)."""
+    """Put a rectangle of another tile, with its labels, into every other tile (S. Yun et al., ICCV 2019)."""
     count = len(images)
-    # Never the tile itself, unless it is alone.
+    # Never the tile itself, unless it is the only one.
     donor = (np.arange(count) + rng.integers(1, max(count, 2))) % count
     patch = boxes(masks, rng, PATCH_SIDES) & per_tile(rng, count, CHANCE)[:, None, None]
     return np.where(patch[..., None], images[donor], images), np.where(patch, masks[donor], masks)
@@ -93,7 +93,7 @@ def _warped(
 
 
 def warp(images: Batch, masks: Batch, rows: Field, columns: Field, fill: int | None) -> tuple[Batch, Batch]:
-    """Return each pixel from a place between pixels: bilinear for the image, the nearest label for the mask.
+    """Sample at fractional coordinates: bilinear for the image, nearest neighbour for the mask.
 
     Args:
         images: uint8 (B, H, W, C).
@@ -110,7 +110,7 @@ def warp(images: Batch, masks: Batch, rows: Field, columns: Field, fill: int | N
     inside = (nearest[0] >= 0) & (nearest[0] < height) & (nearest[1] >= 0) & (nearest[1] < width)
     for tile, places in enumerate(zip(rows, columns, strict=True)):
         for channel in range(images.shape[-1]):
-            # SciPy's reflect is the mirror of gather: the rim pixel is repeated.
+            # SciPy's reflect matches gather: the border pixel is repeated.
             values = map_coordinates(
                 images[tile, ..., channel], np.stack(places), np.float32, order=1, mode="reflect", prefilter=False
             )

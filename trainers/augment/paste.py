@@ -1,7 +1,7 @@
-"""Pasting of rare classes: their pixels from one training tile into another, labels and all.
+"""Pasting of rare classes: their pixels from one training tile into another, with labels.
 
 G. Ghiasi et al.: Simple Copy-Paste is a Strong Data Augmentation Method for Instance Segmentation, CVPR 2021; here by
-class, since tiles of a semantic set know no instances.
+class, since semantic labels have no instances.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from trainers.augment.base import Batch, per_tile
 from trainers.data import Dataset
 
-#: A class is rare below this share of what an even division of the pixels would give it.
+#: A class is rare below this fraction of its share under a uniform distribution.
 RARE = 0.5
 
 
@@ -26,7 +26,7 @@ class RarePixels:
         data: the training tiles.
         classes: the rare classes, int64 (R,).
         chances: how often each is drawn, in inverse proportion to its pixels, float64 (R,).
-        holders: the tiles that show each of them.
+        holders: the tiles that contain each of them.
     """
 
     data: Dataset
@@ -36,7 +36,7 @@ class RarePixels:
 
     @classmethod
     def of(cls, data: Dataset, ignored: int | None) -> RarePixels:
-        """Find the classes below half an even share of the pixels that count; the rarest one always is among them."""
+        """Find the classes below half a uniform share of the counted pixels; the rarest one is always included."""
         counts = np.bincount(data.labels.ravel(), minlength=len(data.class_names)).astype(np.float64)
         if ignored is not None:
             counts[ignored] = 0
@@ -51,9 +51,9 @@ class RarePixels:
         return cls(data, rare, chances / chances.sum(), holders)
 
     def paste(self, images: Batch, masks: Batch, rng: np.random.Generator, chance: float) -> tuple[Batch, Batch]:
-        """Copy the pixels of one rare class from a random tile onto each tile, mirrored every other time.
+        """Copy the pixels of one rare class from a random tile onto each tile, mirrored half of the time.
 
-        They keep their height in the tile, since what lies further up is further away.
+        They keep their height in the tile, since higher up means further away.
 
         Args:
             images: uint8 (B, H, W, C).

@@ -1,4 +1,4 @@
-"""The losses by name: for multi-class networks and for specialists. A new one is one file and one line here."""
+"""The losses by name, for multi-class networks and for specialists. A new one is one file and one line here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MULTICLASS: dict[str, type[PixelLoss]] = {
     "focal": Focal,
     "boundary": Boundary,
 }
-#: The cross-entropy of a specialist is weighted by itself: its two sides are never even.
+#: The cross-entropy of a specialist is always weighted: its two sides are never balanced.
 SPECIALIST: dict[str, type[PixelLoss]] = {
     "cross-entropy": BinaryCrossEntropy,
     "dice": Dice,
@@ -26,7 +26,7 @@ SPECIALIST: dict[str, type[PixelLoss]] = {
     "boundary": Boundary,
 }
 
-#: A class rarer than one pixel in eleven counts as if it were one in eleven: more weight makes training unsteady.
+#: A class rarer than one pixel in eleven counts as if it were one in eleven: more weight makes training unstable.
 MAX_POS_WEIGHT = 10.0
 
 
@@ -34,7 +34,7 @@ def make_loss(expression: str, target: Target) -> PixelLoss:
     """Return the Keras loss of a name, or of a weighted sum of names like ``dice+0.5*focal``, for a target.
 
     Raises:
-        PlanError: the expression does not parse, or names a loss that this kind of network has not.
+        PlanError: the expression does not parse, or names a loss that this kind of network lacks.
     """
     table = MULTICLASS if target.class_id is None else SPECIALIST
     terms = [(weight, table[name](target)) for weight, name in parse(expression, table)]
@@ -48,5 +48,5 @@ def capped_pos_weight(positive: int, negative: int) -> float:
         PlanError: there is no positive pixel to learn from.
     """
     if positive == 0:
-        raise PlanError("class-id: no pixel of that class among the training tiles; choose a class that occurs")
+        raise PlanError("class-id: no pixel of that class in the training tiles; choose a class that occurs")
     return min(negative / positive, MAX_POS_WEIGHT)

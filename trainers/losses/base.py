@@ -1,4 +1,4 @@
-"""The thin class that makes a pure pixel loss a Keras loss."""
+"""The thin class that turns a pure pixel loss into a Keras loss."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from trainers.losses.masking import Tensor
 
 @dataclass(frozen=True)
 class Target:
-    """What a loss is asked for.
+    """The target of a loss.
 
     Attributes:
         classes: number of classes in the labels.
-        ignored: class whose pixels are left out; None counts all.
+        ignored: class whose pixels are excluded; None includes all.
         class_id: the class of a specialist; None for a multi-class network.
         pos_weight: factor on the pixels of a specialist's class.
-        weights: factor on the pixels of each class in the weighted losses; empty: 1 for all.
+        weights: factor per class in the weighted losses; empty: 1 for all.
     """
 
     classes: int
@@ -30,18 +30,18 @@ class Target:
 
     @property
     def maps(self) -> int:
-        """Return the number of maps that the network puts out."""
+        """Return the number of output maps of the network."""
         return self.classes if self.class_id is None else 1
 
 
 class PixelLoss(keras.losses.Loss):
-    """A loss on (labels (B, H, W), logits (B, H, W, maps)) that is one scalar a batch.
+    """A loss on (labels (B, H, W), logits (B, H, W, maps)) that is one scalar per batch.
 
     Where :attr:`needs_distances` is True the labels are float32 (B, H, W, 1 + maps): the class numbers, then the signed
     distance maps of :mod:`trainers.distances`.
 
     Args:
-        target: what the loss is asked for.
+        target: the target of the loss.
     """
 
     needs_distances = False
@@ -68,7 +68,7 @@ class PixelLoss(keras.losses.Loss):
 
 
 class Heads(PixelLoss):
-    """The mean of one loss over several heads whose logits are joined, (B, H, W, heads x maps): deep supervision.
+    """The mean of one loss over several heads whose logits are concatenated, (B, H, W, heads x maps): deep supervision.
 
     Args:
         loss: the loss of one head.
@@ -80,7 +80,7 @@ class Heads(PixelLoss):
         self.loss, self.heads = loss, heads
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Cut the logits into heads and average their losses."""
+        """Split the logits into heads and average their losses."""
         maps = self.target.maps
         losses = [self.loss.call(y_true, y_pred[..., head * maps : (head + 1) * maps]) for head in range(self.heads)]
         return sum(losses[1:], losses[0]) / float(self.heads)

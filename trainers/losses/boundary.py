@@ -1,7 +1,7 @@
-"""Boundary loss: probability far outside a class costs, probability deep inside pays.
+"""Boundary loss: probability far outside a class is penalised, probability deep inside rewarded.
 
 H. Kervadec, J. Bouchtiba, C. Desrosiers, E. Granger, J. Dolz, I. Ben Ayed: Boundary loss for highly unbalanced
-segmentation, MIDL 2019. It says nothing of a class that is absent, so the paper, and common sense, add a regional loss
+segmentation, MIDL 2019. It has no term for an absent class, so the paper adds a regional loss
 to it: ``dice+0.1*boundary``.
 """
 
@@ -16,18 +16,18 @@ from trainers.losses.masking import Tensor, counted_pixels, probabilities
 def boundary(
     logits: Tensor, labels: Tensor, distances: Tensor, ignored: int | None = None, class_id: int | None = None
 ) -> Tensor:
-    """Return the mean over the pixels that count of probability times signed distance, summed over the classes.
+    """Return the mean over the counted pixels of probability times signed distance, summed over the classes.
 
     Args:
         logits: float (B, H, W, C), or a specialist's log-odds (B, H, W, 1).
         labels: int (B, H, W), each from 0 to C - 1.
         distances: float (B, H, W, maps): distance to the class, negative inside it, 0 everywhere where it is absent;
             see :func:`trainers.distances.signed_distances`.
-        ignored: class whose pixels, and whose own map, are left out; None counts all.
+        ignored: class whose pixels, and whose own map, are excluded; None includes all.
         class_id: the class of a specialist; None for all classes.
 
     Returns:
-        A scalar, negative when most probability lies inside; 0 with zero gradient when no pixel counts.
+        A scalar, negative if most probability is inside; 0 with zero gradient if no pixel counts.
     """
     mask = counted_pixels(labels, ignored)
     terms = probabilities(logits, class_id) * distances

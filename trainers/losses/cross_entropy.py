@@ -9,15 +9,15 @@ from trainers.losses.masking import Tensor, counted_pixels, masked_mean
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, ignored: int | None = None) -> Tensor:
-    """Return the mean cross-entropy over the pixels that count, in nats.
+    """Return the mean cross-entropy over the counted pixels, in nats.
 
     Args:
         logits: float (B, H, W, C).
         labels: int (B, H, W), each from 0 to C - 1.
-        ignored: class whose pixels are left out; None counts all.
+        ignored: class whose pixels are excluded; None includes all.
 
     Returns:
-        A scalar; 0 with zero gradient when no pixel counts.
+        A scalar; 0 with zero gradient if no pixel counts.
     """
     values = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     return masked_mean(values, counted_pixels(labels, ignored))
@@ -32,11 +32,11 @@ def binary_cross_entropy(
         logits: log-odds, float (B, H, W, 1).
         labels: int (B, H, W) of all classes.
         class_id: the class.
-        ignored: class whose pixels are left out; None counts all.
+        ignored: class whose pixels are excluded; None includes all.
         pos_weight: factor on the loss of the pixels of the class.
 
     Returns:
-        A scalar; 0 with zero gradient when no pixel counts.
+        A scalar; 0 with zero gradient if no pixel counts.
     """
     log_odds = logits[..., 0]
     positive = ops.cast(ops.equal(labels, class_id), log_odds.dtype)

@@ -1,4 +1,4 @@
-"""Soft Dice: one minus the overlap of probabilities and truth, a mean over the classes that occur in the batch.
+"""Soft Dice: one minus the overlap of probabilities and truth, averaged over the classes in the batch.
 
 F. Milletari, N. Navab, S.-A. Ahmadi: V-Net: Fully Convolutional Neural Networks for Volumetric Medical Image
 Segmentation, 3DV 2016.
@@ -15,20 +15,20 @@ from trainers.losses.masking import Tensor, counted_pixels, probabilities, truth
 def dice(
     logits: Tensor, labels: Tensor, classes: int, ignored: int | None = None, class_id: int | None = None
 ) -> Tensor:
-    """Return one minus the soft Dice coefficient, a mean over the classes with a counted pixel in the batch.
+    """Return one minus the soft Dice coefficient, averaged over the classes with a counted pixel in the batch.
 
     The coefficient of a class is ``2 sum(p g) / (sum(p) + sum(g))`` over the counted pixels of the whole batch. Classes
-    that do not occur are left out: their coefficient is 0 whatever the network says, and would only add noise.
+    that do not occur are excluded: their coefficient is 0 whatever the network predicts, and would only add noise.
 
     Args:
         logits: float (B, H, W, C), or a specialist's log-odds (B, H, W, 1).
         labels: int (B, H, W), each from 0 to ``classes`` - 1.
         classes: number of classes.
-        ignored: class whose pixels are left out; None counts all.
+        ignored: class whose pixels are excluded; None includes all.
         class_id: the class of a specialist; None for all classes.
 
     Returns:
-        A scalar from 0 to 1; 0 with zero gradient when no class occurs.
+        A scalar from 0 to 1; 0 with zero gradient if no class occurs.
     """
     mask = ops.expand_dims(counted_pixels(labels, ignored), -1)
     truth = truth_maps(labels, classes, class_id) * mask

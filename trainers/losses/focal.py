@@ -1,4 +1,4 @@
-"""Focal loss: cross-entropy that counts little where the network is sure already.
+"""Focal loss: cross-entropy with a low weight where the network is already confident.
 
 T.-Y. Lin, P. Goyal, R. Girshick, K. He, P. Dollar: Focal Loss for Dense Object Detection, ICCV 2017.
 """
@@ -16,17 +16,17 @@ GAMMA = 2.0
 def focal(
     logits: Tensor, labels: Tensor, ignored: int | None = None, class_id: int | None = None, gamma: float = GAMMA
 ) -> Tensor:
-    """Return the mean of ``-(1 - p)^gamma log p`` over the pixels that count, p being that of the true class.
+    """Return the mean of ``-(1 - p)^gamma log p`` over the counted pixels, p being that of the true class.
 
     Args:
         logits: float (B, H, W, C), or a specialist's log-odds (B, H, W, 1).
         labels: int (B, H, W), each from 0 to C - 1.
-        ignored: class whose pixels are left out; None counts all.
+        ignored: class whose pixels are excluded; None includes all.
         class_id: the class of a specialist; None for all classes.
-        gamma: 0 is plain cross-entropy; from 1 on the gradient is finite everywhere.
+        gamma: 0 is plain cross-entropy; from 1 the gradient is finite everywhere.
 
     Returns:
-        A scalar; 0 with zero gradient when no pixel counts.
+        A scalar; 0 with zero gradient if no pixel counts.
     """
     if class_id is None:
         surprise = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)

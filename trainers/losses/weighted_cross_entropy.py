@@ -1,4 +1,4 @@
-"""Cross-entropy whose pixels weigh more where their class is rare."""
+"""Cross-entropy with higher weights for rare classes."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from keras import ops
 from trainers.losses.base import PixelLoss
 from trainers.losses.masking import Tensor, counted_pixels
 
-#: Most that a pixel of a rare class weighs against one of an even share: more makes training unsteady.
+#: Largest weight of a rare class relative to a uniform share: more makes training unstable.
 MAX_WEIGHT = 10.0
 
 
 def class_weights(counts: Sequence[int], ignored: int | None = None, cap: float = MAX_WEIGHT) -> tuple[float, ...]:
-    """Return a weight for each class: its even share over its real share, at most ``cap``.
+    """Return a weight per class: its uniform share over its actual share, at most ``cap``.
 
     With K classes that occur and n pixels, a class of n_c pixels weighs ``min(n / (K n_c), cap)``: all classes would
-    count alike if none met the cap. The ignored class is not counted; it and absent classes weigh 1, on no pixel.
+    count equally if none reached the cap. The ignored class is not counted; it and absent classes get 1, on no pixel.
 
     Args:
         counts: pixels of each class.
-        ignored: class whose pixels are left out of the loss.
-        cap: most that a class may weigh.
+        ignored: class whose pixels are excluded from the loss.
+        cap: largest weight of a class.
     """
     counted = [0 if k == ignored else int(count) for k, count in enumerate(counts)]
     present = sum(count > 0 for count in counted)
@@ -33,20 +33,20 @@ def class_weights(counts: Sequence[int], ignored: int | None = None, cap: float 
 def weighted_cross_entropy(
     logits: Tensor, labels: Tensor, weights: Sequence[float], ignored: int | None = None
 ) -> Tensor:
-    """Return the weighted mean of the cross-entropy over the pixels that count, in nats.
+    """Return the weighted mean of the cross-entropy over the counted pixels, in nats.
 
     Args:
         logits: float (B, H, W, C).
         labels: int (B, H, W), each from 0 to C - 1.
-        weights: one a class; the mean divides by the sum of the pixels' weights.
-        ignored: class whose pixels are left out; None counts all.
+        weights: one per class; the mean divides by the sum of the pixels' weights.
+        ignored: class whose pixels are excluded; None includes all.
 
     Returns:
-        A scalar; 0 with zero gradient when no pixel counts.
+        A scalar; 0 with zero gradient if no pixel counts.
     """
     values = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     weight = ops.take(ops.convert_to_tensor(weights, "float32"), labels) * counted_pixels(labels, ignored)
-    # The smallest divisor serves the batch without a counted pixel alone: a weight is never that small.
+    # The smallest divisor only matters for a batch without a counted pixel: a weight is never that small.
     return ops.sum(values * weight) / ops.maximum(ops.sum(weight), 1e-6)
 
 

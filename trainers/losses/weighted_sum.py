@@ -20,7 +20,7 @@ class WeightedSum(PixelLoss):
     """A sum of losses on the same logits and labels.
 
     Args:
-        target: what the losses are asked for.
+        target: the target of the losses.
         terms: (coefficient, loss) pairs.
     """
 
@@ -45,7 +45,7 @@ def parse(expression: str, known: Mapping[str, object]) -> list[tuple[float, str
         known: the names that are allowed.
 
     Raises:
-        PlanError: the text is no such sum, a name is unknown or comes twice, or a number is not above 0 and finite.
+        PlanError: the text is no such sum, a name is unknown or occurs twice, or a number is not above 0 and finite.
     """
     listed = ", ".join(known)
     pairs: list[tuple[float, str]] = []
@@ -53,11 +53,11 @@ def parse(expression: str, known: Mapping[str, object]) -> list[tuple[float, str
         found = _TERM.fullmatch(text)
         if found is None or (found["before"] and found["after"]):
             raise PlanError(
-                f"loss: {expression!r} does not parse at {text!r}; write a sum like dice+0.5*focal of {listed}"
+                f"loss: {expression!r} does not parse at {text!r}; write a sum such as dice+0.5*focal of {listed}"
             )
         name, weight = found["name"], float(found["before"] or found["after"] or 1.0)
         if name not in known:
-            raise PlanError(f"loss: {name!r} is unknown; choose one of {listed}, or a sum like dice+0.5*focal")
+            raise PlanError(f"loss: {name!r} is unknown; choose one of {listed}, or a sum such as dice+0.5*focal")
         if not 0 < weight < math.inf:
             raise PlanError(f"loss: {text!r} has the coefficient {weight:g}; it must be above 0 and finite")
         if name in (other for _, other in pairs):

@@ -24,12 +24,12 @@ class Architecture:
 
     Attributes:
         build: the builder: (input_shape, classes, **options) to an uncompiled model.
-        presets: options of each named size.
-        specialist: True when the network puts out one map of log-odds.
-        heads: further logits of a built model that training may hold to the labels: (model, classes) to tensors; None
-            when there are none.
+        presets: options per named size.
+        specialist: True if the network outputs one map of log-odds.
+        heads: more logits of a built model that training may supervise: (model, classes) to tensors; None
+            if there are none.
         always: these heads are trained unless the run says otherwise by its stage, not only on request.
-        stages: parts that can be trained one after the other, or nothing.
+        stages: parts that can be trained in sequence, or nothing.
         first: prefix of the layers' names of the first part.
     """
 
@@ -50,7 +50,7 @@ class Architecture:
         }
 
 
-#: What a run says elsewhere.
+#: What a run sets elsewhere.
 _FIXED = ("input_shape", "classes", "dropout", "stage", "name")
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -79,7 +79,7 @@ def architecture(name: str) -> Architecture:
     """Return an architecture by name.
 
     Raises:
-        PlanError: there is none of that name; the message lists those there are.
+        PlanError: there is none of that name; the message lists the known ones.
     """
     if name not in ARCHITECTURES:
         raise PlanError(f"architecture: {name!r} is unknown; choose one of {', '.join(ARCHITECTURES)}")
@@ -100,14 +100,14 @@ def build_model(
         name: name of the architecture.
         preset: named size.
         input_shape: (height, width, channels) of an image.
-        classes: number of classes; a specialist puts out one map whatever it is.
+        classes: number of classes; a specialist outputs one map in any case.
         **overrides: options of the builder that replace those of the preset.
 
     Returns:
         An uncompiled model of stock layers: float32 (B, H, W, channels) to logits float32 (B, H, W, maps).
 
     Raises:
-        PlanError: the name, the preset or an option are unknown.
+        PlanError: the name, the preset or an option is unknown.
         ModelError: the image's sides do not fit the depth.
     """
     found = architecture(name)

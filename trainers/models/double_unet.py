@@ -1,9 +1,9 @@
-"""Double U-Net: a second U-Net looks at the image through the mask of the first.
+"""Double U-Net: a second U-Net sees the image multiplied by the mask of the first.
 
 D. Jha, M. A. Riegler, D. Johansen, P. Halvorsen, H. D. Johansen: DoubleU-Net: A Deep Convolutional Neural Network for
-Medical Image Segmentation, CBMS 2020. Both encoders are trained from scratch; the first mask has one map a class, so
-the image is brought to as many maps before it is multiplied with them, and stays beside them: a wrong first mask can be
-undone.
+Medical Image Segmentation, CBMS 2020. Both encoders are trained from scratch; the first mask has one map per class, so
+the image is projected to as many maps before they are multiplied, and is also concatenated: a wrong first mask can be
+corrected.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import keras
 from keras import KerasTensor, layers
 
 from engine.errors import PlanError
-from trainers.blocks import double_conv, double_size, logits_head, pyramid_pooling, require_divisible, squeeze_excite
+from trainers.blocks import double_conv, double_size, image_input, logits_head, pyramid_pooling, squeeze_excite
 
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"filters": 4, "depth": 2},
@@ -21,7 +21,7 @@ PRESETS: dict[str, dict[str, int]] = {
     "large": {"filters": 32, "depth": 4},
 }
 STAGES = ("first", "second", "whole")
-#: Layers of the first U-Net; a network of stage ``first`` has these alone, and under the same names.
+#: Layers of the first U-Net; a network of stage ``first`` has only these, under the same names.
 FIRST = "first_"
 
 
@@ -38,12 +38,12 @@ def double_unet(
 
     Args:
         input_shape: (height, width, channels) of an image; both sides multiples of ``2**depth``.
-        classes: maps of logits to put out.
+        classes: number of output maps.
         filters: maps of the first level; each level below has twice as many.
         depth: how often the image is halved.
-        dropout: share of maps dropped inside each block.
-        squeeze: weigh the maps of each block by squeeze-and-excitation.
-        stage: ``whole`` and ``second`` build both U-Nets, ``first`` the first alone; how they are trained differs.
+        dropout: dropout rate inside each block.
+        squeeze: use squeeze-and-excitation in each block.
+        stage: ``whole`` and ``second`` build both U-Nets, ``first`` only the first; how they are trained differs.
 
     Returns:
         An uncompiled model: float32 (B, H, W, channels) to logits float32 (B, H, W, classes).
@@ -54,8 +54,7 @@ def double_unet(
     """
     if stage not in STAGES:
         raise PlanError(f"stage: {stage!r} is unknown; choose one of {', '.join(STAGES)}")
-    require_divisible(input_shape[0], input_shape[1], depth)
-    image = keras.Input(input_shape, name="image")
+    image = image_input(input_shape, depth)
     skips, x = _encode(image, filters, depth, FIRST, dropout, squeeze)
     x = _decode(x, [[skip] for skip in skips], filters, FIRST, dropout, squeeze)
     first = logits_head(x, classes, f"{FIRST}logits")
@@ -70,7 +69,7 @@ def double_unet(
 
 
 def _gate(image: KerasTensor, logits: KerasTensor, classes: int) -> KerasTensor:
-    """Multiply the image, brought to one map a class, with the first mask; the image itself goes along."""
+    """Multiply the image, projected to one map per class, with the first mask; concatenate the image itself."""
     mask = layers.Activation("sigmoid", name="gate_mask")(logits)
     maps = layers.Conv2D(classes, 1, use_bias=False, name="gate_image")(image)
     return layers.Concatenate(name="gate_join")([image, layers.Multiply(name="gate_masked")([maps, mask])])
@@ -106,6 +105,6 @@ def _decode(
 
 
 def first_logits(model: keras.Model, classes: int) -> list[KerasTensor]:
-    """Return the logits of the first U-Net: where both are trained at once, its mask is held to the labels too."""
+    """Return the logits of the first U-Net: if both are trained at once, its mask is supervised too."""
     del classes
     return [model.get_layer(f"{FIRST}logits").output]

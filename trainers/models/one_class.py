@@ -1,4 +1,4 @@
-"""A specialist: a binary U-Net whose one map is the log-odds of its class against the rest."""
+"""A specialist: a binary U-Net whose output is the log-odds of its class against the rest."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def one_class(
     depth: int = 4,
     dropout: float = 0.0,
 ) -> keras.Model:
-    """Build a specialist, whatever number of classes the data have.
+    """Build a specialist, whatever the number of classes.
 
     Args:
         input_shape: (height, width, channels) of an image; both sides multiples of ``2**depth``.
-        classes: not used: a specialist puts out one map.
+        classes: not used: a specialist outputs one map.
         filters: maps of the first level; each level below has twice as many.
         depth: how often the image is halved.
-        dropout: share of maps dropped inside each block.
+        dropout: dropout rate inside each block.
 
     Returns:
         An uncompiled model: float32 (B, H, W, channels) to log-odds float32 (B, H, W, 1).

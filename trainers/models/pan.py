@@ -1,8 +1,8 @@
 """Pyramid Attention Network: attention over several scales at the bottleneck, global attention up the decoder.
 
 H. Li, P. Xiong, J. An, L. Wang: Pyramid Attention Network for Semantic Segmentation, BMVC 2018. The encoder is a
-residual one trained from scratch, with squeeze-and-excitation and dropout as options; the decoder goes on to the full
-size, since the figures of small tiles are few pixels wide.
+residual one trained from scratch, with squeeze-and-excitation and dropout as options; the decoder continues to the full
+size, since objects in small tiles are few pixels wide.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import keras
 from keras import KerasTensor, layers
 
-from trainers.blocks import conv_bn_relu, logits_head, require_divisible, residual_encoder
+from trainers.blocks import conv_bn_relu, image_input, logits_head, residual_encoder
 
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"filters": 6, "depth": 2},
@@ -34,11 +34,11 @@ def pan(
 
     Args:
         input_shape: (height, width, channels) of an image; both sides multiples of ``2**depth``.
-        classes: maps of logits to put out.
+        classes: number of output maps.
         filters: maps of the first level; each level below has twice as many.
         depth: how often the image is halved before the pyramid.
-        dropout: share of maps dropped inside each block.
-        squeeze: weigh the maps of each block by squeeze-and-excitation.
+        dropout: dropout rate inside each block.
+        squeeze: use squeeze-and-excitation in each block.
 
     Returns:
         An uncompiled model: float32 (B, H, W, channels) to logits float32 (B, H, W, classes).
@@ -46,8 +46,7 @@ def pan(
     Raises:
         ModelError: the sides cannot be halved ``depth`` times.
     """
-    require_divisible(input_shape[0], input_shape[1], depth)
-    image = keras.Input(input_shape, name="image")
+    image = image_input(input_shape, depth)
     x, skips = residual_encoder(image, filters, depth, dropout, squeeze)
     x = pyramid_attention(x, filters * 2 ** (depth - 1), "pyramid")
     for level in reversed(range(depth)):
@@ -56,7 +55,7 @@ def pan(
 
 
 def pyramid_attention(x: KerasTensor, filters: int, name: str) -> KerasTensor:
-    """Weigh a 1x1 convolution by a pyramid of 7x7, 5x5 and 3x3 ones on ever smaller maps, and add the global mean.
+    """Weight a 1x1 convolution by a pyramid of 7x7, 5x5 and 3x3 ones on ever smaller maps, and add the global mean.
 
     The pyramid has as many levels, three at most, as the sides can be halved; without any only the mean is added.
     """
@@ -77,13 +76,13 @@ def pyramid_attention(x: KerasTensor, filters: int, name: str) -> KerasTensor:
         attention = layers.UpSampling2D(2, interpolation="bilinear", name=f"{name}_up{kernel}")(joined)
     weighed = point if attention is None else layers.Multiply(name=f"{name}_weighed")([point, attention])
     whole = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x)
-    # No batch normalisation on one value an image: its statistics would be those of the batch size.
+    # No batch normalisation on one value per image: its statistics would depend on the batch size.
     whole = layers.Conv2D(filters, 1, activation="relu", kernel_initializer="he_normal", name=f"{name}_whole")(whole)
     return layers.Add(name=f"{name}_sum")([weighed, whole])
 
 
 def attention_up(high: KerasTensor, low: KerasTensor, filters: int, name: str) -> KerasTensor:
-    """Global attention upsample: the mean of the coarse maps weighs the fine ones, then the coarse ones are added."""
+    """Global attention upsample: the mean of the coarse maps weights the fine ones, then the coarse ones are added."""
     fine = conv_bn_relu(low, filters, f"{name}_fine")
     weight = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(high)
     weight = layers.Conv2D(filters, 1, activation="sigmoid", name=f"{name}_weight")(weight)

@@ -1,6 +1,6 @@
 """Residual attention U-Net: residual blocks with squeeze-and-excitation, dilated pooling, attention gates on the skips.
 
-It joins what public work on rover terrain found strongest: the residual U-Net (Z. Zhang, Q. Liu, Y. Wang: Road
+It combines the strongest parts of published work on rover terrain: the residual U-Net (Z. Zhang, Q. Liu, Y. Wang: Road
 Extraction by Deep Residual U-Net, GRSL 2018), the attention gate (O. Oktay et al., MIDL 2018), squeeze-and-excitation
 (J. Hu et al., CVPR 2018) and atrous spatial pyramid pooling (L.-C. Chen et al., 2017).
 """
@@ -8,14 +8,12 @@ Extraction by Deep Residual U-Net, GRSL 2018), the attention gate (O. Oktay et a
 from __future__ import annotations
 
 import keras
-from keras import layers
 
 from trainers.blocks import (
-    attention_gate,
-    double_size,
+    gated_join,
+    image_input,
     logits_head,
     pyramid_pooling,
-    require_divisible,
     residual_conv,
     residual_encoder,
 )
@@ -40,11 +38,11 @@ def residual_attention_unet(
 
     Args:
         input_shape: (height, width, channels) of an image; both sides multiples of ``2**depth``.
-        classes: maps of logits to put out.
+        classes: number of output maps.
         filters: maps of the first level; each level below has twice as many.
         depth: how often the image is halved.
-        dropout: share of maps dropped inside each block.
-        squeeze: weigh the maps of each block by squeeze-and-excitation.
+        dropout: dropout rate inside each block.
+        squeeze: use squeeze-and-excitation in each block.
 
     Returns:
         An uncompiled model: float32 (B, H, W, channels) to logits float32 (B, H, W, classes).
@@ -52,14 +50,11 @@ def residual_attention_unet(
     Raises:
         ModelError: the sides cannot be halved ``depth`` times.
     """
-    require_divisible(input_shape[0], input_shape[1], depth)
-    image = keras.Input(input_shape, name="image")
+    image = image_input(input_shape, depth)
     x, skips = residual_encoder(image, filters, depth, dropout, squeeze)
     x = pyramid_pooling(x, filters * 2**depth, "pyramid")
     for level in reversed(range(depth)):
         maps = filters * 2**level
-        x = double_size(x, maps, f"up{level}_up")
-        skip = attention_gate(skips[level], x, max(maps // 2, 1), f"up{level}_gate")
-        x = layers.Concatenate(name=f"up{level}_join")([skip, x])
+        x = gated_join(x, skips[level], maps, f"up{level}")
         x = residual_conv(x, maps, f"up{level}", dropout, squeeze)
     return keras.Model(image, logits_head(x, classes), name="residual_attention_unet")

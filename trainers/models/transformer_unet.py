@@ -2,8 +2,8 @@
 
 Encoder after K. Simonyan, A. Zisserman: Very Deep Convolutional Networks, ICLR 2015, trained from scratch with batch
 normalisation; transformer after A. Dosovitskiy et al.: An Image is Worth 16x16 Words, ICLR 2021; gates after O. Oktay
-et al.: Attention U-Net, MIDL 2018. Positions are told by a depthwise convolution (X. Chu et al.: Conditional Positional
-Encodings for Vision Transformers, ICLR 2023): it is learned, a stock layer, and bound to no size.
+et al.: Attention U-Net, MIDL 2018. Positions are encoded by a depthwise convolution (X. Chu et al.: Conditional
+Positional Encodings for Vision Transformers, ICLR 2023): it is learned, a stock layer, and works for any size.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import keras
 from keras import KerasTensor, layers
 
-from trainers.blocks import attention_gate, conv_bn_relu, double_conv, double_size, logits_head, require_divisible
+from trainers.blocks import conv_bn_relu, double_conv, down, gated_join, image_input, logits_head
 
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"filters": 8, "depth": 2, "blocks": 1, "heads": 2},
@@ -34,10 +34,10 @@ def transformer_unet(
 
     Args:
         input_shape: (height, width, channels) of an image; both sides multiples of ``2**depth``.
-        classes: maps of logits to put out.
+        classes: number of output maps.
         filters: maps of the first level; each level below has twice as many.
         depth: how often the image is halved; every position of the last level is one token.
-        dropout: share of maps dropped inside each convolution block and of values dropped inside the transformer.
+        dropout: dropout rate inside each convolution block and inside the transformer.
         blocks: transformer blocks.
         heads: attention heads of each; they share the ``filters * 2**depth`` maps evenly.
 
@@ -47,27 +47,23 @@ def transformer_unet(
     Raises:
         ModelError: the sides cannot be halved ``depth`` times.
     """
-    require_divisible(input_shape[0], input_shape[1], depth)
-    image = keras.Input(input_shape, name="image")
+    image = image_input(input_shape, depth)
     x = double_conv(image, filters, "stage0", dropout)
     skips = []
     for level in range(1, depth + 1):
         skips.append(x)
-        x = layers.MaxPooling2D(2, name=f"stage{level}_pool")(x)
-        x = double_conv(x, filters * 2**level, f"stage{level}", dropout)
+        x = down(x, filters * 2**level, f"stage{level}", dropout)
         if level >= 2:  # VGG-16: two convolutions in the first stages, three below
             x = conv_bn_relu(x, filters * 2**level, f"stage{level}_c")
     x = bottleneck(x, blocks, heads, dropout, "tokens")
     for level in reversed(range(depth)):
         maps = filters * 2**level
-        x = double_size(x, maps, f"up{level}_up")
-        skip = attention_gate(skips[level], x, max(maps // 2, 1), f"up{level}_gate")
-        x = double_conv(layers.Concatenate(name=f"up{level}_join")([skip, x]), maps, f"up{level}", dropout)
+        x = double_conv(gated_join(x, skips[level], maps, f"up{level}"), maps, f"up{level}", dropout)
     return keras.Model(image, logits_head(x, classes), name="transformer_unet")
 
 
 def bottleneck(x: KerasTensor, blocks: int, heads: int, dropout: float, name: str) -> KerasTensor:
-    """Turn maps (B, H, W, C) into H x W tokens, let every token look at every other one, and turn them back."""
+    """Reshape maps (B, H, W, C) to H x W tokens, apply self-attention, and reshape them back."""
     height, width, maps = (int(side) for side in x.shape[1:])
     place = layers.DepthwiseConv2D(3, padding="same", name=f"{name}_place")(x)
     x = layers.Add(name=f"{name}_placed")([x, place])
@@ -85,7 +81,7 @@ def transformer_block(x: KerasTensor, heads: int, dropout: float, name: str) -> 
     attention = layers.MultiHeadAttention(heads, max(maps // heads, 1), dropout=dropout, name=f"{name}_attention")
     x = layers.Add(name=f"{name}_sum1")([x, attention(seen, seen)])
     hidden = layers.LayerNormalization(epsilon=1e-6, name=f"{name}_norm2")(x)
-    # SiLU where the paper has GELU: close to it, and ONNX has nodes for it.
+    # SiLU where the paper has GELU: close to it, and ONNX has operators for it.
     hidden = layers.Dense(2 * maps, activation="silu", name=f"{name}_wide")(hidden)
     if dropout > 0:
         hidden = layers.Dropout(dropout, name=f"{name}_drop")(hidden)

@@ -1,4 +1,4 @@
-"""U-Net: an encoder, a decoder, and a skip at every level.
+"""U-Net: an encoder, a decoder, and a skip connection at every level.
 
 O. Ronneberger, P. Fischer, T. Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015.
 Batch normalisation and `same` padding are added, so that the logits have the size of the image.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import keras
 
-from trainers.blocks import double_conv, down, logits_head, require_divisible, up
+from trainers.blocks import double_conv, down, image_input, logits_head, up
 
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"filters": 6, "depth": 3},
@@ -30,10 +30,10 @@ def unet(
 
     Args:
         input_shape: (height, width, channels) of an image; both sides multiples of ``2**depth``.
-        classes: maps of logits to put out.
+        classes: number of output maps.
         filters: maps of the first level; each level below has twice as many.
         depth: how often the image is halved.
-        dropout: share of maps dropped inside each block.
+        dropout: dropout rate inside each block.
         name: name of the model.
 
     Returns:
@@ -42,8 +42,7 @@ def unet(
     Raises:
         ModelError: the sides cannot be halved ``depth`` times.
     """
-    require_divisible(input_shape[0], input_shape[1], depth)
-    image = keras.Input(input_shape, name="image")
+    image = image_input(input_shape, depth)
     x = double_conv(image, filters, "down0", dropout)
     skips = []
     for level in range(1, depth + 1):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import keras
 from keras import KerasTensor
 
-from trainers.blocks import double_conv, down, logits_head, require_divisible, up
+from trainers.blocks import double_conv, down, image_input, logits_head, up
 
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"filters": 4, "depth": 3},
@@ -28,16 +28,16 @@ def unet_plus_plus(
 ) -> keras.Model:
     """Build a U-Net++.
 
-    Node (level, step) joins all earlier nodes of its level with the up-sampled node (level + 1, step - 1); the head
-    reads the last node of level 0. Deep supervision trains a head on every other node of level 0 as well, see
-    :func:`deep_heads`; the network itself is the same with and without.
+    Node (level, step) concatenates all earlier nodes of its level with the up-sampled node (level + 1, step - 1); the
+    head reads the last node of level 0. Deep supervision trains a head on every other node of level 0 as well, see
+    :func:`deep_heads`; the network itself is the same either way.
 
     Args:
         input_shape: (height, width, channels) of an image; both sides multiples of ``2**depth``.
-        classes: maps of logits to put out.
+        classes: number of output maps.
         filters: maps of the first level; each level below has twice as many.
         depth: how often the image is halved.
-        dropout: share of maps dropped inside each block.
+        dropout: dropout rate inside each block.
 
     Returns:
         An uncompiled model: float32 (B, H, W, channels) to logits float32 (B, H, W, classes).
@@ -45,12 +45,11 @@ def unet_plus_plus(
     Raises:
         ModelError: the sides cannot be halved ``depth`` times.
     """
-    require_divisible(input_shape[0], input_shape[1], depth)
-    image = keras.Input(input_shape, name="image")
+    image = image_input(input_shape, depth)
     rows = [[double_conv(image, filters, "node0_0", dropout)]]
     for level in range(1, depth + 1):
         rows.append([down(rows[-1][0], filters * 2**level, f"node{level}_0", dropout)])
-        # Walk up the diagonal that this new level makes possible.
+        # Walk up the diagonal that the new level adds.
         for above in reversed(range(level)):
             step = level - above
             node = up(rows[above + 1][step - 1], rows[above], filters * 2**above, f"node{above}_{step}", dropout)
@@ -59,12 +58,12 @@ def unet_plus_plus(
 
 
 def deep_heads(model: keras.Model, classes: int) -> list[KerasTensor]:
-    """Return logits of the inner nodes of level 0 for deep supervision: extra heads that only training sees.
+    """Return logits of the inner nodes of level 0 for deep supervision: training-only heads.
 
-    Pruning is their removal: the network that is saved ends in the head of the last node.
+    They are pruned by removal: the saved network ends in the head of the last node.
 
     Args:
-        model: what :func:`unet_plus_plus` built.
+        model: the model built by :func:`unet_plus_plus`.
         classes: maps of each head.
     """
     names = {layer.name for layer in model.layers}

@@ -7,7 +7,6 @@ import numpy as np
 from engine.fusion.strategies.task import Task
 from engine.fusion.strategies.vote import voting_units
 from engine.kernels import rows
-from engine.kernels.blocks import block_of, scratch
 from engine.kernels.decode import argmax_block
 from engine.kernels.jit import kernel
 
@@ -22,8 +21,7 @@ def borda(task: Task) -> None:
     most = MOST_EXACT // (2 * (classes - 1))
     units = np.stack([voting_units(column, most) for column in task.weights.T], axis=1)
     share = 1.0 / (2.0 * (classes - 1) * units.sum(axis=0))
-    block = block_of(classes, task.logits.shape[3])
-    scores, best, label = scratch(classes, block), scratch(block), scratch(block, dtype=np.int32)
+    scores, best, label = task.scratch()
     whole, share = units.astype(np.float32), share.astype(np.float32)
     _borda(task.logits, whole, share, scores, best, label, task.rule(), task.labels)
 

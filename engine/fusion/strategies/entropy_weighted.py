@@ -6,7 +6,7 @@ import numpy as np
 
 from engine.fusion.strategies.task import Task
 from engine.kernels import rows
-from engine.kernels.blocks import PART, block_of, scratch
+from engine.kernels.blocks import PART, scratch
 from engine.kernels.decode import argmax_block
 from engine.kernels.exponential import weigh_by_surety
 from engine.kernels.jit import kernel
@@ -21,12 +21,9 @@ def entropy_weighted(task: Task) -> None:
     The scores are not divided by their sum: the labels do not need it. A threshold of suppression and a class bias see
     them as they are, at most 1 in sum.
     """
-    classes, pixels = task.logits.shape[2:]
-    block = block_of(classes, pixels)
-    scores, best, label = scratch(classes, block), scratch(block), scratch(block, dtype=np.int32)
-    _entropy_weighted(
-        task.logits, task.single_weights, scratch(classes + 3, PART), scores, best, label, task.rule(), task.labels
-    )
+    scores, best, label = task.scratch()
+    work = scratch(task.logits.shape[2] + 3, PART)
+    _entropy_weighted(task.logits, task.single_weights, work, scores, best, label, task.rule(), task.labels)
 
 
 @kernel

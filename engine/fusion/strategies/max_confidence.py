@@ -6,7 +6,7 @@ import numpy as np
 
 from engine.fusion.strategies.task import Task
 from engine.kernels import rows
-from engine.kernels.blocks import PART, block_of, scratch
+from engine.kernels.blocks import PART, scratch
 from engine.kernels.decode import argmax_block
 from engine.kernels.jit import kernel
 from engine.kernels.softmax import softmax_terms
@@ -24,10 +24,8 @@ def max_confidence(task: Task) -> None:
     order never shows.
     """
     taking_part = np.flatnonzero((task.weights > 0).any(axis=1))
-    classes, pixels = task.logits.shape[2:]
-    block = block_of(classes, pixels)
-    scores, best, label = scratch(classes, block), scratch(block), scratch(block, dtype=np.int32)
-    work = scratch(classes + 4, PART)
+    scores, best, label = task.scratch()
+    work = scratch(task.logits.shape[2] + 4, PART)
     _max_confidence(task.logits, taking_part, work, scores, best, label, task.rule(), task.labels)
 
 

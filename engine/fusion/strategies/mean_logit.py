@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from engine.fusion.strategies.task import Task
 from engine.kernels import rows
-from engine.kernels.blocks import block_of, scratch
 from engine.kernels.decode import argmax_block
 from engine.kernels.jit import kernel
 
 
 def mean_logit(task: Task) -> None:
     """Score of a class = sum over members of weight x logit."""
-    classes, pixels = task.logits.shape[2:]
-    block = block_of(classes, pixels)
-    scores, best, label = scratch(classes, block), scratch(block), scratch(block, dtype=np.int32)
+    scores, best, label = task.scratch()
     rule = task.rule(log_domain=True)
     _mean_logit(task.logits, task.single_weights, scores, best, label, rule, task.labels)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from engine.fusion.strategies.task import Task
 from engine.kernels import rows
-from engine.kernels.blocks import PART, block_of, scratch
+from engine.kernels.blocks import PART, scratch
 from engine.kernels.decode import argmax_block
 from engine.kernels.jit import kernel
 from engine.kernels.registers import MOST_SLOTS, slots_of
@@ -17,9 +17,8 @@ ZERO = np.float32(0.0)
 
 def mean_prob(task: Task) -> None:
     """Score of a class = sum over members of weight x probability."""
-    classes, pixels = task.logits.shape[2:]
-    block = block_of(classes, pixels)
-    scores, best, label = scratch(classes, block), scratch(block), scratch(block, dtype=np.int32)
+    classes = task.logits.shape[2]
+    scores, best, label = task.scratch()
     rest = scores, best, label, task.rule(), task.labels
     if classes <= MOST_SLOTS:
         _mean_prob(task.logits, task.single_weights, np.arange(classes), slots_of(classes), *rest)

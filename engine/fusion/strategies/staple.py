@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.fusion.strategies.task import Task
 from engine.kernels import rows
-from engine.kernels.blocks import block_of, scratch
+from engine.kernels.blocks import scratch
 from engine.kernels.decode import argmax_block
 from engine.kernels.exponential import exp_in_place
 from engine.kernels.jit import kernel
@@ -40,9 +40,8 @@ def staple(task: Task) -> None:
     taking_part = np.flatnonzero(weights > 0)
     exponents = weights[taking_part] / weights[taking_part].min()
     voted = rule.allowed if task.decoding.threshold is None else np.ones(len(rule.allowed), np.bool_)
-    classes, pixels = task.logits.shape[2:]
-    block = block_of(classes, pixels)
-    scores, best, label = scratch(classes, block), scratch(block), scratch(block, dtype=np.int32)
+    pixels = task.logits.shape[3]
+    scores, best, label = task.scratch()
     found = scratch(len(taking_part), pixels, dtype=np.int32)
     patterns = scratch(pixels, len(taking_part), dtype=np.int32)
     decoded = rule, task.labels

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.fusion.decoding import Decoding, Rule
+from engine.kernels.blocks import block_of, scratch
 
 
 @dataclass(frozen=True)
@@ -36,3 +37,9 @@ class Task:
     def rule(self, log_domain: bool = False) -> Rule:
         """Return the decoding for this number of classes."""
         return self.decoding.rule(self.logits.shape[2], log_domain)
+
+    def scratch(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
+        """Return memory for a block of pixels: float32 (classes, block) scores, float32 and int32 (block,) the best."""
+        classes, pixels = self.logits.shape[2:]
+        block = block_of(classes, pixels)
+        return scratch(classes, block), scratch(block), scratch(block, dtype=np.int32)

@@ -7,27 +7,25 @@ tiles is held at a time: rows of the mask come out as soon as no further tile to
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.inference.ensemble import Ensemble
-from engine.inference.tiles.grid import Axis, Tiling, mirrored
+from engine.inference.tiles.grid import Axis, Tiling
+from engine.models.adapt.size import mirrored
 from engine.sources.base import Batch
 from engine.sources.scenes import Scene
 from engine.sources.strips import Strips
-from engine.utils.threads import ahead
+from engine.utils.threads import in_order
 
 # Blended logits are fused in parts of about this size, unless a single row is larger.
 MOST_FUSED_BYTES = 2**28
 # Batches a worker in flight: nobody waits, and memory stays bounded.
 IN_FLIGHT = 2
-
-Weighted = tuple[NDArray[np.float32], list[float]]
 
 
 @dataclass(frozen=True)
@@ -89,6 +87,7 @@ class TiledRun:
         self.member_seconds = [0.0] * len(self.ensemble.members)
         self._ended = threading.Event()
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="maskfuse-tiles")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="maskfuse-rows")
 
     def __enter__(self) -> TiledRun:
         """Return itself."""
@@ -99,7 +98,9 @@ class TiledRun:
         self._ended.set()
         if kind is not None:
             self.ensemble.interrupt()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        # A scene may be closed once this is left: nothing reads it any more.
+        for pool in (self._pool, self._reader):
+            pool.shutdown(wait=True, cancel_futures=True)
         self.ensemble.resume()
 
     def blended(
@@ -139,8 +140,8 @@ class TiledRun:
         def read(row: int) -> NDArray[np.generic]:
             return np.take(strips.read(rows.pixels(row)), across, axis=1)
 
-        wanted = range(first_row, len(rows.starts))
-        for row, wide in enumerate(ahead(read, wanted, threads=1, waiting=2), first_row):
+        strip_calls = (self._reader.submit(read, row) for row in range(first_row, len(rows.starts)))
+        for row, wide in enumerate(in_order(strip_calls, 1), first_row):
             for first in range(0, len(columns.starts), self.batch_size):
                 taken = range(first, min(first + self.batch_size, len(columns.starts)))
                 starts = [columns.starts[column] for column in taken]
@@ -151,26 +152,16 @@ class TiledRun:
 
     def _predicted(self, cut: Iterator[_Tiles]) -> Iterator[tuple[_Tiles, NDArray[np.float32]]]:
         """Yield tiles with their weighted logits, in order, so that sums never depend on the workers' pace."""
-        pending: deque[tuple[_Tiles, Future[Weighted]]] = deque()
-
-        def first() -> tuple[_Tiles, NDArray[np.float32]]:
-            tiles, future = pending.popleft()
-            logits, seconds = future.result()
+        calls = (self._pool.submit(self._work, tiles) for tiles in cut)
+        for tiles, logits, seconds in in_order(calls, IN_FLIGHT * self.workers):
             self.member_seconds = [a + b for a, b in zip(self.member_seconds, seconds, strict=True)]
-            return tiles, logits
+            yield tiles, logits
 
-        for tiles in cut:
-            pending.append((tiles, self._pool.submit(self._work, tiles)))
-            if len(pending) > IN_FLIGHT * self.workers:
-                yield first()
-        while pending:
-            yield first()
-
-    def _work(self, tiles: _Tiles) -> Weighted:
-        """Return float32 (members, tiles, classes, height, width) weighted logits, and the seconds of each member."""
+    def _work(self, tiles: _Tiles) -> tuple[_Tiles, NDArray[np.float32], list[float]]:
+        """Return the tiles, float32 (members, tiles, classes, height, width) weighted logits, each member's seconds."""
         logits, seconds = self.ensemble.logits(tiles.batch, self.skip, self._ended)
         planes = logits.reshape(*logits.shape[:3], *tiles.batch.size)
-        return planes * tiles.weights[None, :, None], seconds
+        return tiles, planes * tiles.weights[None, :, None], seconds
 
 
 def _finished(held: NDArray[np.float32], rows: Axis, row: int, width: int) -> Iterator[Blended]:

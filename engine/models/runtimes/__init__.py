@@ -6,7 +6,7 @@ core), because batches side by side were measured faster than threads inside a b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import PlanError
+from engine.errors import ModelError, PlanError
 from engine.utils import plugins
 
 # The module of each runtime, which holds it as RUNTIME; imported when it is asked for. A new one is one file and one
@@ -41,7 +41,7 @@ class Session(Protocol):
         provider: ``cpu``, ``cuda`` or ``tensorrt``.
         precision: the least precise arithmetic it was told to use; ``float32`` unless the user allowed less.
         path: the file it runs.
-        input_name: the one input.
+        input_name: the input that takes the images.
     """
 
     runtime: str
@@ -50,12 +50,12 @@ class Session(Protocol):
     path: Path
     input_name: str
 
-    def run(self, output_name: str, prepared: NDArray[np.float32], out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Run a batch; callable from several threads at once.
+    def run(self, output_name: str, prepared: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Run a batch; callable from several threads at once. A graph of a fixed batch size is run in groups.
 
         Args:
             output_name: the output to compute.
-            prepared: float32 (batch, ...), C-contiguous.
+            prepared: (batch, ...) of the input's type, C-contiguous.
             out: where the result should go, C-contiguous; a runtime writes there when it can.
 
         Returns:
@@ -110,6 +110,23 @@ def named_runtime(name: str) -> Runtime:
     return added_runtime(name)
 
 
+def fed_as(session: Session, first: Session) -> Session:
+    """Return a session that is fed as the first one of the same net: the same input, the same constants.
+
+    A runtime whose sessions have no method ``feed(input_name, constants)`` takes nets of one input alone.
+
+    Raises:
+        ModelError: the net has further inputs, and the runtime cannot fill them.
+    """
+    constants: Mapping[str, NDArray[Any]] = getattr(first, "constants", {})
+    feed = getattr(session, "feed", None)
+    if feed is not None:
+        feed(first.input_name, constants)
+    elif constants or session.input_name != first.input_name:
+        raise ModelError(f"{session.path} has several inputs, which runtime {session.runtime} does not take")
+    return session
+
+
 def automatic_runtimes() -> list[str]:
     """Return the built-in runtimes that ``--runtime auto`` measures on this machine."""
     return [name for name in RUNTIMES if named_runtime(name).automatic()]
@@ -155,15 +172,10 @@ class RuntimeOptions:
         return PRECISIONS.index(precision) <= PRECISIONS.index(self.precision)
 
 
-def padded(prepared: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
+def padded(prepared: NDArray[Any], batch: int) -> NDArray[Any]:
     """Return a batch filled up with zeros to ``batch`` images: compiled shapes stay fixed to the last batch."""
     if len(prepared) == batch:
         return prepared
-    filled = np.zeros((batch, *prepared.shape[1:]), np.float32)
+    filled = np.zeros((batch, *prepared.shape[1:]), prepared.dtype)
     filled[: len(prepared)] = prepared
     return filled
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what a runtime complains about."""
-    return (str(error).strip().splitlines() or ["no reason given"])[0][:200]

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
 from engine.errors import EngineError, PlanError
-from engine.models.runtimes import first_line
+from engine.utils.console import first_line, silenced
 
 # y = Identity(x), float32 (1,): the smallest model there is; test_providers.py says how it was made.
 TRIAL = (
@@ -74,7 +72,7 @@ def obstacle(provider: str) -> str:
         return "this onnxruntime was built without it (pip install onnxruntime-gpu)"
     if not has_driver():
         return f"no NVIDIA driver ({DRIVER} is not there)"
-    with silenced():
+    with silenced(1, 2):
         return _trial(provider)
 
 
@@ -106,23 +104,3 @@ def _trial(provider: str) -> str:
     except runtime_errors() as error:
         return first_line(error)
     return ""
-
-
-@contextlib.contextmanager
-def silenced() -> Iterator[None]:
-    """Send what this process prints to nowhere, down at the file descriptors: C++ libraries know no ``sys.stderr``."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = [os.dup(1), os.dup(2)]
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, copy in enumerate(kept, start=1):
-            os.dup2(copy, number)
-            os.close(copy)
-        os.close(nowhere)

@@ -9,13 +9,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from filelock import lock_descriptor
+
 from engine.errors import OutputError
 
 NAME = "lock"
+# Where the number of the process stands in the file: Windows keeps others from reading the byte that is locked.
+NUMBER_AT = 1
 
 
 class Lock:
-    """An exclusive lock on a folder, held until it is closed or the process dies."""
+    """An exclusive lock on a folder, held until it is closed or the process dies.
+
+    filelock takes the system's lock on a descriptor of ours. Its own lock objects leave their file where it is, so a
+    folder could not be removed at the end; and they make a missing file, which :func:`is_locked` must not. What keeps
+    the removal safe is here: the file goes while it is locked, and whoever locks a file that has gone starts again.
+    Each object has a descriptor of its own, so two of them exclude each other in one process and one thread too.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Take the lock; the folder is made where it is missing.
@@ -28,26 +38,34 @@ class Lock:
             OSError: the system refuses the folder or the file.
         """
         self.path = folder / NAME
-        while True:
-            folder.mkdir(exist_ok=True)
+        self._descriptor = -1
+        while self._descriptor < 0:
             try:
-                self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+                folder.mkdir()
+            except FileExistsError:  # exist_ok=True would look again, and fail where it has gone since
+                if folder.is_symlink() and not folder.is_dir():
+                    raise
+            try:
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             except FileNotFoundError:  # its last holder is removing the folder at this moment
                 continue
-            if not _try_lock(self._descriptor):
-                holder = _holder(self._descriptor)
-                os.close(self._descriptor)
-                raise OutputError(f"{folder} is in use by {holder}: wait for it, or choose another name for the output")
-            if self._still_there():
-                break
-            os.close(self._descriptor)
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, str(os.getpid()).encode(), 0) if hasattr(os, "pwrite") else None
+            try:
+                if not lock_descriptor(descriptor, blocking=False):
+                    holder = _holder(descriptor)
+                    raise OutputError(
+                        f"{folder} is in use by {holder}: wait for it, or choose another name for the output"
+                    )
+                if self._still_there(descriptor):
+                    _sign(descriptor)
+                    self._descriptor = descriptor
+            finally:
+                if self._descriptor != descriptor:
+                    os.close(descriptor)
 
-    def _still_there(self) -> bool:
+    def _still_there(self, descriptor: int) -> bool:
         """Return whether the locked file is still the one of that name: its last holder may just have removed it."""
         try:
-            return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
+            return os.path.samestat(os.fstat(descriptor), self.path.stat())
         except FileNotFoundError:
             return False
 
@@ -60,8 +78,9 @@ class Lock:
         os.close(self._descriptor)
         self._descriptor = -1
         if remove:
-            self.path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # a second run may have made itself at home already
+                if sys.platform == "win32":  # refused while another run has the file open
+                    self.path.unlink(missing_ok=True)
                 self.path.parent.rmdir()
 
     def __enter__(self) -> Self:
@@ -82,38 +101,22 @@ def is_locked(folder: Path) -> str:
     except OSError:
         return ""
     try:
-        return "" if _try_lock(descriptor) else _holder(descriptor)
+        return "" if lock_descriptor(descriptor, blocking=False) else _holder(descriptor)
     finally:
         os.close(descriptor)
 
 
+def _sign(descriptor: int) -> None:
+    """Write the number of this process into the locked file."""
+    os.ftruncate(descriptor, 0)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.write(descriptor, b" " * NUMBER_AT + str(os.getpid()).encode())
+
+
 def _holder(descriptor: int) -> str:
     try:
-        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.lseek(descriptor, NUMBER_AT, os.SEEK_SET)
         number = os.read(descriptor, 20)
     except OSError:
         number = b""
     return f"process {int(number)}" if number.isdigit() else "another process"
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(descriptor: int) -> bool:
-        # Far behind the process number: Windows locks bytes against reading too.
-        os.lseek(descriptor, 1 << 20, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _try_lock(descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True

@@ -148,19 +148,28 @@ def is_complete(output: Path, header: Mapping[str, Any]) -> bool:
     return True
 
 
-def nothing_left(output: Path, header: Mapping[str, Any]) -> bool:
-    """Tell on stderr what ``--resume`` finds where no run has left anything; return whether the output is complete.
+def nothing_left(output: Path, header: Mapping[str, Any], *others: Path) -> Path | None:
+    """Tell on stderr what ``--resume`` finds where no run has left anything; return the output that is complete.
+
+    Args:
+        output: the output.
+        header: what is run, see :func:`engine.runs.provenance.run_header`.
+        others: further names under which the same run may have written its output.
+
+    Returns:
+        The first of these paths that is complete; None where there is something left to do.
 
     Raises:
         OutputError: an output is there, and it is another run's.
     """
     if run_folder(output).exists():
-        return False
-    if is_complete(output, header):
-        console.say(f"{output} is complete: nothing to resume")
-        return True
+        return None
+    for path in (output, *others):
+        if is_complete(path, header):
+            console.say(f"{path} is complete: nothing to resume")
+            return path
     console.say("nothing to resume: starting with the first image")
-    return False
+    return None
 
 
 def _record_of(output: Path) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -15,9 +15,10 @@ from engine.fusion.strategies.vote import voting_units
 from engine.kernels.blocks import MOST
 from engine.kernels.registers import MOST_SLOTS
 from tests.helpers import reference
+from tests.helpers.properties import examples
 
 # With the JIT off (for coverage) the loops are plain Python, a thousand times slower.
-PROPERTY = settings(max_examples=4 if numba.config.DISABLE_JIT else 60, deadline=None)
+PROPERTY = examples(60, interpreted=4)
 NAMES = tuple(STRATEGIES)
 
 
@@ -145,7 +146,7 @@ def test_what_counts_in_whole_numbers_never_depends_on_the_members_order(name, p
     np.testing.assert_array_equal(one.ties, other.ties)
 
 
-@settings(PROPERTY, max_examples=PROPERTY.max_examples * 3)
+@examples(180, interpreted=12)
 @given(problems(), st.sampled_from(NAMES), st.sampled_from([0.25, 3.0, 1000.0]))
 def test_weights_are_scale_free(problem, name, factor):
     logits, weights, suppressed = problem

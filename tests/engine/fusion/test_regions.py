@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 pytest.importorskip("cc3d", reason="the clean-up needs the extra 'cleanup'")
 
 from engine.fusion.regions import absorb_small_regions
+from tests.helpers.properties import examples
 
 
 def flood(image):
@@ -46,7 +47,7 @@ def reference(image, least):
     return out
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(arrays(np.uint8, (2, 7, 9), elements=st.sampled_from([0, 1, 3, 255])), st.integers(0, 12))
 def test_it_equals_a_flood_fill(labels, least):
     before = labels.copy()

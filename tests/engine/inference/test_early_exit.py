@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import Ensemble
@@ -15,10 +15,11 @@ from engine.runs.predict import run
 from engine.sources.base import from_array
 from tests.engine.fusion.test_fuse import problems
 from tests.helpers.nets import save_member
+from tests.helpers.properties import examples
 
 
 @pytest.mark.parametrize("strategy", ["vote", "mean-prob"])
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(problem=problems(max_members=6), stage=st.sampled_from(["members", "fused"]), seed=st.integers(0, 2**32 - 1))
 def test_a_settled_pixel_never_changes(strategy, problem, stage, seed):
     """Stop after each member: wherever all pixels count as settled, the label is that of all members."""

@@ -1,16 +1,16 @@
 """Counting and finiteness, against NumPy."""
 
-import numba
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from engine.kernels.counting import count_confusion, first_not_finite
 from tests.helpers import reference
+from tests.helpers.properties import examples
 
 # With the JIT off (for coverage) the loops are plain Python, a thousand times slower.
-PROPERTY = settings(max_examples=4 if numba.config.DISABLE_JIT else 60, deadline=None)
+PROPERTY = examples(60, interpreted=4)
 
 
 @PROPERTY

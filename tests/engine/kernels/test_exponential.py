@@ -1,15 +1,15 @@
 """The exponentials under the fusion, against NumPy's."""
 
-import numba
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from engine.kernels.exponential import exp_below_adding, exp_in_place
+from tests.helpers.properties import examples
 
 # With the JIT off (for coverage) the loops are plain Python, a thousand times slower.
-PROPERTY = settings(max_examples=4 if numba.config.DISABLE_JIT else 60, deadline=None)
+PROPERTY = examples(60, interpreted=4)
 
 
 @PROPERTY

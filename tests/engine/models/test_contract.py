@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
 from engine.errors import ContractError
-from engine.models.contract import _TYPES, MAX_CLASSES, ModelContract, checked_fields
+from engine.models.contract import MAX_CLASSES, ModelContract
+from engine.models.fields import TYPES, checked_fields
 
 FULL = ModelContract(
     classes=("background", "größe", "a, b"),
@@ -19,6 +20,7 @@ FULL = ModelContract(
     output_layout="NHWC",
     activation="probabilities",
     size=(64, 128),
+    stride=32,
     channels=3,
     scale=1 / 255,
     mean=(0.1, 0.2, 0.3),
@@ -44,8 +46,29 @@ def test_it_reads_back_what_it_wrote(contract: ModelContract) -> None:
     assert json.loads(text)["schema"] == 1
 
 
+def test_a_stride_of_one_is_not_written() -> None:
+    """The hash of a plan covers this text: files from before there was a stride keep theirs."""
+    held = ModelContract(classes=("a", "b"))
+    assert "stride" not in json.loads(held.to_json())
+    assert ModelContract.from_json(raw()).stride == 1
+    assert json.loads(replace(held, stride=2).to_json())["stride"] == 2
+
+
+def test_a_stride_divides_the_size() -> None:
+    with pytest.raises(ContractError, match=r"stride: 32; it must divide both sides of the size \(64, 100\)"):
+        replace(FULL, size=(64, 100))
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "told"),
+    [((64, 128), 1, "64x128"), (None, 1, "any size"), (None, 8, "any size that 8 divides")],
+)
+def test_the_sides_are_told(size: tuple[int, int] | None, stride: int, told: str) -> None:
+    assert ModelContract(classes=("a", "b"), size=size, stride=stride).sides == told
+
+
 def test_every_field_is_checked() -> None:
-    assert set(_TYPES) == {field.name for field in fields(ModelContract)}
+    assert set(TYPES) == {field.name for field in fields(ModelContract)}
 
 
 @pytest.mark.parametrize(
@@ -70,6 +93,10 @@ def test_every_field_is_checked() -> None:
         ("size", [64], "[height, width]"),
         ("size", [64, 0], "above 0"),
         ("size", [64.0, 128.0], "[height, width]"),
+        ("stride", 0, "1 to 256"),
+        ("stride", 257, "1 to 256"),
+        ("stride", 8.0, "whole number"),
+        ("stride", True, "whole number"),
         ("channels", 0, "1 to 64"),
         ("channels", 10**12, "whole number"),
         ("scale", 0, "1e-30"),

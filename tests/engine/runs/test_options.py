@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from engine import Ensemble
 from engine.errors import OutputError, PlanError
-from engine.models.net import open_net
+from engine.models.opening import open_net
 from engine.runs.plan import Plan, PlannedMember, read_plan, write_plan
 from tests.conftest import Result
+from tests.helpers.properties import examples
 from tests.helpers.world import World
 
 Engine = Callable[..., Result]
@@ -24,12 +25,15 @@ NUMBERS = st.lists(NUMBER, max_size=6).map(tuple)
 NAME = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=20).map(
     lambda s: s + ".onnx"
 )
+# Fields that a contract could have: a plan with others is refused when it is read.
+SIZED = st.floats(-1e29, 1e29).filter(lambda value: value == 0 or abs(value) > 1e-29)
+PRINTABLE = st.text(st.characters(codec="utf-8"), max_size=8).filter(str.isprintable)
 CONTRACT = st.fixed_dictionaries(
     {},
     optional={
-        "classes": st.lists(st.text(st.characters(codec="utf-8"), max_size=8), max_size=4).map(tuple),
-        "scale": NUMBER,
-        "mean": NUMBERS,
+        "classes": st.lists(PRINTABLE, min_size=2, max_size=4, unique=True).map(tuple),
+        "scale": SIZED.filter(bool),
+        "mean": st.lists(SIZED, min_size=1, max_size=6).map(tuple),
         "ignored_class": st.integers(0, 255),
         "notes": st.dictionaries(st.text("ab c", min_size=1), st.booleans() | st.integers(-9, 9), max_size=2),
         "output_name": st.text("xyz", min_size=1),
@@ -45,7 +49,7 @@ MEMBER = st.builds(
 MAYBE_TEXT = st.none() | st.text(st.characters(codec="utf-8"), max_size=10)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60, suppress=[HealthCheck.function_scoped_fixture])
 @given(
     members=st.lists(MEMBER, min_size=1, max_size=3),
     texts=st.tuples(MAYBE_TEXT, MAYBE_TEXT, MAYBE_TEXT),

@@ -113,7 +113,7 @@ def test_memory_does_not_grow_with_the_height_of_a_scene(world: World) -> None:
     assert peak(1600) < 1.25 * peak(200)
 
 
-def shrinking_net(path: Path, by: int) -> Path:
+def shrinking_net(path: Path, by: int, stride: int = 1) -> Path:
     """A net that halves its image and doubles it again: sizes that are no multiple come out smaller."""
     nodes = [
         helper.make_node("AveragePool", ["image"], ["small"], kernel_shape=[by, by], strides=[by, by]),
@@ -121,7 +121,7 @@ def shrinking_net(path: Path, by: int) -> Path:
         helper.make_node("Resize", ["maps", "", "scales"], ["out"], mode="nearest"),
     ]
     weights = {"w": np.random.default_rng(1).normal(0, 1, (5, 1, 1, 1)), "scales": np.array([1, 1, by, by])}
-    contract = ModelContract(FIVE, input_layout="NCHW", scale=1 / 255, ignored_class=0)
+    contract = ModelContract(FIVE, input_layout="NCHW", scale=1 / 255, ignored_class=0, stride=stride)
     ports = [
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", count, "H", "W"])
         for name, count in (("image", 1), ("out", 5))
@@ -140,6 +140,14 @@ def test_the_stride_of_the_nets_is_found_and_kept(tmp_path: Path, scene: np.ndar
     np.testing.assert_array_equal(tiled_labels(ensemble, inside, tiling), ensemble.predict(inside[None])[0])
     with pytest.raises(PlanError, match=r"by8\.onnx cannot take it; it takes 24x40 or 32x48"):
         with_stride(ensemble, Tiling((28, 44)), 1)
+
+
+def test_a_stated_stride_is_taken_without_a_trial(tmp_path: Path) -> None:
+    two = [shrinking_net(tmp_path / f"by{by}.onnx", by, stride) for by, stride in ((2, 6), (4, 4))]
+    ensemble = Ensemble.open(two)
+    assert with_stride(ensemble, Tiling((24, 48), 0.5), 1).stride == 12
+    with pytest.raises(PlanError, match=r"--tile 16x48: by2\.onnx cannot take it; it takes 12x48 or 18x48"):
+        with_stride(ensemble, Tiling((16, 48)), 1)
 
 
 def test_nets_of_one_size_name_it(tmp_path: Path) -> None:

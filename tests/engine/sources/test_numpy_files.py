@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import InputError
 from engine.sources.numpy_files import array_files
 from engine.sources.open import open_source
 from engine.sources.scenes import open_scenes
+from tests.helpers.properties import examples
 
 SHAPE = (7, 3, 6, 5)
 BOUNDS = st.tuples(st.integers(0, 2), st.integers(1, 3))
@@ -20,7 +21,7 @@ PARTS = st.one_of(st.integers(0, 2), st.just(slice(None)), BOUNDS.map(lambda hel
 
 
 @given(st.lists(PARTS, min_size=1, max_size=3).map(tuple), st.sampled_from("CF"), st.sampled_from(["u1", ">f4", "<i8"]))
-@settings(max_examples=120, deadline=None)
+@examples(120)
 def test_parts_are_those_of_the_array(
     tmp_path_factory: pytest.TempPathFactory, where: tuple[int | slice, ...], order: str, kind: str
 ) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -23,6 +23,7 @@ from engine.sources.fingerprint import fingerprint
 from engine.sources.labels import open_labels
 from engine.sources.open import open_source
 from tests.conftest import ROOT, Result
+from tests.helpers.properties import examples
 from tests.helpers.world import World
 
 arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -257,7 +258,7 @@ def test_files_that_are_refused(name: str, tmp_path: Path) -> None:
     assert told.replace("its bytes", f"its {(tmp_path / 'x.parquet').stat().st_size} bytes") in text
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(150, suppress=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1), change=st.binary(min_size=1, max_size=6), cut=st.booleans())
 def test_damage_anywhere_is_an_error_of_one_line(place: float, change: bytes, cut: bool, tmp_path: Path) -> None:
     whole = tmp_path / "whole.parquet"

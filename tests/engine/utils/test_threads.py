@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from engine import EngineError, Ensemble
 from engine.errors import InputError, OutputError
 from engine.runs.predict import run
 from engine.sources.base import from_array
-from engine.utils.threads import Ahead, Behind
+from engine.utils.threads import Ahead, Behind, in_order
 from tests.conftest import ROOT
 from tests.helpers.nets import save_graph
 
@@ -157,3 +158,55 @@ def test_ctrl_c_stops_within_a_second_and_leaves_nothing(tmp_path):
     assert b"Traceback" not in told
     assert not (tmp_path / "masks.npy").exists()
     assert not list(tmp_path.glob(".masks.npy*.partial*"))
+
+
+ABANDON = """
+import gc, sys
+from engine.sources.open import open_source
+
+gc.set_threshold(100, 2, 2)
+kept = [open_source(path) for path in sys.argv[1:]]
+for turn in range(400):
+    batches = iter(kept[turn % len(kept)].batches(2))
+    next(batches)
+    cycle = [batches]
+    cycle.append(cycle)
+    del batches, cycle
+for source in kept:
+    assert sum(len(batch.ids) for batch in source.batches(7)) == 40
+print("done")
+"""
+
+
+def test_sources_that_are_left_in_the_middle_stop_nothing(tmp_path: Path):
+    """The collector closes them in whatever thread it runs, also in one of theirs that is just starting."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    encoded = []
+    (tmp_path / "pictures").mkdir()
+    for index in range(40):
+        path = tmp_path / "pictures" / f"{index}.png"
+        Image.new("L", (8, 4), index).save(path)
+        encoded.append({"bytes": path.read_bytes(), "path": path.name})
+    pq.write_table(pa.table({"image": encoded}), tmp_path / "rows.parquet", row_group_size=10)
+    command = [sys.executable, "-c", ABANDON, str(tmp_path / "rows.parquet"), str(tmp_path / "pictures")]
+    # Seconds; so long may it hang before the test gives up.
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"done\n", b"")
+
+
+def test_results_keep_the_calls_order_and_only_so_many_are_under_way():
+    submitted: list[int] = []
+
+    def calls(pool: ThreadPoolExecutor):
+        for item in range(30):
+            submitted.append(item)
+            yield pool.submit(lambda item=item: (time.sleep(0.002 * (item % 3)), item)[1])
+
+    with ThreadPoolExecutor(3) as pool:
+        for taken, item in enumerate(in_order(calls(pool), 4)):
+            assert item == taken
+            assert len(submitted) <= taken + 5
+    assert submitted == list(range(30))

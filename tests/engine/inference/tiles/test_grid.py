@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import PlanError
-from engine.inference.tiles.grid import Axis, Tiling, mirrored, parse_tile
+from engine.inference.tiles.grid import Axis, Tiling, parse_tile
+from engine.models.adapt.size import mirrored
+from tests.helpers.properties import examples
 
 SIDES = st.integers(1, 300)
-PROPERTY = settings(max_examples=80, deadline=None)
+PROPERTY = examples(80)
 
 
 @PROPERTY

@@ -9,7 +9,7 @@ import pytest
 from engine.errors import ModelError, PlanError
 from engine.models.runtimes import providers
 from engine.models.runtimes.onnxruntime import provider_options
-from engine.models.runtimes.providers import TRIAL, Choice, choose_provider, silenced
+from engine.models.runtimes.providers import TRIAL, Choice, choose_provider
 
 
 @pytest.fixture
@@ -96,11 +96,3 @@ def test_float32_leaves_tf32_out_and_less_lets_it_in(monkeypatch, tmp_path):
     assert name == "TensorrtExecutionProvider"
     assert (options["trt_engine_cache_enable"], options["trt_int8_enable"]) == ("1", "1")
     assert (tmp_path / "maskfuse" / "tensorrt").is_dir()
-
-
-def test_silence_reaches_the_file_descriptors(capfd):
-    with silenced():
-        os.write(1, b"noise")
-        os.write(2, b"noise")
-    os.write(2, b"heard")
-    assert capfd.readouterr() == ("", "heard")

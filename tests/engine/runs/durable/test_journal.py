@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.runs.durable.journal import Journal, decode, encode, read_journal
+from tests.helpers.properties import examples
 
 ENTRIES = st.lists(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=9), max_size=3), max_size=5)
 
 
 @given(ENTRIES, st.integers(0, 400), st.binary(max_size=40))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_a_torn_journal_keeps_its_whole_entries(
     tmp_path_factory: pytest.TempPathFactory, entries: list[dict[str, object]], cut: int, garbage: bytes
 ) -> None:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from engine.inference.execution import present_execution
 from engine.models.members import Member
 from engine.models.net import Net
-from engine.models.runtimes import DEFAULT, Session
+from engine.models.runtimes import DEFAULT, fed_as
+from engine.models.runtimes.base import Session
 from engine.models.runtimes.onnxruntime import OnnxSession
 
 BATCH_SIZES = (1, 2, 4, 8, 16)

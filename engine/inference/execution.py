@@ -14,15 +14,8 @@ from engine.errors import EngineError, ModelError, PlanError
 from engine.models.members import Member, Prepared
 from engine.models.net import Net
 from engine.models.opening import open_net
-from engine.models.runtimes import (
-    AUTO,
-    DEFAULT,
-    RuntimeOptions,
-    Session,
-    automatic_runtimes,
-    fed_as,
-    named_runtime,
-)
+from engine.models.runtimes import AUTO, DEFAULT, RuntimeOptions, automatic_runtimes, fed_as, named_runtime
+from engine.models.runtimes.base import Session
 from engine.sources.base import Batch
 
 # What a way must gain on the one before it: less is noise.

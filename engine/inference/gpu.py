@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from engine.errors import ModelError
 from engine.fusion.strategies.vote import MOST_UNITS, voting_units
 from engine.inference.forward import Forward
-from engine.models.runtimes import padded
+from engine.models.runtimes.base import padded
 from engine.sources.base import Batch
 
 STRATEGIES = ("mean-logit", "mean-prob", "vote")

@@ -18,7 +18,7 @@ from engine.models.adapt.size import Size, nearest_into, resize_into
 from engine.models.contract import ModelContract
 from engine.models.foreign import as_planes
 from engine.models.prepare import input_size, prepare
-from engine.models.runtimes import Session
+from engine.models.runtimes.base import Session
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from engine.inference.execution import present_execution
 from engine.inference.flips import FLIPS
 from engine.inference.tiles.grid import Tiling
 from engine.models.net import Net
-from engine.models.runtimes import AUTO, DEFAULT, RUNTIMES, Session
+from engine.models.runtimes import AUTO, DEFAULT, RUNTIMES
+from engine.models.runtimes.base import Session
 from engine.outputs.sidecar import HASH_KEY
 from engine.sources.base import Source
 from engine.utils import plugins

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import EngineError, ModelError, PlanError
-from engine.models.runtimes import Runtime, Session
+from engine.models.runtimes.base import Runtime, Session
 from engine.utils import plugins
 
 
 class AddedSession:
-    """A session of a package's runtime; attributes as :class:`engine.models.runtimes.Session`."""
+    """A session of a package's runtime; attributes as :class:`engine.models.runtimes.base.Session`."""
 
     provider = "cpu"
 
@@ -35,7 +35,7 @@ class AddedSession:
         self.input_name = inner.input_name
 
     def run(self, output_name: str, prepared: NDArray[np.float32], out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """See :meth:`engine.models.runtimes.Session.run`."""
+        """See :meth:`engine.models.runtimes.base.Session.run`."""
         try:
             return self._inner.run(output_name, prepared, out)
         except (EngineError, MemoryError):
@@ -47,11 +47,11 @@ class AddedSession:
             ) from None
 
     def stop(self) -> None:
-        """See :meth:`engine.models.runtimes.Session.stop`."""
+        """See :meth:`engine.models.runtimes.base.Session.stop`."""
         self._inner.stop()
 
     def resume(self) -> None:
-        """See :meth:`engine.models.runtimes.Session.resume`."""
+        """See :meth:`engine.models.runtimes.base.Session.resume`."""
         self._inner.resume()
 
 
@@ -67,7 +67,7 @@ def added_runtime(name: str) -> Runtime:
     if not isinstance(found, Runtime):
         raise PlanError(
             f"runtime {name} of package {package} is a {type(found).__name__}; "
-            "an engine.models.runtimes.Runtime is needed: update or uninstall it"
+            "an engine.models.runtimes.base.Runtime is needed: update or uninstall it"
         )
 
     def opened(path: Path, precision: str, workers: int) -> Session:

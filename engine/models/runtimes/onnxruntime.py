@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.errors import ModelError
 from engine.models.adapt.batch import in_groups
-from engine.models.runtimes import Runtime, padded
+from engine.models.runtimes.base import Runtime, padded
 from engine.utils.console import first_line
 
 NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
@@ -22,7 +22,7 @@ PART = 4
 
 
 class OnnxSession:
-    """A file in ONNX Runtime; attributes as :class:`engine.models.runtimes.Session`.
+    """A file in ONNX Runtime; attributes as :class:`engine.models.runtimes.base.Session`.
 
     Attributes:
         raw: the ``onnxruntime.InferenceSession``.
@@ -59,7 +59,7 @@ class OnnxSession:
         self._group = shape[0] if shape and isinstance(shape[0], int) else 0
 
     def run(self, output_name: str, prepared: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """See :meth:`engine.models.runtimes.Session.run`."""
+        """See :meth:`engine.models.runtimes.base.Session.run`."""
         if self._group:
             return in_groups(partial(self._run, output_name), prepared, self._group, out)
         return self._run(output_name, prepared, out)
@@ -104,11 +104,11 @@ class OnnxSession:
         return all(told == own for told, own in zip(shape[1:], out.shape[1:], strict=True))
 
     def stop(self) -> None:
-        """See :meth:`engine.models.runtimes.Session.stop`."""
+        """See :meth:`engine.models.runtimes.base.Session.stop`."""
         self._options.terminate = True
 
     def resume(self) -> None:
-        """See :meth:`engine.models.runtimes.Session.resume`."""
+        """See :meth:`engine.models.runtimes.base.Session.resume`."""
         import onnxruntime
 
         self._options = onnxruntime.RunOptions()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.errors import ModelError
 from engine.models.adapt.batch import in_groups
-from engine.models.runtimes import Runtime, padded
+from engine.models.runtimes.base import Runtime, padded
 from engine.utils.console import first_line
 from engine.utils.optional import require
 
@@ -42,7 +42,7 @@ def has_native_bf16() -> bool:
 
 
 class OpenVinoSession:
-    """A file in OpenVINO; attributes as :class:`engine.models.runtimes.Session`.
+    """A file in OpenVINO; attributes as :class:`engine.models.runtimes.base.Session`.
 
     The graph is compiled for a fixed shape the first time a batch of that shape comes; a smaller batch is filled up.
     Each call takes an infer request that is free, of which there are never more than calls at once, and each request is
@@ -91,7 +91,7 @@ class OpenVinoSession:
         self._group = count.get_length() if count.is_static else 0
 
     def run(self, output_name: str, prepared: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """See :meth:`engine.models.runtimes.Session.run`."""
+        """See :meth:`engine.models.runtimes.base.Session.run`."""
         if self._group:
             return in_groups(partial(self._run, output_name), prepared, self._group, out)
         return self._run(output_name, prepared, out)
@@ -151,14 +151,14 @@ class OpenVinoSession:
             raise _refusal(self.path, error) from None
 
     def stop(self) -> None:
-        """See :meth:`engine.models.runtimes.Session.stop`."""
+        """See :meth:`engine.models.runtimes.base.Session.stop`."""
         self._stopped = True
         with self._lock:
             for request in self._busy:
                 request.cancel()
 
     def resume(self) -> None:
-        """See :meth:`engine.models.runtimes.Session.resume`."""
+        """See :meth:`engine.models.runtimes.base.Session.resume`."""
         self._stopped = False
 
 

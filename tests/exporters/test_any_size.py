@@ -15,7 +15,7 @@ from keras import layers
 
 from engine.errors import InputError, ModelError, OutputError
 from engine.models.contract import ModelContract
-from engine.models.net import open_net
+from engine.models.opening import open_net
 from exporters import any_size, cli
 from exporters.any_size import AnySize, export_any_size
 from exporters.parity import Parity, worst

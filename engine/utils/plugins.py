@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError, PlanError
-from engine.utils.console import one_line
+from engine.utils.console import first_line, one_line
 
 STRATEGIES = "maskfuse.strategies"
 RUNTIMES = "maskfuse.runtimes"
@@ -60,15 +60,9 @@ def load(group: str, name: str) -> Any:
     except EngineError as error:
         reason = str(error)
     except (Exception, SystemExit) as error:  # whatever a package's own code raises
-        reason = in_one_line(error)
+        reason = first_line(error, kind=True)
     called = f"{_kind(group)} {name} of package {_package(point)}"
     raise PlanError(f"{called} cannot be loaded ({reason}): update or uninstall it")
-
-
-def in_one_line(error: BaseException) -> str:
-    """Return an exception of a package's code in one line: its type and the first line of what it says."""
-    lines = str(error).strip().splitlines()
-    return type(error).__name__ + (f": {one_line(lines[0])[:200]}" if lines else "")
 
 
 def search_path() -> str:
@@ -83,7 +77,7 @@ def _points(group: str) -> list[metadata.EntryPoint]:
     try:
         return list(metadata.entry_points(group=group))
     except Exception as error:  # what any package's metadata may hold; the standard library does not say which
-        reason = in_one_line(error)
+        reason = first_line(error, kind=True)
         raise PlanError(f"cannot read the entry points of the installed packages ({reason}): run pip check") from None
 
 

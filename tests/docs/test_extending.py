@@ -89,9 +89,9 @@ def test_an_architecture_is_added_by_the_page(copy: Path) -> None:
     assert passed(copy, "tests/trainers/test_models.py", "-k", "linknet") >= 6
 
 
-def test_a_form_of_images_is_added_by_the_page(copy: Path) -> None:
+def test_an_input_format_is_added_by_the_page(copy: Path) -> None:
     h5py = pytest.importorskip("h5py", reason="the recipe reads HDF5 by h5py")
-    assert follow("A form of images", copy) == [
+    assert follow("An input format", copy) == [
         "engine/sources/hdf5.py",
         *["engine/sources/open.py"] * 2,
         "engine/sources/spec.py",
@@ -114,9 +114,9 @@ def test_a_form_of_images_is_added_by_the_page(copy: Path) -> None:
     assert refused.returncode == 2
 
 
-def test_a_form_of_masks_is_added_by_the_page(copy: Path) -> None:
+def test_an_output_format_is_added_by_the_page(copy: Path) -> None:
     files = ["engine/outputs/tar.py", *["engine/outputs/open.py"] * 2, "tests/engine/outputs/test_tar.py"]
-    assert follow("A form of masks", copy) == files
+    assert follow("An output format", copy) == files
     assert passed(copy, "tests/engine/outputs", "-k", "tar") >= 9
     for name in ("masks.npy", "masks.tar"):
         engine(copy, "ensemble", "--limit", "6", "-o", name, "--preview", f"{name}.png")
@@ -143,7 +143,7 @@ def test_a_runtime_is_added_by_the_page(copy: Path) -> None:
 
 
 def test_a_convention_is_added_by_the_page(copy: Path) -> None:
-    assert follow("A convention of the score", copy) == ["engine/metrics.py", "tests/helpers/reference.py"]
+    assert follow("A metric convention", copy) == ["engine/metrics.py", "tests/helpers/reference.py"]
     assert passed(copy, "tests/engine/test_metrics.py", "tests/engine/test_bootstrap.py") >= 15
     labels = np.random.default_rng(0).integers(1, 5, (5, 8, 8)).astype(np.uint8)
     np.save(copy / "truth.npy", labels)

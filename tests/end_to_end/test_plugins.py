@@ -184,7 +184,7 @@ BROKEN_RUNTIME = {
         REFERENCE.replace("Session(path)", "Session(path, 5)"),
         "runtime slow of package x-slow 0.1 cannot open ",
     ),
-    "running fails": (REFERENCE.replace("[0]\n", "[7]\n"), "in runtime slow of package x-slow 0.1 (IndexError: "),
+    "running fails": (REFERENCE.replace("[0]\n", "[7]\n"), "runtime slow of package x-slow 0.1 cannot run "),
 }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from engine.errors import EngineError, PlanError
 from engine.fusion.strategies.task import Task
 from engine.utils import plugins
+from engine.utils.console import first_line
 
 
 @cache
@@ -31,7 +32,7 @@ def added_strategy(name: str) -> Callable[[Task], None]:
         except (EngineError, MemoryError):
             raise
         except Exception as error:
-            reason = plugins.in_one_line(error)
+            reason = first_line(error, kind=True)
             raise PlanError(f"{called} fails ({reason}): update it, or choose another strategy") from None
         _check_labels(task, called)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import EngineError, ModelError, PlanError
 from engine.models.runtimes.base import Runtime, Session
 from engine.utils import plugins
+from engine.utils.console import first_line
 
 
 class AddedSession:
@@ -30,21 +32,21 @@ class AddedSession:
             path: the file.
             precision: what it was opened for.
         """
-        self._inner, self._package = inner, package
+        self._inner, self._called = inner, f"runtime {runtime} of package {package}"
         self.runtime, self.path, self.precision = runtime, path, precision
         self.input_name = inner.input_name
+        if hasattr(inner, "feed"):  # else the net may have one input alone, see engine.models.runtimes.fed_as
+            self.feed = self._feed
 
-    def run(self, output_name: str, prepared: NDArray[np.float32], out: NDArray[Any] | None = None) -> NDArray[Any]:
+    def _feed(self, input_name: str, constants: Mapping[str, NDArray[Any]]) -> None:
+        with _guarded(f"{self._called} cannot feed {self.path}"):
+            self._inner.feed(input_name, constants)  # type: ignore[attr-defined]
+        self.input_name = input_name
+
+    def run(self, output_name: str, prepared: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
         """See :meth:`engine.models.runtimes.base.Session.run`."""
-        try:
+        with _guarded(f"{self._called} cannot run {self.path} on {prepared.shape}"):
             return self._inner.run(output_name, prepared, out)
-        except (EngineError, MemoryError):
-            raise
-        except Exception as error:
-            raise ModelError(
-                f"{self.path} fails on {prepared.shape} in runtime {self.runtime} of package {self._package} "
-                f"({plugins.in_one_line(error)}): use another --runtime"
-            ) from None
 
     def stop(self) -> None:
         """See :meth:`engine.models.runtimes.base.Session.stop`."""
@@ -53,6 +55,17 @@ class AddedSession:
     def resume(self) -> None:
         """See :meth:`engine.models.runtimes.base.Session.resume`."""
         self._inner.resume()
+
+
+@contextmanager
+def _guarded(called: str) -> Iterator[None]:
+    """Turn what a package's code raises into a ModelError of one line."""
+    try:
+        yield
+    except (EngineError, MemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(f"{called} ({first_line(error, kind=True)}): use another --runtime") from None
 
 
 @cache
@@ -71,14 +84,7 @@ def added_runtime(name: str) -> Runtime:
         )
 
     def opened(path: Path, precision: str, workers: int) -> Session:
-        try:
+        with _guarded(f"runtime {name} of package {package} cannot open {path}"):
             return AddedSession(found.open(path, precision, workers), name, package, path, precision)
-        except (EngineError, MemoryError):
-            raise
-        except Exception as error:
-            reason = plugins.in_one_line(error)
-            raise ModelError(
-                f"runtime {name} of package {package} cannot open {path} ({reason}): use another --runtime"
-            ) from None
 
     return replace(found, open=opened, on_gpu=False)

@@ -10,11 +10,13 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
+    "Adopted": "exporters.adoption",
     "ContractOptions": "exporters.promise",
     "Export": "exporters.keras_to_onnx",
     "GraphStep": "exporters.graph",
     "Parity": "exporters.parity",
     "Tolerance": "exporters.parity",
+    "adopt": "exporters.adoption",
     "export_onnx": "exporters.keras_to_onnx",
     "export_specialists": "exporters.specialists",
     "labelled_tiles": "exporters.tiles",
@@ -24,11 +26,13 @@ _HOMES = {
 }
 
 __all__ = [
+    "Adopted",
     "ContractOptions",
     "Export",
     "GraphStep",
     "Parity",
     "Tolerance",
+    "adopt",
     "export_onnx",
     "export_specialists",
     "labelled_tiles",

@@ -68,7 +68,12 @@ def check_size(path: Path, shape: tuple[int, ...], contract: ModelContract) -> N
     Raises:
         InputError: naming both shapes.
     """
-    wanted = (*(contract.size or shape[:2]), contract.channels)
+    size = contract.size if contract.size is not None and not contract.fit else shape[:2]
+    if contract.bands and max(contract.bands) <= shape[2]:
+        channels = shape[2]
+    else:
+        channels = 1 if contract.grey_as_rgb and shape[2] == 1 else contract.channels
+    wanted = (*size, channels)
     if shape != wanted:
         raise InputError(f"{path}: the tiles are {shape}, the model takes {wanted}: give tiles of that size")
 

@@ -23,7 +23,8 @@ from exporters.backend import load_onnx
 from exporters.compose import LEAST_OPSET, Composer, at_opset, opset_of, read_model
 from exporters.files import check_free, stamp, write_atomically
 from exporters.fusion_graph import add_fusion, add_marks, check_packable
-from exporters.member_graph import Inputs, Part, add_voter, part_of
+from exporters.input_graph import Inputs
+from exporters.member_graph import Part, add_voter, part_of
 from exporters.packed_form import Form, form_of
 from exporters.parity import random_tiles
 from exporters.rebatch import group_of, rebatched

@@ -20,6 +20,7 @@ from exporters.adoption import adopt
 from exporters.precision import lower
 from exporters.tiles import LabelledTiles
 from tests.helpers.foreign_nets import CASES, GREY, Case, pixels_of, save_foreign
+from tests.helpers.nets import save_graph
 
 
 def stated(facts: dict) -> list[Facts]:
@@ -79,13 +80,19 @@ def test_every_adaptation_is_quantised(name: str, tmp_path: Path) -> None:
 
 def test_a_net_without_float32_layers_is_not_quantised(tmp_path: Path) -> None:
     """It computes in float64 throughout: what would be written is the file as it was."""
-    source = save_foreign(tmp_path / "net.onnx")
-    model = onnx.load(source)
-    for item in model.graph.initializer:
-        item.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(item).astype(np.float64), item.name))
-    for port in (*model.graph.input, *model.graph.output):
-        port.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
-    onnx.save(model, source)
+    make, double = onnx.helper.make_tensor_value_info, onnx.TensorProto.DOUBLE
+    row = np.array([1.0, -2.0, 0.5]).reshape(1, 3, 1, 1)
+    nodes = [
+        onnx.helper.make_node("Mul", ["pixels", "slope"], ["sloped"]),
+        onnx.helper.make_node("Add", ["sloped", "shift"], ["maps"]),
+    ]
+    source = save_graph(
+        tmp_path / "net.onnx",
+        nodes,
+        [make("pixels", double, ["n", 1, "h", "w"])],
+        [make("maps", double, ["n", 3, "h", "w"])],
+        {"slope": row, "shift": row[:, ::-1].copy()},
+    )
     own = adopt(source, tmp_path / "own.onnx", stated(GREY)).path
     images = pixels_of(Case({}))
     tiles = LabelledTiles(images, Ensemble.open(own).predict(images))

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from engine import Ensemble
-from engine.errors import ContractError, ModelError, PlanError
+from engine.errors import ContractError, ModelError, NotFiniteError, PlanError
 from engine.models.contract import ModelContract
 from engine.models.opening import open_net
 from engine.runs.predict import run
@@ -215,3 +215,16 @@ def test_inspect_shows_both_kinds(engine, packed, singles, tmp_path):
     assert [row["kind"] for row in json.loads(done.out)] == ["packed", "specialists"]
     save_member(tmp_path / "one.onnx")
     assert engine("inspect", packed, tmp_path / "one.onnx").code == 0
+
+
+def test_a_packed_file_marks_what_it_cannot_predict(tmp_path):
+    """Its label 255 is no class: the engine names the image, and other labels beyond the classes stay an error."""
+    packed = Ensemble.open(save_packed(tmp_path / "whole.onnx", factor=1.0))
+    images = np.full((4, 8, 16), 2, np.uint8)
+    assert (packed.predict(images) == 2).all()
+    images[1, 3, 4] = 255
+    with pytest.raises(NotFiniteError, match="member whole computes NaN or infinity for image 1:"):
+        packed.predict(images)
+    images[1, 3, 4] = 9
+    with pytest.raises(ModelError, match="puts out label 9; its classes are 0 to 4"):
+        packed.predict(images)

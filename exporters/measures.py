@@ -97,7 +97,10 @@ def speed(first: Net, second: Net, images: npt.NDArray[Any], rounds: int = ROUND
     """
     chosen = images[:_TIMED_TILES]
     seconds: tuple[list[float], list[float]] = ([], [])
-    fed = [[net.prepare(chosen[i : i + BATCH]) for i in range(0, len(chosen), BATCH)] for net in (first, second)]
+    fed = [
+        [net.windows(net.prepare(chosen[i : i + BATCH])) for i in range(0, len(chosen), BATCH)]
+        for net in (first, second)
+    ]
     for turn in range(rounds + 1):
         for net, batches, taken in zip((first, second), fed, seconds, strict=True):
             began = perf_counter()

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from engine.errors import InputError, ModelError, option
 from engine.models.adapt.binary import LEAST_PROBABILITY, log_odds, two_classes
 from engine.models.adapt.class_map import ClassMap, onto
-from engine.models.adapt.labels import votes
-from engine.models.adapt.size import Size, nearest_into, resize_into
+from engine.models.adapt.labels import NOT_FINITE, votes
+from engine.models.adapt.size import Size, joined, nearest_into, resize_into, windows
 from engine.models.contract import ModelContract
 from engine.models.foreign import as_planes
 from engine.models.prepare import input_size, prepare
@@ -75,6 +75,15 @@ class Net:
             return prepare(self.contract, self.kind, pixels)
         except InputError as error:
             raise InputError(f"{self.path.name}: {error}") from None
+
+    def windows(self, prepared: NDArray[Any]) -> NDArray[Any]:
+        """Return what the graph takes at once of a prepared batch: of images larger than its one size, windows."""
+        fixed = self.contract.size
+        if fixed is None or self._sides(prepared) == fixed:
+            return prepared
+        planar = self.contract.input_layout == "NCHW"
+        cut = windows(prepared if planar else prepared.transpose(0, 3, 1, 2), fixed)
+        return np.ascontiguousarray(cut if planar else cut.transpose(0, 2, 3, 1))
 
     def run(self, prepared: NDArray[Any], out: NDArray[np.float32], size: Size) -> None:
         """Run a prepared batch.
@@ -138,7 +147,8 @@ class Net:
         whole = size if self.contract.fit == "resize" else self._sides(prepared)
         labels = np.empty((len(out), *size), found.dtype)
         nearest_into(labels, found[:, 0], whole)
-        votes(out, labels.reshape(len(out), -1), str(self.path))
+        unknown = NOT_FINITE if self.contract.kind == "packed" else None
+        votes(out, labels.reshape(len(out), -1), str(self.path), unknown)
 
     def _sides(self, prepared: NDArray[Any]) -> Size:
         shape = prepared.shape
@@ -149,19 +159,9 @@ class Net:
         fixed, sides = self.contract.size, self._sides(prepared)
         if fixed is None or sides == fixed:
             return self.session.run(self.output_name, prepared, out)
-        down, across = sides[0] // fixed[0], sides[1] // fixed[1]
-        planes = prepared if self.contract.input_layout == "NCHW" else prepared.transpose(0, 3, 1, 2)
-        windows = planes.reshape(*planes.shape[:2], down, fixed[0], across, fixed[1]).transpose(0, 2, 4, 1, 3, 5)
-        windows = windows.reshape(-1, planes.shape[1], *fixed)
-        if self.contract.input_layout == "NHWC":
-            windows = windows.transpose(0, 2, 3, 1)
-        found = as_planes(
-            self.session.run(self.output_name, np.ascontiguousarray(windows)), self.contract.output_layout
-        )
-        maps, height, width = found.shape[1:]
-        joined = found.reshape(-1, down, across, maps, height, width).transpose(0, 3, 1, 4, 2, 5)
-        joined = joined.reshape(len(prepared), maps, down * height, across * width)
-        return joined if self.contract.output_layout == "NCHW" else joined.transpose(0, 2, 3, 1)
+        found = as_planes(self.session.run(self.output_name, self.windows(prepared)), self.contract.output_layout)
+        whole = joined(found, sides[0] // fixed[0], sides[1] // fixed[1])
+        return whole if self.contract.output_layout == "NCHW" else whole.transpose(0, 2, 3, 1)
 
     def _planes(self, maps: NDArray[Any], count: int, floats: bool) -> NDArray[Any]:
         """Return what a runtime put out as (batch, maps, height, width), once it has the promised shape and type."""

@@ -67,6 +67,24 @@ def nearest_into(out: NDArray, maps: NDArray, size: Size) -> None:
     np.copyto(out, maps[..., rows[:, None], columns[None, :]])
 
 
+def windows(images: NDArray, size: Size) -> NDArray:
+    """Cut images (batch, channels, height, width) whose sides ``size`` divides into windows of it, row by row.
+
+    Returns:
+        (batch times windows, channels, *size).
+    """
+    down, across = images.shape[2] // size[0], images.shape[3] // size[1]
+    cut = images.reshape(*images.shape[:2], down, size[0], across, size[1]).transpose(0, 2, 4, 1, 3, 5)
+    return cut.reshape(-1, images.shape[1], *size)
+
+
+def joined(maps: NDArray, down: int, across: int) -> NDArray:
+    """Put the maps (batch times windows, maps, height, width) of windows together, ``down`` times ``across`` each."""
+    count, height, width = maps.shape[1:]
+    whole = maps.reshape(-1, down, across, count, height, width).transpose(0, 3, 1, 4, 2, 5)
+    return whole.reshape(-1, count, down * height, across * width)
+
+
 def reduction(image: Size, maps: Size) -> bool:
     """Return whether maps can be an image's: of its size, reduced by one whole factor, or enlarged by one.
 

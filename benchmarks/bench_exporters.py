@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.table import rows, write
 from engine.errors import EngineError
 from engine.inference.ensemble import Ensemble
-from engine.models.net import open_net
+from engine.models.opening import open_net
 from engine.samples.scenes import CLASSES, generate
 from exporters.backend import load_keras, quiet
 from exporters.compose import first_line

@@ -1,7 +1,42 @@
 """The error root and its few children.
 
 A message is one line: what came, what is allowed, what to do. The command line prints it as it is and exits with 2.
+What to do is an option there and an argument in Python: :func:`option` writes the one or the other.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_in_shell = False
+
+
+@contextmanager
+def naming_options() -> Iterator[None]:
+    """Let messages name options of the command line (``--scale 1/255``) instead of arguments (``scale=1/255``)."""
+    global _in_shell
+    before, _in_shell = _in_shell, True
+    try:
+        yield
+    finally:
+        _in_shell = before
+
+
+def option(name: str, value: str = "") -> str:
+    """Return what a user states: ``--fit resize`` on the command line, ``fit="resize"`` in Python.
+
+    Args:
+        name: the argument, as in ``channel_order``.
+        value: an example as the command line takes it; empty for the name alone.
+    """
+    if _in_shell:
+        return f"--{name.replace('_', '-')} {value}".rstrip()
+    if not value:
+        return name
+    plain = value.replace("/", "").replace(".", "").replace(",", "").isdecimal()
+    shown = (f"({value})" if "," in value else value) if plain else f'"{value}"'
+    return f"{name}={shown}"
 
 
 class EngineError(Exception):

@@ -17,9 +17,10 @@ from engine.errors import PlanError
 from engine.fusion.decoding import Decoding, Rule
 from engine.fusion.strategies.vote import MOST_UNITS, voting_units
 from engine.inference.ensemble import Ensemble
+from engine.models.adapt.binary import LEAST_PROBABILITY
 from engine.models.contract import ModelContract
 from engine.models.members import FLOOR, Member
-from engine.models.net import LEAST_PROBABILITY, Net
+from engine.models.net import Net
 from exporters.compose import Composer, maps_of
 
 STRATEGIES = ("mean-logit", "mean-prob", "vote")

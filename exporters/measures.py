@@ -53,10 +53,10 @@ def logits_of(net: Net, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         ModelError: the runtime fails.
     """
     count, height, width = images.shape[:3]
-    out = np.empty((count, net.contract.outputs, height * width), np.float32)
+    out = np.empty((count, net.maps, height * width), np.float32)
     for start in range(0, count, BATCH):
         batch = slice(start, start + BATCH)
-        net.run(net.prepare(images[batch]), out[batch])
+        net.run(net.prepare(images[batch]), out[batch], (height, width))
     return out.reshape(count, -1, height, width)
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from engine.errors import ContractError, InputError, ModelError, PlanError
 from engine.models.contract import ModelContract
-from engine.models.net import Net, open_net
+from engine.models.net import Net
+from engine.models.opening import open_net
 from engine.version import VERSION
 from exporters.backend import load_onnx
 from exporters.compose import LEAST_OPSET, at_opset, opset_of, read_model

@@ -13,7 +13,8 @@ import numpy as np
 
 from engine.errors import ContractError, ModelError, PlanError
 from engine.models.contract import ModelContract
-from engine.models.net import Net, open_net
+from engine.models.net import Net
+from engine.models.opening import open_net
 from engine.version import VERSION
 from exporters.archive import read_contract
 from exporters.backend import load_keras, load_onnx

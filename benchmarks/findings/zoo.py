@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.findings.place import Place
 from benchmarks.findings.systems import PSEUDO, System
-from engine.models.net import open_net
+from engine.models.opening import open_net
 from engine.runs.plan import Plan, PlannedMember, read_plan, write_plan
 
 PLAN = "ensemble.toml"

@@ -1,14 +1,19 @@
-"""``engine inspect``: what models promise."""
+"""``engine inspect``: what models are, what is adapted to, what stays open."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine.cli.options import AsJson, contract_fields
+from engine.errors import EngineError, option
 from engine.utils import console
 from engine.utils.console import with_options
+
+if TYPE_CHECKING:
+    from engine.models.opening import Opened
 
 
 @with_options(contract_fields, "stated")
@@ -18,16 +23,63 @@ def inspect(
     *,
     stated: dict[str, Any],
 ) -> None:
-    """Show what models promise: classes, layout, scaling, kind, ignored class."""
+    """Show what ONNX files are: classes, layout, scaling, kind, what the engine adapts to, and what stays open.
+
+    Nothing is refused: a question is listed with the option that settles it, a file that cannot be read with the
+    reason (the exit code is then 2). Nets without a contract are run once, on noise.
+
+    Examples:
+      engine inspect models/
+
+      engine inspect net.onnx --normalize imagenet --json
+    """
     import json
 
-    from engine.cli.tables import contracts_table
+    from engine.cli.tables import contracts_table, remarks
+    from engine.models.facts.base import Facts
     from engine.models.members import find_models
-    from engine.models.net import open_net
+    from engine.models.opening import inspect_net
 
-    members = [open_net(path, stated) for path in find_models(models)]
+    facts = [Facts(option(name), {name: value}) for name, value in stated.items() if name != "output_name"]
+    name = stated.get("output_name")
+    rows: list[dict[str, Any]] = []
+    known: list[Opened] = []
+    for path in find_models(models):
+        output = (name.get(path.name, name.get("")) if isinstance(name, dict) else name) or None
+        try:
+            opened = inspect_net(path, [*facts, Facts(option("output_name"), {"output_name": output})])
+        except EngineError as error:
+            rows.append({"model": str(path), "error": console.one_line(str(error))})
+        else:
+            known.append(opened)
+            rows.append(_row(path, opened))
     if as_json:
-        rows = [{"model": str(m.path), "sha256": m.checksum, **json.loads(m.contract.to_json())} for m in members]
         typer.echo(json.dumps(rows, indent=2))
-    else:
-        console.stdout().print(contracts_table(members))
+    elif known:
+        console.stdout().print(contracts_table(known))
+        for line in remarks(known):
+            typer.echo(console.one_line(line))
+    refused = [row["error"] for row in rows if "error" in row]
+    for text in refused:
+        console.say(f"error: {text}")
+    if refused:
+        raise typer.Exit(2)
+
+
+def _row(path: Path, opened: Opened) -> dict[str, Any]:
+    """Return what is known of a model as plain JSON types."""
+    import json
+
+    held = opened.found.fields
+    known = json.loads(opened.contract.to_json()) if opened.contract is not None else held
+    return {
+        "model": str(path),
+        "sha256": opened.checksum,
+        **known,
+        "input": opened.found.image.told,
+        "output": opened.found.output.told,
+        "adapted": opened.adapted,
+        "open": opened.questions,
+        "origins": opened.found.origins,
+        "metadata": dict(opened.notes),
+    }

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.errors import PlanError
+
 RUN = "How to run"
 FOREIGN = "Models without a contract (made by other tools)"
 
@@ -46,12 +48,46 @@ Precision = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout instead of tables.")]
-Classes = Annotated[str, typer.Option(help="Class names in label order, separated by commas.", rich_help_panel=FOREIGN)]
+Classes = Annotated[
+    str,
+    typer.Option(help="Class names in label order, separated by commas, or their number.", rich_help_panel=FOREIGN),
+]
 InputLayout = Annotated[str, typer.Option(help="Axes of the input: NCHW or NHWC.", rich_help_panel=FOREIGN)]
 OutputLayout = Annotated[str, typer.Option(help="Axes of the output: NCHW or NHWC.", rich_help_panel=FOREIGN)]
 Activation = Annotated[str, typer.Option(help="What comes out: logits or probabilities.", rich_help_panel=FOREIGN)]
 Scale = Annotated[
-    float | None, typer.Option(help="Factor on raw pixels: 1, or 0.00392157 for 0..1.", rich_help_panel=FOREIGN)
+    str, typer.Option(help="Factor on raw pixels: 1, or 1/255 for a net of 0..1.", rich_help_panel=FOREIGN)
+]
+Normalize = Annotated[
+    str,
+    typer.Option(
+        help="Scale, mean and std by name: imagenet, 0..1, -1..1 or none (raw values).", rich_help_panel=FOREIGN
+    ),
+]
+Fit = Annotated[
+    str,
+    typer.Option(
+        help="How images come to a net that takes one size: resize (the maps come back to the image's size) or pad "
+        "(mirrored, window by window, cut back).",
+        rich_help_panel=FOREIGN,
+    ),
+]
+Bands = Annotated[
+    str,
+    typer.Option(
+        help="Channels of the image that the net takes, in its order: 4,3,2 (counted from 1).", rich_help_panel=FOREIGN
+    ),
+]
+ChannelOrder = Annotated[
+    str, typer.Option(help="rgb, or bgr for a net that was trained on BGR images.", rich_help_panel=FOREIGN)
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        "--foreground-threshold",
+        help="For a net of one map: the probability from which on a pixel is foreground; 0.5 by default.",
+        rich_help_panel=FOREIGN,
+    ),
 ]
 Mean = Annotated[
     str, typer.Option(help="Subtracted after scaling, one a channel: 0.5,0.4,0.3.", rich_help_panel=FOREIGN)
@@ -64,7 +100,12 @@ GreyAsRgb = Annotated[
     bool,
     typer.Option("--grey-as-rgb", help="Repeat grey images over a net's three channels.", rich_help_panel=FOREIGN),
 ]
-OutputName = Annotated[str, typer.Option(help="Which output to read, if there are several.", rich_help_panel=FOREIGN)]
+OutputName = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[FILE=]NAME", help="Which output to read, if there are several; repeatable.", rich_help_panel=FOREIGN
+    ),
+]
 
 
 def contract_fields(
@@ -72,28 +113,58 @@ def contract_fields(
     input_layout: InputLayout = "",
     output_layout: OutputLayout = "",
     activation: Activation = "",
-    scale: Scale = None,
+    normalize: Normalize = "",
+    scale: Scale = "",
     mean: Mean = "",
     std: Std = "",
     ignored_class: Ignored = None,
-    output_name: OutputName = "",
+    fit: Fit = "",
+    bands: Bands = "",
+    channel_order: ChannelOrder = "",
+    foreground_threshold: Threshold = None,
+    output_name: OutputName = None,
 ) -> dict[str, Any]:
     """Return the contract fields the user stated; the parameters are the options themselves."""
+    from engine.models.facts import normalization, parse_scale
     from engine.runs.options import numbers
 
-    names = [name.strip() for name in classes.split(",")] if classes else None
+    named = normalization(normalize) if normalize else {}
+    for name, given in (("scale", scale), ("mean", mean), ("std", std)):
+        if given and name in named:
+            raise PlanError(f"--normalize {normalize} and --{name} {given}: give one of them")
     fields: dict[str, Any] = {
-        "classes": names,
+        "classes": _class_names(classes) if classes else None,
         "input_layout": input_layout or None,
         "output_layout": output_layout or None,
         "activation": activation or None,
-        "scale": scale,
-        "mean": numbers(mean, "mean") if mean else None,
-        "std": numbers(std, "std") if std else None,
+        **named,
+        **({"scale": parse_scale(scale)} if scale else {}),
+        **({"mean": numbers(mean, "mean")} if mean else {}),
+        **({"std": numbers(std, "std")} if std else {}),
         "ignored_class": ignored_class,
-        "output_name": output_name or None,
+        "fit": fit or None,
+        "bands": [int(band) if band.is_integer() else band for band in numbers(bands, "bands")] if bands else None,
+        "channel_order": channel_order or None,
+        "foreground_threshold": foreground_threshold,
+        "output_name": _output_names(output_name) if output_name else None,
     }
     return {key: value for key, value in fields.items() if value is not None}
+
+
+def _class_names(classes: str) -> list[str]:
+    """Return the names of ``a,b,c``, made-up ones for a number; one name alone is the foreground of two classes."""
+    if classes.isascii() and classes.isdecimal() and len(classes) <= 3:
+        return [f"class {index}" for index in range(int(classes))]
+    names = [name.strip() for name in classes.split(",")]
+    return ["background", *names] if len(names) == 1 else names
+
+
+def _output_names(given: list[str]) -> str | dict[str, str]:
+    """Return the one name for all files, or names by file; the name for all others stands under an empty text."""
+    pairs = [item.rpartition("=") for item in given]
+    if len(pairs) == 1 and not pairs[0][1]:
+        return given[0]
+    return {file: name for file, _, name in pairs}
 
 
 def command_line() -> str:

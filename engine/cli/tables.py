@@ -14,7 +14,7 @@ from engine.fusion.strategies import STRATEGIES
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Variant
 from engine.metrics import CONVENTIONS, Score, class_iou, precision_recall
-from engine.models.net import Net
+from engine.models.opening import CONTRACT, Opened
 from engine.runs.outcome import Outcome
 from engine.utils.console import plain_table
 
@@ -97,31 +97,51 @@ def conventions_table(score: Score, intervals: Mapping[str, Interval] | None = N
     return table
 
 
-def contracts_table(nets: Sequence[Net]) -> Table:
-    """Return a row for each model: what its contract promises; the classes stand below, once where all agree."""
+def contracts_table(opened: Sequence[Opened]) -> Table:
+    """Return one row per model: what is known of it; the classes stand below, once where all agree."""
     table = plain_table()
     for title in ("model", "kind", "input", "output", "ignored", "size"):
         table.add_column(title, overflow="fold")
     listed: dict[tuple[str, ...], list[str]] = {}
-    for net in nets:
-        held = net.contract
-        size = "x".join(map(str, held.size)) if held.size else "any size"
-        kind = held.architecture or held.kind
-        if held.class_id is not None:
-            kind += f"\nspecialist of {held.class_id} ({held.classes[held.class_id]})"
+    for item in opened:
+        held = item.found.fields
+        size = held.get("size")
+        sides = "x".join(map(str, size)) if size else "any size"
+        kind = held.get("architecture") or held.get("kind", "multiclass")
+        classes = held.get("classes", ())
+        if held.get("class_id") is not None:
+            kind += f"\nspecialist of {held['class_id']} ({classes[held['class_id']]})"
+        scale = f"x{held['scale']:.4g}" if "scale" in held else "scale ?"
+        ignored = held.get("ignored_class")
         table.add_row(
-            Text(net.name),
+            Text(item.path.stem),
             Text(kind),
-            f"{held.input_layout} {size}\n{held.channels} ch, x{held.scale:.4g}",
-            f"{held.output_layout}\n{held.activation}",
-            "none" if held.ignored_class is None else str(held.ignored_class),
-            f"{net.path.stat().st_size / 1e6:.2f} MB",
+            f"{held.get('input_layout', '?')} {sides}\n{held.get('channels', '?')} ch, {scale}",
+            f"{held.get('output_layout', '?')}\n{held.get('activation', '?')}",
+            "none" if ignored is None else str(ignored),
+            f"{item.path.stat().st_size / 1e6:.2f} MB",
         )
-        listed.setdefault(held.classes, []).append(net.name)
-    for classes, names in listed.items():
-        told = ", ".join(f"{index} {name}" for index, name in enumerate(classes))
+        listed.setdefault(tuple(classes), []).append(item.path.stem)
+    for names, models in listed.items():
+        text = ", ".join(f"{index} {name}" for index, name in enumerate(names)) or "unknown"
         table.caption = (f"{table.caption}\n" if table.caption else "") + (
-            f"classes: {told}" if len(listed) == 1 else f"classes of {', '.join(names)}: {told}"
+            f"classes: {text}" if len(listed) == 1 else f"classes of {', '.join(models)}: {text}"
         )
     table.caption_justify = "left"
     return table
+
+
+def remarks(opened: Sequence[Opened]) -> list[str]:
+    """Return lines about models: what is adapted, what their metadata say besides, what stays open; equal ones once."""
+    lines: dict[str, list[str]] = {}
+    for item in opened:
+        origins = {
+            origin for origin in item.found.origins.values() if origin != CONTRACT and not origin.startswith("--")
+        }
+        own = [f"adapted: {text}" for text in item.adapted]
+        own += [f"read from {', '.join(sorted(origins))}"] if origins else []
+        own += [f"{name}: {text}" for name, text in item.notes.items()]
+        for line in (*own, *(f"open: {question}" for question in item.questions)):
+            lines.setdefault(line, []).append(item.path.name)
+    ordered = sorted(lines, key=lambda line: line.startswith("open: "))
+    return [f"{', '.join(lines[line])}: {line}" for line in ordered]

@@ -96,7 +96,7 @@ def open_inputs(options: CompareOptions) -> Inputs:
     if labels is not None:
         check_match(images, labels)
     images = limited(images, options.job.limit)
-    plan = Plan(tuple(PlannedMember(spec, contract=options.job.stated) for spec in options.job.models))
+    plan = Plan(tuple(PlannedMember(spec) for spec in options.job.models))
     ensemble = open_ensemble(plan, options.job, images)
     check_ensemble(ensemble, len(images), labels is not None)
     if labels is None:

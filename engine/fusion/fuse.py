@@ -61,12 +61,27 @@ def fuse(
     return Fused(labels, ties)
 
 
-def normalised_weights(weights: ArrayLike | None, members: int, classes: int) -> NDArray[np.float64]:
+def normalised_weights(
+    weights: ArrayLike | None, members: int, classes: int, known: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
     """Return float64 (members, classes) with columns that sum to 1.
+
+    Args:
+        weights: (members,) or (members, classes), of any scale; None for equal ones.
+        members: how many there are.
+        classes: how many there are.
+        known: bool (members, classes): a member has no weight in a class it does not know; None: all know all.
 
     Raises:
         PlanError: a wrong number of weights, a negative one, NaN or infinity, or nothing but zeros.
     """
+    if known is not None and not known.all():
+        table = np.ones((members, classes)) if weights is None else normalised_weights(weights, members, classes)
+        table = np.where(known, table, 0)
+        if (table.sum(axis=0) <= 0).any():
+            lost = ", ".join(map(str, np.flatnonzero(table.sum(axis=0) <= 0)))
+            raise PlanError(f"no member with a weight above 0 knows class {lost}: map a class of one onto it")
+        return normalised_weights(table, members, classes)
     if weights is None:
         return np.full((members, classes), 1.0 / members)
     given = np.asarray(weights, np.float64)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from engine.errors import PlanError
+from engine.errors import PlanError, option
 from engine.fusion.decoding import Decoding
 from engine.fusion.fuse import normalised_weights
 from engine.fusion.strategies import STRATEGIES, named_strategy
@@ -18,14 +18,33 @@ from engine.inference.forward import Forward
 from engine.inference.gpu import DeviceFusion
 from engine.inference.prediction import Variant
 from engine.inference.stream import Stream
-from engine.models.members import Member, class_names, class_number, find_models, gather, ignored_class
-from engine.models.net import Net, check_sample, open_net
+from engine.models.facts.base import Facts
+from engine.models.fields import TYPES
+from engine.models.members import (
+    Member,
+    class_names,
+    class_number,
+    find_models,
+    gather,
+    ignored_class,
+    known_classes,
+)
+from engine.models.net import Net, check_sample
+from engine.models.opening import Request, open_nets
 from engine.models.runtimes import RuntimeOptions
 from engine.sources.base import Source, from_array
 from engine.sources.labels import check_match
 from engine.utils.threads import available_cores
 
 BATCH_SIZE = 4
+ENSEMBLE_OPTIONS = frozenset(
+    ("strategy", "weights", "flips", "early_exit", "threshold", "bias", "prior", "vote_stage", "min_region")
+)
+CONTRACT_FIELDS = (
+    frozenset((*TYPES, "output_name")) - ENSEMBLE_OPTIONS - {"notes", "architecture", "version", "temperature"}
+)
+# Labels have neither scores nor probabilities: what counts labels alone can take members that put them out.
+LABEL_STRATEGIES = ("vote", "staple")
 
 
 class Ensemble(Forward):
@@ -73,9 +92,11 @@ class Ensemble(Forward):
             suppress = ()
         if suppress is None:
             suppress = () if ignored is None else (ignored,)
+        _check_label_members(members, strategy, suppress, flips, decoding)
         variant = Variant(strategy, Decoding(frozenset(suppress), **decoding), 0 if packed else None)
         variant.decoding.rule(len(names), log_domain=True)
-        super().__init__(members, names, variant, normalised_weights(weights, len(members), len(names)), flips)
+        known = known_classes(members, len(names))
+        super().__init__(members, names, variant, normalised_weights(weights, len(members), len(names), known), flips)
         self.ignored_class = ignored
         self.early_exit = early_exit
         if early_exit is not None:
@@ -99,17 +120,26 @@ class Ensemble(Forward):
         Args:
             models: what to open.
             sample: one raw image (height, width, channels); needed for foreign files, checked against all members.
-            stated: contract fields for files that carry no contract.
+            stated: contract fields, for what the files do not say themselves.
             suppress: classes never predicted, by id or name; None for the ignored class the contracts declare.
             grey_as_rgb: let nets of three channels take grey images.
-            **options: further arguments of the constructor: ``strategy``, ``weights``, ``flips``, ``bias`` and so on.
+            **options: contract fields by name (``scale``, ``classes``, ``activation`` and so on), and further arguments
+                of the constructor: ``strategy``, ``weights``, ``flips``, ``bias`` and so on.
 
         Raises:
             EngineError: a file cannot be opened or trusted, members disagree, an option is impossible.
         """
         specs = [models] if isinstance(models, str | Path) else list(models)
-        opened = [open_net(path, stated, sample, grey_as_rgb=grey_as_rgb) for path in find_models(specs)]
-        return cls.of(opened, suppress=suppress, **options)
+        facts = dict(stated or {})
+        for name in [key for key in options if key in CONTRACT_FIELDS]:
+            facts[name] = options.pop(name)
+        unknown = [name for name in options if name not in ENSEMBLE_OPTIONS]
+        if unknown:
+            known = ", ".join(sorted(ENSEMBLE_OPTIONS | CONTRACT_FIELDS))
+            raise PlanError(f"unknown argument {', '.join(unknown)}; known are {known}")
+        facts = {**facts, "grey_as_rgb": True} if grey_as_rgb else facts
+        requests = [Request(path, (Facts("the arguments", facts),)) for path in find_models(specs)]
+        return cls.of(open_nets(requests, sample), suppress=suppress, **options)
 
     @classmethod
     def of(cls, opened: Sequence[Net], suppress: Collection[int | str] | None = None, **options: Any) -> Ensemble:
@@ -193,8 +223,10 @@ class Ensemble(Forward):
         decodings = [Decoding()]
         if own.suppress:
             decodings.append(Decoding(own.suppress, vote_stage=own.vote_stage))
+        votes = any(member.contract.kind == "labels" for member in self.members)
+        names = LABEL_STRATEGIES if votes else tuple(STRATEGIES)
         members = [Variant("mean-logit", d, index) for index in range(len(self.members)) for d in decodings]
-        return [*members, *(Variant(name, decoding) for name in STRATEGIES for decoding in decodings)]
+        return [*members, *(Variant(name, decoding) for name in names for decoding in decodings)]
 
     def variant_name(self, variant: Variant) -> str:
         """Return what tables call a variant: the member's name, or the strategy's."""
@@ -210,4 +242,28 @@ def _check_untouched(
         raise PlanError(
             f"{name} is a packed ensemble: strategy, weights, suppression and biases are built in; "
             "leave those options out, or name its members instead"
+        )
+
+
+def _check_label_members(
+    members: Sequence[Member], strategy: str, suppress: Collection[int], flips: str, decoding: dict[str, Any]
+) -> None:
+    """Refuse what members that put out labels cannot do; a vote for a suppressed class then counts for none.
+
+    Among the allowed classes such a member has no second choice, so votes are counted first and replaced afterwards.
+    """
+    names = [member.name for member in members if member.contract.kind == "labels"]
+    if not names:
+        return
+    if strategy not in LABEL_STRATEGIES:
+        allowed = " or ".join(option("strategy", name) for name in LABEL_STRATEGIES)
+        raise PlanError(f"{names[0]} puts out labels, which {strategy} cannot fuse: use {allowed}")
+    if flips != "none":
+        raise PlanError(
+            f"{names[0]} puts out labels, which have no mean over mirror images: leave out {option('flips')}"
+        )
+    if suppress and decoding.setdefault("vote_stage", "fused") != "fused":
+        raise PlanError(
+            f"{names[0]} puts out labels, so it has no second choice for a suppressed class: use "
+            f"{option('vote_stage', 'fused')}"
         )

@@ -12,7 +12,8 @@ import numpy as np
 
 from engine.errors import EngineError, ModelError
 from engine.models.members import Member, Prepared
-from engine.models.net import Net, open_net
+from engine.models.net import Net
+from engine.models.opening import open_net
 from engine.models.runtimes import RuntimeOptions, Session
 from engine.models.runtimes.onnxruntime import OnnxSession
 from engine.sources.base import Batch

@@ -41,6 +41,8 @@ def why_not(ensemble: Forward, early: bool = False) -> str:
         net.contract.kind == "multiclass"
         and net.contract.activation == "logits"
         and net.contract.input_layout == net.contract.output_layout == "NCHW"
+        and not net.adapted
+        and net.onto is None
         for net in ensemble.nets
     )
     if ensemble.variant.strategy not in STRATEGIES:
@@ -50,7 +52,7 @@ def why_not(ensemble: Forward, early: bool = False) -> str:
     if len(ensemble.flips) > 1 or early:
         return "flips or early exit"
     if not plain:
-        return "members that are not NCHW multi-class logits"
+        return "members that are not NCHW multi-class logits as they are"
     try:
         from numba import cuda
 

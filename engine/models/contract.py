@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, cast
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from typing import Literal
 
 from engine.errors import ContractError
+from engine.models.fields import checked_fields, listed, require, require_text
 
 METADATA_KEY = "maskfuse.contract"
 KERAS_MEMBER = "maskfuse.json"
@@ -21,13 +22,17 @@ MAX_CLASSES = 256
 LABELS = "labels"
 
 Layout = Literal["NCHW", "NHWC"]
-Kind = Literal["multiclass", "specialist", "specialists", "packed"]
+Kind = Literal["multiclass", "specialist", "specialists", "packed", "binary", "labels"]
 Activation = Literal["logits", "probabilities"]
 Note = str | float | int | bool
 
 LAYOUTS = ("NCHW", "NHWC")
-KINDS = ("multiclass", "specialist", "specialists", "packed")
+KINDS = ("multiclass", "specialist", "specialists", "packed", "binary", "labels")
 ACTIVATIONS = ("logits", "probabilities")
+FITS = ("", "resize", "pad")
+MAPS_RESIZES = ("bilinear", "nearest")
+CHANNEL_ORDERS = ("rgb", "bgr")
+MAX_STRIDE = 256
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,9 @@ class ModelContract:
     Attributes:
         classes: names of the classes, in label order; 2 to 256 of them.
         kind: ``multiclass`` (one map a class), ``specialist`` (one map: the log-odds of one class against the rest),
-            ``specialists`` (the log-odds of every class, as a whole set of specialists gives them) or ``packed`` (a
-            whole ensemble: raw pixels in, label maps uint8 (batch, height, width) out).
+            ``specialists`` (the log-odds of every class, as a whole set of specialists gives them), ``packed`` (a
+            whole ensemble: raw pixels in, label maps uint8 (batch, height, width) out), ``binary`` (one map: the second
+            class against the first) or ``labels`` (whole numbers: the net has its own argmax).
         class_id: the class a specialist knows; None for every other kind.
         group: the name that ties the specialists of one set together; empty for a multi-class net.
         input_layout: order of the input's axes.
@@ -50,6 +56,14 @@ class ModelContract:
         mean: subtracted after scaling, one value a channel or a single one for all.
         std: divided by after subtracting, one value a channel or a single one for all.
         ignored_class: class left out of the score and suppressed by default; None when there is none.
+        stride: what the sides of the input must divide by; images of other sizes are mirrored up to it and cut back.
+        fit: how images of another size than ``size`` are brought to it: ``resize``, ``pad`` or not at all (empty).
+        maps_resize: how maps of another size than the input are brought to it: ``bilinear`` or ``nearest``.
+        foreground_threshold: the probability from which on a pixel is the second class of a ``binary`` net.
+        bands: 1-based numbers of the image's channels that the net takes, in its order; empty for all of them.
+        channel_order: ``bgr`` turns the channels of RGB images around.
+        grey_as_rgb: whether a grey image is repeated over the three channels that the net takes.
+        constants: values of further inputs by name: a number or a flat list.
         bias: calibration of specialists: added to the log-odds; the kind ``specialists`` may have one value a class.
         temperature: calibration of specialists: divides the biased log-odds; as many values as for ``bias``.
         architecture: name of the architecture, for people to read.
@@ -70,6 +84,14 @@ class ModelContract:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     ignored_class: int | None = None
+    stride: int = 1
+    fit: Literal["", "resize", "pad"] = ""
+    maps_resize: Literal["bilinear", "nearest"] = "bilinear"
+    foreground_threshold: float = 0.5
+    bands: tuple[int, ...] = ()
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    grey_as_rgb: bool = False
+    constants: dict[str, float | list[float]] = field(default_factory=dict)
     bias: float | tuple[float, ...] = 0.0
     temperature: float | tuple[float, ...] = 1.0
     architecture: str = ""
@@ -83,43 +105,71 @@ class ModelContract:
             ContractError: naming the field, what it holds and what is allowed.
         """
         count = len(self.classes)
-        _require(2 <= count <= MAX_CLASSES, f"classes: {count} of them; allowed are 2 to {MAX_CLASSES}")
+        require(2 <= count <= MAX_CLASSES, f"classes: {count} of them; allowed are 2 to {MAX_CLASSES}")
         twin = next((name for index, name in enumerate(self.classes) if name in self.classes[:index]), None)
-        _require(twin is None, f"classes: {twin!r} stands there twice; every class needs a name of its own")
+        require(twin is None, f"classes: {twin!r} stands there twice; every class needs a name of its own")
         for name in (*self.classes, self.architecture, self.version, self.group):
-            _require_text(name)
-        _require(self.kind in KINDS, f"kind: {self.kind!r}; allowed are {_listed(KINDS)}")
-        _require(self.input_layout in LAYOUTS, f"input_layout: {self.input_layout!r}; allowed are {_listed(LAYOUTS)}")
-        _require(self.output_layout in LAYOUTS, f"output_layout: {self.output_layout!r}; allowed: {_listed(LAYOUTS)}")
-        _require(self.activation in ACTIVATIONS, f"activation: {self.activation!r}; allowed: {_listed(ACTIVATIONS)}")
+            require_text(name)
+        require(self.kind in KINDS, f"kind: {self.kind!r}; allowed are {listed(KINDS)}")
+        require(self.input_layout in LAYOUTS, f"input_layout: {self.input_layout!r}; allowed are {listed(LAYOUTS)}")
+        require(self.output_layout in LAYOUTS, f"output_layout: {self.output_layout!r}; allowed: {listed(LAYOUTS)}")
+        require(self.activation in ACTIVATIONS, f"activation: {self.activation!r}; allowed: {listed(ACTIVATIONS)}")
         specialist = self.kind == "specialist"
-        _require(specialist == (self.class_id is not None), "class_id: given for a specialist and for nothing else")
+        require(specialist == (self.class_id is not None), "class_id: given for a specialist and for nothing else")
         for label, value in (("class_id", self.class_id), ("ignored_class", self.ignored_class)):
-            _require(value is None or 0 <= value < count, f"{label}: {value}; allowed are 0 to {count - 1}")
-        _require(self.size is None or min(self.size) > 0, f"size: {self.size}; both sides must be above 0")
-        _require(1 <= self.channels <= 64, f"channels: {self.channels}; allowed are 1 to 64")
-        _require(_fits(self.scale), f"scale: {self.scale}; its size must lie within 1e-30 and 1e30")
+            require(value is None or 0 <= value < count, f"{label}: {value}; allowed are 0 to {count - 1}")
+        require(self.size is None or min(self.size) > 0, f"size: {self.size}; both sides must be above 0")
+        require(1 <= self.channels <= 64, f"channels: {self.channels}; allowed are 1 to 64")
+        require(_fits(self.scale), f"scale: {self.scale}; its size must lie within 1e-30 and 1e30")
         self._check_calibration()
+        self._check_adaptation()
         for label, values in (("mean", self.mean), ("std", self.std)):
-            _require(len(values) in (1, self.channels), f"{label}: {len(values)} values for {self.channels} channels")
-            _require(all(map(math.isfinite, values)), f"{label}: {values}; all must be finite")
-        _require(all(map(_fits, self.std)), f"std: {self.std}; their sizes must lie within 1e-30 and 1e30")
+            require(len(values) in (1, self.channels), f"{label}: {len(values)} values for {self.channels} channels")
+            require(all(map(math.isfinite, values)), f"{label}: {values}; all must be finite")
+        require(all(map(_fits, self.std)), f"std: {self.std}; their sizes must lie within 1e-30 and 1e30")
+
+    def _check_adaptation(self) -> None:
+        for label, value, allowed in (
+            ("fit", self.fit, FITS),
+            ("maps_resize", self.maps_resize, MAPS_RESIZES),
+            ("channel_order", self.channel_order, CHANNEL_ORDERS),
+        ):
+            require(value in allowed, f"{label}: {value!r}; allowed are {listed(tuple(filter(None, allowed)))}")
+        require(1 <= self.stride <= MAX_STRIDE, f"stride: {self.stride}; allowed are 1 to {MAX_STRIDE}")
+        threshold = self.foreground_threshold
+        require(1e-6 <= threshold <= 1 - 1e-6, f"foreground_threshold: {threshold}; a number inside 0..1 is needed")
+        require(
+            self.kind == "binary" or threshold == 0.5,
+            f"foreground_threshold: {threshold}; the kind {self.kind} has no foreground",
+        )
+        require(self.kind != "binary" or len(self.classes) == 2, f"classes: {len(self.classes)}; a binary net has 2")
+        twice = len(set(self.bands)) < len(self.bands)
+        require(
+            all(1 <= band <= 1024 for band in self.bands) and not twice, f"bands: {self.bands}; 1 or more, each once"
+        )
+        require(
+            not self.bands or len(self.bands) == self.channels,
+            f"bands: {len(self.bands)} of them; the net takes {self.channels} channels",
+        )
+        require(
+            self.channel_order == "rgb" or self.channels == 3, f"channel_order: bgr for {self.channels} channels, not 3"
+        )
 
     def _check_calibration(self) -> None:
         for label, given in (("bias", self.bias), ("temperature", self.temperature)):
             several = isinstance(given, tuple)
-            _require(not several or self.kind == "specialists", f"{label}: a list; the kind {self.kind} takes a number")
+            require(not several or self.kind == "specialists", f"{label}: a list; the kind {self.kind} takes a number")
             values = given if isinstance(given, tuple) else (given,)
             fits = not several or len(values) == len(self.classes)
-            _require(fits, f"{label}: {len(values)} values for {len(self.classes)} classes")
-            _require(all(map(math.isfinite, values)), f"{label}: {given}; it must be finite")
+            require(fits, f"{label}: {len(values)} values for {len(self.classes)} classes")
+            require(all(map(math.isfinite, values)), f"{label}: {given}; it must be finite")
             fits = label == "bias" or all(_fits(value) and value > 0 for value in values)
-            _require(fits, f"temperature: {given}; it must lie within 1e-30 and 1e30")
+            require(fits, f"temperature: {given}; it must lie within 1e-30 and 1e30")
 
     @property
     def outputs(self) -> int:
-        """Number of maps the file puts out: one a class, or one alone for a specialist and for a packed file."""
-        return 1 if self.kind in ("specialist", "packed") else len(self.classes)
+        """Number of maps the file puts out: one per class; one for a specialist, a binary net, and for labels."""
+        return 1 if self.kind in ("specialist", "packed", "binary", "labels") else len(self.classes)
 
     @property
     def calibration(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -136,7 +186,11 @@ class ModelContract:
 
     def to_json(self) -> str:
         """Return the contract as one line of JSON with sorted keys, as it stands in a file's metadata."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, sort_keys=True, allow_nan=False)
+        # What came to the contract later is left out where it says nothing: a file's contract, and so its plan's hash,
+        # stay what they were.
+        silent = {name for name in _LATER if getattr(self, name) == _DEFAULTS[name]}
+        stated = {name: value for name, value in asdict(self).items() if name not in silent}
+        return json.dumps({"schema": SCHEMA, **stated}, sort_keys=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> ModelContract:
@@ -154,7 +208,7 @@ class ModelContract:
         schema = raw.pop("schema", None)
         if schema != SCHEMA:
             raise ContractError(f"the contract has schema {schema!r}; this version reads {SCHEMA}: upgrade maskfuse")
-        _require("classes" in raw, "classes is missing; it is the one field every contract needs")
+        require("classes" in raw, "classes is missing; it is the one field every contract needs")
         return cls(**checked_fields(raw))
 
 
@@ -167,90 +221,10 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
-def checked_fields(raw: dict[str, Any]) -> dict[str, Any]:
-    """Check names and types of contract fields that came from JSON or TOML and return them as the dataclass wants them.
-
-    Raises:
-        ContractError: a field is unknown or of a wrong type.
-    """
-    known = {item.name for item in fields(ModelContract)}
-    unknown = sorted(set(raw) - known)
-    _require(not unknown, f"unknown field {', '.join(map(repr, unknown))}; known are {', '.join(sorted(known))}")
-    checked: dict[str, Any] = {}
-    for name, value in raw.items():
-        check, wanted = _TYPES[name]
-        _require(check(value), f"{name}: {value!r} is not {wanted}")
-        checked[name] = tuple(value) if isinstance(value, list | tuple) else value
-    if "scale" in checked:
-        checked["scale"] = float(checked["scale"])
-    return checked
-
-
-def _require(condition: bool, complaint: str) -> None:
-    if not condition:
-        raise ContractError(f"contract field {complaint}")
-
-
-def _require_text(value: str) -> None:
-    _require(len(value) <= 200 and value.isprintable(), f"text {value[:40]!r}: at most 200 printable characters")
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return " or ".join(names)
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, float) or _is_int(value)
-
-
-def _is_list(value: object, item: Any, length: int | None = None) -> bool:
-    if not isinstance(value, list | tuple):
-        return False
-    items = cast(list[object], value)
-    return (length is None or len(items) == length) and all(map(item, items))
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_notes(value: object) -> bool:
-    if not isinstance(value, dict) or len(value) > 100:
-        return False
-    return all(_is_text(key) and key.isprintable() and _is_scalar(item) for key, item in value.items())
-
-
-def _is_scalar(value: object) -> bool:
-    # An infinite number could be read (1e999) and never be written again.
-    return math.isfinite(value) if isinstance(value, float) else isinstance(value, str | int)
-
-
-_TEXT = (_is_text, "a text")
-_NUMBER = (_is_number, "a number")
-_NUMBERS = (lambda value: _is_list(value, _is_number), "a list of numbers")
-_CALIBRATION = (lambda value: _is_number(value) or _is_list(value, _is_number), "a number or a list of numbers")
-_MAYBE_INT = (lambda value: value is None or _is_int(value), "a whole number or null")
-_TYPES: dict[str, tuple[Any, str]] = {
-    "classes": (lambda value: _is_list(value, _is_text), "a list of texts"),
-    "kind": _TEXT,
-    "class_id": _MAYBE_INT,
-    "group": _TEXT,
-    "input_layout": _TEXT,
-    "output_layout": _TEXT,
-    "activation": _TEXT,
-    "size": (lambda value: value is None or _is_list(value, _is_int, 2), "[height, width] or null"),
-    "channels": (_is_int, "a whole number"),
-    "scale": _NUMBER,
-    "mean": _NUMBERS,
-    "std": _NUMBERS,
-    "ignored_class": _MAYBE_INT,
-    "bias": _CALIBRATION,
-    "temperature": _CALIBRATION,
-    "architecture": _TEXT,
-    "version": _TEXT,
-    "notes": (_is_notes, "a table of texts and finite numbers"),
+# Fields that are younger than the first contracts.
+_LATER = ("stride", "fit", "maps_resize", "foreground_threshold", "bands", "channel_order", "grey_as_rgb", "constants")
+_DEFAULTS = {
+    item.name: item.default if item.default is not MISSING else {}
+    for item in fields(ModelContract)
+    if item.name in _LATER
 }

@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ContractError, InputError, PlanError
+from engine.models.adapt.class_map import FLOOR as FLOOR
 from engine.models.contract import ModelContract
 from engine.models.net import Net
 
-# The logit of a class whose specialist did not run: finite, and far below anything a net computes.
-FLOOR = np.float32(-1e30)
-Prepared = dict[tuple[object, ...], NDArray[np.float32]]
+Prepared = dict[tuple[object, ...], NDArray[Any]]
 
 
 def find_models(specs: Iterable[str | Path]) -> list[Path]:
@@ -93,10 +92,10 @@ class Member:
             class_id = net.contract.class_id
             if net.input_key not in prepared:
                 prepared[net.input_key] = net.prepare(pixels)
-            fed, step = prepared[net.input_key], part or max(1, len(pixels))
+            fed, step, size = prepared[net.input_key], part or max(1, len(pixels)), (pixels.shape[1], pixels.shape[2])
             goal = out if class_id is None else np.empty((len(pixels), 1, out.shape[2]), np.float32)
             for start in range(0, len(pixels), step):
-                net.run(fed[start : start + step], goal[start : start + step])
+                net.run(fed[start : start + step], goal[start : start + step], size)
             if class_id is not None:
                 out[:, class_id] = goal[:, 0]
 
@@ -131,7 +130,7 @@ def gather(nets: Sequence[Net], optional: Collection[int] = ()) -> list[Member]:
                 members.append(key)
             sets[key].append(net)
         else:
-            members.append(Member(net.name, (net,), net.contract, net.checksum))
+            members.append(Member(net.name, (net,), _of_ensemble(net), net.checksum))
     gathered = [_specialists(item, sets[item], optional) if isinstance(item, str) else item for item in members]
     check_agreement(gathered)
     return _uniquely_named(gathered)
@@ -151,13 +150,33 @@ def check_agreement(members: Sequence[Member]) -> None:
                 f"{first.name} and {other.name} disagree on the classes: {_listed(a)} against {_listed(b)}; "
                 "fuse members of the same classes in the same order alone"
             )
-        if a.size and b.size and a.size != b.size:
+        if a.size and b.size and a.size != b.size and not (a.fit or b.fit):
             raise ContractError(f"{first.name} takes {a.size} pixels, {other.name} {b.size}: they must take one size")
     declared = {member.contract.ignored_class: member.name for member in members}
     declared.pop(None, None)
     if len(declared) > 1:
         told = ", ".join(f"{name} class {ignored}" for ignored, name in declared.items())
         raise ContractError(f"members disagree on the ignored class ({told}): export them alike")
+
+
+def _of_ensemble(net: Net) -> ModelContract:
+    """Return a net's contract in the classes of the ensemble."""
+    if net.onto is None:
+        return net.contract
+    ignored = net.contract.ignored_class
+    ignored = None if ignored is None else net.onto.targets[ignored]
+    kind = net.contract.kind if net.contract.kind != "binary" else "multiclass"
+    return replace(net.contract, classes=net.onto.classes, ignored_class=ignored, kind=kind, foreground_threshold=0.5)
+
+
+def known_classes(members: Sequence[Member], classes: int) -> NDArray[np.bool_]:
+    """Return bool (members, classes): which classes of the ensemble each member can predict."""
+    known = np.ones((len(members), classes), np.bool_)
+    for row, member in zip(known, members, strict=True):
+        onto = member.nets[0].onto
+        if onto is not None:
+            row[:] = [index in onto.targets for index in range(classes)]
+    return known
 
 
 def class_names(members: Sequence[Member] | Sequence[Net]) -> tuple[str, ...]:

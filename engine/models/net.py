@@ -1,25 +1,24 @@
-"""Opens ONNX files, checks their contract, and runs batches into planar logits."""
+"""One opened ONNX file: raw images in, planar logits out, whatever form its own input and output have."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import ContractError, InputError, ModelError
-from engine.models.contract import LABELS, METADATA_KEY, ModelContract
-from engine.models.external_data import model_checksum
-from engine.models.foreign import Ports, complete_contract
+from engine.errors import InputError, ModelError, option
+from engine.models.adapt.binary import LEAST_PROBABILITY, log_odds, two_classes
+from engine.models.adapt.class_map import ClassMap, onto
+from engine.models.adapt.labels import votes
+from engine.models.adapt.size import Size, nearest_into, resize_into
+from engine.models.contract import ModelContract
+from engine.models.foreign import as_planes
+from engine.models.prepare import input_size, prepare
 from engine.models.runtimes import Session
-from engine.models.runtimes.onnxruntime import OnnxSession
-from engine.utils.console import one_line
-
-# A probability of 0 becomes this logit, log(2**-126): finite, so that one sure member cannot turn a sum into NaN.
-LEAST_PROBABILITY = np.float32(2.0**-126)
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,10 @@ class Net:
         session: the file, opened in a runtime.
         output_name: the output that is read.
         checksum: SHA-256, hexadecimal, of the file, and of the weights it keeps beside it.
-        grey_as_rgb: whether a grey image is repeated over the three channels the net takes.
+        kind: element type of the input, as NumPy names it.
+        adapted: what is done to its input and output without changing a result, a few words each.
+        stated: contract fields that neither the file nor a file beside it says: what a plan must remember.
+        onto: brings its classes to those of the ensemble; None where they are the same.
     """
 
     name: str
@@ -42,53 +44,70 @@ class Net:
     session: Session
     output_name: str
     checksum: str
-    grey_as_rgb: bool = False
+    kind: str = "float32"
+    adapted: tuple[str, ...] = ()
+    stated: Mapping[str, Any] = field(default_factory=dict)
+    onto: ClassMap | None = None
+
+    @property
+    def maps(self) -> int:
+        """Return how many maps :meth:`run` writes: one per class of the ensemble, of a specialist one."""
+        if self.onto is not None:
+            return len(self.onto.classes)
+        several = self.contract.kind in ("packed", "labels", "binary")
+        return len(self.contract.classes) if several else self.contract.outputs
 
     @property
     def input_key(self) -> tuple[object, ...]:
         """Return what decides the network's input: members with an equal key share one prepared batch."""
         held = self.contract
-        return (held.input_layout, held.channels, held.scale, held.mean, held.std)
+        form = (held.size, held.fit) if held.size else (held.stride,)
+        order = (held.bands, held.channel_order, held.grey_as_rgb)
+        return (held.input_layout, held.channels, held.scale, held.mean, held.std, self.kind, order, *form)
 
-    def prepare(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the network's input, float32, for raw images (batch, height, width, channels)."""
-        held = self.contract
-        if self.grey_as_rgb and pixels.shape[3] == 1:
-            pixels = np.repeat(pixels, held.channels, axis=3)
-        with np.errstate(over="ignore"):  # infinity shows in the logits and is refused there, by name
-            scaled = pixels.astype(np.float32)
-        if held.scale != 1.0:
-            scaled *= np.float32(held.scale)
-        if any(held.mean):
-            scaled -= np.asarray(held.mean, np.float32)
-        if held.std != (1.0,):
-            scaled /= np.asarray(held.std, np.float32)
-        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2)) if held.input_layout == "NCHW" else scaled
+    def prepare(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Return the network's input for raw images (batch, height, width, channels), see :mod:`engine.models.prepare`.
 
-    def run(self, prepared: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        Raises:
+            InputError: images of a size or type that the net does not take.
+        """
+        try:
+            return prepare(self.contract, self.kind, pixels)
+        except InputError as error:
+            raise InputError(f"{self.path.name}: {error}") from None
+
+    def run(self, prepared: NDArray[Any], out: NDArray[np.float32], size: Size) -> None:
         """Run a prepared batch.
 
         Args:
-            prepared: float32, what :meth:`prepare` returned.
-            out: float32 (batch, maps, pixels), the result: logits, or log-odds of specialists, calibrated; of a packed
-                file, (batch, classes, pixels): 1 for the class of its label, 0 for all others.
+            prepared: what :meth:`prepare` returned.
+            out: float32 (batch, maps, pixels), the result: logits, or log-odds of specialists, calibrated; of nets that
+                put out labels, 1 for the class of each label, 0 for all others. A binary net has two maps.
+            size: (height, width) of the raw images.
 
         Raises:
             ModelError: the runtime fails, or the output has another shape than promised.
         """
+        if self.onto is not None:
+            own = np.empty((len(out), len(self.onto.targets), out.shape[2]), np.float32)
+            self._run(prepared, own, size)
+            onto(out, own, self.onto.targets)
+        else:
+            self._run(prepared, out, size)
+
+    def _run(self, prepared: NDArray[Any], out: NDArray[np.float32], size: Size) -> None:
         held = self.contract
-        if held.kind == "packed":
-            labels = _flat_labels(self.session.run(self.output_name, prepared), out.shape, self.path)
-            np.equal(labels, np.arange(out.shape[1])[:, None], out=out)
+        if held.kind in ("packed", "labels"):
+            self._run_labels(prepared, out, size)
             return
-        planar = (
-            held.input_layout == held.output_layout == "NCHW"
-            and prepared.shape[2] * prepared.shape[3] == out[0, 0].size
-        )
-        planes = out.reshape(*out.shape[:2], *prepared.shape[2:]) if planar else None
-        maps = self.session.run(self.output_name, prepared, planes)
-        if maps is not planes:
-            self._copy(maps, out)
+        if held.kind == "binary":
+            odds = np.empty((len(out), 1, out.shape[2]), np.float32)
+            self._run_maps(prepared, odds, size)
+            if held.activation == "probabilities":
+                odds = log_odds(odds)
+            two_classes(out, odds[:, 0], held.foreground_threshold)
+            return
+        self._run_maps(prepared, out, size)
         if held.activation == "probabilities":
             _to_logits(out, specialist=held.kind in ("specialist", "specialists"))
         if held.calibration is not None:
@@ -96,65 +115,66 @@ class Net:
             out += biases
             out /= temperatures
 
-    def _copy(self, maps: NDArray[Any], out: NDArray[np.float32]) -> None:
-        """Copy what a runtime put out elsewhere into the planar logits, once it has the promised shape."""
-        if maps.ndim != 4 or maps.dtype.kind != "f":
-            raise ModelError(f"{self.path} puts out {maps.dtype} of shape {maps.shape}; float of rank 4 is needed")
-        if self.contract.output_layout == "NHWC":
-            maps = maps.transpose(0, 3, 1, 2)
-        batch, count, pixels = out.shape
-        if maps.shape[:2] != (batch, count) or maps.shape[2] * maps.shape[3] != pixels:
-            raise ModelError(
-                f"{self.path} puts out {maps.shape} as (batch, maps, height, width); its contract promises {count} "
-                f"maps of {pixels} pixels: state --output-layout or export it again"
-            )
-        np.copyto(out.reshape(maps.shape), maps)
-
-
-def open_net(
-    path: Path,
-    stated: Mapping[str, Any] | None = None,
-    sample: NDArray[Any] | None = None,
-    name: str = "",
-    grey_as_rgb: bool = False,
-) -> Net:
-    """Open an ONNX file and settle its contract.
-
-    Args:
-        path: the file.
-        stated: contract fields the user states; for a file that carries a contract they replace nothing.
-        sample: one raw image (height, width, channels); a foreign file is run on it once to see its output.
-        name: what to call the member; the file's stem by default.
-        grey_as_rgb: let a net of three channels take grey images.
-
-    Raises:
-        ModelError: not an ONNX file, damaged, or one the runtime cannot run.
-        ContractError: what the file is remains unclear, or contradicts what it promises.
-        InputError: no such file, or the sample does not fit.
-    """
-    if not path.is_file():
-        raise InputError(f"no such model: {path}")
-    stated = dict(stated or {})
-    output_name = stated.pop("output_name", "")
-    checksum = model_checksum(path)
-    session = OnnxSession(path)
-    try:
-        carried = session.raw.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        contract = None if carried is None else ModelContract.from_json(carried)
-        ports = _ports(session.raw, output_name, packed=contract is not None and contract.kind == "packed")
-        if contract is not None:
-            ports.check(contract)
+    def _run_maps(self, prepared: NDArray[Any], out: NDArray[np.float32], size: Size) -> None:
+        """Write the maps of a batch, brought to the images' size."""
+        held = self.contract
+        sides = self._sides(prepared)
+        planar = held.input_layout == held.output_layout == "NCHW" and sides == size and held.size in (None, size)
+        planes = out.reshape(*out.shape[:2], *size)
+        maps = self._session_run(prepared, planes if planar else None)
+        if maps is planes:
+            return
+        maps = self._planes(maps, out.shape[1], floats=True)
+        whole = size if held.fit == "resize" else sides
+        if (maps.shape[2], maps.shape[3]) == whole:
+            np.copyto(planes, maps[:, :, : size[0], : size[1]])
+        elif held.maps_resize == "nearest":
+            nearest_into(planes, maps, whole)
         else:
-            contract = complete_contract(ports, stated, sample, lambda image: _probe(session, ports, image))
-    except ContractError as error:
-        raise ContractError(f"{path}: {error}") from None
-    except UnicodeDecodeError:
-        raise ModelError(f"{path} holds names that are not UTF-8: it is damaged, export or copy it again") from None
-    # The name goes into tables and files; a file's own may hold escape sequences.
-    net = Net(one_line(name or path.stem), path, contract, session, ports.output_name, checksum, grey_as_rgb)
-    if sample is not None:
-        check_sample(net, sample.shape)
-    return net
+            resize_into(planes, np.ascontiguousarray(maps, np.float32), whole)
+
+    def _run_labels(self, prepared: NDArray[Any], out: NDArray[np.float32], size: Size) -> None:
+        found = self._planes(self._session_run(prepared, None), 1, floats=False)
+        whole = size if self.contract.fit == "resize" else self._sides(prepared)
+        labels = np.empty((len(out), *size), found.dtype)
+        nearest_into(labels, found[:, 0], whole)
+        votes(out, labels.reshape(len(out), -1), str(self.path))
+
+    def _sides(self, prepared: NDArray[Any]) -> Size:
+        shape = prepared.shape
+        return (shape[2], shape[3]) if self.contract.input_layout == "NCHW" else (shape[1], shape[2])
+
+    def _session_run(self, prepared: NDArray[Any], out: NDArray[np.float32] | None) -> NDArray[Any]:
+        """Run the session; images that are larger than a net of a fixed size are run window by window."""
+        fixed, sides = self.contract.size, self._sides(prepared)
+        if fixed is None or sides == fixed:
+            return self.session.run(self.output_name, prepared, out)
+        down, across = sides[0] // fixed[0], sides[1] // fixed[1]
+        planes = prepared if self.contract.input_layout == "NCHW" else prepared.transpose(0, 3, 1, 2)
+        windows = planes.reshape(*planes.shape[:2], down, fixed[0], across, fixed[1]).transpose(0, 2, 4, 1, 3, 5)
+        windows = windows.reshape(-1, planes.shape[1], *fixed)
+        if self.contract.input_layout == "NHWC":
+            windows = windows.transpose(0, 2, 3, 1)
+        found = as_planes(
+            self.session.run(self.output_name, np.ascontiguousarray(windows)), self.contract.output_layout
+        )
+        maps, height, width = found.shape[1:]
+        joined = found.reshape(-1, down, across, maps, height, width).transpose(0, 3, 1, 4, 2, 5)
+        joined = joined.reshape(len(prepared), maps, down * height, across * width)
+        return joined if self.contract.output_layout == "NCHW" else joined.transpose(0, 2, 3, 1)
+
+    def _planes(self, maps: NDArray[Any], count: int, floats: bool) -> NDArray[Any]:
+        """Return what a runtime put out as (batch, maps, height, width), once it has the promised shape and type."""
+        if maps.ndim not in (3, 4) or (maps.dtype.kind == "f") != floats or (maps.dtype.kind not in "fiu"):
+            needed = "float maps of rank 4" if floats else "whole numbers of rank 3 or 4"
+            raise ModelError(f"{self.path} puts out {maps.dtype} of shape {maps.shape}; {needed} are needed")
+        planes = as_planes(maps, self.contract.output_layout)
+        if planes.shape[1] != count:
+            raise ModelError(
+                f"{self.path} puts out {maps.shape}, {planes.shape[1]} maps under {self.contract.output_layout}; its "
+                f"contract promises {count}: check {option('output_layout')} or export it again"
+            )
+        return planes
 
 
 def check_sample(net: Net, shape: tuple[int, ...]) -> None:
@@ -169,14 +189,19 @@ def check_sample(net: Net, shape: tuple[int, ...]) -> None:
     """
     height, width, channels = shape
     held = net.contract
-    if held.size is not None and held.size != (height, width):
-        raise InputError(
-            f"images are {height}x{width}; {net.path.name} takes {held.size[0]}x{held.size[1]} alone: "
-            f"cut them into tiles with --tile {held.size[0]}x{held.size[1]}, resize them, or export it for their size"
-        )
+    try:
+        input_size(held, (height, width))
+    except InputError as error:
+        raise InputError(f"{net.path.name}: {error}") from None
+    if held.bands:
+        if max(held.bands) > channels:
+            raise InputError(f"images have {channels} channels; {net.path.name} takes bands {_listed(held.bands)}")
+        return
     grey = channels == 1 and held.channels == 3
-    if held.channels != channels and not (grey and net.grey_as_rgb):
-        advice = "add --grey-as-rgb to repeat the grey channel" if grey else "convert the images"
+    if held.channels != channels and not (grey and held.grey_as_rgb):
+        advice = f"add {option('grey_as_rgb')} to repeat the grey channel" if grey else "convert the images"
+        if channels > held.channels:
+            advice = f"pick channels with {option('bands', _listed(range(1, held.channels + 1)))}"
         raise InputError(
             f"images have {channels} channel{'s' if channels > 1 else ''}; {net.path.name} takes "
             f"{held.channels}: {advice}"
@@ -184,7 +209,7 @@ def check_sample(net: Net, shape: tuple[int, ...]) -> None:
 
 
 def check_range(pixels: NDArray[Any], nets: Iterable[Net]) -> None:
-    """Refuse images that were scaled to 0..1 already where the nets scale raw 0..255 values themselves.
+    """Refuse images that were scaled already where the nets scale raw values themselves.
 
     Args:
         pixels: the first raw images.
@@ -195,61 +220,28 @@ def check_range(pixels: NDArray[Any], nets: Iterable[Net]) -> None:
     """
     if pixels.dtype.kind != "f" or not pixels.size:
         return
-    top = float(pixels.max())  # NaN passes here: it is refused where it shows, with the image's name
-    if not 0 < top <= 1:
-        return
+    low, top = float(pixels.min()), float(pixels.max())  # NaN passes here: it is refused where it shows, by name
     for net in nets:
-        if net.contract.scale <= 1 / 128:
+        held = net.contract
+        if low < 0 and any(held.mean):
+            raise InputError(
+                f"the images hold floats down to {low:.3g}, so they are normalised already; {net.path.name} subtracts "
+                f"a mean itself: give raw images, or {option('normalize', 'none')}"
+            )
+        if 0 < top <= 1 and held.scale <= 1 / 128:
             raise InputError(
                 f"the images hold floats up to {top:.3g}; {net.path.name} expects raw values "
                 "0..255 and scales them itself: store the images unscaled"
             )
 
 
-def _ports(session: Any, output_name: str, packed: bool) -> Ports:
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    output_name = LABELS if packed else output_name
-    if len(inputs) != 1:
-        raise ContractError(f"it takes {len(inputs)} inputs; a member takes one batch of images: export it so")
-    named = {output.name: output for output in outputs}
-    if output_name and output_name not in named:
-        raise ContractError(f"it has no output {output_name!r}; there are: {', '.join(named)}")
-    if not output_name and len(outputs) > 1:
-        raise ContractError(f"it has several outputs, {', '.join(named)}: pick one with --output-name")
-    output = named[output_name] if output_name else outputs[0]
-    if inputs[0].type != "tensor(float)":
-        raise ContractError(f"it takes {inputs[0].type}; tensor(float) is needed: export it with a float32 input")
-    shape = tuple(output.shape)
-    if packed and (output.type != "tensor(uint8)" or len(shape) != 3):
-        raise ContractError(f"its labels are {output.type} of rank {len(shape)}; uint8 of rank 3: pack it again")
-    # Label maps are one map an image: with that axis put in, a packed file is checked like any other.
-    ports = Ports(tuple(inputs[0].shape), (shape[0], 1, *shape[1:]) if packed else shape, output.name)
-    if isinstance(ports.input_shape[0], int):
-        raise ContractError(f"it takes batches of {ports.input_shape[0]} alone: export it with a dynamic batch")
-    return ports
-
-
-def _probe(session: OnnxSession, ports: Ports, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    try:
-        return np.asarray(session.run(ports.output_name, image))
-    except ModelError as error:
-        reason = str(error).partition(f"{image.shape}: ")[2]
-        raise ContractError(
-            f"it fails on one image of shape {image.shape} ({reason}): check --input-layout and the images' size"
-        ) from None
-
-
-def _flat_labels(labels: NDArray[Any], shape: tuple[int, ...], path: Path) -> NDArray[Any]:
-    batch, classes, pixels = shape
-    if labels.dtype != np.uint8 or labels.size != batch * pixels or int(labels.max(initial=0)) >= classes:
-        raise ModelError(f"{path} puts out {labels.dtype} {labels.shape}; labels of {classes} classes: pack it again")
-    return labels.reshape(batch, 1, pixels)
-
-
 def _to_logits(out: NDArray[np.float32], specialist: bool) -> None:
     """Turn probabilities into logits in place: softmax (or the sigmoid of a specialist) gives them back."""
     if specialist:
-        clipped = np.clip(out, LEAST_PROBABILITY, np.float32(1 - 2**-24))
-        np.log(clipped / (1 - clipped), out=out)
+        out[:] = log_odds(out)
     else:
         np.log(np.maximum(out, LEAST_PROBABILITY), out=out)
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ",".join(map(str, numbers))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.errors import InputError, PlanError
+from engine.errors import InputError, PlanError, option
 from engine.fusion.strategies import named_strategy
 from engine.inference.early_exit import EarlyExit
 from engine.inference.ensemble import Ensemble
+from engine.models.facts.base import Facts
 from engine.models.members import find_models
-from engine.models.net import Net, open_net
+from engine.models.net import Net
+from engine.models.opening import Request, open_nets
 from engine.runs.plan import Plan, PlannedMember, Weight, read_plan
 from engine.sources.base import Source
+from engine.utils import console
 
 
 @dataclass(frozen=True)
@@ -71,18 +74,22 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
     sample = next(images.batches(1)).pixels[0] if images is not None and len(images) else None
     if images is not None and sample is None:
         raise InputError(f"{images.name} holds no images")
-    opened: list[Net] = []
-    planned: list[Weight] = []
+    files: dict[Path, tuple[Path, PlannedMember]] = {}
     for item in plan.members:
         paths = find_models([item.model])
         if item.sha256 and len(paths) > 1:
             raise PlanError(f"sha256 beside model {item.model}, which names {len(paths)} files: name one of them")
         for path in paths:
-            if any(path.resolve() == net.path.resolve() for net in opened):
-                continue
-            opened.append(open_net(path, {**options.stated, **item.contract}, sample, grey_as_rgb=options.grey_as_rgb))
-            _check_same_file(opened[-1], item.sha256)
-            planned.append(item.weight)
+            files.setdefault(path.resolve(), (path, item))
+    _check_named_outputs(options, [path for path, _ in files.values()])
+    requests = [Request(path, _facts(options, item, path), item.class_map) for path, item in files.values()]
+    opened, planned = open_nets(requests, sample, plan.classes), [item.weight for _, item in files.values()]
+    for net, (_, item) in zip(opened, files.values(), strict=True):
+        _check_same_file(net, item.sha256)
+        if net.adapted:
+            console.say(f"{net.path.name}: {'; '.join(net.adapted)}")
+    if not (options.strategy or plan.strategy) and any(net.contract.kind == "labels" for net in opened):
+        strategy = "vote"
     suppress: Sequence[int | str] | None = plan.suppress
     if options.suppress:
         suppress = [name for item in options.suppress for name in item.split(",")]
@@ -99,10 +106,34 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
         flips=options.flips or plan.flips or "none",
         bias=tuple(numbers(options.bias, "bias")) if options.bias else plan.bias,
         prior=tuple(numbers(options.prior, "prior")) if options.prior else plan.prior,
-        vote_stage=options.vote_stage or plan.vote_stage or "members",
+        **({"vote_stage": stage} if (stage := options.vote_stage or plan.vote_stage) else {}),
         threshold=plan.threshold if options.threshold is None else options.threshold,
         min_region=(plan.min_region if options.min_region is None else options.min_region) or 0,
     )
+
+
+def _facts(options: Options, item: PlannedMember, path: Path) -> tuple[Facts, ...]:
+    """Return what the plan and the options state about a file, by origin."""
+    given = [Facts("the plan", dict(item.contract))] if item.contract else []
+    for name, value in options.stated.items():
+        if name == "output_name" and isinstance(value, Mapping):
+            value = next((value[key] for key in (str(path), path.name, path.stem) if key in value), value.get(""))
+        if value is not None:
+            given.append(Facts(option(name), {name: value}))
+    if options.grey_as_rgb:
+        given.append(Facts(option("grey_as_rgb"), {"grey_as_rgb": True}))
+    return tuple(given)
+
+
+def _check_named_outputs(options: Options, paths: Sequence[Path]) -> None:
+    """Refuse an output that is named for a file which is no member."""
+    named = options.stated.get("output_name")
+    if isinstance(named, Mapping):
+        known = {text for path in paths for text in (str(path), path.name, path.stem)}
+        for key in named:
+            if key and key not in known:
+                listed = ", ".join(path.name for path in paths)
+                raise PlanError(f"--output-name {key}={named[key]}: {key} is no member; there are {listed}")
 
 
 def _check_same_file(net: Net, sha256: str) -> None:

@@ -35,15 +35,16 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ContractError, OutputError, PlanError
-from engine.models.contract import checked_fields
+from engine.models.facts.base import Facts
+from engine.models.facts.toml_file import expanded
 from engine.utils.console import one_line
 from engine.utils.files import write_text
 
 MOST_BYTES = 1_000_000
 MOST_PATH = 4096
 Weight = float | tuple[float, ...]
-KEYS = ("strategy", "suppress", "threshold", "bias", "prior", "vote_stage", "min_region", "flips")
-MEMBER_KEYS = ("model", "weight", "sha256", "contract")
+KEYS = ("classes", "strategy", "suppress", "threshold", "bias", "prior", "vote_stage", "min_region", "flips")
+MEMBER_KEYS = ("model", "weight", "sha256", "contract", "map")
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,14 @@ class PlannedMember:
         weight: not negative; a tuple has one a class.
         contract: contract fields stated for files that carry none; may hold ``output_name``.
         sha256: what the file must be, 64 hexadecimal digits; empty to take any.
+        class_map: the ensemble's name of a class by the model's own, an empty text for none; None: the same classes.
     """
 
     model: str
     weight: Weight = 1.0
     contract: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
+    class_map: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Plan:
 
     Attributes:
         members: at least one.
+        classes: names of the ensemble's classes; empty for those of the first member.
         strategy: name of the fusion strategy.
         suppress: ids of the classes never predicted.
         threshold: see :class:`engine.fusion.decoding.Decoding`, as the next four.
@@ -80,6 +84,7 @@ class Plan:
     """
 
     members: tuple[PlannedMember, ...]
+    classes: tuple[str, ...] = ()
     strategy: str | None = None
     suppress: tuple[int, ...] | None = None
     threshold: float | None = None
@@ -148,6 +153,8 @@ def _member_table(member: PlannedMember, folder: Path) -> dict[str, Any]:
     if member.contract:
         # TOML has no null: what is None is left out.
         table["contract"] = {key: value for key, value in member.contract.items() if value is not None}
+    if member.class_map is not None:
+        table["map"] = dict(member.class_map)
     return table
 
 
@@ -172,6 +179,7 @@ def _plan(raw: dict[str, Any], folder: Path) -> Plan:
     suppress = raw.get("suppress")
     return Plan(
         members=tuple(_member(table, folder) for table in tables),
+        classes=_texts(raw.get("classes", []), "classes"),
         strategy=_text(raw, "strategy"),
         suppress=None if suppress is None else _numbers(suppress, "suppress", int),
         threshold=_number(raw["threshold"], "threshold", (int, float)) if "threshold" in raw else None,
@@ -192,13 +200,16 @@ def _member(table: dict[str, Any], folder: Path) -> PlannedMember:
     contract = table.get("contract", {})
     if not isinstance(contract, dict):
         raise PlanError(f"members.contract: {contract!r} is not a table")
-    checked = checked_fields({key: value for key, value in contract.items() if key != "output_name"})
-    if "output_name" in contract:
-        checked["output_name"] = _text(contract, "output_name")
+    checked = Facts("the plan", expanded(contract, "members.contract")).fields
     digest = _text(table, "sha256") or ""
     if digest and not re.fullmatch("[0-9a-fA-F]{64}", digest):
         raise PlanError(f"sha256: {digest[:80]!r} is no SHA-256; 64 hexadecimal digits are needed")
-    return PlannedMember(str(folder / model), _weight(table.get("weight", 1)), checked, digest.lower())
+    class_map = table.get("map")
+    if class_map is not None:
+        if not isinstance(class_map, dict):
+            raise PlanError(f"members.map: {class_map!r} is not a table of class names")
+        class_map = dict(zip(class_map, _texts(list(class_map.values()), "members.map"), strict=True))
+    return PlannedMember(str(folder / model), _weight(table.get("weight", 1)), checked, digest.lower(), class_map)
 
 
 def _check_path(model: str) -> None:
@@ -229,6 +240,12 @@ def _text(table: dict[str, Any], key: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise PlanError(f"{key}: {value!r} is not a text")
     return value
+
+
+def _texts(value: object, key: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) and item.isprintable() for item in value):
+        raise PlanError(f"{key}: {str(value)[:80]} does not fit; texts are needed")
+    return tuple(value)
 
 
 def _number(value: object, key: str, kinds: type | tuple[type, ...]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from engine.inference.ensemble import Ensemble
@@ -54,8 +55,13 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
 
 def _net(net: Net) -> dict[str, Any]:
     """Return what decides a net's logits: the file, and what was stated about it."""
-    contract = hashlib.sha256(net.contract.to_json().encode()).hexdigest()
-    return {"sha256": net.checksum, "contract": contract, "output": net.output_name, "grey_as_rgb": net.grey_as_rgb}
+    held = replace(net.contract, grey_as_rgb=False)  # has a place of its own, which it had before the contract knew it
+    contract = hashlib.sha256(held.to_json().encode()).hexdigest()
+    grey = net.contract.grey_as_rgb
+    found = {"sha256": net.checksum, "contract": contract, "output": net.output_name, "grey_as_rgb": grey}
+    if net.onto is not None:
+        found["onto"] = list(net.onto.targets)
+    return found
 
 
 def plan_hash(ensemble: Ensemble) -> str:
@@ -83,13 +89,18 @@ def run_record(ensemble: Ensemble, **more: Any) -> dict[str, Any]:
                 "name": member.name,
                 "sha256": member.checksum,
                 "runtime": present_execution(member, 0).name,
-                "files": [{"name": net.path.name, "sha256": net.checksum} for net in member.nets],
+                "files": [_file(net) for net in member.nets],
             }
             for member in ensemble.members
         ],
         "classes": list(ensemble.classes),
         **more,
     }
+
+
+def _file(net: Net) -> dict[str, Any]:
+    held: dict[str, Any] = {"name": net.path.name, "sha256": net.checksum}
+    return {**held, "adapted": list(net.adapted)} if net.adapted else held
 
 
 def run_header(ensemble: Ensemble, images: Source, input_sha256: str, labels_sha256: str = "") -> dict[str, Any]:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError, OutputError, PlanError
-from engine.inference.tiles.grid import DEFAULT_OVERLAP, Tiling, mirrored, parse_tile
+from engine.inference.tiles.grid import DEFAULT_OVERLAP, Tiling, parse_tile
 from engine.inference.tiles.stride import with_stride
+from engine.models.adapt.size import mirrored
 from engine.models.net import check_range
 from engine.outputs.open import FOLDER, check_output, form_of
 from engine.outputs.row_files import ROW_FILES

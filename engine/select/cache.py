@@ -99,7 +99,9 @@ class Cache:
         return held, True
 
     def _made_from(self, member: Member, images: Source, print_of_images: str, flips: str) -> dict[str, Any]:
-        nets = [[net.checksum, net.contract.to_json(), net.output_name, net.grey_as_rgb] for net in member.nets]
+        nets = [
+            [net.checksum, net.contract.to_json(), net.output_name, net.contract.grey_as_rgb] for net in member.nets
+        ]
         shape = [len(images), len(member.contract.classes), images.size[0] * images.size[1]]
         return {"format": FORMAT, "nets": nets, "images": print_of_images, "flips": flips, "shape": shape}
 

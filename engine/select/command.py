@@ -6,7 +6,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +87,7 @@ def select(options: SelectOptions, starting: Starting = lambda name, total: lamb
     labels = open_labels(options.job.labels)
     check_match(images, labels)
     groups = read_groups(options.groups, len(images)) if options.groups else None
-    base = Plan(tuple(PlannedMember(spec, contract=options.job.stated) for spec in options.job.models))
+    base = Plan(tuple(PlannedMember(spec) for spec in options.job.models))
     ensemble = open_ensemble(base, options.job, images)
     check_pool(ensemble, options)
     truth = _truth(labels, len(ensemble.classes))
@@ -119,7 +118,7 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting) -> Selection
         paired_difference(counts[fitted.chosen], counts[rival], metric, seed=settings.seed) for rival in (SINGLE, PLAIN)
     ]
     same = tuple(score(pool, level.same, metric) for level in fitted.levels)
-    plan, sha256 = plan_of(pool, fitted.best.choice, options.job.flips or "none", options.job.stated)
+    plan, sha256 = plan_of(pool, fitted.best.choice, options.job.flips or "none")
     done = Selection(
         plan, sha256, metric, fitted, pool, sample.logits.shape[2], sample.available, seconds, cross, same, *gains
     )
@@ -127,11 +126,11 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting) -> Selection
     return done
 
 
-def plan_of(pool: Pool, choice: Choice, flips: str, stated: dict[str, Any]) -> tuple[Plan, str]:
+def plan_of(pool: Pool, choice: Choice, flips: str) -> tuple[Plan, str]:
     """Return the plan of a choice, and its hash."""
     decoding = choice.decoding
     members = [
-        PlannedMember(str(net.path), float(choice.counts[index]), stated, net.checksum)
+        PlannedMember(str(net.path), float(choice.counts[index]), net.stated, net.checksum)
         for index in choice.members
         for net in pool.members[index].nets
     ]

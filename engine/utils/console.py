@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import EngineError
+from engine.errors import EngineError, naming_options
 
 if TYPE_CHECKING:
     import typer
@@ -51,7 +51,8 @@ def run(app: typer.Typer) -> None:
 def exit_code(action: Callable[[], object]) -> None:
     """Call ``action``; leave the process with 2 on an EngineError, MemoryError or OSError, with 130 on Ctrl-C."""
     try:
-        action()
+        with naming_options():
+            action()
     except EngineError as error:
         say("error: " + one_line(str(error)))
         sys.exit(2)

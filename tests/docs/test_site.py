@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 @pytest.fixture(scope="module")
 def site() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_site", ROOT / "docs" / "make_site.py")
+    spec = importlib.util.spec_from_file_location("make_site", ROOT / "scripts" / "make_site.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -96,7 +96,7 @@ def test_an_unknown_option_is_no_traceback(engine: Callable[..., Result]) -> Non
 def test_flipped_bytes_are_read_or_refused(suffix: str, world: World, placed: Path) -> None:
     """A damaged file may still be readable; anything but an EngineError would reach the user as a traceback."""
     from engine.errors import EngineError
-    from engine.models.net import open_net
+    from engine.models.opening import open_net
     from engine.sources.open import open_source
 
     path = Path("tiles") / f"x{suffix}"

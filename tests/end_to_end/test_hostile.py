@@ -18,7 +18,7 @@ from PIL import Image
 from engine.errors import InputError, ModelError, PlanError
 from engine.models.contract import ModelContract
 from engine.models.external_data import external_files, model_checksum
-from engine.models.net import open_net
+from engine.models.opening import open_net
 from engine.runs.plan import read_plan
 from engine.sources.labels import open_labels
 from engine.sources.open import open_source

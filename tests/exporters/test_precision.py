@@ -13,7 +13,7 @@ import pytest
 
 from engine.errors import ContractError, EngineError, InputError, ModelError, OutputError, PlanError
 from engine.models.contract import ModelContract
-from engine.models.net import open_net
+from engine.models.opening import open_net
 from exporters import precision
 from exporters.lowering import Recipe
 from exporters.measures import Measured, logits_of, miou, speed

@@ -14,7 +14,7 @@ import pytest
 from engine import Ensemble
 from engine.errors import ContractError, EngineError, InputError, ModelError, OutputError, PlanError
 from engine.models.contract import ModelContract
-from engine.models.net import open_net
+from engine.models.opening import open_net
 from exporters import specialists as exporting
 from exporters.calibration import _loss, fit_calibration
 from exporters.measures import logits_of

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.inference.ensemble import Ensemble
-from engine.inference.tiles.grid import Axis, Tiling, mirrored
+from engine.inference.tiles.grid import Axis, Tiling
+from engine.models.adapt.size import mirrored
 from engine.sources.base import Batch
 from engine.sources.scenes import Scene
 from engine.sources.strips import Strips

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import PlanError
+from engine.models.adapt.size import mirrored
 
 DEFAULT_OVERLAP = 0.5
 # Shares of an overlap that are dropped on either side of the flank.
@@ -151,12 +152,3 @@ def parse_tile(text: str) -> tuple[int, int]:
 def told_size(size: tuple[int, int]) -> str:
     """Return ``HEIGHTxWIDTH``."""
     return f"{size[0]}x{size[1]}"
-
-
-def mirrored(positions: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-    """Return positions of any size inside 0..length-1, mirrored at the first and the last pixel."""
-    if length == 1:
-        return np.zeros_like(positions)
-    period = 2 * (length - 1)
-    folded = positions % period
-    return np.minimum(folded, period - folded)

@@ -68,10 +68,8 @@ def _nearest(net: Net, tile: tuple[int, int], channels: int) -> list[tuple[int, 
 def _refusal(net: Net, size: tuple[int, int], channels: int) -> ModelError | None:
     """Return why a net does not take images of (height, width), or None where it does."""
     blank = np.zeros((1, *size, channels), np.uint8)
-    packed = net.contract.kind == "packed"
-    maps = len(net.contract.classes) if packed else net.contract.outputs
     try:
-        net.run(net.prepare(blank), np.empty((1, maps, size[0] * size[1]), np.float32))
+        net.run(net.prepare(blank), np.empty((1, net.maps, size[0] * size[1]), np.float32), size)
     except ModelError as error:
         return error
     return None

@@ -6,6 +6,7 @@ core), because batches side by side were measured faster than threads inside a b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,7 +30,7 @@ class Session(Protocol):
         provider: ``cpu``, ``cuda`` or ``tensorrt``.
         precision: the least precise arithmetic it was told to use; ``float32`` unless the user allowed less.
         path: the file it runs.
-        input_name: the one input.
+        input_name: the input that takes the images.
     """
 
     runtime: str
@@ -38,12 +39,15 @@ class Session(Protocol):
     path: Path
     input_name: str
 
-    def run(self, output_name: str, prepared: NDArray[np.float32], out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Run a batch; callable from several threads at once.
+    def feed(self, input_name: str, constants: Mapping[str, NDArray[Any]] | None = None) -> None:
+        """Name the input that takes the images, and the values of all others; called before the first run."""
+
+    def run(self, output_name: str, prepared: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Run a batch; callable from several threads at once. A graph of a fixed batch size is run in groups.
 
         Args:
             output_name: the output to compute.
-            prepared: float32 (batch, ...), C-contiguous.
+            prepared: (batch, ...) of the input's type, C-contiguous.
             out: where the result should go, C-contiguous; a runtime writes there when it can.
 
         Returns:
@@ -95,11 +99,11 @@ class RuntimeOptions:
         return PRECISIONS.index(precision) <= PRECISIONS.index(self.precision)
 
 
-def padded(prepared: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
+def padded(prepared: NDArray[Any], batch: int) -> NDArray[Any]:
     """Return a batch filled up with zeros to ``batch`` images: compiled shapes stay fixed to the last batch."""
     if len(prepared) == batch:
         return prepared
-    filled = np.zeros((batch, *prepared.shape[1:]), np.float32)
+    filled = np.zeros((batch, *prepared.shape[1:]), prepared.dtype)
     filled[: len(prepared)] = prepared
     return filled
 

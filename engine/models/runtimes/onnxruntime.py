@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ModelError
+from engine.models.adapt.batch import in_groups
 from engine.models.runtimes import first_line, padded
 
 NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
@@ -43,23 +45,39 @@ class OnnxSession:
         self.input_name: str = self.raw.get_inputs()[0].name if self.raw.get_inputs() else ""
         self._declared = {output.name: (tuple(output.shape), output.type) for output in self.raw.get_outputs()}
         self._fixed = 0
+        self._constants: dict[str, NDArray[Any]] = {}
+        self._group = 0
+        self.feed(self.input_name)
         self.resume()
 
-    def run(self, output_name: str, prepared: NDArray[np.float32], out: NDArray[Any] | None = None) -> NDArray[Any]:
+    def feed(self, input_name: str, constants: Mapping[str, NDArray[Any]] | None = None) -> None:
+        """Name the input that takes the images, and the values of all others."""
+        self.input_name, self._constants = input_name, dict(constants or {})
+        shape = next((given.shape for given in self.raw.get_inputs() if given.name == input_name), [None])
+        self._group = shape[0] if shape and isinstance(shape[0], int) else 0
+
+    def run(self, output_name: str, prepared: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
         """See :meth:`engine.models.runtimes.Session.run`."""
+        if self._group:
+            return in_groups(partial(self._run, output_name), prepared, self._group, out)
+        return self._run(output_name, prepared, out)
+
+    def _run(self, output_name: str, prepared: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
         count = len(prepared)
-        if self.provider != "cpu":
+        if self.provider != "cpu" and not self._group:
             # cuDNN searches its algorithm and TensorRT builds an engine anew for each shape they have not seen.
             self._fixed = max(self._fixed, count)
             prepared = padded(prepared, self._fixed)
         try:
             if out is not None and len(prepared) == count and self._fits(output_name, out):
                 binding = self.raw.io_binding()
-                binding.bind_cpu_input(self.input_name, prepared)
+                for name, value in {**self._constants, self.input_name: prepared}.items():
+                    binding.bind_cpu_input(name, value)
                 binding.bind_output(output_name, "cpu", 0, out.dtype, out.shape, out.ctypes.data)
                 self.raw.run_with_iobinding(binding, self._options)
                 return out
-            return np.asarray(self.raw.run([output_name], {self.input_name: prepared}, self._options)[0])[:count]
+            fed = {**self._constants, self.input_name: prepared}
+            return np.asarray(self.raw.run([output_name], fed, self._options)[0])[:count]
         except runtime_errors() as error:
             raise ModelError(
                 f"{self.path} fails on a batch of shape {(count, *prepared.shape[1:])}: {first_line(error)}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ModelError
+from engine.models.adapt.batch import in_groups
 from engine.models.runtimes import first_line, padded
 from engine.utils.optional import require
 
@@ -67,7 +70,11 @@ class OpenVinoSession:
             self._model = _core().read_model(path)
         except RuntimeError as error:
             raise _refusal(path, error) from None
-        self.input_name: str = self._model.inputs[0].get_any_name()
+        self._image = self._model.inputs[0]
+        self.input_name: str = self._image.get_any_name()
+        self._constants: dict[str, NDArray[Any]] = {}
+        self._group = 0
+        self.feed(self.input_name)
         self._tensor = openvino.Tensor
         self._lock = threading.Lock()
         self._compiled: dict[tuple[int, ...], Any] = {}
@@ -75,8 +82,20 @@ class OpenVinoSession:
         self._busy: set[Any] = set()
         self._stopped = False
 
-    def run(self, output_name: str, prepared: NDArray[np.float32], out: NDArray[Any] | None = None) -> NDArray[Any]:
+    def feed(self, input_name: str, constants: Mapping[str, NDArray[Any]] | None = None) -> None:
+        """Name the input that takes the images, and the values of all others."""
+        self.input_name, self._constants = input_name, dict(constants or {})
+        self._image = next(port for port in self._model.inputs if input_name in port.get_names())
+        count = self._image.get_partial_shape()[0]
+        self._group = count.get_length() if count.is_static else 0
+
+    def run(self, output_name: str, prepared: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
         """See :meth:`engine.models.runtimes.Session.run`."""
+        if self._group:
+            return in_groups(partial(self._run, output_name), prepared, self._group, out)
+        return self._run(output_name, prepared, out)
+
+    def _run(self, output_name: str, prepared: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
         count = len(prepared)
         shape = self._shape_for(prepared.shape)
         # The request reads the array's own memory: it must be held until the run is over.
@@ -85,7 +104,9 @@ class OpenVinoSession:
         try:
             if self._stopped:
                 raise ModelError(f"{self.path}: stopped")
-            request.set_input_tensor(self._tensor(fed, shared_memory=True))
+            for name, value in self._constants.items():
+                request.set_tensor(name, self._tensor(value))
+            request.set_tensor(self.input_name, self._tensor(fed, shared_memory=True))
             request.infer()
             found = request.get_tensor(output_name).data[:count]
             if out is not None and out.shape == found.shape and out.dtype == found.dtype:
@@ -123,7 +144,7 @@ class OpenVinoSession:
         }
         try:
             model = self._model.clone()
-            model.reshape({model.inputs[0]: list(shape)})
+            model.reshape({self.input_name: list(shape)})
             return _core().compile_model(model, "CPU", settings)
         except RuntimeError as error:
             raise _refusal(self.path, error) from None

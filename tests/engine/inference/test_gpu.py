@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedP
         save_member(folder / "models" / f"{name}.onnx", seed)
     save_member(folder / "poison.onnx", poisoned=True)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_ENABLE_CUDASIM": "1"}
-    script = Path(__file__).with_name("cuda_simulated.py")
+    script = ROOT / "tests" / "helpers" / "cuda_simulated.py"
     return subprocess.run(
         [sys.executable, script, folder], capture_output=True, text=True, env=environment, timeout=300
     )

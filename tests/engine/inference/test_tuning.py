@@ -13,7 +13,7 @@ from engine.bench import bench
 from engine.errors import ModelError, PlanError
 from engine.inference.execution import Execution, executions_of, fastest_execution
 from engine.inference.tuning import tune
-from engine.models.net import open_net
+from engine.models.opening import open_net
 from engine.models.runtimes import RuntimeOptions
 from engine.models.runtimes.onnxruntime import OnnxSession
 from engine.runs.provenance import plan_hash, resolved_plan
@@ -33,7 +33,7 @@ def test_a_session_writes_where_it_is_told_or_gives_its_own(tmp_path, world, lay
     member = open_net(tmp_path / "net.onnx")
     fed = member.prepare(world.images[..., None])
     out = np.full((len(fed), 5, 8 * 16), np.nan, np.float32)
-    member.run(fed, out)
+    member.run(fed, out, (8, 16))
     plain = member.session.run(member.output_name, fed)
     plain = plain.transpose(0, 3, 1, 2) if layouts[1] == "NHWC" else plain
     np.testing.assert_array_equal(out, plain.reshape(out.shape))

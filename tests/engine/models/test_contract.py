@@ -8,7 +8,8 @@ from dataclasses import fields
 import pytest
 
 from engine.errors import ContractError
-from engine.models.contract import _TYPES, MAX_CLASSES, ModelContract, checked_fields
+from engine.models.contract import MAX_CLASSES, ModelContract
+from engine.models.fields import TYPES, checked_fields
 
 FULL = ModelContract(
     classes=("background", "größe", "a, b"),
@@ -45,7 +46,7 @@ def test_it_reads_back_what_it_wrote(contract: ModelContract) -> None:
 
 
 def test_every_field_is_checked() -> None:
-    assert set(_TYPES) == {field.name for field in fields(ModelContract)}
+    assert set(TYPES) == {field.name for field in fields(ModelContract)}
 
 
 @pytest.mark.parametrize(

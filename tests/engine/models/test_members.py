@@ -10,7 +10,7 @@ import pytest
 from engine import ContractError, Ensemble, InputError
 from engine.errors import PlanError
 from engine.models.members import class_names, class_number, find_models, gather, ignored_class
-from engine.models.net import open_net
+from engine.models.opening import open_net
 from tests.helpers.nets import FIVE, save_member, save_net, save_specialists
 from tests.helpers.world import World
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from engine import Ensemble
 from engine.errors import ContractError, ModelError, PlanError
 from engine.models.contract import ModelContract
-from engine.models.net import open_net
+from engine.models.opening import open_net
 from engine.runs.predict import run
 from engine.sources.base import from_array
 from tests.helpers.nets import FIVE, save_graph, save_member, save_specialists
@@ -90,8 +90,8 @@ def test_each_class_has_its_own_calibration(world, singles, tmp_path):
     bent = open_net(join_set(singles, tmp_path / "bent.onnx", bias, temperature))
     pixels = world.images[:2, :, :, None]
     odds, got = np.empty((2, 5, 128), np.float32), np.empty((2, 5, 128), np.float32)
-    plain.run(plain.prepare(pixels), odds)
-    bent.run(bent.prepare(pixels), got)
+    plain.run(plain.prepare(pixels), odds, (8, 16))
+    bent.run(bent.prepare(pixels), got, (8, 16))
     want = (odds + np.array(bias)[:, None]) / np.array(temperature)[:, None]
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
@@ -206,7 +206,7 @@ def test_a_packed_file_that_is_none(tmp_path, options, words):
 
 def test_labels_outside_the_classes(world, tmp_path):
     ensemble = Ensemble.open(save_packed(tmp_path / "wild.onnx", factor=1.0))
-    with pytest.raises(ModelError, match="labels of 5 classes"):
+    with pytest.raises(ModelError, match="its classes are 0 to 4"):
         ensemble.predict(world.images)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engine import Ensemble
 from engine.errors import OutputError, PlanError
-from engine.models.net import open_net
+from engine.models.opening import open_net
 from engine.runs.plan import Plan, PlannedMember, read_plan, write_plan
 from tests.conftest import Result
 from tests.helpers.world import World

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import PlanError
-from engine.inference.tiles.grid import Axis, Tiling, mirrored, parse_tile
+from engine.inference.tiles.grid import Axis, Tiling, parse_tile
+from engine.models.adapt.size import mirrored
 
 SIDES = st.integers(1, 300)
 PROPERTY = settings(max_examples=80, deadline=None)

@@ -1,0 +1,82 @@
+"""Images of a size that a net does not take: sides padded to a stride, padded or resized to a fixed size."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.kernels.resize import axis_weights, resize_bilinear
+
+Size = tuple[int, int]
+
+
+def mirrored(positions: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Return positions of any size inside 0..length-1, mirrored at the first and the last pixel."""
+    if length == 1:
+        return np.zeros_like(positions)
+    period = 2 * (length - 1)
+    folded = positions % period
+    return np.minimum(folded, period - folded)
+
+
+def next_multiple(size: Size, stride: int) -> Size:
+    """Return the smallest (height, width) not below ``size`` whose sides ``stride`` divides."""
+    return (-(-size[0] // stride) * stride, -(-size[1] // stride) * stride)
+
+
+def padded(pixels: NDArray, size: Size) -> NDArray:
+    """Return images (batch, height, width, channels) mirrored at the lower and the right edge up to ``size``."""
+    _, height, width, _ = pixels.shape
+    if (height, width) == size:
+        return pixels
+    rows, columns = (mirrored(np.arange(to), side) for to, side in zip(size, (height, width), strict=True))
+    return pixels[:, rows[:, None], columns[None, :]]
+
+
+def resized(planes: NDArray[np.float32], size: Size, cut: Size | None = None) -> NDArray[np.float32]:
+    """Return planes resized bilinearly, half-pixel; see :func:`engine.kernels.resize.axis_weights`.
+
+    Args:
+        planes: float32 (..., height, width), C-contiguous.
+        size: (height, width) they are resized to.
+        cut: (height, width) of the upper left part that is computed; None for all of it.
+
+    Returns:
+        float32 (..., *cut).
+    """
+    out = np.empty((*planes.shape[:-2], *(cut or size)), np.float32)
+    resize_into(out, planes, size)
+    return out
+
+
+def resize_into(out: NDArray[np.float32], planes: NDArray[np.float32], size: Size) -> None:
+    """Resize as :func:`resized` into ``out``, float32 (..., height, width), which holds the upper left part."""
+    height, width = out.shape[-2:]
+    rows, row_weights = axis_weights(planes.shape[-2], size[0], height)
+    columns, column_weights = axis_weights(planes.shape[-1], size[1], width)
+    flat = planes.reshape(-1, *planes.shape[-2:])
+    wide = np.empty((2, width), np.float32)
+    resize_bilinear(out.reshape(-1, height, width), flat, rows, row_weights, columns, column_weights, wide)
+
+
+def nearest_into(out: NDArray, maps: NDArray, size: Size) -> None:
+    """Resize maps (..., height, width) to the nearest pixel into the upper left part ``out`` of ``size``."""
+    height, width = out.shape[-2:]
+    rows = ((np.arange(height) + 0.5) * (maps.shape[-2] / size[0])).astype(np.int64)
+    columns = ((np.arange(width) + 0.5) * (maps.shape[-1] / size[1])).astype(np.int64)
+    np.copyto(out, maps[..., rows[:, None], columns[None, :]])
+
+
+def reduction(image: Size, maps: Size) -> bool:
+    """Return whether maps can be an image's: of its size, reduced by one whole factor, or enlarged by one.
+
+    A side that the factor does not divide may be rounded down or up, as strided and padded convolutions do.
+    """
+    if image == maps:
+        return True
+    for factor in range(2, 65):
+        down = all(side // factor <= got <= -(-side // factor) and got for side, got in zip(image, maps, strict=True))
+        up = all(side * factor == got for side, got in zip(image, maps, strict=True))
+        if down or (up and factor <= 16):
+            return True
+    return False

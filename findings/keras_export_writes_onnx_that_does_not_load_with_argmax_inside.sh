@@ -8,7 +8,7 @@
 # Versions: Python 3.11, keras 3.15.1, tensorflow 2.21.0, tf2onnx 1.17.0, onnx 1.23.2, onnxruntime 1.31.1.
 # Seen on 2026-11-28:
 #   without argmax: loads
-#   with keras.ops.argmax: Fatal error or invalid graph, foreign operators Bitcast, BitwiseAnd
+#   with keras.ops.argmax: InvalidGraph Bitcast BitwiseAnd
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -79,6 +79,7 @@ def _row(path: Path, opened: Opened) -> dict[str, Any]:
         "input": opened.found.image.told,
         "output": opened.found.output.told,
         "adapted": opened.adapted,
+        "warnings": opened.warnings,
         "open": opened.questions,
         "origins": opened.found.origins,
         "metadata": dict(opened.notes),

@@ -34,6 +34,7 @@ class Net:
         checksum: SHA-256, hexadecimal, of the file, and of the weights it keeps beside it.
         kind: element type of the input, as NumPy names it.
         adapted: what is done to its input and output without changing a result, a few words each.
+        warnings: what may be wrong with the file itself.
         stated: contract fields that neither the file nor a file beside it says: what a plan must remember.
         onto: brings its classes to those of the ensemble; None where they are the same.
     """
@@ -46,6 +47,7 @@ class Net:
     checksum: str
     kind: str = "float32"
     adapted: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     stated: Mapping[str, Any] = field(default_factory=dict)
     onto: ClassMap | None = None
 

@@ -19,6 +19,7 @@ from engine.models.external_data import model_checksum
 from engine.models.facts import read_facts
 from engine.models.facts.base import Facts, merged
 from engine.models.foreign import Examined, Run, examine
+from engine.models.graph_facts import frozen_pools
 from engine.models.net import Net, check_sample
 from engine.models.ports import Ports, check_promises
 from engine.models.runtimes.onnxruntime import OnnxSession
@@ -155,6 +156,20 @@ class Opened:
         return self.found.questions
 
     @property
+    def warnings(self) -> list[str]:
+        """What may be wrong with the file itself, whatever is stated about it."""
+        draft = self.contract or self.found.draft
+        if draft is not None and draft.size is not None:
+            return []
+        pools = frozen_pools(self.path)
+        if not pools:
+            return []
+        return [
+            f"its axes are open, but the exporter fixed the pooling {pools[0]} for one size (PyTorch's adaptive pooling): "
+            "at other sizes its labels are wrong; export it at the size you predict"
+        ]
+
+    @property
     def adapted(self) -> list[str]:
         """What is done to its input and output, as far as that is known."""
         draft = self.contract or self.found.draft
@@ -173,6 +188,7 @@ class Opened:
             self.checksum,
             found.image.kind,
             tuple(self.adapted),
+            tuple(self.warnings),
             self.stated,
         )
 

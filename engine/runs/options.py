@@ -88,6 +88,8 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
         _check_same_file(net, item.sha256)
         if net.adapted:
             console.say(f"{net.path.name}: {'; '.join(net.adapted)}")
+        for text in net.warnings:
+            console.say(f"warning: {net.path.name}: {text}")
     if not (options.strategy or plan.strategy) and any(net.contract.kind == "labels" for net in opened):
         strategy = "vote"
     suppress: Sequence[int | str] | None = plan.suppress

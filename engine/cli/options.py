@@ -164,6 +164,14 @@ def _output_names(given: list[str]) -> str | dict[str, str]:
     pairs = [item.rpartition("=") for item in given]
     if len(pairs) == 1 and not pairs[0][1]:
         return given[0]
+    files = [file for file, _, _ in pairs]
+    twin = next((index for index, file in enumerate(files) if file in files[:index]), None)
+    if twin is not None:
+        which = f"of {files[twin]} " if files[twin] else ""
+        raise PlanError(
+            f"--output-name {given[files.index(files[twin])]} and {given[twin]}: one output {which}is read; "
+            "give one of them, or one a file, as in net.onnx=logits"
+        )
     return {file: name for file, _, name in pairs}
 
 

@@ -14,7 +14,7 @@ from engine.errors import EngineError, ModelError
 from engine.models.members import Member, Prepared
 from engine.models.net import Net
 from engine.models.opening import open_net
-from engine.models.runtimes import RuntimeOptions, Session
+from engine.models.runtimes import RuntimeOptions, Session, fed_alike
 from engine.models.runtimes.onnxruntime import OnnxSession
 from engine.sources.base import Batch
 
@@ -83,7 +83,7 @@ def executions_of(member: Member, runtime_options: RuntimeOptions, batch_size: i
     if runtime_options.runtime != "openvino":
         found.append(present_execution(member, 0).sessions)
         if twins:
-            found.append(tuple(OnnxSession(path, precision="int8") for path in twins))
+            found.append(_fed(member, [OnnxSession(path, precision="int8") for path in twins]))
     if runtime_options.runtime == "openvino" or (runtime_options.runtime == "auto" and openvino.installed()):
         openvino.load_openvino()
         kinds: list[tuple[str, Sequence[Path]]] = [("float32", [net.path for net in member.nets])]
@@ -92,12 +92,19 @@ def executions_of(member: Member, runtime_options: RuntimeOptions, batch_size: i
         if twins:
             kinds.append(("int8", twins))
         try:
-            found += [tuple(openvino.OpenVinoSession(p, kind, workers) for p in paths) for kind, paths in kinds]
+            found += [
+                _fed(member, [openvino.OpenVinoSession(p, kind, workers) for p in paths]) for kind, paths in kinds
+            ]
         except ModelError:
             if runtime_options.runtime == "openvino":
                 raise
     parts = {"onnxruntime": min(PART, batch_size), "openvino": min(OPENVINO_PART, batch_size)}
     return [Execution(sessions, parts[sessions[0].runtime]) for sessions in found]
+
+
+def _fed(member: Member, sessions: Sequence[Session]) -> tuple[Session, ...]:
+    """Return sessions of a member's nets that take images and constants as the present ones do."""
+    return tuple(fed_alike(session, net.session) for session, net in zip(sessions, member.nets, strict=True))
 
 
 def _int8_twins(member: Member) -> list[Path]:

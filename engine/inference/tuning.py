@@ -18,7 +18,7 @@ from engine.errors import EngineError, ModelError, PlanError
 from engine.fusion.compiling import compile_kernels
 from engine.inference.execution import GAIN, PART, Execution, executions_of, fastest_execution, present_execution
 from engine.inference.gpu import DeviceFusion, why_not
-from engine.models.runtimes import RuntimeOptions
+from engine.models.runtimes import RuntimeOptions, fed_alike
 from engine.models.runtimes.onnxruntime import OnnxSession
 from engine.models.runtimes.providers import choose_provider
 from engine.sources.base import Batch, Source
@@ -111,7 +111,10 @@ def _on_gpu(ensemble: Ensemble, runtime_options: RuntimeOptions, tuned: Tuned) -
     if choice.provider == "cpu":
         return False
     for index, member in enumerate(ensemble.members):
-        sessions = tuple(OnnxSession(net.path, choice.provider, runtime_options.precision) for net in member.nets)
+        sessions = tuple(
+            fed_alike(OnnxSession(net.path, choice.provider, runtime_options.precision), net.session)
+            for net in member.nets
+        )
         ensemble.use(index, Execution(sessions, 0))
     return True
 

@@ -28,6 +28,8 @@ STRIDES = (8, 16, 32, 64)
 # Where there is no image, noise of one of these sizes shows what a net puts out; transformers take one size alone.
 NOISE = (128, 256, 224, 512)
 BINARY = ("background", "foreground")
+# What a kind of net alone may have; a trial run needs none of it.
+OF_KIND = ("kind", "class_id", "foreground_threshold", "bias", "temperature")
 Run = Callable[[Sequence[str], NDArray[Any]], list[NDArray[Any]]]
 
 
@@ -200,7 +202,7 @@ def _check_channels(found: Examined, sample: NDArray[Any]) -> None:
 def _draft(given: dict[str, Any]) -> ModelContract:
     """Return a contract for a trial run: what is stated is checked before the net runs on it."""
     names = tuple(map(str, range(MAX_CLASSES)))
-    fields = {key: value for key, value in given.items() if key not in ("kind", "class_id", "foreground_threshold")}
+    fields = {key: value for key, value in given.items() if key not in OF_KIND}
     # Whether grey images may be repeated is checked later, with its own message; the trial needs three channels.
     return ModelContract(**{"classes": names, "scale": 1 / 255, **fields, "grey_as_rgb": True})
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError, ModelError, option
 from engine.models.adapt.binary import LEAST_PROBABILITY, log_odds, two_classes
-from engine.models.adapt.class_map import ClassMap, onto
+from engine.models.adapt.class_map import ClassMap, onto, votes_onto
 from engine.models.adapt.labels import votes
 from engine.models.adapt.size import Size, nearest_into, resize_into
 from engine.models.contract import ModelContract
@@ -91,7 +91,8 @@ class Net:
         if self.onto is not None:
             own = np.empty((len(out), len(self.onto.targets), out.shape[2]), np.float32)
             self._run(prepared, own, size)
-            onto(out, own, self.onto.targets)
+            bring = votes_onto if self.contract.kind == "labels" else onto
+            bring(out, own, self.onto.targets)
         else:
             self._run(prepared, out, size)
 
@@ -121,7 +122,7 @@ class Net:
         sides = self._sides(prepared)
         planar = held.input_layout == held.output_layout == "NCHW" and sides == size and held.size in (None, size)
         planes = out.reshape(*out.shape[:2], *size)
-        maps = self._session_run(prepared, planes if planar else None)
+        maps = self.infer(prepared, planes if planar else None)
         if maps is planes:
             return
         maps = self._planes(maps, out.shape[1], floats=True)
@@ -134,7 +135,7 @@ class Net:
             resize_into(planes, np.ascontiguousarray(maps, np.float32), whole)
 
     def _run_labels(self, prepared: NDArray[Any], out: NDArray[np.float32], size: Size) -> None:
-        found = self._planes(self._session_run(prepared, None), 1, floats=False)
+        found = self._planes(self.infer(prepared), 1, floats=False)
         whole = size if self.contract.fit == "resize" else self._sides(prepared)
         labels = np.empty((len(out), *size), found.dtype)
         nearest_into(labels, found[:, 0], whole)
@@ -144,8 +145,18 @@ class Net:
         shape = prepared.shape
         return (shape[2], shape[3]) if self.contract.input_layout == "NCHW" else (shape[1], shape[2])
 
-    def _session_run(self, prepared: NDArray[Any], out: NDArray[np.float32] | None) -> NDArray[Any]:
-        """Run the session; images that are larger than a net of a fixed size are run window by window."""
+    def infer(self, prepared: NDArray[Any], out: NDArray[np.float32] | None = None) -> NDArray[Any]:
+        """Return a prepared batch's output as the graph puts it out.
+
+        Images that are larger than a net of a fixed size are run window by window.
+
+        Args:
+            prepared: what :meth:`prepare` returned.
+            out: where the result should go; the session writes there when it can, and ``out`` itself is returned then.
+
+        Raises:
+            ModelError: the runtime fails.
+        """
         fixed, sides = self.contract.size, self._sides(prepared)
         if fixed is None or sides == fixed:
             return self.session.run(self.output_name, prepared, out)

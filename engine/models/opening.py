@@ -25,6 +25,8 @@ from engine.models.runtimes.onnxruntime import OnnxSession
 from engine.utils.console import one_line
 
 CONTRACT = "its contract"
+# Kinds whose classes can be brought onto others: each pixel has probabilities of all classes, or one label.
+MAPPED = ("multiclass", "binary", "labels")
 
 
 def open_net(
@@ -101,7 +103,8 @@ def open_nets(
     names = tuple(classes) or (opened[plain[0]].contract.classes if plain else ())
     for index in waiting:
         request = requests[index]
-        others = (Facts("the other members", {"classes": names}),) if names else ()
+        # Of a net whose classes are mapped they are others than those of its neighbours.
+        others = (Facts("the other members", {"classes": names}),) if names and request.class_map is None else ()
         opened[index] = open_net(request.path, (*request.facts, *others), sample)
     nets = [opened[index] for index in range(len(requests))]
     return [
@@ -111,16 +114,23 @@ def open_nets(
 
 
 def _mapped(net: Net, request: Request, names: Sequence[str]) -> Net:
-    own = net.contract.classes
+    own, kind = net.contract.classes, net.contract.kind
     unnamed = own == tuple(f"class {index}" for index in range(len(own)))
-    if request.class_map is None and (own == tuple(names) or net.contract.kind == "specialist"):
+    if request.class_map is None and (own == tuple(names) or (unnamed and len(own) == len(names))):
         return net
-    if request.class_map is None and unnamed and len(own) == len(names):
-        return net
-    if not names:
-        raise ContractError(f"{net.path}: map: state the ensemble's classes = [...] in the plan")
     try:
-        return replace(net, onto=ClassMap.of(request.class_map or {}, own, names))
+        if kind not in MAPPED:
+            raise ContractError(f"map: its kind is {kind}; the classes of {', '.join(MAPPED)} nets can be mapped")
+        if not names:
+            raise ContractError("map: state the ensemble's classes = [...] in the plan")
+        onto = ClassMap.of(request.class_map or {}, own, names)
+        lost = [name for name, target in zip(own, onto.targets, strict=True) if target is None]
+        if kind == "labels" and lost:
+            raise ContractError(
+                f"map: it puts out labels, so it has no second choice where it says {', '.join(lost)}: map that onto "
+                f"one of {', '.join(names)}"
+            )
+        return replace(net, onto=onto)
     except ContractError as error:
         raise ContractError(f"{net.path}: {error}") from None
 

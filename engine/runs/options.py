@@ -81,7 +81,7 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
             raise PlanError(f"sha256 beside model {item.model}, which names {len(paths)} files: name one of them")
         for path in paths:
             files.setdefault(path.resolve(), (path, item))
-    _check_named_outputs(options, [path for path, _ in files.values()])
+    check_named_outputs(options.stated.get("output_name"), [path for path, _ in files.values()])
     requests = [Request(path, _facts(options, item, path), item.class_map) for path, item in files.values()]
     opened, planned = open_nets(requests, sample, plan.classes), [item.weight for _, item in files.values()]
     for net, (_, item) in zip(opened, files.values(), strict=True):
@@ -116,8 +116,8 @@ def _facts(options: Options, item: PlannedMember, path: Path) -> tuple[Facts, ..
     """Return what the plan and the options state about a file, by origin."""
     given = [Facts("the plan", dict(item.contract))] if item.contract else []
     for name, value in options.stated.items():
-        if name == "output_name" and isinstance(value, Mapping):
-            value = next((value[key] for key in (str(path), path.name, path.stem) if key in value), value.get(""))
+        if name == "output_name":
+            value = output_of(value, path)
         if value is not None:
             given.append(Facts(option(name), {name: value}))
     if options.grey_as_rgb:
@@ -125,9 +125,19 @@ def _facts(options: Options, item: PlannedMember, path: Path) -> tuple[Facts, ..
     return tuple(given)
 
 
-def _check_named_outputs(options: Options, paths: Sequence[Path]) -> None:
-    """Refuse an output that is named for a file which is no member."""
-    named = options.stated.get("output_name")
+def output_of(named: str | Mapping[str, str] | None, path: Path) -> str | None:
+    """Return the output that ``--output-name`` names for a file: by its path, name or stem, else the one for all."""
+    if not isinstance(named, Mapping):
+        return named
+    return next((named[key] for key in (str(path), path.name, path.stem) if key in named), named.get(""))
+
+
+def check_named_outputs(named: str | Mapping[str, str] | None, paths: Sequence[Path]) -> None:
+    """Refuse an output that is named for a file which is no member.
+
+    Raises:
+        PlanError: naming the file.
+    """
     if isinstance(named, Mapping):
         known = {text for path in paths for text in (str(path), path.name, path.stem)}
         for key in named:
@@ -160,7 +170,7 @@ def _plan_weights(opened: Sequence[Net], planned: Sequence[Weight]) -> list[floa
         return None
     weights: dict[object, Weight] = {}
     for net, weight in zip(opened, planned, strict=True):
-        classes = len(net.contract.classes)
+        classes = len(net.contract.classes if net.onto is None else net.onto.classes)
         if isinstance(weight, tuple) and len(weight) != classes:
             raise PlanError(f"{net.path} has {len(weight)} weights for {classes} classes: give one, or one a class")
         specialist = net.contract.kind == "specialist"

@@ -62,8 +62,9 @@ def resize_into(out: NDArray[np.float32], planes: NDArray[np.float32], size: Siz
 def nearest_into(out: NDArray, maps: NDArray, size: Size) -> None:
     """Resize maps (..., height, width) to the nearest pixel into the upper left part ``out`` of ``size``."""
     height, width = out.shape[-2:]
-    rows = ((np.arange(height) + 0.5) * (maps.shape[-2] / size[0])).astype(np.int64)
-    columns = ((np.arange(width) + 0.5) * (maps.shape[-1] / size[1])).astype(np.int64)
+    # In whole numbers: a centre on the edge of two pixels must not fall to one or the other by rounding.
+    rows = (2 * np.arange(height) + 1) * maps.shape[-2] // (2 * size[0])
+    columns = (2 * np.arange(width) + 1) * maps.shape[-1] // (2 * size[1])
     np.copyto(out, maps[..., rows[:, None], columns[None, :]])
 
 

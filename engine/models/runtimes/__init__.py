@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ class Session(Protocol):
         precision: the least precise arithmetic it was told to use; ``float32`` unless the user allowed less.
         path: the file it runs.
         input_name: the input that takes the images.
+        constants: the values of all other inputs.
     """
 
     runtime: str
@@ -38,6 +39,7 @@ class Session(Protocol):
     precision: str
     path: Path
     input_name: str
+    constants: dict[str, NDArray[Any]]
 
     def feed(self, input_name: str, constants: Mapping[str, NDArray[Any]] | None = None) -> None:
         """Name the input that takes the images, and the values of all others; called before the first run."""
@@ -62,6 +64,9 @@ class Session(Protocol):
 
     def resume(self) -> None:
         """Allow runs again after :meth:`stop`."""
+
+
+Opened = TypeVar("Opened", bound=Session)
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,12 @@ class RuntimeOptions:
     def allows(self, precision: str) -> bool:
         """Return whether arithmetic of this precision may be used."""
         return PRECISIONS.index(precision) <= PRECISIONS.index(self.precision)
+
+
+def fed_alike(session: Opened, other: Session) -> Opened:
+    """Return a session that takes images and constants as another one of the same file does."""
+    session.feed(other.input_name, other.constants)
+    return session
 
 
 def padded(prepared: NDArray[Any], batch: int) -> NDArray[Any]:

@@ -45,14 +45,14 @@ class OnnxSession:
         self.input_name: str = self.raw.get_inputs()[0].name if self.raw.get_inputs() else ""
         self._declared = {output.name: (tuple(output.shape), output.type) for output in self.raw.get_outputs()}
         self._fixed = 0
-        self._constants: dict[str, NDArray[Any]] = {}
+        self.constants: dict[str, NDArray[Any]] = {}
         self._group = 0
         self.feed(self.input_name)
         self.resume()
 
     def feed(self, input_name: str, constants: Mapping[str, NDArray[Any]] | None = None) -> None:
         """Name the input that takes the images, and the values of all others."""
-        self.input_name, self._constants = input_name, dict(constants or {})
+        self.input_name, self.constants = input_name, dict(constants or {})
         shape = next((given.shape for given in self.raw.get_inputs() if given.name == input_name), [None])
         self._group = shape[0] if shape and isinstance(shape[0], int) else 0
 
@@ -71,12 +71,12 @@ class OnnxSession:
         try:
             if out is not None and len(prepared) == count and self._fits(output_name, out):
                 binding = self.raw.io_binding()
-                for name, value in {**self._constants, self.input_name: prepared}.items():
+                for name, value in {**self.constants, self.input_name: prepared}.items():
                     binding.bind_cpu_input(name, value)
                 binding.bind_output(output_name, "cpu", 0, out.dtype, out.shape, out.ctypes.data)
                 self.raw.run_with_iobinding(binding, self._options)
                 return out
-            fed = {**self._constants, self.input_name: prepared}
+            fed = {**self.constants, self.input_name: prepared}
             return np.asarray(self.raw.run([output_name], fed, self._options)[0])[:count]
         except runtime_errors() as error:
             raise ModelError(

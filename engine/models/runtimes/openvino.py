@@ -72,7 +72,7 @@ class OpenVinoSession:
             raise _refusal(path, error) from None
         self._image = self._model.inputs[0]
         self.input_name: str = self._image.get_any_name()
-        self._constants: dict[str, NDArray[Any]] = {}
+        self.constants: dict[str, NDArray[Any]] = {}
         self._group = 0
         self.feed(self.input_name)
         self._tensor = openvino.Tensor
@@ -84,7 +84,7 @@ class OpenVinoSession:
 
     def feed(self, input_name: str, constants: Mapping[str, NDArray[Any]] | None = None) -> None:
         """Name the input that takes the images, and the values of all others."""
-        self.input_name, self._constants = input_name, dict(constants or {})
+        self.input_name, self.constants = input_name, dict(constants or {})
         self._image = next(port for port in self._model.inputs if input_name in port.get_names())
         count = self._image.get_partial_shape()[0]
         self._group = count.get_length() if count.is_static else 0
@@ -104,7 +104,7 @@ class OpenVinoSession:
         try:
             if self._stopped:
                 raise ModelError(f"{self.path}: stopped")
-            for name, value in self._constants.items():
+            for name, value in self.constants.items():
                 request.set_tensor(name, self._tensor(value))
             request.set_tensor(self.input_name, self._tensor(fed, shared_memory=True))
             request.infer()

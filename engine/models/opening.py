@@ -214,13 +214,29 @@ def inspect_net(
     except ContractError as error:
         raise type(error)(f"{path}: {error}") from None
     except UnicodeDecodeError:
-        raise ModelError(f"{path} holds names that are not UTF-8: it is damaged, export or copy it again") from None
+        raise _damaged(path) from None
     notes = {key: value for fact in (*own, *added) for key, value in fact.notes.items()}
     said = {key for fact in own for key, value in fact.fields.items() if value is not None}
     extra = {
         key: value for fact in added for key, value in fact.fields.items() if key not in said and value is not None
     }
     return Opened(path, session, ports, found.contract, found, checksum, notes, extra)
+
+
+def ports_of(path: Path) -> Ports:
+    """Return the inputs and outputs of an ONNX file, whatever they are.
+
+    Raises:
+        ModelError: not an ONNX file, damaged, or one the runtime cannot run.
+    """
+    try:
+        return Ports.of(OnnxSession(path).raw)
+    except UnicodeDecodeError:
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> ModelError:
+    return ModelError(f"{path} holds names that are not UTF-8: it is damaged, export or copy it again")
 
 
 def _own_facts(path: Path, session: OnnxSession) -> tuple[list[Facts], ModelContract | None]:

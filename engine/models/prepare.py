@@ -37,7 +37,7 @@ def other_sizes(fixed: Size) -> str:
     return (
         f"it takes {_told(fixed)} alone: add {option('fit', 'resize')} (images to {_told(fixed)}, its maps back), "
         f"{option('fit', 'pad')} (mirrored to multiples of {_told(fixed)}, window by window, cut back) or "
-        f"{option('tile', _told(fixed))} (overlapping tiles, blended)"
+        f"--tile {_told(fixed)} of engine ensemble (overlapping tiles, blended)"
     )
 
 

@@ -66,7 +66,7 @@ class Session(Protocol):
         """Allow runs again after :meth:`stop`."""
 
 
-Opened = TypeVar("Opened", bound=Session)
+AnySession = TypeVar("AnySession", bound=Session)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class RuntimeOptions:
         return PRECISIONS.index(precision) <= PRECISIONS.index(self.precision)
 
 
-def fed_alike(session: Opened, other: Session) -> Opened:
+def fed_alike(session: AnySession, other: Session) -> AnySession:
     """Return a session that takes images and constants as another one of the same file does."""
     session.feed(other.input_name, other.constants)
     return session

@@ -141,7 +141,7 @@ def contract_fields(
         "input_layout": input_layout or None,
         "output_layout": output_layout or None,
         "activation": activation or None,
-        **named,
+        "normalize": normalize or None,
         **({"scale": parse_scale(scale)} if scale else {}),
         **({"mean": numbers(mean, "mean")} if mean else {}),
         **({"std": numbers(std, "std")} if std else {}),
@@ -168,6 +168,14 @@ def _output_names(given: list[str]) -> str | dict[str, str]:
     pairs = [item.rpartition("=") for item in given]
     if len(pairs) == 1 and not pairs[0][1]:
         return given[0]
+    files = [file for file, _, _ in pairs]
+    twin = next((index for index, file in enumerate(files) if file in files[:index]), None)
+    if twin is not None:
+        which = f"of {files[twin]} " if files[twin] else ""
+        raise PlanError(
+            f"--output-name {given[files.index(files[twin])]} and {given[twin]}: one output {which}is read; "
+            "give one of them, or one a file, as in net.onnx=logits"
+        )
     return {file: name for file, _, name in pairs}
 
 

@@ -180,11 +180,14 @@ def known_classes(members: Sequence[Member], classes: int) -> NDArray[np.bool_]:
 
 
 def class_names(members: Sequence[Member] | Sequence[Net]) -> tuple[str, ...]:
-    """Return the classes' names, from the first member that was given real ones."""
-    for member in members:
-        if _named(member.contract):
-            return member.contract.classes
-    return members[0].contract.classes
+    """Return the names of the ensemble's classes, from the first member that was given real ones."""
+    contracts = [_of_ensemble(member) if isinstance(member, Net) else member.contract for member in members]
+    return next((contract for contract in contracts if _named(contract)), contracts[0]).classes
+
+
+def label_members(members: Iterable[Member]) -> list[str]:
+    """Return the names of the members that put out labels, which have neither scores nor probabilities."""
+    return [member.name for member in members if member.contract.kind == "labels"]
 
 
 def ignored_class(members: Sequence[Member]) -> int | None:

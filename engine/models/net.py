@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError, ModelError, option
 from engine.models.adapt.binary import LEAST_PROBABILITY, log_odds, two_classes
-from engine.models.adapt.class_map import ClassMap, onto
+from engine.models.adapt.class_map import ClassMap, onto, votes_onto
 from engine.models.adapt.labels import NOT_FINITE, votes
 from engine.models.adapt.size import Size, joined, nearest_into, resize_into, windows
 from engine.models.contract import ModelContract
 from engine.models.foreign import as_planes
 from engine.models.prepare import input_size, prepare
 from engine.models.runtimes.base import Session
+
+# Labels are below it, by far.
+MOST_LABEL = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,8 @@ class Net:
         if self.onto is not None:
             own = np.empty((len(out), len(self.onto.targets), out.shape[2]), np.float32)
             self._run(prepared, own, size)
-            onto(out, own, self.onto.targets)
+            bring = votes_onto if self.contract.kind == "labels" else onto
+            bring(out, own, self.onto.targets)
         else:
             self._run(prepared, out, size)
 
@@ -132,10 +136,10 @@ class Net:
         sides = self._sides(prepared)
         planar = held.input_layout == held.output_layout == "NCHW" and sides == size and held.size in (None, size)
         planes = out.reshape(*out.shape[:2], *size)
-        maps = self._session_run(prepared, planes if planar else None)
+        maps = self.infer(prepared, planes if planar else None)
         if maps is planes:
             return
-        maps = self._planes(maps, out.shape[1], floats=True)
+        maps = self._planes(maps, out.shape[1], "f")
         whole = size if held.fit == "resize" else sides
         if (maps.shape[2], maps.shape[3]) == whole:
             np.copyto(planes, maps[:, :, : size[0], : size[1]])
@@ -145,7 +149,7 @@ class Net:
             resize_into(planes, np.ascontiguousarray(maps, np.float32), whole)
 
     def _run_labels(self, prepared: NDArray[Any], out: NDArray[np.float32], size: Size) -> None:
-        found = self._planes(self._session_run(prepared, None), 1, floats=False)
+        found = self._whole(self._planes(self.infer(prepared), 1, "fiu"))
         whole = size if self.contract.fit == "resize" else self._sides(prepared)
         labels = np.empty((len(out), *size), found.dtype)
         nearest_into(labels, found[:, 0], whole)
@@ -156,8 +160,18 @@ class Net:
         shape = prepared.shape
         return (shape[2], shape[3]) if self.contract.input_layout == "NCHW" else (shape[1], shape[2])
 
-    def _session_run(self, prepared: NDArray[Any], out: NDArray[np.float32] | None) -> NDArray[Any]:
-        """Run the session; images that are larger than a net of a fixed size are run window by window."""
+    def infer(self, prepared: NDArray[Any], out: NDArray[np.float32] | None = None) -> NDArray[Any]:
+        """Return a prepared batch's output as the graph puts it out.
+
+        Images that are larger than a net of a fixed size are run window by window.
+
+        Args:
+            prepared: what :meth:`prepare` returned.
+            out: where the result should go; the session writes there when it can, and ``out`` itself is returned then.
+
+        Raises:
+            ModelError: the runtime fails.
+        """
         fixed, sides = self.contract.size, self._sides(prepared)
         if fixed is None or sides == fixed:
             return self.session.run(self.output_name, prepared, out)
@@ -165,10 +179,18 @@ class Net:
         whole = joined(found, sides[0] // fixed[0], sides[1] // fixed[1])
         return whole if self.contract.output_layout == "NCHW" else whole.transpose(0, 2, 3, 1)
 
-    def _planes(self, maps: NDArray[Any], count: int, floats: bool) -> NDArray[Any]:
+    def _whole(self, labels: NDArray[Any]) -> NDArray[Any]:
+        """Return labels as whole numbers; some nets cast them to floats at their end."""
+        if labels.dtype.kind != "f":
+            return labels
+        if not (np.abs(labels.astype(np.float64)) < MOST_LABEL).all() or (labels != np.rint(labels)).any():
+            raise ModelError(f"{self.path} puts out {labels.dtype} that are not whole numbers; stated are labels")
+        return labels.astype(np.int32)
+
+    def _planes(self, maps: NDArray[Any], count: int, kinds: str) -> NDArray[Any]:
         """Return what a runtime put out as (batch, maps, height, width), once it has the promised shape and type."""
-        if maps.ndim not in (3, 4) or (maps.dtype.kind == "f") != floats or (maps.dtype.kind not in "fiu"):
-            needed = "float maps of rank 4" if floats else "whole numbers of rank 3 or 4"
+        if maps.ndim not in (3, 4) or maps.dtype.kind not in kinds:
+            needed = "float maps of rank 4" if kinds == "f" else "labels of rank 3 or 4"
             raise ModelError(f"{self.path} puts out {maps.dtype} of shape {maps.shape}; {needed} are needed")
         planes = as_planes(maps, self.contract.output_layout)
         if planes.shape[1] != count:

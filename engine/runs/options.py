@@ -11,7 +11,7 @@ from engine.errors import InputError, PlanError, option
 from engine.fusion.strategies import named_strategy
 from engine.inference.early_exit import EarlyExit
 from engine.inference.ensemble import Ensemble
-from engine.models.facts.base import Facts
+from engine.models.facts import Facts, stated_facts
 from engine.models.members import find_models
 from engine.models.net import Net
 from engine.models.opening import Request, open_nets
@@ -81,15 +81,11 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
             raise PlanError(f"sha256 beside model {item.model}, which names {len(paths)} files: name one of them")
         for path in paths:
             files.setdefault(path.resolve(), (path, item))
-    _check_named_outputs(options, [path for path, _ in files.values()])
+    check_named_outputs(options.stated.get("output_name"), [path for path, _ in files.values()])
     requests = [Request(path, _facts(options, item, path), item.class_map) for path, item in files.values()]
     opened, planned = open_nets(requests, sample, plan.classes), [item.weight for _, item in files.values()]
     for net, (_, item) in zip(opened, files.values(), strict=True):
         _check_same_file(net, item.sha256)
-        if net.adapted:
-            console.say(f"{net.path.name}: {'; '.join(net.adapted)}")
-        for text in net.warnings:
-            console.say(f"warning: {net.path.name}: {text}")
     if not (options.strategy or plan.strategy) and any(net.contract.kind == "labels" for net in opened):
         strategy = "vote"
     suppress: Sequence[int | str] | None = plan.suppress
@@ -99,7 +95,7 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
         raise PlanError("--suppress and --no-suppress: give one of them")
     if options.no_suppress:
         suppress = []
-    return Ensemble.of(
+    ensemble = Ensemble.of(
         opened,
         suppress=suppress,
         strategy=strategy,
@@ -112,24 +108,36 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
         threshold=plan.threshold if options.threshold is None else options.threshold,
         min_region=(plan.min_region if options.min_region is None else options.min_region) or 0,
     )
+    for net in opened:  # behind all checks: an error stays the only line
+        if net.adapted:
+            console.say(f"{net.path.name}: {'; '.join(net.adapted)}")
+        for text in net.warnings:
+            console.say(f"warning: {net.path.name}: {text}")
+    return ensemble
 
 
 def _facts(options: Options, item: PlannedMember, path: Path) -> tuple[Facts, ...]:
     """Return what the plan and the options state about a file, by origin."""
     given = [Facts("the plan", dict(item.contract))] if item.contract else []
-    for name, value in options.stated.items():
-        if name == "output_name" and isinstance(value, Mapping):
-            value = next((value[key] for key in (str(path), path.name, path.stem) if key in value), value.get(""))
-        if value is not None:
-            given.append(Facts(option(name), {name: value}))
+    stated = {**options.stated, "output_name": output_of(options.stated.get("output_name"), path)}
     if options.grey_as_rgb:
-        given.append(Facts(option("grey_as_rgb"), {"grey_as_rgb": True}))
-    return tuple(given)
+        stated["grey_as_rgb"] = True
+    return (*given, *stated_facts(stated, option))
 
 
-def _check_named_outputs(options: Options, paths: Sequence[Path]) -> None:
-    """Refuse an output that is named for a file which is no member."""
-    named = options.stated.get("output_name")
+def output_of(named: str | Mapping[str, str] | None, path: Path) -> str | None:
+    """Return the output that ``--output-name`` names for a file: by its path, name or stem, else the one for all."""
+    if not isinstance(named, Mapping):
+        return named
+    return next((named[key] for key in (str(path), path.name, path.stem) if key in named), named.get(""))
+
+
+def check_named_outputs(named: str | Mapping[str, str] | None, paths: Sequence[Path]) -> None:
+    """Refuse an output that is named for a file which is no member.
+
+    Raises:
+        PlanError: naming the file.
+    """
     if isinstance(named, Mapping):
         known = {text for path in paths for text in (str(path), path.name, path.stem)}
         for key in named:
@@ -162,7 +170,7 @@ def _plan_weights(opened: Sequence[Net], planned: Sequence[Weight]) -> list[floa
         return None
     weights: dict[object, Weight] = {}
     for net, weight in zip(opened, planned, strict=True):
-        classes = len(net.contract.classes)
+        classes = len(net.contract.classes if net.onto is None else net.onto.classes)
         if isinstance(weight, tuple) and len(weight) != classes:
             raise PlanError(f"{net.path} has {len(weight)} weights for {classes} classes: give one, or one a class")
         specialist = net.contract.kind == "specialist"

@@ -104,6 +104,14 @@ GreyAsRgb = Annotated[
     bool,
     typer.Option("--grey-as-rgb", help="Repeat grey images over a net's three channels.", rich_help_panel=FOREIGN),
 ]
+MultiLabel = Annotated[
+    bool,
+    typer.Option(
+        "--multi-label",
+        help="Classes that do not exclude each other (a sigmoid per class): one binary mask per class is written.",
+        rich_help_panel=FOREIGN,
+    ),
+]
 OutputName = Annotated[
     list[str] | None,
     typer.Option(
@@ -126,6 +134,7 @@ def contract_fields(
     bands: Bands = "",
     channel_order: ChannelOrder = "",
     foreground_threshold: Threshold = None,
+    multi_label: MultiLabel = False,
     output_name: OutputName = None,
 ) -> dict[str, Any]:
     """Return the contract fields the user stated; the parameters are the options themselves."""
@@ -150,6 +159,7 @@ def contract_fields(
         "bands": [int(band) if band.is_integer() else band for band in numbers(bands, "bands")] if bands else None,
         "channel_order": channel_order or None,
         "foreground_threshold": foreground_threshold,
+        "kind": "multilabel" if multi_label else None,
         "output_name": _output_names(output_name) if output_name else None,
     }
     return {key: value for key, value in fields.items() if value is not None}

@@ -111,6 +111,10 @@ def check_ensemble(ensemble: Ensemble, images: int, scored: bool) -> None:
         raise PlanError(
             f"{ensemble.members[0].name} is a packed ensemble, which puts out labels alone: name its members instead"
         )
+    if ensemble.is_multilabel:
+        raise PlanError(
+            f"{ensemble.members[0].name} is multi-label, which cannot be scored here: score its masks with engine evaluate"
+        )
     labels = label_members(ensemble.members)
     if labels:
         raise PlanError(

@@ -97,6 +97,9 @@ class Ensemble(Forward):
         if suppress is None:
             suppress = () if ignored is None or labels_alone else (ignored,)
         _check_label_members(members, strategy, suppress, flips, decoding)
+        if members[0].contract.kind == "multilabel":
+            _check_multilabel(suppress, decoding, early_exit)
+            suppress, ignored = (), None
         variant = Variant(strategy, Decoding(frozenset(suppress), **decoding), 0 if packed else None)
         variant.decoding.rule(len(names), log_domain=True)
         known = known_classes(members, len(names))
@@ -171,15 +174,16 @@ class Ensemble(Forward):
             workers: threads; 0 for one a core.
 
         Returns:
-            uint8 (n, height, width).
+            uint8 (n, height, width); multi-label: (n, classes, height, width), 1 where a pixel has the class.
 
         Raises:
             EngineError: images the members cannot take, or a member that fails.
         """
         source = from_array(images, "images", "images")
-        masks = np.empty((len(source), *source.size), np.uint8)
+        shape = (self.masks_per_image, *source.size) if self.is_multilabel else source.size
+        masks = np.empty((len(source), *shape), np.uint8)
         for part in self.stream(source, batch_size=batch_size, workers=workers):
-            masks[part.start : part.start + len(part.ids)] = part.labels.reshape(-1, *source.size)
+            masks[part.start : part.start + len(part.ids)] = part.labels.reshape(-1, *shape)
         return masks
 
     def stream(
@@ -207,6 +211,8 @@ class Ensemble(Forward):
             raise PlanError(f"batch size {batch_size}, workers {workers}: at least 1 image, and 0 or more workers")
         for net in self.nets:
             check_sample(net, (*images.size, images.channels))
+        if labels is not None and self.is_multilabel:
+            raise PlanError("a multi-label ensemble is scored from its masks: engine evaluate MASKS --labels TRUTH")
         if labels is not None:
             check_match(images, labels)
         return Stream(
@@ -225,7 +231,7 @@ class Ensemble(Forward):
 
         Of a packed ensemble there is its own variant alone; a member that puts out labels is there as it is.
         """
-        if self.is_packed:
+        if self.is_packed or self.is_multilabel:
             return [self.variant]
         own = self.variant.decoding
         decodings = [Decoding()]
@@ -284,4 +290,17 @@ def _check_label_members(
         raise PlanError(
             f"{names[0]} puts out labels, so it has no second choice for a suppressed class: use "
             f"{option('vote_stage', 'fused')}"
+        )
+
+
+def _check_multilabel(suppress: Collection[int], decoding: Mapping[str, Any], early_exit: EarlyExit | None) -> None:
+    """Refuse what has no meaning where each class is decided by itself."""
+    stated = {name for name in ("bias", "prior", "threshold") if decoding.get(name)}
+    stated |= {"suppress"} if suppress else set()
+    stated |= {"early_exit"} if early_exit is not None else set()
+    if stated:
+        named = ", ".join(option(name) for name in sorted(stated))
+        raise PlanError(
+            f"multi-label members decide each class by itself: leave out {named}; their thresholds go into the net's "
+            "TOML file, as thresholds = [0.5, 0.3]"
         )

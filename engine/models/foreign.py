@@ -294,7 +294,8 @@ def _activation(found: Examined, planes: NDArray[np.float32]) -> str:
     """Tell logits from probabilities where one image can show it."""
     if planes.min() < 0 or planes.max() > 1:
         return "logits"
-    if planes.shape[1] > 1 and np.allclose(planes.sum(axis=1), 1, atol=2e-3):
+    exclusive = found.fields.get("kind") != "multilabel" and planes.shape[1] > 1
+    if exclusive and np.allclose(planes.sum(axis=1), 1, atol=2e-3):
         return "probabilities"
     found.questions.append(
         "its output lies within 0..1 here, which probabilities and logits may both do: state "

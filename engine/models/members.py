@@ -145,6 +145,11 @@ def check_agreement(members: Sequence[Member]) -> None:
     first = members[0]
     for other in members[1:]:
         a, b = first.contract, other.contract
+        if (a.kind == "multilabel") != (b.kind == "multilabel"):
+            raise ContractError(
+                f"{first.name} and {other.name} cannot be fused: one decides each class by itself (multi-label), the "
+                "other picks one class per pixel"
+            )
         if len(a.classes) != len(b.classes) or (_named(a) and _named(b) and a.classes != b.classes):
             raise ContractError(
                 f"{first.name} and {other.name} disagree on the classes: {_listed(a)} against {_listed(b)}; "

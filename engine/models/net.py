@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError, ModelError, option
-from engine.models.adapt.binary import LEAST_PROBABILITY, log_odds, two_classes
+from engine.models.adapt.binary import LEAST_PROBABILITY, above, log_odds, two_classes
 from engine.models.adapt.class_map import ClassMap, onto, votes_onto
 from engine.models.adapt.labels import NOT_FINITE, votes
 from engine.models.adapt.size import Size, joined, nearest_into, resize_into, windows
@@ -123,6 +123,11 @@ class Net:
             two_classes(out, odds[:, 0], held.foreground_threshold)
             return
         self._run_maps(prepared, out, size)
+        if held.kind == "multilabel":
+            if held.activation == "probabilities":
+                out[:] = log_odds(out)
+            above(out, held.thresholds or (0.5,))
+            return
         if held.activation == "probabilities":
             _to_logits(out, specialist=held.kind in ("specialist", "specialists"))
         if held.calibration is not None:

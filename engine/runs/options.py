@@ -48,6 +48,7 @@ class Options:
     resume: bool = False
     on_bad_image: str = "fail"
     stated: dict[str, Any] = field(default_factory=dict)
+    tiled: bool = False
 
 
 def planned(options: Options) -> Plan | None:
@@ -108,6 +109,11 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
         threshold=plan.threshold if options.threshold is None else options.threshold,
         min_region=(plan.min_region if options.min_region is None else options.min_region) or 0,
     )
+    if ensemble.is_multilabel and (options.preview is not None or options.labels or options.tiled):
+        raise PlanError(
+            "--preview, --labels and --tile do not take multi-label members: leave them out, and score the masks with "
+            "engine evaluate MASKS --labels TRUTH"
+        )
     for net in opened:  # behind all checks: an error stays the only line
         if net.adapted:
             console.say(f"{net.path.name}: {'; '.join(net.adapted)}")

@@ -91,6 +91,10 @@ def check_pool(ensemble: Ensemble, options: SelectOptions) -> None:
     count = len(ensemble.members)
     if count < 2 or ensemble.is_packed:
         raise PlanError(f"a pool of {count} member{'s' * (count != 1)} leaves nothing to select: name two or more")
+    if ensemble.is_multilabel:
+        raise PlanError(
+            f"{ensemble.members[0].name} is multi-label, which cannot be scored here: score its masks with engine evaluate"
+        )
     labels = label_members(ensemble.members)
     if labels:
         raise PlanError(

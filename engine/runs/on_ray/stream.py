@@ -135,6 +135,8 @@ def on_ray(job: Job, options: Options, runtime: RuntimeOptions, cluster: Cluster
     """
     if not options.input:
         raise PlanError("--on ray without --input: the sample scenes are made in this process alone")
+    if job.ensemble.is_multilabel:
+        raise PlanError("--on ray does not take multi-label members: leave out --on")
     require_ray()
     job.ensemble.runtime_options = runtime
     return OnRay(options, runtime, cluster, batch_size)

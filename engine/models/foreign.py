@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ContractError, ModelError, option
-from engine.models.adapt.size import Size, reduction
+from engine.models.adapt.size import Size, reduction, whole_reduction
 from engine.models.contract import MAX_CLASSES, Layout, ModelContract
 from engine.models.facts.base import Facts, merged
 from engine.models.fields import checked_fields
@@ -262,7 +262,7 @@ def _layouts(array: NDArray[Any], size: Size, given: dict[str, Any]) -> list[Lay
     stated = given.get("output_layout")
     fitting = [layout for layout, own in sides.items() if reduction(size, own) and stated in (None, layout)]
     exact = [layout for layout in fitting if sides[layout] == size]
-    return exact or fitting
+    return exact or [layout for layout in fitting if whole_reduction(size, sides[layout])] or fitting
 
 
 def _settle_kind(found: Examined, planes: NDArray[Any]) -> None:

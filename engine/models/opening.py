@@ -213,6 +213,8 @@ def inspect_net(
             found = examine(ports, [*own, *added], sample, _runner(session))
     except ContractError as error:
         raise type(error)(f"{path}: {error}") from None
+    except InputError as error:
+        raise InputError(f"{path.name}: {error}") from None
     except UnicodeDecodeError:
         raise _damaged(path) from None
     notes = {key: value for fact in (*own, *added) for key, value in fact.notes.items()}

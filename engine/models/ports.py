@@ -117,9 +117,8 @@ class Ports:
             shape = tuple(size if isinstance(size, int) else 1 for size in port.shape)
             try:
                 held = np.asarray(value, port.kind)
-                filled[name] = np.ascontiguousarray(
-                    np.broadcast_to(held.reshape(shape) if held.ndim and held.size == np.prod(shape) else held, shape)
-                )
+                held = held.reshape(shape) if held.ndim and held.size == np.prod(shape) else held
+                filled[name] = np.broadcast_to(held, shape).copy()
             except (TypeError, ValueError, OverflowError):
                 raise ContractError(f"constants: {name} = {value} does not fill the input {port.told}") from None
         return filled

@@ -86,8 +86,6 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
     opened, planned = open_nets(requests, sample, plan.classes), [item.weight for _, item in files.values()]
     for net, (_, item) in zip(opened, files.values(), strict=True):
         _check_same_file(net, item.sha256)
-        if net.adapted:
-            console.say(f"{net.path.name}: {'; '.join(net.adapted)}")
     if not (options.strategy or plan.strategy) and any(net.contract.kind == "labels" for net in opened):
         strategy = "vote"
     suppress: Sequence[int | str] | None = plan.suppress
@@ -97,7 +95,7 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
         raise PlanError("--suppress and --no-suppress: give one of them")
     if options.no_suppress:
         suppress = []
-    return Ensemble.of(
+    ensemble = Ensemble.of(
         opened,
         suppress=suppress,
         strategy=strategy,
@@ -110,6 +108,10 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
         threshold=plan.threshold if options.threshold is None else options.threshold,
         min_region=(plan.min_region if options.min_region is None else options.min_region) or 0,
     )
+    for net in opened:  # behind all checks: an error stays the only line
+        if net.adapted:
+            console.say(f"{net.path.name}: {'; '.join(net.adapted)}")
+    return ensemble
 
 
 def _facts(options: Options, item: PlannedMember, path: Path) -> tuple[Facts, ...]:

@@ -1,7 +1,7 @@
 """Nets in every form that other tools export, whose right labels NumPy gives without running them.
 
-Each looks at one channel of the pixel, as 0..1, and says which of LEVELS is nearest; what differs is how it takes images
-and how it puts that out.
+Each looks at one channel of the pixel, as 0..1, and says which of LEVELS is nearest; what differs is how it takes
+images and how it puts that out.
 """
 
 from __future__ import annotations

@@ -68,12 +68,18 @@ def nearest_into(out: NDArray, maps: NDArray, size: Size) -> None:
     np.copyto(out, maps[..., rows[:, None], columns[None, :]])
 
 
+def whole_reduction(image: Size, maps: Size) -> bool:
+    """Return whether maps are of an image's size, or reduced by one factor that divides both sides."""
+    factor = image[0] // max(maps[0], 1)
+    return 1 <= factor <= 64 and (maps[0] * factor, maps[1] * factor) == image
+
+
 def reduction(image: Size, maps: Size) -> bool:
     """Return whether maps can be an image's: of its size, reduced by one whole factor, or enlarged by one.
 
     A side that the factor does not divide may be rounded down or up, as strided and padded convolutions do.
     """
-    if image == maps:
+    if whole_reduction(image, maps):
         return True
     for factor in range(2, 65):
         down = all(side // factor <= got <= -(-side // factor) and got for side, got in zip(image, maps, strict=True))

@@ -107,9 +107,26 @@ def open_nets(
         others = (Facts("the other members", {"classes": names}),) if names and request.class_map is None else ()
         opened[index] = open_net(request.path, (*request.facts, *others), sample)
     nets = [opened[index] for index in range(len(requests))]
+    return _comparable(
+        [
+            _mapped(net, request, names) if request.class_map is not None or classes else net
+            for net, request in zip(nets, requests, strict=True)
+        ]
+    )
+
+
+def _comparable(nets: list[Net]) -> list[Net]:
+    """Return nets whose logits are log-probabilities throughout where one of them does not know a class.
+
+    Weights then differ by class, so a constant that a net adds to all its logits would favour a class.
+    """
+    if all(net.onto is None or set(net.onto.targets) >= set(range(len(net.onto.classes))) for net in nets):
+        return nets
     return [
-        _mapped(net, request, names) if request.class_map is not None or classes else net
-        for net, request in zip(nets, requests, strict=True)
+        replace(net, onto=ClassMap(net.contract.classes, tuple(range(len(net.contract.classes)))))
+        if net.onto is None and net.contract.kind == "multiclass"
+        else net
+        for net in nets
     ]
 
 

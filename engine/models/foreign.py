@@ -27,6 +27,8 @@ MOST_CHANNELS = 64
 STRIDES = (8, 16, 32, 64)
 # Where there is no image, noise of one of these sizes shows what a net puts out; transformers take one size alone.
 NOISE = (128, 256, 224, 512)
+# Values of an image of noise, at most.
+MOST_NOISE = 1 << 26
 BINARY = ("background", "foreground")
 # What a kind of net alone may have; a trial run needs none of it.
 OF_KIND = ("kind", "class_id", "foreground_threshold", "bias", "temperature")
@@ -150,8 +152,8 @@ def _probed(
     images = [sample] if sample is not None else _noise(draft, found.image)
     names = [port.name for port in fitting]
     refusals: list[tuple[str, Size]] = []
+    tried = set()
     for pixels in images:
-        tried = set()
         for stride in (draft.stride, *(() if draft.size or draft.stride > 1 else STRIDES)):
             trial = replace(draft, stride=stride)
             size = input_size(trial, pixels.shape[:2])
@@ -168,6 +170,9 @@ def _probed(
                 given["stride"] = stride
             found.probed = (draft.size or size) if draft.fit == "pad" else size
             return outputs
+    if not refusals:
+        found.questions.append(f"its input {found.image.told} is too large to be tried on noise: run it on an image")
+        return None
     reason, size = refusals[0]
     others = f", nor on {', '.join(f'{a}x{b}' for _, (a, b) in refusals[1:])}" if len(refusals) > 1 else ""
     found.questions.append(
@@ -213,7 +218,8 @@ def _noise(draft: ModelContract, image: Port) -> list[NDArray[np.uint8]]:
     sizes = [(height if isinstance(height, int) else h, width if isinstance(width, int) else w) for h, w in sizes]
     channels = max(draft.channels, *draft.bands, 1)
     draw = np.random.default_rng(0)
-    return [draw.integers(0, 256, (*size, channels), dtype=np.uint8) for size in dict.fromkeys(sizes)]
+    small = [size for size in dict.fromkeys(sizes) if size[0] * size[1] * channels <= MOST_NOISE]
+    return [draw.integers(0, 256, (*size, channels), dtype=np.uint8) for size in small]
 
 
 def _settle_output(found: Examined, fitting: Sequence[Port], outputs: list[NDArray[Any]]) -> None:
@@ -299,7 +305,7 @@ def _complete(found: Examined, maps: int) -> None:
         found.needs_classes = True
         found.questions.append(
             f"it puts out labels, and nothing says of how many classes: add {option('classes', 'background,road')} "
-            "(names, or their number), or name a net with maps beside it"
+            "(their names), or name a net with maps beside it"
         )
         return
     elif not names:

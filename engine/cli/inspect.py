@@ -36,7 +36,7 @@ def inspect(
     import json
 
     from engine.cli.tables import contracts_table, remarks
-    from engine.models.facts.base import Facts
+    from engine.models.facts import Facts, stated_facts
     from engine.models.members import find_models
     from engine.models.opening import inspect_net
     from engine.runs.options import check_named_outputs, output_of
@@ -44,7 +44,7 @@ def inspect(
     paths = find_models(models)
     named = stated.pop("output_name", None)
     check_named_outputs(named, paths)
-    facts = [Facts(option(name), {name: value}) for name, value in stated.items()]
+    facts = stated_facts(stated, option)
     rows: list[dict[str, Any]] = []
     known: list[Opened] = []
     told: list[str] = []

@@ -137,7 +137,7 @@ def contract_fields(
         "input_layout": input_layout or None,
         "output_layout": output_layout or None,
         "activation": activation or None,
-        **named,
+        "normalize": normalize or None,
         **({"scale": parse_scale(scale)} if scale else {}),
         **({"mean": numbers(mean, "mean")} if mean else {}),
         **({"std": numbers(std, "std")} if std else {}),

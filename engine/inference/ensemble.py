@@ -18,8 +18,7 @@ from engine.inference.forward import Forward
 from engine.inference.gpu import DeviceFusion
 from engine.inference.prediction import Variant
 from engine.inference.stream import Stream
-from engine.models.facts.base import Facts
-from engine.models.facts.toml_file import expanded
+from engine.models.facts import stated_facts
 from engine.models.fields import TYPES
 from engine.models.members import (
     Member,
@@ -47,7 +46,6 @@ CONTRACT_FIELDS = (
     - ENSEMBLE_OPTIONS
     - {"notes", "architecture", "version", "temperature"}
 )
-ARGUMENTS = "the arguments"
 # Labels have neither scores nor probabilities: what counts labels alone can take members that put them out.
 LABEL_STRATEGIES = ("vote", "staple")
 
@@ -146,9 +144,9 @@ class Ensemble(Forward):
         if unknown:
             known = ", ".join(sorted(ENSEMBLE_OPTIONS | CONTRACT_FIELDS))
             raise PlanError(f"unknown argument {', '.join(unknown)}; known are {known}")
-        facts = expanded({**facts, "grey_as_rgb": True} if grey_as_rgb else facts, ARGUMENTS)
-        stated_facts = tuple(Facts(f"the argument {name}", {name: value}) for name, value in facts.items())
-        requests = [Request(path, stated_facts) for path in find_models(specs)]
+        facts = {**facts, "grey_as_rgb": True} if grey_as_rgb else facts
+        found = stated_facts(facts, lambda name: f"the argument {name}")
+        requests = [Request(path, found) for path in find_models(specs)]
         return cls.of(open_nets(requests, sample), suppress=suppress, **options)
 
     @classmethod

@@ -247,8 +247,8 @@ def _settle_output(found: Examined, fitting: Sequence[Port], outputs: list[NDArr
     given["output_layout"] = layout = layouts[0]
     planes = as_planes(array, layout)
     found.maps = (planes.shape[2], planes.shape[3])
-    _settle_kind(found, planes)
-    _complete(found, planes.shape[1])
+    if _settle_kind(found, planes):
+        _complete(found, planes.shape[1])
 
 
 def as_planes(array: NDArray[Any], layout: str) -> NDArray[Any]:
@@ -271,15 +271,23 @@ def _layouts(array: NDArray[Any], size: Size, given: dict[str, Any]) -> list[Lay
     return exact or [layout for layout in fitting if whole_reduction(size, sides[layout])] or fitting
 
 
-def _settle_kind(found: Examined, planes: NDArray[Any]) -> None:
+def _settle_kind(found: Examined, planes: NDArray[Any]) -> bool:
+    """Settle kind and activation; return whether the kind is settled."""
     given, maps = found.fields, planes.shape[1]
-    if found.output.kind not in FLOATS:
+    if found.output.kind not in FLOATS or given.get("kind") == "labels":
         given["kind"] = given.get("kind") or "labels"
         given["activation"] = "logits"
-        return
+        return True
+    if maps == 1 and "kind" not in given and planes.max() > 1 and (planes == np.rint(planes)).all():
+        found.questions.append(
+            f"its one map holds whole numbers alone here, up to {planes.max():g}: say whether they are labels, as "
+            'kind = "labels" or kind = "binary" in its TOML file'
+        )
+        return False
     if maps == 1:
         given["kind"] = given.get("kind") or "binary"
     given["activation"] = given.get("activation") or _activation(found, planes.astype(np.float32))
+    return True
 
 
 def _activation(found: Examined, planes: NDArray[np.float32]) -> str:

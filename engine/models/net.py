@@ -20,6 +20,9 @@ from engine.models.foreign import as_planes
 from engine.models.prepare import input_size, prepare
 from engine.models.runtimes import Session
 
+# Labels are below it, by far.
+MOST_LABEL = 1 << 24
+
 
 @dataclass(frozen=True)
 class Net:
@@ -125,7 +128,7 @@ class Net:
         maps = self.infer(prepared, planes if planar else None)
         if maps is planes:
             return
-        maps = self._planes(maps, out.shape[1], floats=True)
+        maps = self._planes(maps, out.shape[1], "f")
         whole = size if held.fit == "resize" else sides
         if (maps.shape[2], maps.shape[3]) == whole:
             np.copyto(planes, maps[:, :, : size[0], : size[1]])
@@ -135,7 +138,7 @@ class Net:
             resize_into(planes, np.ascontiguousarray(maps, np.float32), whole)
 
     def _run_labels(self, prepared: NDArray[Any], out: NDArray[np.float32], size: Size) -> None:
-        found = self._planes(self.infer(prepared), 1, floats=False)
+        found = self._whole(self._planes(self.infer(prepared), 1, "fiu"))
         whole = size if self.contract.fit == "resize" else self._sides(prepared)
         labels = np.empty((len(out), *size), found.dtype)
         nearest_into(labels, found[:, 0], whole)
@@ -174,10 +177,18 @@ class Net:
         joined = joined.reshape(len(prepared), maps, down * height, across * width)
         return joined if self.contract.output_layout == "NCHW" else joined.transpose(0, 2, 3, 1)
 
-    def _planes(self, maps: NDArray[Any], count: int, floats: bool) -> NDArray[Any]:
+    def _whole(self, labels: NDArray[Any]) -> NDArray[Any]:
+        """Return labels as whole numbers; some nets cast them to floats at their end."""
+        if labels.dtype.kind != "f":
+            return labels
+        if not (np.abs(labels.astype(np.float64)) < MOST_LABEL).all() or (labels != np.rint(labels)).any():
+            raise ModelError(f"{self.path} puts out {labels.dtype} that are not whole numbers; stated are labels")
+        return labels.astype(np.int32)
+
+    def _planes(self, maps: NDArray[Any], count: int, kinds: str) -> NDArray[Any]:
         """Return what a runtime put out as (batch, maps, height, width), once it has the promised shape and type."""
-        if maps.ndim not in (3, 4) or (maps.dtype.kind == "f") != floats or (maps.dtype.kind not in "fiu"):
-            needed = "float maps of rank 4" if floats else "whole numbers of rank 3 or 4"
+        if maps.ndim not in (3, 4) or maps.dtype.kind not in kinds:
+            needed = "float maps of rank 4" if kinds == "f" else "labels of rank 3 or 4"
             raise ModelError(f"{self.path} puts out {maps.dtype} of shape {maps.shape}; {needed} are needed")
         planes = as_planes(maps, self.contract.output_layout)
         if planes.shape[1] != count:

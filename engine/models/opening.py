@@ -12,21 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ContractError, InputError, ModelError
-from engine.models.adapt.class_map import ClassMap
 from engine.models.adaptation import adaptations
 from engine.models.contract import LABELS, METADATA_KEY, ModelContract
 from engine.models.external_data import model_checksum
 from engine.models.facts import read_facts
 from engine.models.facts.base import Facts, merged
 from engine.models.foreign import Examined, Run, examine
+from engine.models.mapping import comparable, mapped
 from engine.models.net import Net, check_sample
 from engine.models.ports import Ports, check_promises
 from engine.models.runtimes.onnxruntime import OnnxSession
 from engine.utils.console import one_line
 
 CONTRACT = "its contract"
-# Kinds whose classes can be brought onto others: each pixel has probabilities of all classes, or one label.
-MAPPED = ("multiclass", "binary", "labels")
 
 
 def open_net(
@@ -107,49 +105,12 @@ def open_nets(
         others = (Facts("the other members", {"classes": names}),) if names and request.class_map is None else ()
         opened[index] = open_net(request.path, (*request.facts, *others), sample)
     nets = [opened[index] for index in range(len(requests))]
-    return _comparable(
+    return comparable(
         [
-            _mapped(net, request, names) if request.class_map is not None or classes else net
+            mapped(net, request.class_map, names) if request.class_map is not None or classes else net
             for net, request in zip(nets, requests, strict=True)
         ]
     )
-
-
-def _comparable(nets: list[Net]) -> list[Net]:
-    """Return nets whose logits are log-probabilities throughout where one of them does not know a class.
-
-    Weights then differ by class, so a constant that a net adds to all its logits would favour a class.
-    """
-    if all(net.onto is None or set(net.onto.targets) >= set(range(len(net.onto.classes))) for net in nets):
-        return nets
-    return [
-        replace(net, onto=ClassMap(net.contract.classes, tuple(range(len(net.contract.classes)))))
-        if net.onto is None and net.contract.kind == "multiclass"
-        else net
-        for net in nets
-    ]
-
-
-def _mapped(net: Net, request: Request, names: Sequence[str]) -> Net:
-    own, kind = net.contract.classes, net.contract.kind
-    unnamed = own == tuple(f"class {index}" for index in range(len(own)))
-    if request.class_map is None and (own == tuple(names) or (unnamed and len(own) == len(names))):
-        return net
-    try:
-        if kind not in MAPPED:
-            raise ContractError(f"map: its kind is {kind}; the classes of {', '.join(MAPPED)} nets can be mapped")
-        if not names:
-            raise ContractError("map: state the ensemble's classes = [...] in the plan")
-        onto = ClassMap.of(request.class_map or {}, own, names)
-        lost = [name for name, target in zip(own, onto.targets, strict=True) if target is None]
-        if kind == "labels" and lost:
-            raise ContractError(
-                f"map: it puts out labels, so it has no second choice where it says {', '.join(lost)}: map that onto "
-                f"one of {', '.join(names)}"
-            )
-        return replace(net, onto=onto)
-    except ContractError as error:
-        raise ContractError(f"{net.path}: {error}") from None
 
 
 @dataclass(frozen=True)

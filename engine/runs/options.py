@@ -11,7 +11,7 @@ from engine.errors import InputError, PlanError, option
 from engine.fusion.strategies import named_strategy
 from engine.inference.early_exit import EarlyExit
 from engine.inference.ensemble import Ensemble
-from engine.models.facts.base import Facts
+from engine.models.facts import Facts, stated_facts
 from engine.models.members import find_models
 from engine.models.net import Net
 from engine.models.opening import Request, open_nets
@@ -117,14 +117,10 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
 def _facts(options: Options, item: PlannedMember, path: Path) -> tuple[Facts, ...]:
     """Return what the plan and the options state about a file, by origin."""
     given = [Facts("the plan", dict(item.contract))] if item.contract else []
-    for name, value in options.stated.items():
-        if name == "output_name":
-            value = output_of(value, path)
-        if value is not None:
-            given.append(Facts(option(name), {name: value}))
+    stated = {**options.stated, "output_name": output_of(options.stated.get("output_name"), path)}
     if options.grey_as_rgb:
-        given.append(Facts(option("grey_as_rgb"), {"grey_as_rgb": True}))
-    return tuple(given)
+        stated["grey_as_rgb"] = True
+    return (*given, *stated_facts(stated, option))
 
 
 def output_of(named: str | Mapping[str, str] | None, path: Path) -> str | None:

@@ -288,7 +288,7 @@ def test_labels_vote_beside_maps_and_nothing_else_takes_them(place: Place) -> No
     pixels = drawn(COUNT, *SIZE)
     images, truth = place.images(pixels), place.images(nearest_level(pixels), "truth.npy")
     nets = [place.net("labels.onnx", ending="labels3"), place.net("maps.onnx")]
-    for options in ((), ("--strategy", "vote"), ("--strategy", "staple")):
+    for options in ((), ("--strategy", "vote"), ("--strategy", "staple"), ("--early-exit",)):
         masks, _ = place.masks(nets, images, *SCALED, *options)
         np.testing.assert_array_equal(masks, nearest_level(pixels))
     told = place.refusal(nets, images, *SCALED, "--strategy", "mean-prob")
@@ -330,6 +330,23 @@ def test_labels_beyond_the_classes_end_the_run_in_one_line(place: Place) -> None
     assert "puts out label 2; its classes are 0 to 1" in told
     assert not (place.folder / "none.npy").exists()
     assert "add --classes" in place.refusal([net], images, *SCALED)
+
+
+@pytest.mark.parametrize("gives", ["float32", "float16"])
+def test_labels_that_are_cast_to_floats_are_asked_about(place: Place, gives: str) -> None:
+    pixels = drawn(COUNT, *SIZE)
+    net, images = place.net("net.onnx", ending="labels3", gives=gives, batch=2), place.images(pixels)
+    told = place.refusal([net], images, *SCALED, "--classes", "3")
+    assert "its one map holds whole numbers alone here, up to 2" in told
+    (place.folder / "net.toml").write_text('kind = "labels"\n')
+    masks, err = place.masks([net], images, *SCALED, "--classes", "3")
+    np.testing.assert_array_equal(masks, nearest_level(pixels))
+    assert f"labels ({gives}): it votes" in err
+    shares = place.net("shares.onnx", ending="share")
+    (place.folder / "shares.toml").write_text('kind = "labels"\n')
+    done = place.run([shares], images, *SCALED, "--classes", "3", output="none.npy")
+    assert done.code == 2
+    assert "puts out float32 that are not whole numbers; stated are labels" in done.err
 
 
 @pytest.mark.parametrize("command", ["compare", "select"])

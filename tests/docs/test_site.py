@@ -51,7 +51,7 @@ def test_links_are_turned_to_where_pages_stand(site: ModuleType) -> None:
     with pytest.raises(SystemExit, match="leads nowhere"):
         site.turned("[a](nothing.md)", page)
     with pytest.raises(SystemExit, match="no page in the site"):
-        site.turned("[a](../engine/fuse.py)", page)
+        site.turned("[a](../engine/bench.py)", page)
 
 
 def test_pages_that_are_missing_leave_the_nav(site: ModuleType, tmp_path: Path) -> None:

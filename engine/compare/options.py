@@ -113,7 +113,7 @@ def check_ensemble(ensemble: Ensemble, images: int, scored: bool) -> None:
         )
     if ensemble.is_multilabel:
         raise PlanError(
-            f"{ensemble.members[0].name} is multi-label, which cannot be scored here: score its masks with engine evaluate"
+            f"{ensemble.members[0].name} is multi-label, which is not scored here: score its masks with engine evaluate"
         )
     labels = label_members(ensemble.members)
     if labels:

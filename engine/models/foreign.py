@@ -6,7 +6,7 @@ guessed: each question names what settles it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,7 +31,7 @@ NOISE = (128, 256, 224, 512)
 MOST_NOISE = 1 << 26
 BINARY = ("background", "foreground")
 # What a kind of net alone may have; a trial run needs none of it.
-OF_KIND = ("kind", "class_id", "foreground_threshold", "bias", "temperature")
+OF_KIND = ("kind", "class_id", "foreground_threshold", "thresholds", "bias", "temperature")
 Run = Callable[[Sequence[str], NDArray[Any]], list[NDArray[Any]]]
 
 
@@ -152,24 +152,27 @@ def _probed(
     images = [sample] if sample is not None else _noise(draft, found.image)
     names = [port.name for port in fitting]
     refusals: list[tuple[str, Size]] = []
-    tried = set()
-    for pixels in images:
-        for stride in (draft.stride, *(() if draft.size or draft.stride > 1 else STRIDES)):
-            trial = replace(draft, stride=stride)
-            size = input_size(trial, pixels.shape[:2])
-            if size in tried:
-                continue
-            tried.add(size)
-            batch = _one_window(prepare(trial, found.image.kind, pixels[None]), trial)
-            try:
-                outputs = run(names, batch)
-            except ModelError as error:
-                refusals.append((str(error).partition("): ")[2] or str(error), size))
-                continue
-            if stride > 1:
-                given["stride"] = stride
-            found.probed = (draft.size or size) if draft.fit == "pad" else size
-            return outputs
+    kept: tuple[list[NDArray[Any]], Size] | None = None
+    for pixels, trial, size in _trials(draft, images):
+        batch = _one_window(prepare(trial, found.image.kind, pixels[None]), trial)
+        try:
+            outputs = run(names, batch)
+        except ModelError as error:
+            refusals.append((str(error).partition("): ")[2] or str(error), size))
+            continue
+        probed = (draft.size or size) if draft.fit == "pad" else size
+        # Some nets take any sides, and put out smaller maps where their stride does not divide them.
+        fits = _layouts if kept is None else _has_sides
+        if not any(fits(array, probed, given) for array in outputs):
+            kept = kept or (outputs, probed)
+            continue
+        if trial.stride > 1:
+            given["stride"] = trial.stride
+        found.probed = probed
+        return outputs
+    if kept is not None:
+        outputs, found.probed = kept
+        return outputs
     if not refusals:
         found.questions.append(f"its input {found.image.told} is too large to be tried on noise: run it on an image")
         return None
@@ -180,6 +183,18 @@ def _probed(
         "and the images' size and channels, or state the stride of its sides in its TOML file"
     )
     return None
+
+
+def _trials(draft: ModelContract, images: Sequence[NDArray[Any]]) -> Iterator[tuple[NDArray[Any], ModelContract, Size]]:
+    """Yield images with the strides that their sides are tried at, and the (height, width) that gives; none twice."""
+    tried = set()
+    for pixels in images:
+        for stride in (draft.stride, *(() if draft.size or draft.stride > 1 else STRIDES)):
+            trial = replace(draft, stride=stride)
+            size = input_size(trial, pixels.shape[:2])
+            if size not in tried:
+                tried.add(size)
+                yield pixels, trial, size
 
 
 def _one_window(batch: NDArray[Any], draft: ModelContract) -> NDArray[Any]:
@@ -256,6 +271,11 @@ def as_planes(array: NDArray[Any], layout: str) -> NDArray[Any]:
     if array.ndim == 3:
         return array[:, None]
     return array.transpose(0, 3, 1, 2) if layout == "NHWC" else array
+
+
+def _has_sides(array: NDArray[Any], size: Size, given: dict[str, Any]) -> bool:
+    """Return whether an output has just the input's sides under a layout."""
+    return array.ndim in (3, 4) and size in (array.shape[1:3], array.shape[2:4])
 
 
 def _layouts(array: NDArray[Any], size: Size, given: dict[str, Any]) -> list[Layout]:

@@ -14,11 +14,14 @@ from engine.errors import InputError, ModelError, option
 from engine.models.adapt.binary import LEAST_PROBABILITY, above, log_odds, two_classes
 from engine.models.adapt.class_map import ClassMap, onto, votes_onto
 from engine.models.adapt.labels import NOT_FINITE, votes
-from engine.models.adapt.size import Size, joined, nearest_into, resize_into, windows
+from engine.models.adapt.size import Size, joined, nearest_into, reduction, resize_into, windows
 from engine.models.contract import ModelContract
 from engine.models.foreign import as_planes
 from engine.models.prepare import input_size, prepare
 from engine.models.runtimes.base import Session
+
+# Labels are below it, by far.
+MOST_LABEL = 1 << 24
 
 # Labels are below it, by far.
 MOST_LABEL = 1 << 24
@@ -145,6 +148,7 @@ class Net:
         if maps is planes:
             return
         maps = self._planes(maps, out.shape[1], "f")
+        self._check_maps(maps, sides)
         whole = size if held.fit == "resize" else sides
         if (maps.shape[2], maps.shape[3]) == whole:
             np.copyto(planes, maps[:, :, : size[0], : size[1]])
@@ -155,11 +159,20 @@ class Net:
 
     def _run_labels(self, prepared: NDArray[Any], out: NDArray[np.float32], size: Size) -> None:
         found = self._whole(self._planes(self.infer(prepared), 1, "fiu"))
+        self._check_maps(found, self._sides(prepared))
         whole = size if self.contract.fit == "resize" else self._sides(prepared)
         labels = np.empty((len(out), *size), found.dtype)
         nearest_into(labels, found[:, 0], whole)
         unknown = NOT_FINITE if self.contract.kind == "packed" else None
         votes(out, labels.reshape(len(out), -1), str(self.path), unknown)
+
+    def _check_maps(self, maps: NDArray[Any], sides: Size) -> None:
+        """Refuse maps of a size that an input of ``sides`` does not explain: resized, they would lie beside it."""
+        if not reduction(sides, (maps.shape[2], maps.shape[3])):
+            raise ModelError(
+                f"{self.path} puts out maps of {maps.shape[2]}x{maps.shape[3]} for an input of {sides[0]}x{sides[1]}; "
+                "they must have its sides or a whole fraction of them: use images whose sides its stride divides"
+            )
 
     def _sides(self, prepared: NDArray[Any]) -> Size:
         shape = prepared.shape

@@ -93,7 +93,7 @@ def check_pool(ensemble: Ensemble, options: SelectOptions) -> None:
         raise PlanError(f"a pool of {count} member{'s' * (count != 1)} leaves nothing to select: name two or more")
     if ensemble.is_multilabel:
         raise PlanError(
-            f"{ensemble.members[0].name} is multi-label, which cannot be scored here: score its masks with engine evaluate"
+            f"{ensemble.members[0].name} is multi-label, which is not scored here: score its masks with engine evaluate"
         )
     labels = label_members(ensemble.members)
     if labels:

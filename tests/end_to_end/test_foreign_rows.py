@@ -219,6 +219,19 @@ def test_sides_are_mirrored_up_to_the_stride_and_cut_back(place: Place, sides: t
     assert ("sides are mirrored up to multiples of 32 and cut back" in err) == (sides != (64, 32))
 
 
+def test_sides_that_a_net_would_cut_are_mirrored_up_too(place: Place) -> None:
+    """A net that halves three times and doubles three times takes any sides, and loses what eight does not divide."""
+    pixels = smooth(4, (36, 50), block=8)
+    net, images = place.net("net.onnx", shrinks=8), place.images(pixels)
+    masks, err = place.masks([net], images, *SCALED)
+    np.testing.assert_array_equal(masks[:, :32, :48], nearest_level(pixels)[:, :32, :48])
+    assert masks.shape == pixels.shape
+    assert "sides are mirrored up to multiples of 8 and cut back" in err
+    own = place.net("own.onnx", shrinks=8)
+    (place.folder / "own.toml").write_text("stride = 4\n")
+    assert "maps must have the input's sides or a whole fraction of them" in place.refusal([own], images, *SCALED)
+
+
 def test_a_stride_that_no_trial_meets_is_asked(place: Place) -> None:
     net, pixels = place.net("net.onnx", divides=48), drawn(4, 50, 50)
     images = place.images(pixels)

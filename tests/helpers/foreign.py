@@ -54,6 +54,7 @@ class Form:
         raw: whether it takes 0..255 and scales them itself.
         reduced: the factor by which the maps are smaller.
         divides: what the sides must divide by.
+        shrinks: by what sides are reduced and enlarged again: maps come out smaller where it does not divide them.
         auxiliary: whether a wrong output, ``aux``, comes first.
         constants: shapes of further inputs by name; their sums are added to the first map.
         classes: order of the levels among its classes.
@@ -72,6 +73,7 @@ class Form:
     raw: bool = False
     reduced: int = 1
     divides: int = 1
+    shrinks: int = 1
     auxiliary: bool = False
     constants: Mapping[str, Sequence[int]] = field(default_factory=dict)
     classes: Sequence[int] = (0, 1, 2)
@@ -118,6 +120,10 @@ def save_foreign(path: Path, form: Form | None = None, **fields: Any) -> Path:
         small = graph.add("MaxPool", x, kernel_shape=[side, side], strides=[side, side])
         wide = graph.add("Resize", small, "", graph.constant(np.array([1, 1, side, side], np.float32)), mode="nearest")
         x = graph.add("Add", x, graph.add("Mul", wide, graph.constant(np.float32(0))))
+    if form.shrinks > 1:
+        side = form.shrinks
+        x = graph.add("MaxPool", x, kernel_shape=[side, side], strides=[side, side])
+        x = graph.add("Resize", x, "", graph.constant(np.array([1, 1, side, side], np.float32)), mode="nearest")
     if form.reduced > 1:
         side = form.reduced
         x = graph.add("AveragePool", x, kernel_shape=[side, side], strides=[side, side])
@@ -137,7 +143,7 @@ def save_foreign(path: Path, form: Form | None = None, **fields: Any) -> Path:
     if form.output_layout == "NHWC" and rank4:
         x = graph.add("Transpose", x, perm=[0, 2, 3, 1])
     graph.nodes.append(helper.make_node("Cast", [x], ["out"], to=TYPES[gives]))
-    sides = list(form.size) if form.reduced == 1 else ["p", "q"]
+    sides = list(form.size) if form.reduced == form.shrinks == 1 else ["p", "q"]
     shape = [form.batch, *sides, maps] if form.output_layout == "NHWC" else [form.batch, maps, *sides]
     shape = shape if rank4 else [form.batch, *sides]
     outputs = [helper.make_tensor_value_info("out", TYPES[gives], shape)]

@@ -15,6 +15,7 @@ from engine.models.contract import ModelContract
 from engine.models.opening import open_net
 from engine.runs.predict import run
 from engine.sources.base import from_array
+from tests.helpers.foreign import Form, drawn, save_foreign
 from tests.helpers.nets import FIVE, save_graph, save_member, save_specialists
 
 PACKED = ModelContract(classes=FIVE, kind="packed", input_layout="NCHW", ignored_class=0)
@@ -239,3 +240,14 @@ def test_images_that_the_stride_does_not_divide_are_mirrored_and_cut(tmp_path):
     )
     got = Ensemble.open(path, suppress=()).predict(images)
     np.testing.assert_array_equal(got, Ensemble.open(path, suppress=()).predict(whole)[:, :, :36])
+
+
+def test_maps_that_do_not_fit_the_input_are_not_resized(world, tmp_path):
+    """Images of another size than the net was looked at on: its maps may fit no more."""
+    form = Form(
+        shrinks=8, metadata={"maskfuse.contract": ModelContract(("a", "b", "c"), input_layout="NCHW").to_json()}
+    )
+    ensemble = Ensemble.open(save_foreign(tmp_path / "net.onnx", form))
+    assert ensemble.predict(drawn(1, 16, 24)).shape == (1, 16, 24)
+    with pytest.raises(ModelError, match="puts out maps of 16x24 for an input of 17x25; they must have its sides"):
+        ensemble.predict(drawn(1, 17, 25))

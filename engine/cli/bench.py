@@ -25,7 +25,7 @@ from engine.utils.console import with_options
 def bench(
     models: Models = None,
     input: Annotated[
-        str, typer.Option("--input", "-i", help="Images to run on, in any format of engine ensemble. Default: generated scenes.")
+        str, typer.Option("--input", "-i", help="Images to run on, as for engine ensemble. Default: generated scenes.")
     ] = "",
     images: Annotated[int, typer.Option(help="Images per round; the input is repeated to reach that number.")] = 256,
     rounds: Annotated[int, typer.Option(help="How often the pipeline and the members are timed, in turn.")] = 3,

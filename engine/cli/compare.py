@@ -30,8 +30,8 @@ def compare(
     metric: Annotated[
         str,
         typer.Option(
-            help="Metric for sorting, tuning and selection: keras-ignore, labelled, all, foreground or per-image. All five are "
-            "reported.",
+            help="Metric for sorting, tuning and selection: keras-ignore, labelled, all, foreground or per-image. "
+            "All five are reported.",
             rich_help_panel=HOW,
         ),
     ] = "keras-ignore",
@@ -51,12 +51,12 @@ def compare(
     ] = True,
     flips: Annotated[
         str,
-        typer.Option(
-            help="Flips in the ablation: none, horizontal, vertical or both.", rich_help_panel=HOW
-        ),
+        typer.Option(help="Flips in the ablation: none, horizontal, vertical or both.", rich_help_panel=HOW),
     ] = "horizontal",
     folds: Annotated[int, typer.Option(help="Number of folds for cross-fitting.", rich_help_panel=HOW)] = 5,
-    pixels: Annotated[int, typer.Option(help="Number of pixels on which biases and members are searched.", rich_help_panel=HOW)] = 50_000,
+    pixels: Annotated[
+        int, typer.Option(help="Number of pixels on which biases and members are searched.", rich_help_panel=HOW)
+    ] = 50_000,
     seed: Annotated[int, typer.Option(help="Random seed for folds, sample and intervals.", rich_help_panel=HOW)] = 0,
     gallery: Annotated[
         int,
@@ -72,7 +72,9 @@ def compare(
         Path | None,
         typer.Option(help="Folder for the members' logits during the run. Default: the system's.", rich_help_panel=RUN),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run file.", rich_help_panel=RUN)] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing run file.", rich_help_panel=RUN)
+    ] = False,
     as_json: AsJson = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print the results as CSV on stdout, one line per row and convention.")

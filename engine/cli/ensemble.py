@@ -152,7 +152,9 @@ def ensemble(
             help="Overlap of adjacent tiles as a share of a tile, from 0 to below 1. Default: 0.5.", rich_help_panel=RUN
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=RUN)] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=RUN)
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Continue an interrupted run with the same output.", rich_help_panel=RUN),

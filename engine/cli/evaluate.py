@@ -12,9 +12,7 @@ from engine.cli.options import AsJson, Groups
 def evaluate(
     predicted: Annotated[str, typer.Argument(metavar="PRED", help="Masks: submission .csv, .npz, .npy or a folder.")],
     labels: Annotated[str, typer.Option(help="True masks, in any of those formats.")],
-    classes: Annotated[
-        str, typer.Option(help="Class names, or their number. Default: the classes in the masks.")
-    ] = "",
+    classes: Annotated[str, typer.Option(help="Class names, or their number. Default: the classes in the masks.")] = "",
     ignored_class: Annotated[str, typer.Option(help="Class excluded from the score, or none.")] = "0",
     groups: Groups = "",
     as_json: AsJson = False,

@@ -58,7 +58,9 @@ Classes = Annotated[
 ]
 InputLayout = Annotated[str, typer.Option(help="Axes of the input: NCHW or NHWC.", rich_help_panel=FOREIGN)]
 OutputLayout = Annotated[str, typer.Option(help="Axes of the output: NCHW or NHWC.", rich_help_panel=FOREIGN)]
-Activation = Annotated[str, typer.Option(help="What the model outputs: logits or probabilities.", rich_help_panel=FOREIGN)]
+Activation = Annotated[
+    str, typer.Option(help="What the model outputs: logits or probabilities.", rich_help_panel=FOREIGN)
+]
 Scale = Annotated[
     str, typer.Option(help="Factor on raw pixels: 1, or 1/255 for a net trained on 0..1.", rich_help_panel=FOREIGN)
 ]

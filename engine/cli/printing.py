@@ -22,7 +22,7 @@ INCOMPLETE = 3
 
 
 def report(job: Job, outcome: Outcome, as_json: bool) -> int:
-    """Print the results on stdout and the class-0 trap on stderr; return the exit code: 0, or 3 if images are missing."""
+    """Print the results on stdout and the class-0 trap on stderr; return exit code 0, or 3 if images are missing."""
     if as_json:
         print(json.dumps(as_dict(outcome, job.ensemble), indent=2))
     elif outcome.scores:
@@ -38,8 +38,8 @@ def report(job: Job, outcome: Outcome, as_json: bool) -> int:
     if not outcome.skipped or job.output is None:
         return 0
     console.say(
-        f"INCOMPLETE: {len(outcome.skipped):,} of {len(job.images):,} images could not be predicted and are missing from "
-        f"{incomplete_output(job.output)}; {job.output} was not written; see {skipped_list(job.output)}"
+        f"INCOMPLETE: {len(outcome.skipped):,} of {len(job.images):,} images could not be predicted and are missing "
+        f"from {incomplete_output(job.output)}; {job.output} was not written; see {skipped_list(job.output)}"
     )
     return INCOMPLETE
 

@@ -16,7 +16,7 @@ SEARCH = "How to search"
 @with_options(contract_fields, "stated")
 def select(
     models: Models = None,
-    input: Annotated[str, typer.Option("--input", "-i", help="Validation images, in any format of engine ensemble.")] = "",
+    input: Annotated[str, typer.Option("--input", "-i", help="Validation images, as for engine ensemble.")] = "",
     labels: Annotated[str, typer.Option(help="True masks of the same images.")] = "",
     groups: Groups = "",
     out: Annotated[Path, typer.Option("--out", "-o", help="The plan file to write.")] = Path("ensemble.toml"),
@@ -24,19 +24,24 @@ def select(
         str, typer.Option(help="Metric to maximise: keras-ignore, labelled, all, foreground or per-image.")
     ] = "keras-ignore",
     method: Annotated[
-        str, typer.Option(help="greedy (with replacement), or exhaustive for pools of up to 12.", rich_help_panel=SEARCH)
+        str,
+        typer.Option(help="greedy (with replacement), or exhaustive for pools of up to 12.", rich_help_panel=SEARCH),
     ] = "greedy",
     strategies: Annotated[
         list[str] | None,
         typer.Option(help="Strategies to try, separated by commas. Default: all but staple.", rich_help_panel=SEARCH),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Number of members that greedy selection adds.", rich_help_panel=SEARCH)] = 20,
+    rounds: Annotated[
+        int, typer.Option(help="Number of members that greedy selection adds.", rich_help_panel=SEARCH)
+    ] = 20,
     bags: Annotated[
         int, typer.Option(help="Sum the greedy selections from this many random halves.", rich_help_panel=SEARCH)
     ] = 0,
     pixels: Annotated[int, typer.Option(help="Number of pixels to search on.", rich_help_panel=SEARCH)] = 100_000,
     folds: Annotated[int, typer.Option(help="Number of folds for the cross-fitted score.", rich_help_panel=SEARCH)] = 5,
-    seed: Annotated[int, typer.Option(help="Random seed for sample, folds, bags and intervals.", rich_help_panel=SEARCH)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Random seed for sample, folds, bags and intervals.", rich_help_panel=SEARCH)
+    ] = 0,
     bias: Annotated[bool, typer.Option(help="Search class biases.", rich_help_panel=SEARCH)] = True,
     threshold: Annotated[bool, typer.Option(help="Search a suppression threshold.", rich_help_panel=SEARCH)] = True,
     clean_up: Annotated[bool, typer.Option(help="Try the clean-up of small regions.", rich_help_panel=SEARCH)] = True,

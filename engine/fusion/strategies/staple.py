@@ -126,7 +126,7 @@ def start_from_majority(said, exponents, belief):  # type: ignore[no-untyped-def
 
 @kernel
 def reliabilities(said, counts, belief, sums, tables):  # type: ignore[no-untyped-def]
-    """Set ``tables[k, l, c]`` to the probability that member k predicts l where the truth is c; return the largest step.
+    """Set ``tables[k, l, c]`` to the probability that member k says l where the truth is c; return the largest step.
 
     ``sums`` is float64 scratch of the same shape (members, classes, classes).
     """

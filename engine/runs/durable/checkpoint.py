@@ -231,7 +231,7 @@ class Checkpoint(ABC):
 
     def kept(self) -> str:
         """Return what is kept of an unfinished run."""
-        return f"{self.done:,} {self.noun} are kept in {self.folder}: continue with --resume"
+        return f"{self.done:,} {self.noun} are kept in {self.folder}: go on with --resume"
 
     def _empty(self) -> None:
         """Remove all but the lock; the journal last, so that the folder can be identified after a kill."""

@@ -122,7 +122,7 @@ def predicted_rows(
         )
         yield from done.iter_rows()
     except RayError as error:
-        raise ModelError(f"the run on Ray failed ({_last_line(error)}): see Ray's logs, add --resume") from None
+        raise ModelError(f"the run on Ray failed ({_last_line(error)}): see Ray's logs, go on with --resume") from None
 
 
 def _tables(starts: range, end: int, tasks: int) -> list[Any]:

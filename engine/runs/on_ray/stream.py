@@ -79,7 +79,7 @@ class RayStream:
             if ours:
                 leave()
         if first != end:
-            raise ModelError(f"Ray returned no images after {first} of {end}: continue with --resume")
+            raise ModelError(f"Ray returned no images after {first} of {end}: go on with --resume")
 
     def _wanted(self) -> RuntimeOptions:
         """Return what an actor uses: a GPU only if Ray assigned one."""

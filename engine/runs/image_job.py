@@ -1,4 +1,4 @@
-"""From the options of ``engine ensemble`` to a checked job: what can be refused is refused before it runs."""
+"""From the options of ``engine ensemble`` to a checked job: invalid input is refused before it runs."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class Job:
 
     Attributes:
         ensemble: the members, opened.
-        images: what to predict.
+        images: the images to predict.
         labels: true label maps, or None.
-        output: where the masks go, or None.
-        preview: where the picture goes, or None.
-        resume: go on with a run that was cut off.
-        replace: whether an output that is there may be replaced.
-        bad: where images that cannot be predicted are noted; None when they are an error.
+        output: path of the masks, or None.
+        preview: path of the picture, or None.
+        resume: continue an interrupted run.
+        replace: whether an existing output may be replaced.
+        bad: records images that cannot be predicted; None if they are an error.
         input_sha256: fingerprint of the images.
-        labels_sha256: fingerprint of the true label maps; empty without.
+        labels_sha256: fingerprint of the true label maps; empty without labels.
     """
 
     ensemble: Ensemble
@@ -54,10 +54,10 @@ class Job:
 
 
 def prepare(options: Options) -> Job:
-    """Open and check everything a run needs.
+    """Open and check everything that a run needs.
 
     Raises:
-        EngineError: the first thing that does not fit, in one line.
+        EngineError: the first problem found, in one line.
     """
     plan = planned(options)
     if plan is None and not options.input:
@@ -97,7 +97,7 @@ def _sample_job(options: Options) -> Job:
     from engine.sources.base import from_array
 
     if options.labels:
-        raise PlanError("--labels without --input: the sample scenes bring their own labels")
+        raise PlanError("--labels without --input: the sample scenes have their own labels")
     output = options.output or Path("submission.csv")
     preview = options.preview or Path("preview.png")
     options = replace(options, preview=preview)
@@ -111,7 +111,7 @@ def _sample_job(options: Options) -> Job:
 
 
 def _check_outputs(options: Options, output: Path) -> bool:
-    """Refuse outputs that cannot be written; return whether those that are there may be replaced."""
+    """Refuse outputs that cannot be written; return whether existing ones may be replaced."""
     replaced = may_replace(output, options.resume, options.overwrite)
     outputs = [output, incomplete_output(output)] if options.on_bad_image == "skip" else [output]
     for path in outputs:

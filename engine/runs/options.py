@@ -1,4 +1,4 @@
-"""From the options of a command to an open ensemble: the members of a plan, the command line's word over its own."""
+"""From the options of a command to an open ensemble: options of the command line override those of a plan."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from engine.utils import console
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for; empty or None means: not stated."""
+    """The user's options; empty or None means: not given."""
 
     models: Sequence[str] = ()
     input: str = ""
@@ -52,7 +52,7 @@ class Options:
 
 
 def planned(options: Options) -> Plan | None:
-    """Return the plan that ``--plan`` or ``--models`` name; None where neither is given.
+    """Return the plan named by ``--plan`` or ``--models``; None if neither is given.
 
     Raises:
         EngineError: both are given, or the plan cannot be read.
@@ -65,10 +65,10 @@ def planned(options: Options) -> Plan | None:
 
 
 def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemble:
-    """Open the members of a plan, with the options of the command line over those of the plan.
+    """Open the members of a plan; options of the command line override those of the plan.
 
     Raises:
-        EngineError: the first thing that does not fit.
+        EngineError: the first problem found.
     """
     strategy = options.strategy or plan.strategy or "mean-logit"
     named_strategy(strategy)
@@ -123,7 +123,7 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
 
 
 def _facts(options: Options, item: PlannedMember, path: Path) -> tuple[Facts, ...]:
-    """Return what the plan and the options state about a file, by origin."""
+    """Return the contract fields given by plan and options for a file, by origin."""
     given = [Facts("the plan", dict(item.contract))] if item.contract else []
     stated = {**options.stated, "output_name": output_of(options.stated.get("output_name"), path)}
     if options.grey_as_rgb:
@@ -149,15 +149,15 @@ def check_named_outputs(named: str | Mapping[str, str] | None, paths: Sequence[P
         for key in named:
             if key and key not in known:
                 listed = ", ".join(path.name for path in paths)
-                raise PlanError(f"--output-name {key}={named[key]}: {key} is no member; there are {listed}")
+                raise PlanError(f"--output-name {key}={named[key]}: {key} is not a member; members: {listed}")
 
 
 def _check_same_file(net: Net, sha256: str) -> None:
-    """Refuse a file that is not the one a plan was made with."""
+    """Refuse a file other than the one a plan was made with."""
     if sha256 and net.checksum != sha256:
         raise PlanError(
             f"{net.path} has SHA-256 {net.checksum[:12]}..., the plan was made with {sha256[:12]}...: "
-            "put that file back, or take the line out of the plan"
+            "restore that file, or remove the line from the plan"
         )
 
 
@@ -168,7 +168,7 @@ def _early_exit(options: Options) -> EarlyExit | None:
 
 
 def _plan_weights(opened: Sequence[Net], planned: Sequence[Weight]) -> list[float] | list[list[float]] | None:
-    """Return one weight (or a row of one a class) a member of the ensemble, or None where all are 1.
+    """Return one weight (or one per class) per member of the ensemble, or None if all are 1.
 
     The specialists of a set share one weight, that of the first.
     """
@@ -178,7 +178,7 @@ def _plan_weights(opened: Sequence[Net], planned: Sequence[Weight]) -> list[floa
     for net, weight in zip(opened, planned, strict=True):
         classes = len(net.contract.classes if net.onto is None else net.onto.classes)
         if isinstance(weight, tuple) and len(weight) != classes:
-            raise PlanError(f"{net.path} has {len(weight)} weights for {classes} classes: give one, or one a class")
+            raise PlanError(f"{net.path} has {len(weight)} weights for {classes} classes: give one, or one per class")
         specialist = net.contract.kind == "specialist"
         key: object = (net.contract.group or str(net.path.parent)) if specialist else net.path
         weights.setdefault(key, weight)
@@ -193,7 +193,7 @@ def numbers(text: str, option: str) -> list[float]:
     """Return the numbers of ``1,2,0.5``.
 
     Raises:
-        PlanError: something else stands there.
+        PlanError: the text is something else.
     """
     try:
         return [float(part) for part in text.split(",")]

@@ -1,4 +1,4 @@
-"""``engine select``: from its options to a plan file, with nothing written before everything is checked."""
+"""``engine select``: from options to a plan file; nothing is written before everything is checked."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from engine.utils.progress import Starting
 
 @dataclass(frozen=True)
 class Selection:
-    """What was selected, and what it is worth.
+    """A selection and its scores.
 
     Attributes:
-        plan: as written.
+        plan: the plan as written.
         sha256: hash of the plan, see :func:`engine.runs.provenance.plan_hash`.
-        metric: the convention of all scores.
-        fitted: choices and confusion matrices.
-        pool: what was selected from.
-        sampled: pixels the search looked at.
-        available: pixels the metric counts.
+        metric: the MIoU convention of all scores.
+        fitted: its choices and confusion matrices.
+        pool: the pool of members.
+        sampled: number of pixels searched on.
+        available: number of pixels that the metric counts.
         seconds: wall time of all searches.
-        cross: cross-fitted score of each level.
-        same: score of each level on the images it was made on.
-        gain_single: the chosen level minus the best single member, both cross-fitted, paired.
-        gain_plain: the chosen level minus the mean of all members, likewise.
+        cross: the cross-fitted score of each level.
+        same: the score of each level on the images it was selected on.
+        gain_single: chosen level minus best single member, both cross-fitted, paired.
+        gain_plain: chosen level minus mean of all members, likewise.
     """
 
     plan: Plan
@@ -65,7 +65,7 @@ class Selection:
 
     @property
     def rate(self) -> float:
-        """Return candidate ensembles scored a second, over all folds."""
+        """Return candidate ensembles scored per second, over all folds."""
         return self.fitted.tried / self.seconds
 
 
@@ -73,11 +73,11 @@ def select(options: SelectOptions, starting: Starting = lambda name, total: lamb
     """Select an ensemble and write its plan.
 
     Args:
-        options: what to do.
+        options: the user's options.
         starting: called with a name and a total for each of the two long parts; returns what to call as it advances.
 
     Raises:
-        EngineError: the first thing that does not fit; nothing is written then, but what ``--cache`` keeps.
+        EngineError: the first problem found; nothing is written then except the cache of ``--cache``.
     """
     check_options(options)
     data = open_validation(options.job, options.groups)
@@ -148,7 +148,7 @@ def plan_of(pool: Pool, choice: Choice, flips: str) -> tuple[Plan, str]:
 
 
 def comment(done: Selection, options: SelectOptions) -> str:
-    """Return what stands above the plan."""
+    """Return the comment lines above the plan."""
     by = f"{done.honest.groups} {'images' if done.pool.groups is None else 'groups'}"
     return "\n".join(
         [
@@ -172,7 +172,7 @@ def _fill(
     flips: str,
     starting: Starting,
 ) -> Pool:
-    """Run the members, or find what an earlier run kept."""
+    """Run the members, or read their results from the cache."""
     shown = pixel_hash(images)
     advance = starting("running members", len(images) * len(ensemble.members))
     fetched = [cache.fetch(member, images, shown, flips, advance) for member in ensemble.members]

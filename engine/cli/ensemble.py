@@ -13,6 +13,7 @@ from engine.cli.options import (
     AsJson,
     BatchSize,
     GreyAsRgb,
+    ImageLayout,
     Models,
     Precision,
     Provider,
@@ -180,6 +181,7 @@ def ensemble(
     ] = 0.0,
     as_json: AsJson = False,
     grey_as_rgb: GreyAsRgb = False,
+    image_layout: ImageLayout = "",
     *,
     stated: dict[str, Any],
 ) -> None:
@@ -225,6 +227,7 @@ def ensemble(
         preview=preview,
         overwrite=overwrite,
         grey_as_rgb=grey_as_rgb,
+        image_layout=image_layout,
         resume=resume,
         on_bad_image=on_bad_image,
         stated=stated,

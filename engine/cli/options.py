@@ -104,6 +104,14 @@ GreyAsRgb = Annotated[
     bool,
     typer.Option("--grey-as-rgb", help="Repeat grey images over a net's three channels.", rich_help_panel=FOREIGN),
 ]
+ImageLayout = Annotated[
+    str,
+    typer.Option(
+        metavar="AXES",
+        help="Axes of an array where its shape leaves them open: NHWC, NCHW, NHW; of one image HWC, CHW, HW.",
+        rich_help_panel=RUN,
+    ),
+]
 OutputName = Annotated[
     list[str] | None,
     typer.Option(

@@ -202,6 +202,8 @@ def check_sample(net: Net, shape: tuple[int, ...]) -> None:
         advice = f"add {option('grey_as_rgb')} to repeat the grey channel" if grey else "convert the images"
         if channels > held.channels:
             advice = f"pick channels with {option('bands', _listed(range(1, held.channels + 1)))}"
+            if (channels, held.channels) == (3, 1):
+                advice += ", or state rgb_as_grey = true in the [input] of a plan"
         raise InputError(
             f"images have {channels} channel{'s' if channels > 1 else ''}; {net.path.name} takes "
             f"{held.channels}: {advice}"

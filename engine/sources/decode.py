@@ -7,6 +7,8 @@ TIFFs: those are read by rasterio (GDAL), in the extra ``geo``, and refused wher
 from __future__ import annotations
 
 import io
+import os
+import struct
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -29,11 +31,16 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "PPM", "WEBP")
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Modes of Pillow that are shown as RGB.
 AS_RGB = ("P", "RGBA", "CMYK", "YCbCr", "PA", "HSV", "LAB", "RGBa")
-ORIENTATION, BITS, SAMPLE_FORMAT = 0x0112, 258, 339
+ORIENTATION, BITS, PHOTOMETRIC, SAMPLES, SAMPLE_FORMAT = 274, 258, 262, 277, 339
 UNSIGNED, SIGNED = 1, 2
+# RGB, CMYK, YCbCr and Lab: several bands of 8 bits are colours for Pillow in these alone.
+BLACK_IS_0, RGB = 1, 2
+COLOURS = (RGB, 5, 6, 8)
+# Where the chunks of a PNG begin.
+PNG_CHUNKS = 8
 # The drivers of GDAL for what Pillow calls these formats.
 DRIVERS = {"PNG": "PNG", "TIFF": "GTiff", "PPM": "PNM"}
-# Orientations that are not undone by themselves.
+# Orientations that do not undo themselves.
 BACK = {6: 8, 8: 6}
 AnyFile = Path | RemoteFile
 # Takes what is to be said once for a whole set of pictures.
@@ -69,18 +76,12 @@ def decode(
         encoded = path.range(0, path.size)
     try:
         with Image.open(str(path) if encoded is None else io.BytesIO(encoded), formats=FORMATS) as image:
-            turn = orientation(image)
-            if _is_deep(image):
-                pixels = upright(
-                    _deep(path, encoded, str(image.format), role, note), turn if reading.exif == "apply" else 1
-                )
-            else:
-                pixels = _plain(image, path, role, note)
-                # Pillow turns a TIFF by itself.
-                if image.format != "TIFF":
-                    pixels = upright(pixels, turn if reading.exif == "apply" else 1)
-                elif reading.exif == "ignore":
-                    pixels = upright(pixels, {6: 8, 8: 6}.get(turn, turn))
+            deep, kind, turn = _is_deep(image), str(image.format), orientation(image)
+            pixels = _deep(path, encoded, kind, role, note) if deep else _plain(image, path, role, note)
+            if deep or kind != "TIFF":
+                pixels = upright(pixels, turn if reading.exif == "apply" else 1)
+            elif reading.exif == "ignore":  # Pillow has turned a TIFF already
+                pixels = upright(pixels, BACK.get(turn, turn))
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} is too large to decode whole ({error}): save it as GeoTIFF or Zarr") from None
     except UnidentifiedImageError as error:
@@ -111,9 +112,9 @@ def shape_of(path: Path, role: Role, reading: Reading = PLAIN) -> tuple[int, int
             # Pillow states the turned sides of a TIFF, of anything else the stored ones.
             if turn >= 5 and (reading.exif == "apply") != (image.format == "TIFF"):
                 height, width = width, height
-            channels = len(image.getbands())
-            if image.format != "TIFF" or image.mode not in ("RGBA", "LA"):
-                channels = 3 if image.mode in AS_RGB else channels - (image.mode in ("LA", "La"))
+            channels = 3 if image.mode in AS_RGB else len(image.getbands()) - (image.mode in ("LA", "La"))
+            if image.format == "TIFF" and (image.mode == "RGBA" or _is_deep(image)):
+                channels = _samples(image)
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} is too large to decode whole ({error}): save it as GeoTIFF or Zarr") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
@@ -125,15 +126,35 @@ def shape_of(path: Path, role: Role, reading: Reading = PLAIN) -> tuple[int, int
 
 
 def orientation(image: Any) -> int:
-    """Return the EXIF orientation of an opened picture, 1 to 8; 1 where it states none."""
-    turn = image.getexif().get(ORIENTATION, 1)
-    return turn if turn in range(2, 9) else 1
+    """Return the EXIF orientation of an opened picture, 1 to 8; 1 where it states none. Nothing is decoded for it."""
+    from PIL import Image
+
+    # Pillow decodes a PNG to look for EXIF behind its pixels.
+    late = image.format == "PNG" and _exif_behind_pixels(image.fp)
+    found = (image.getexif() if late else Image.Image.getexif(image)).get(ORIENTATION, 1)
+    return found if found in range(2, 9) else 1
+
+
+def _exif_behind_pixels(stream: Any) -> bool:
+    place, pixels = stream.tell(), False
+    try:
+        stream.seek(PNG_CHUNKS)
+        while len(head := stream.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if kind == b"eXIf" and pixels:
+                return True
+            pixels = pixels or kind == b"IDAT"
+            stream.seek(length + 4, os.SEEK_CUR)
+        return False
+    finally:
+        stream.seek(place)
 
 
 def orientation_of(path: Path) -> int:
     """Return the EXIF orientation of a picture, 1 to 8; 1 where it states none or Pillow cannot open it."""
     from PIL import Image
 
+    _keep_quiet()
     try:
         with Image.open(path, formats=FORMATS) as image:
             return orientation(image)
@@ -154,7 +175,7 @@ def _plain(image: Any, path: AnyFile | str, role: Role, note: Note | None) -> ND
     """Return what Pillow reads at full depth."""
     mode = image.mode
     # The last band of a TIFF is often tagged as alpha and is none (near infrared): it stays a band.
-    if role == "images" and image.format == "TIFF" and mode in ("RGBA", "LA"):
+    if role == "images" and image.format == "TIFF" and mode == "RGBA":
         return np.asarray(image)
     if mode in ("LA", "La"):
         _alpha_left_out(path, role, note)
@@ -175,12 +196,24 @@ def _is_deep(image: Any) -> bool:
     """Return whether Pillow would cut or change the values of a picture that it opened; nothing is decoded."""
     if image.format == "TIFF":
         bits, form = image.tag_v2.get(BITS, (1,)), image.tag_v2.get(SAMPLE_FORMAT, (UNSIGNED,))
-        return max(bits) > 8 if len(bits) > 1 else (bits[0], form[0]) in ((8, SIGNED), (32, UNSIGNED))
+        if image.tag_v2.get(ORIENTATION, 1) >= 5 and image.tile and image.tile[0][0] == "raw":
+            # Pillow 12 and 13 turn the sides of an uncompressed TIFF twice.
+            if image.tag_v2.get(PHOTOMETRIC) not in (BLACK_IS_0, RGB):
+                raise ValueError("its colours are not RGB and it is to be turned: save it upright")
+            return True
+        if _samples(image) > 1:
+            return max(bits) > 8 or form[0] != UNSIGNED or image.tag_v2.get(PHOTOMETRIC) not in COLOURS
+        return (bits[0], form[0]) in ((8, SIGNED), (32, UNSIGNED))
     codec, arguments = (image.tile[0][0], image.tile[0][3]) if image.tile else ("", "")
     if image.format == "PPM":
         # These decoders bring the values to 0..255 or 0..65535.
         return codec in ("ppm", "ppm_plain") and isinstance(arguments, tuple) and arguments[-1] != 255
     return image.format == "PNG" and "16" in str(arguments) and not image.mode.startswith("I")
+
+
+def _samples(image: Any) -> int:
+    """Return how many bands a TIFF declares."""
+    return int(image.tag_v2.get(SAMPLES, 1))
 
 
 def _deep(path: AnyFile | str, encoded: bytes | None, kind: str, role: Role, note: Note | None) -> NDArray[Any]:
@@ -237,7 +270,11 @@ def _unreadable(path: AnyFile | str, error: BaseException) -> InputError:
 
 @cache
 def _keep_quiet() -> None:
-    """Keep Pillow from warning of large pictures; those of more than twice that size it refuses before it decodes."""
+    """Keep Pillow from warning of large and of torn pictures.
+
+    Those of more than twice the size that it warns of it refuses before it decodes; torn ones end in an error.
+    """
     from PIL import Image
 
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")

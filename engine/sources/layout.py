@@ -137,7 +137,12 @@ def _three(shape: tuple[int, ...], name: str, reading: Reading | None) -> str:
     if reading is None or not any(1 < count <= FEW for count in ends.values()):
         return "NHW"
     taken = reading.taken()
-    fitting = [axes for axes, count in ends.items() if 1 < count <= MOST_CHANNELS and taken.fits(count)]
+    # Picked bands may come of any number of channels: then few are more likely than the length of a side.
+    fitting = [
+        axes
+        for axes, count in ends.items()
+        if 1 < count <= (MOST_CHANNELS if count in taken.counts else FEW) and taken.fits(count)
+    ]
     if taken.fits(1):
         fitting.insert(0, "NHW")
     if len(fitting) > 1:

@@ -28,6 +28,7 @@ STRIDES = (8, 16, 32, 64)
 # Where there is no image, noise of one of these sizes shows what a net puts out; transformers take one size alone.
 NOISE = (128, 256, 224, 512)
 BINARY = ("background", "foreground")
+GREY_ADVICE = "state rgb_as_grey = true in the [input] of a plan"
 Run = Callable[[Sequence[str], NDArray[Any]], list[NDArray[Any]]]
 
 
@@ -192,8 +193,11 @@ def _check_channels(found: Examined, sample: NDArray[Any]) -> None:
         raise ContractError(f"bands {', '.join(map(str, bands))}: the images have {got} channels; name 1 to {got}")
     if not bands and got != needed and not (got == 1 and needed == 3):
         advice = f"; pick the right ones with {option('bands', ','.join(map(str, range(1, needed + 1))))}"
+        if (got, needed) == (3, 1):
+            advice += f", or {GREY_ADVICE}"
         raise ContractError(
-            f"it takes images of {needed} channels, the images have {got}" + (advice if got > needed else "")
+            f"it takes images of {needed} channel{'s' * (needed > 1)}, the images have {got}"
+            + (advice if got > needed else "")
         )
 
 

@@ -16,7 +16,7 @@ from engine.models.adapt.class_map import ClassMap, onto
 from engine.models.adapt.labels import votes
 from engine.models.adapt.size import Size, nearest_into, resize_into
 from engine.models.contract import ModelContract
-from engine.models.foreign import as_planes
+from engine.models.foreign import GREY_ADVICE, as_planes
 from engine.models.prepare import input_size, prepare
 from engine.models.runtimes.base import Session
 
@@ -203,7 +203,7 @@ def check_sample(net: Net, shape: tuple[int, ...]) -> None:
         if channels > held.channels:
             advice = f"pick channels with {option('bands', _listed(range(1, held.channels + 1)))}"
             if (channels, held.channels) == (3, 1):
-                advice += ", or state rgb_as_grey = true in the [input] of a plan"
+                advice += f", or {GREY_ADVICE}"
         raise InputError(
             f"images have {channels} channel{'s' if channels > 1 else ''}; {net.path.name} takes "
             f"{held.channels}: {advice}"

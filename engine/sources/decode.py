@@ -7,8 +7,6 @@ TIFFs: those are read by rasterio (GDAL), in the extra ``geo``, and refused wher
 from __future__ import annotations
 
 import io
-import os
-import struct
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.sources.layout import Role
+from engine.sources.orientation import BACK, ORIENTATION, orientation, upright
 from engine.sources.reading import PLAIN, Reading, grey
 from engine.sources.remote import RemoteFile
 from engine.utils.console import first_line
@@ -31,17 +30,13 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "PPM", "WEBP")
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Modes of Pillow that are shown as RGB.
 AS_RGB = ("P", "RGBA", "CMYK", "YCbCr", "PA", "HSV", "LAB", "RGBa")
-ORIENTATION, BITS, PHOTOMETRIC, SAMPLES, SAMPLE_FORMAT = 274, 258, 262, 277, 339
+BITS, PHOTOMETRIC, SAMPLES, SAMPLE_FORMAT = 258, 262, 277, 339
 UNSIGNED, SIGNED = 1, 2
 # RGB, CMYK, YCbCr and Lab: several bands of 8 bits are colours for Pillow in these alone.
 BLACK_IS_0, RGB = 1, 2
 COLOURS = (RGB, 5, 6, 8)
-# Where the chunks of a PNG begin.
-PNG_CHUNKS = 8
 # The drivers of GDAL for what Pillow calls these formats.
 DRIVERS = {"PNG": "PNG", "TIFF": "GTiff", "PPM": "PNM"}
-# Orientations that do not undo themselves.
-BACK = {6: 8, 8: 6}
 AnyFile = Path | RemoteFile
 # Takes what is to be said once for a whole set of pictures.
 Note = Callable[[str], None]
@@ -125,31 +120,6 @@ def shape_of(path: Path, role: Role, reading: Reading = PLAIN) -> tuple[int, int
     return (height, width, 1 if role == "labels" or (reading.rgb_as_grey and channels == 3) else channels)
 
 
-def orientation(image: Any) -> int:
-    """Return the EXIF orientation of an opened picture, 1 to 8; 1 where it states none. Nothing is decoded for it."""
-    from PIL import Image
-
-    # Pillow decodes a PNG to look for EXIF behind its pixels.
-    late = image.format == "PNG" and _exif_behind_pixels(image.fp)
-    found = (image.getexif() if late else Image.Image.getexif(image)).get(ORIENTATION, 1)
-    return found if found in range(2, 9) else 1
-
-
-def _exif_behind_pixels(stream: Any) -> bool:
-    place, pixels = stream.tell(), False
-    try:
-        stream.seek(PNG_CHUNKS)
-        while len(head := stream.read(8)) == 8:
-            length, kind = struct.unpack(">I4s", head)
-            if kind == b"eXIf" and pixels:
-                return True
-            pixels = pixels or kind == b"IDAT"
-            stream.seek(length + 4, os.SEEK_CUR)
-        return False
-    finally:
-        stream.seek(place)
-
-
 def orientation_of(path: Path) -> int:
     """Return the EXIF orientation of a picture, 1 to 8; 1 where it states none or Pillow cannot open it."""
     from PIL import Image
@@ -160,15 +130,6 @@ def orientation_of(path: Path) -> int:
             return orientation(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return 1
-
-
-def upright(pixels: NDArray[Any], turn: int) -> NDArray[Any]:
-    """Return stored pixels (height, width, ...) as a viewer shows them, for an EXIF orientation (EXIF 2.32, 4.6.4)."""
-    if turn in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    down = turn in (3, 4, 7, 8)
-    across = turn in (2, 3, 6, 7)
-    return pixels[:: -1 if down else 1, :: -1 if across else 1]
 
 
 def _plain(image: Any, path: AnyFile | str, role: Role, note: Note | None) -> NDArray[Any]:

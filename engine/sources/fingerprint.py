@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import InputError
-from engine.sources.pictures import files_of, is_glob, pattern_base
+from engine.sources.naming import files_of, is_glob, pattern_base
 from engine.sources.remote import fingerprint_of
 from engine.sources.spec import is_url, split_key, split_url
 

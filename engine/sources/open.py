@@ -14,16 +14,14 @@ from engine.errors import InputError
 from engine.sources.base import Source, arranged
 from engine.sources.decode import AnyFile
 from engine.sources.layout import Role, layout_of
+from engine.sources.naming import files_of, is_glob, natural
 from engine.sources.numpy_files import ArrayFile, array_files, require_numbers
 from engine.sources.parquet import SUFFIX, open_parquet, tables_among, tables_of
 from engine.sources.pictures import SUFFIXES as PICTURES
 from engine.sources.pictures import (
     Bad,
     Once,
-    files_of,
     first_picture,
-    is_glob,
-    natural,
     picture_files,
     pictures_among,
 )

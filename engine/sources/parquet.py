@@ -22,9 +22,10 @@ from engine.errors import EngineError, InputError
 from engine.sources.base import RowNumbers, Source
 from engine.sources.decode import AnyFile
 from engine.sources.layout import Role
+from engine.sources.naming import natural
 from engine.sources.parquet_column import Column, pick_column
 from engine.sources.parquet_ids import NamedRows, read_ids
-from engine.sources.pictures import DECODERS, WAITING, Alike, Bad, Once, natural
+from engine.sources.pictures import DECODERS, WAITING, Alike, Bad, Once
 from engine.sources.pictures import SUFFIXES as PICTURES
 from engine.sources.reading import PLAIN, Reading
 from engine.sources.remote import READ_BYTES, RemoteFile

@@ -17,9 +17,10 @@ from engine.sources.base import Source
 from engine.sources.decode import decode, orientation_of, shape_of
 from engine.sources.georeference import Georeference, georeference_of, opened, read_window
 from engine.sources.layout import Role, layout_of
+from engine.sources.naming import is_glob
 from engine.sources.open import KEYS, PAIRED_KEY, open_array, open_source, split_key
 from engine.sources.parquet import tables_of
-from engine.sources.pictures import SUFFIXES, Once, is_glob, picture_files, shape_in_words
+from engine.sources.pictures import SUFFIXES, Once, picture_files, shape_in_words
 from engine.sources.reading import PLAIN, Reading, grey
 from engine.sources.spec import is_url
 

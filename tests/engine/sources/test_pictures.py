@@ -15,8 +15,8 @@ from PIL import Image
 from engine.errors import InputError
 from engine.sources.fingerprint import fingerprint
 from engine.sources.labels import open_labels
+from engine.sources.naming import natural
 from engine.sources.open import open_source
-from engine.sources.pictures import natural
 from engine.sources.reading import Reading, grey
 from engine.sources.scenes import open_scenes
 

@@ -40,7 +40,7 @@ def ensemble(
         typer.Option(
             "--input",
             "-i",
-            help="Images: .npz, .npz:KEY, .npy, .zarr or a folder of pictures; with --tile one picture.",
+            help="Images: .npz, .npz:KEY, .npy, .zarr, a folder of pictures or a pattern; with --tile one picture.",
         ),
     ] = "",
     output: Annotated[

@@ -45,8 +45,8 @@ def walked(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[Path]:
     place = os.path.realpath(folder)
     if place in seen:
         return
-    with os.scandir(folder) as held:
-        for entry in held:
+    with os.scandir(folder) as entries:
+        for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():

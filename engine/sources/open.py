@@ -184,11 +184,11 @@ def open_url(spec: str, role: Role, bad: Bad | None = None, reading: Reading = P
 
     url, key = split_url(spec)
     place, folder = locate(url)
-    held = listed(place) if folder else []
-    if folder and (place.suffix.lower() == ".zarr" or any(file.name in MARKS for file in held)):
+    found = listed(place) if folder else []
+    if folder and (place.suffix.lower() == ".zarr" or any(file.name in MARKS for file in found)):
         return zarr_source(place, key, role, reading)
     if folder:
-        tables = tables_among(held)
+        tables = tables_among(found)
         if tables:
             return open_parquet(tables, key, role, str(place), bad, reading)
         return pictures_source(str(place), pictures_among(walked(place), str(place)), role, bad, reading)

@@ -186,12 +186,11 @@ def _deep(path: AnyFile | str, encoded: bytes | None, kind: str, role: Role, not
     rasterio = require("rasterio", "geo", f"reading {path} at its full depth needs rasterio", InputError)
     from rasterio.io import MemoryFile
 
-    from engine.sources.georeference import quiet
-
+    _keep_rasterio_quiet()
     driver = DRIVERS[kind]
     try:
         # Without the listing of the folder, which takes longer than the picture where there are many.
-        with quiet(), rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
             if encoded is None:
                 with rasterio.open(path, driver=driver) as dataset:
                     pixels = _bands(dataset, path, role, note)
@@ -227,6 +226,14 @@ def _is_tiff(path: AnyFile | str, encoded: bytes | None) -> bool:
 
 def _unreadable(path: AnyFile | str, error: BaseException) -> InputError:
     return InputError(f"cannot read the image {path} ({first_line(error)}): replace it or take it out")
+
+
+@cache
+def _keep_rasterio_quiet() -> None:
+    """Keep rasterio from warning of pictures without coordinates, for good: filters of a moment are not for threads."""
+    from rasterio.errors import NotGeoreferencedWarning
+
+    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 
 @cache

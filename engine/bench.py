@@ -22,7 +22,7 @@ from engine.inference.ensemble import Ensemble
 from engine.inference.tuning import Tuned, make_ready
 from engine.models.runtimes import RuntimeOptions
 from engine.outputs.open import open_writer
-from engine.runs.options import Options, open_ensemble
+from engine.runs.options import Options, open_ensemble, reading_of
 from engine.runs.outcome import Outcome
 from engine.runs.plan import Plan, PlannedMember
 from engine.runs.predict import run
@@ -202,14 +202,15 @@ def bench_job(
     """
     if count < 1 or rounds < 1:
         raise PlanError(f"--images {count}, --rounds {rounds}: give numbers above 0")
+    specs = options.models or [str(SAMPLES)]
+    plan = Plan(tuple(PlannedMember(spec) for spec in specs))
     if options.input:
-        source = open_source(options.input)
+        source = open_source(options.input, reading=reading_of(plan, options))
     else:
         from engine.samples.scenes import generate
 
         source = from_array(generate(min(SCENES, count)).images, "images", "sample scenes")
-    specs = options.models or [str(SAMPLES)]
-    ensemble = open_ensemble(Plan(tuple(PlannedMember(spec) for spec in specs)), options, source)
+    ensemble = open_ensemble(plan, options, source)
     images = repeated(source, count)
     tuned = make_ready(ensemble, images, runtime_options, batch_size, workers)
     return bench(ensemble, images, tuned, rounds)

@@ -11,6 +11,7 @@ from engine.cli.options import (
     AsJson,
     BatchSize,
     GreyAsRgb,
+    ImageLayout,
     Models,
     Precision,
     Provider,
@@ -37,6 +38,7 @@ def bench(
     precision: Precision = "float32",
     as_json: AsJson = False,
     grey_as_rgb: GreyAsRgb = False,
+    image_layout: ImageLayout = "",
     *,
     stated: dict[str, Any],
 ) -> None:
@@ -55,6 +57,13 @@ def bench(
     from engine.models.runtimes import RuntimeOptions
     from engine.runs.options import Options
 
-    options = Options(models=models or (), input=input, strategy=strategy, grey_as_rgb=grey_as_rgb, stated=stated)
+    options = Options(
+        models=models or (),
+        input=input,
+        strategy=strategy,
+        grey_as_rgb=grey_as_rgb,
+        image_layout=image_layout,
+        stated=stated,
+    )
     runtime_options = RuntimeOptions(provider, runtime, precision)
     print_bench(bench_job(options, runtime_options, images, rounds, batch_size, workers), as_json)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli.options import AsJson, GreyAsRgb, Groups, Models, Workers, command_line, contract_fields
+from engine.cli.options import AsJson, GreyAsRgb, Groups, ImageLayout, Models, Workers, command_line, contract_fields
 from engine.utils.console import with_options
 
 HOW = "How to compare"
@@ -80,6 +80,7 @@ def compare(
         bool, typer.Option("--csv", help="Print the results as CSV on stdout, one line per row and convention.")
     ] = False,
     grey_as_rgb: GreyAsRgb = False,
+    image_layout: ImageLayout = "",
     *,
     stated: dict[str, Any],
 ) -> None:
@@ -111,6 +112,7 @@ def compare(
         no_suppress=no_suppress,
         limit=limit,
         grey_as_rgb=grey_as_rgb,
+        image_layout=image_layout,
         stated=stated,
     )
     options = CompareOptions(

@@ -13,6 +13,7 @@ from engine.cli.options import (
     AsJson,
     BatchSize,
     GreyAsRgb,
+    ImageLayout,
     Models,
     Precision,
     Provider,
@@ -39,7 +40,7 @@ def ensemble(
         typer.Option(
             "--input",
             "-i",
-            help="Images: .npz, .npz:KEY, .npy, .zarr or a folder of pictures; with --tile one picture.",
+            help="Images: .npz, .npz:KEY, .npy, .zarr, a folder of pictures or a pattern; with --tile one picture.",
         ),
     ] = "",
     output: Annotated[
@@ -183,6 +184,7 @@ def ensemble(
     ] = 0.0,
     as_json: AsJson = False,
     grey_as_rgb: GreyAsRgb = False,
+    image_layout: ImageLayout = "",
     *,
     stated: dict[str, Any],
 ) -> None:
@@ -228,6 +230,7 @@ def ensemble(
         preview=preview,
         overwrite=overwrite,
         grey_as_rgb=grey_as_rgb,
+        image_layout=image_layout,
         resume=resume,
         on_bad_image=on_bad_image,
         stated=stated,

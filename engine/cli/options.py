@@ -114,6 +114,14 @@ MultiLabel = Annotated[
         rich_help_panel=FOREIGN,
     ),
 ]
+ImageLayout = Annotated[
+    str,
+    typer.Option(
+        metavar="AXES",
+        help="Axes of an array where its shape leaves them open: NHWC, NCHW, NHW; of one image HWC, CHW, HW.",
+        rich_help_panel=RUN,
+    ),
+]
 OutputName = Annotated[
     list[str] | None,
     typer.Option(

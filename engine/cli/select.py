@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli.options import AsJson, GreyAsRgb, Groups, Models, command_line, contract_fields
+from engine.cli.options import AsJson, GreyAsRgb, Groups, ImageLayout, Models, command_line, contract_fields
 from engine.utils.console import with_options
 
 SEARCH = "How to search"
@@ -59,6 +59,7 @@ def select(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing plan.")] = False,
     as_json: AsJson = False,
     grey_as_rgb: GreyAsRgb = False,
+    image_layout: ImageLayout = "",
     *,
     stated: dict[str, Any],
 ) -> None:
@@ -86,6 +87,7 @@ def select(
         flips=flips,
         overwrite=overwrite,
         grey_as_rgb=grey_as_rgb,
+        image_layout=image_layout,
         stated=stated,
     )
     settings = Settings(method=method, rounds=rounds, bags=bags, seed=seed, bias=bias, threshold=threshold)

@@ -109,6 +109,8 @@ class Ensemble(Forward):
         if early_exit is not None:
             early_exit.check(strategy, variant.decoding)
         self.runtime_options = RuntimeOptions("cpu")
+        # What is stated about the images, part of the run's record: it decides the labels as much as the members do.
+        self.input_facts: Mapping[str, Any] = {}
         self.device: DeviceFusion | None = None
 
     @classmethod

@@ -8,10 +8,10 @@ from pathlib import Path
 from engine.errors import OutputError, PlanError
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import BadImages
-from engine.outputs.open import check_not_read, check_output, check_replaceable
+from engine.outputs.open import check_names, check_not_read, check_output, check_replaceable
 from engine.outputs.sidecar import check_sidecar
 from engine.runs.durable.resume import incomplete_output, may_replace, skipped_list
-from engine.runs.options import Options, open_ensemble, planned
+from engine.runs.options import Options, open_ensemble, planned, reading_of
 from engine.runs.plan import Plan, PlannedMember
 from engine.samples import SAMPLES
 from engine.sources.base import Source
@@ -69,7 +69,10 @@ def prepare(options: Options) -> Job:
     output = options.output or Path("submission.csv")
     replaced = _check_outputs(options, output)
     bad = _bad_images(options)
-    images = limited(open_source(options.input, bad=bad.add if bad is not None else None), options.limit)
+    reading = reading_of(plan, options)
+    images = open_source(options.input, bad=bad.add if bad is not None else None, reading=reading)
+    check_names(output, images.ids, images.named)
+    images = limited(images, options.limit)
     labels = limited(open_labels(options.labels), options.limit) if options.labels else None
     ensemble = open_ensemble(plan, options, images)
     return Job(

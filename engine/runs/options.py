@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engine.errors import InputError, PlanError, option
+from engine.errors import EngineError, InputError, PlanError, option
 from engine.fusion.strategies import named_strategy
 from engine.inference.early_exit import EarlyExit
 from engine.inference.ensemble import Ensemble
 from engine.models.facts import Facts, stated_facts
 from engine.models.members import find_models
 from engine.models.net import Net
-from engine.models.opening import Request, open_nets
+from engine.models.opening import Request, inspect_net, open_nets
 from engine.runs.plan import Plan, PlannedMember, Weight, read_plan
+from engine.runs.plan_input import InputTable
 from engine.sources.base import Source
+from engine.sources.reading import Reading, Taken
 from engine.utils import console
 
 
@@ -45,6 +48,7 @@ class Options:
     preview: Path | None = None
     overwrite: bool = False
     grey_as_rgb: bool = False
+    image_layout: str = ""
     resume: bool = False
     on_bad_image: str = "fail"
     stated: dict[str, Any] = field(default_factory=dict)
@@ -64,6 +68,63 @@ def planned(options: Options) -> Plan | None:
     return Plan(tuple(PlannedMember(spec) for spec in options.models)) if options.models else None
 
 
+def input_table(plan: Plan, options: Options) -> InputTable:
+    """Return what is stated about images: the plan's table, with the options of the command line over it."""
+    return replace(plan.input, layout=options.image_layout) if options.image_layout else plan.input
+
+
+def reading_of(plan: Plan, options: Options) -> Reading:
+    """Return how the images of a run are read.
+
+    Raises:
+        PlanError: a layout that does not exist.
+    """
+    table = input_table(plan, options)
+    repeated = options.grey_as_rgb or any(item.contract.get("grey_as_rgb") for item in plan.members)
+    taken = cache(lambda: _taken(plan, options, table.rgb_as_grey))
+    return Reading(table.layout, table.exif, table.rgb_as_grey, repeated, taken)
+
+
+def _taken(plan: Plan, options: Options, rgb_as_grey: bool) -> Taken:
+    """Return how many channels all members of a plan take; nothing where that is not clear before they see an image."""
+    counts: set[int] | None = None
+    least = 0
+    try:
+        for path, item in _files(plan).values():
+            opened = inspect_net(path, _facts(options, item, path))
+            held = opened.contract or opened.found.draft
+            if held is None:
+                return Taken()
+            if held.bands:
+                least = max(least, *held.bands)
+                continue
+            own = {held.channels}
+            own |= {1} if held.grey_as_rgb and held.channels == 3 else set()
+            own |= {3} if rgb_as_grey and held.channels == 1 else set()
+            counts = own if counts is None else counts & own
+    except EngineError:  # reported with its reason when the members are opened
+        return Taken()
+    if counts is None:
+        return Taken(least=least)
+    return Taken(frozenset(count for count in counts if count >= least))
+
+
+def _files(plan: Plan) -> dict[Path, tuple[Path, PlannedMember]]:
+    """Return the files that a plan names, each once, with the member that names it.
+
+    Raises:
+        EngineError: a name that fits no file, or a checksum for several.
+    """
+    files: dict[Path, tuple[Path, PlannedMember]] = {}
+    for item in plan.members:
+        paths = find_models([item.model])
+        if item.sha256 and len(paths) > 1:
+            raise PlanError(f"sha256 beside model {item.model}, which names {len(paths)} files: name one of them")
+        for path in paths:
+            files.setdefault(path.resolve(), (path, item))
+    return files
+
+
 def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemble:
     """Open the members of a plan; options of the command line override those of the plan.
 
@@ -75,13 +136,7 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
     sample = next(images.batches(1)).pixels[0] if images is not None and len(images) else None
     if images is not None and sample is None:
         raise InputError(f"{images.name} holds no images")
-    files: dict[Path, tuple[Path, PlannedMember]] = {}
-    for item in plan.members:
-        paths = find_models([item.model])
-        if item.sha256 and len(paths) > 1:
-            raise PlanError(f"sha256 beside model {item.model}, which names {len(paths)} files: name one of them")
-        for path in paths:
-            files.setdefault(path.resolve(), (path, item))
+    files = _files(plan)
     check_named_outputs(options.stated.get("output_name"), [path for path, _ in files.values()])
     requests = [Request(path, _facts(options, item, path), item.class_map) for path, item in files.values()]
     opened, planned = open_nets(requests, sample, plan.classes), [item.weight for _, item in files.values()]
@@ -109,6 +164,7 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
         threshold=plan.threshold if options.threshold is None else options.threshold,
         min_region=(plan.min_region if options.min_region is None else options.min_region) or 0,
     )
+    ensemble.input_facts = input_table(plan, options).stated
     if ensemble.is_multilabel and (options.preview is not None or options.labels or options.tiled):
         raise PlanError(
             "--preview, --labels and --tile do not take multi-label members: leave them out, and score the masks with "

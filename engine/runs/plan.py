@@ -9,6 +9,11 @@ vote_stage = "members"        # members or fused
 min_region = 16               # regions of fewer pixels go to the surrounding class; omit for no clean-up
 flips = "horizontal"          # none, horizontal, vertical or both
 
+[input]                       # how images are read; omit for what their files say
+layout = "NCHW"               # axes of an array: NHWC, NCHW, NHW, HWC, CHW or HW
+exif = "ignore"               # leave pictures as stored; omit to turn them as their EXIF orientation says
+rgb_as_grey = true            # RGB images for nets of one channel (ITU-R BT.601)
+
 [[members]]
 model = "unet.onnx"           # relative to this file; a folder or glob: one member per file
 weight = 2                    # omit for 1; a list has one per class
@@ -37,6 +42,7 @@ from typing import Any
 from engine.errors import ContractError, OutputError, PlanError
 from engine.models.facts.base import Facts
 from engine.models.facts.toml_file import expanded
+from engine.runs.plan_input import InputTable
 from engine.utils.console import one_line
 from engine.utils.files import write_text
 
@@ -81,6 +87,7 @@ class Plan:
         vote_stage: ``members`` or ``fused``.
         min_region: minimum size in pixels of a region that is kept.
         flips: flips applied to the members, see :mod:`engine.inference.flips`.
+        input: how images are read.
     """
 
     members: tuple[PlannedMember, ...]
@@ -93,6 +100,7 @@ class Plan:
     vote_stage: str | None = None
     min_region: int | None = None
     flips: str | None = None
+    input: InputTable = field(default_factory=InputTable)
 
 
 def read_plan(path: Path) -> Plan:
@@ -142,6 +150,8 @@ def write_plan(path: Path, plan: Plan, comment: str = "") -> None:
 def _tables(plan: Plan, folder: Path) -> dict[str, Any]:
     stated = {key: getattr(plan, key) for key in KEYS}
     kept = {key: value for key, value in stated.items() if value is not None and (value != () or key == "suppress")}
+    if plan.input.stated:
+        kept["input"] = plan.input.stated
     return {**kept, "members": [_member_table(member, folder) for member in plan.members]}
 
 
@@ -172,7 +182,7 @@ def _relative(model: str, folder: Path) -> str:
 
 
 def _plan(raw: dict[str, Any], folder: Path) -> Plan:
-    _known(raw, {*KEYS, "members"}, "plan")
+    _known(raw, {*KEYS, "members", "input"}, "plan")
     tables = raw.get("members")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise PlanError("members: at least one [[members]] table is needed")
@@ -188,6 +198,7 @@ def _plan(raw: dict[str, Any], folder: Path) -> Plan:
         vote_stage=_text(raw, "vote_stage"),
         min_region=_number(raw["min_region"], "min_region", int) if "min_region" in raw else None,
         flips=_text(raw, "flips"),
+        input=InputTable.of(raw.get("input", {})),
     )
 
 

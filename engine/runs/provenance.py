@@ -51,6 +51,8 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
         "flips": next(name for name, flips in FLIPS.items() if flips == ensemble.flips),
         "members": sorted(members, key=lambda member: json.dumps(member, sort_keys=True)),
     }
+    if ensemble.input_facts:
+        plan["input"] = dict(ensemble.input_facts)
     runtime_options = ensemble.runtime_options
     if (runtime_options.runtime, runtime_options.precision) != (DEFAULT, "float32"):
         plan["arithmetic"] = {"runtime": runtime_options.runtime, "precision": runtime_options.precision}

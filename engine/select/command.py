@@ -14,6 +14,7 @@ from engine.bootstrap import GroupedCounts, Interval, interval, paired_differenc
 from engine.inference.ensemble import Ensemble
 from engine.runs.options import open_ensemble, planned
 from engine.runs.plan import Plan, PlannedMember, write_plan
+from engine.runs.plan_input import InputTable
 from engine.runs.provenance import plan_hash
 from engine.select.cache import Cache, pixel_hash
 from engine.select.crossfit import PLAIN, SINGLE, Fitted, assign_folds, cross_fit, score
@@ -109,7 +110,7 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting) -> Selection
         paired_difference(counts[fitted.chosen], counts[rival], metric, seed=settings.seed) for rival in (SINGLE, PLAIN)
     ]
     same = tuple(score(pool, level.same, metric) for level in fitted.levels)
-    plan, sha256 = plan_of(pool, fitted.best.choice, options.job.flips or "none")
+    plan, sha256 = plan_of(pool, fitted.best.choice, options.job.flips or "none", InputTable(options.job.image_layout))
     done = Selection(
         plan, sha256, metric, fitted, pool, sample.logits.shape[2], sample.available, seconds, cross, same, *gains
     )
@@ -117,8 +118,9 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting) -> Selection
     return done
 
 
-def plan_of(pool: Pool, choice: Choice, flips: str) -> tuple[Plan, str]:
-    """Return the plan of a choice, and its hash."""
+def plan_of(pool: Pool, choice: Choice, flips: str, table: InputTable | None = None) -> tuple[Plan, str]:
+    """Return the plan of a choice, with what is stated about the images, and its hash."""
+    table = table or InputTable()
     decoding = choice.decoding
     members = [
         PlannedMember(str(net.path), float(choice.counts[index]), net.stated, net.checksum)
@@ -133,6 +135,7 @@ def plan_of(pool: Pool, choice: Choice, flips: str) -> tuple[Plan, str]:
         bias=decoding.bias,
         min_region=decoding.min_region or None,
         flips=flips,
+        input=table,
     )
     ensemble = Ensemble(
         [pool.members[index] for index in choice.members],
@@ -144,6 +147,7 @@ def plan_of(pool: Pool, choice: Choice, flips: str) -> tuple[Plan, str]:
         bias=decoding.bias,
         min_region=decoding.min_region,
     )
+    ensemble.input_facts = table.stated
     return plan, plan_hash(ensemble)
 
 

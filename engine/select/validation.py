@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.runs.options import Options
+from engine.runs.options import Options, planned, reading_of
 from engine.sources.base import Source
 from engine.sources.groups import read_groups
 from engine.sources.labels import as_labels, check_match, open_labels
@@ -50,7 +50,8 @@ def open_validation(job: Options, groups: str) -> Validation:
     Raises:
         EngineError: missing or damaged files, labels or groups of other images, or all images of one group.
     """
-    images = open_source(job.input)
+    plan = planned(job)
+    images = open_source(job.input, reading=reading_of(plan, job)) if plan is not None else open_source(job.input)
     labels = open_labels(job.labels) if job.labels else None
     if labels is not None:
         check_match(images, labels)

@@ -48,7 +48,7 @@ class Predictor:
 
     def _open(self, options: Options, runtime: RuntimeOptions, batch_size: int, plan_sha256: str, scored: bool) -> None:
         from engine.inference.tuning import tune
-        from engine.runs.options import open_ensemble, planned
+        from engine.runs.options import open_ensemble, planned, reading_of
         from engine.runs.provenance import plan_hash
         from engine.sources.labels import open_labels
 
@@ -56,7 +56,8 @@ class Predictor:
         plan = planned(options)
         if plan is None:
             raise PlanError("no models: name them with --models or --plan")
-        images = open_source(options.input, bad=self._bad.add if self._bad is not None else None)
+        bad = self._bad.add if self._bad is not None else None
+        images = open_source(options.input, bad=bad, reading=reading_of(plan, options))
         self._images = Spans(images)
         self._labels = Spans(open_labels(options.labels)) if scored else None
         self._ensemble = open_ensemble(plan, options, images)

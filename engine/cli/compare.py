@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.cli.options import AsJson, GreyAsRgb, Groups, Models, Workers, command_line, contract_fields
+from engine.cli.options import AsJson, GreyAsRgb, Groups, Models, Workers, command_line, contract_fields, truth_fields
 from engine.utils.console import with_options
+
+if TYPE_CHECKING:
+    from engine.sources.coding import LabelCoding
 
 HOW = "How to compare"
 RUN = "How to run"
 
 
+@with_options(truth_fields, "truth")
 @with_options(contract_fields, "stated")
 def compare(
     models: Models = None,
@@ -80,6 +84,7 @@ def compare(
     grey_as_rgb: GreyAsRgb = False,
     *,
     stated: dict[str, Any],
+    truth: LabelCoding,
 ) -> None:
     """Compare every member and every fusion strategy, raw, suppressed and tuned: score, interval, speed.
 
@@ -110,6 +115,7 @@ def compare(
         limit=limit,
         grey_as_rgb=grey_as_rgb,
         stated=stated,
+        truth=truth,
     )
     options = CompareOptions(
         job,

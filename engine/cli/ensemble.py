@@ -19,6 +19,7 @@ from engine.cli.options import (
     Runtime,
     Workers,
     contract_fields,
+    truth_fields,
 )
 from engine.errors import PlanError
 from engine.outputs.path import output_path
@@ -26,11 +27,13 @@ from engine.utils.console import with_options
 
 if TYPE_CHECKING:
     from engine.runs.on_ray.cluster import Cluster
+    from engine.sources.coding import LabelCoding
 
 RAY = "On a cluster"
 FUSION = "How to fuse and decode"
 
 
+@with_options(truth_fields, "truth")
 @with_options(contract_fields, "stated")
 def ensemble(
     models: Models = None,
@@ -182,6 +185,7 @@ def ensemble(
     grey_as_rgb: GreyAsRgb = False,
     *,
     stated: dict[str, Any],
+    truth: LabelCoding,
 ) -> None:
     """Predict masks with several nets at once and write them.
 
@@ -228,6 +232,7 @@ def ensemble(
         resume=resume,
         on_bad_image=on_bad_image,
         stated=stated,
+        truth=truth,
     )
     cluster = _cluster(on, ray_address, workers, gpus_per_worker, bool(tile))
     if tile:

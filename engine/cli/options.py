@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine.errors import PlanError
+
+if TYPE_CHECKING:
+    from engine.sources.coding import LabelCoding
 
 RUN = "How to run"
 FOREIGN = "Models without a contract (made by other tools)"
@@ -153,6 +156,37 @@ def contract_fields(
         "output_name": _output_names(output_name) if output_name else None,
     }
     return {key: value for key, value in fields.items() if value is not None}
+
+
+TRUTH = "What true masks hold"
+Void = Annotated[
+    int | None,
+    typer.Option(help="Value of pixels without a class, never counted. Default: 255.", rich_help_panel=TRUTH),
+]
+LabelIds = Annotated[
+    str,
+    typer.Option(
+        metavar="ID,ID,...",
+        help="The value of each class in label order, where it is not 0, 1, 2, ...: 0,7,11.",
+        rich_help_panel=TRUTH,
+    ),
+]
+PaletteFile = Annotated[
+    str,
+    typer.Option(
+        "--palette",
+        metavar="FILE",
+        help="Colour of each class, for RGB masks: lines of name,r,g,b in label order, or JSON {name: [r, g, b]}.",
+        rich_help_panel=TRUTH,
+    ),
+]
+
+
+def truth_fields(void: Void = None, label_ids: LabelIds = "", palette: PaletteFile = "") -> LabelCoding:
+    """Return how true masks are stored; the parameters are the options themselves."""
+    from engine.sources.coding import label_coding
+
+    return label_coding(void, label_ids, palette)
 
 
 def _class_names(classes: str) -> list[str]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.cli.options import AsJson, GreyAsRgb, Groups, Models, command_line, contract_fields
+from engine.cli.options import AsJson, GreyAsRgb, Groups, Models, command_line, contract_fields, truth_fields
 from engine.utils.console import with_options
+
+if TYPE_CHECKING:
+    from engine.sources.coding import LabelCoding
 
 SEARCH = "How to search"
 
 
+@with_options(truth_fields, "truth")
 @with_options(contract_fields, "stated")
 def select(
     models: Models = None,
@@ -56,6 +60,7 @@ def select(
     grey_as_rgb: GreyAsRgb = False,
     *,
     stated: dict[str, Any],
+    truth: LabelCoding,
 ) -> None:
     """Select members, weights, strategy and biases on validation images and write them as a plan.
 
@@ -82,6 +87,7 @@ def select(
         overwrite=overwrite,
         grey_as_rgb=grey_as_rgb,
         stated=stated,
+        truth=truth,
     )
     settings = Settings(method=method, rounds=rounds, bags=bags, seed=seed, bias=bias, threshold=threshold)
     options = SelectOptions(

@@ -30,7 +30,6 @@ from engine.fusion.strategies import STRATEGIES
 from engine.inference.ensemble import Ensemble
 from engine.inference.flips import named_flips
 from engine.metrics import CONVENTIONS
-from engine.runs.options import open_ensemble, planned
 from engine.runs.provenance import resolved_plan
 from engine.select.cache import pixel_hash
 from engine.select.crossfit import assign_folds
@@ -87,10 +86,7 @@ def open_inputs(options: CompareOptions) -> Inputs:
         EngineError: the first thing that does not fit.
     """
     data = open_validation(options.job, options.groups)
-    images, groups = data.images, data.groups
-    plan = planned(options.job)
-    assert plan is not None
-    ensemble = open_ensemble(plan, options.job, images)
+    ensemble, images, groups = data.ensemble, data.images, data.groups
     check_ensemble(ensemble, len(images), data.labels is not None)
     if data.labels is None:
         return Inputs(ensemble, images, None, None, None)
@@ -100,17 +96,16 @@ def open_inputs(options: CompareOptions) -> Inputs:
         )
     classes = len(ensemble.classes)
     truth = data.truth(classes)
-    _check_counted(truth, ensemble.ignored_class, options)
+    _check_counted(truth, classes, ensemble.ignored_class, options)
     dealt = len(truth) if groups is None else int(groups.max()) + 1
     folds = assign_folds(truth, groups, min(options.folds, dealt), classes, options.seed)
     return Inputs(ensemble, images, truth, groups, folds)
 
 
-def _check_counted(truth: NDArray[np.uint8], ignored: int | None, options: CompareOptions) -> None:
-    if ignored is not None and (truth == ignored).all():
-        raise InputError(
-            f"{options.job.labels}: every true label is the ignored class {ignored}: nothing can be scored"
-        )
+def _check_counted(truth: NDArray[np.uint8], classes: int, ignored: int | None, options: CompareOptions) -> None:
+    if not ((truth < classes) & (truth != (classes if ignored is None else ignored))).any():
+        told = "void" if ignored is None else f"void or the ignored class {ignored}"
+        raise InputError(f"{options.job.labels}: every true label is {told}: nothing can be scored")
 
 
 def _compared(study: Study, images: Source, options: CompareOptions, starting: Starting) -> Comparison:

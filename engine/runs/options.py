@@ -17,6 +17,7 @@ from engine.models.net import Net
 from engine.models.opening import Request, open_nets
 from engine.runs.plan import Plan, PlannedMember, Weight, read_plan
 from engine.sources.base import Source
+from engine.sources.coding import PLAIN, LabelCoding
 from engine.utils import console
 
 
@@ -48,6 +49,7 @@ class Options:
     resume: bool = False
     on_bad_image: str = "fail"
     stated: dict[str, Any] = field(default_factory=dict)
+    truth: LabelCoding = PLAIN
 
 
 def planned(options: Options) -> Plan | None:
@@ -97,7 +99,7 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
         raise PlanError("--suppress and --no-suppress: give one of them")
     if options.no_suppress:
         suppress = []
-    return Ensemble.of(
+    ensemble = Ensemble.of(
         opened,
         suppress=suppress,
         strategy=strategy,
@@ -110,6 +112,8 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
         threshold=plan.threshold if options.threshold is None else options.threshold,
         min_region=(plan.min_region if options.min_region is None else options.min_region) or 0,
     )
+    ensemble.coding = options.truth.over(plan.labels).for_classes(ensemble.classes)
+    return ensemble
 
 
 def _facts(options: Options, item: PlannedMember, path: Path) -> tuple[Facts, ...]:

@@ -9,6 +9,12 @@ vote_stage = "members"        # members or fused
 min_region = 16               # regions of fewer pixels go to the class around them; omit for no clean-up
 flips = "horizontal"          # none, horizontal, vertical or both
 
+[labels]                      # what true masks hold; omit for class numbers, with 255 for void
+ids = [0, 7, 11, 12, 13]      # the value of each class
+void = 254                    # the value of pixels without a class; omit for 255
+output_ids = true             # write these ids into masks too; omit for class numbers
+# palette = "colours.csv"     # in place of ids, the colour of each class; see engine.sources.palettes
+
 [[members]]
 model = "unet.onnx"           # relative to this file; a folder or glob gives one member a file
 weight = 2                    # omit for 1; a list has one a class
@@ -37,6 +43,8 @@ from typing import Any
 from engine.errors import ContractError, OutputError, PlanError
 from engine.models.facts.base import Facts
 from engine.models.facts.toml_file import expanded
+from engine.runs.plan_labels import labels_table, read_labels
+from engine.sources.coding import PLAIN, LabelCoding
 from engine.utils.console import one_line
 from engine.utils.files import write_text
 
@@ -81,6 +89,7 @@ class Plan:
         vote_stage: ``members`` or ``fused``.
         min_region: pixels a region needs to stay.
         flips: mirror images the members see too, see :mod:`engine.inference.flips`.
+        labels: what true masks hold, and whether masks are written with the same ids.
     """
 
     members: tuple[PlannedMember, ...]
@@ -93,6 +102,7 @@ class Plan:
     vote_stage: str | None = None
     min_region: int | None = None
     flips: str | None = None
+    labels: LabelCoding = PLAIN
 
 
 def read_plan(path: Path) -> Plan:
@@ -142,6 +152,9 @@ def write_plan(path: Path, plan: Plan, comment: str = "") -> None:
 def _tables(plan: Plan, folder: Path) -> dict[str, Any]:
     stated = {key: getattr(plan, key) for key in KEYS}
     kept = {key: value for key, value in stated.items() if value is not None and (value != () or key == "suppress")}
+    coding = labels_table(plan.labels, lambda path: _relative(path, folder))
+    if coding:
+        kept["labels"] = coding
     return {**kept, "members": [_member_table(member, folder) for member in plan.members]}
 
 
@@ -172,7 +185,7 @@ def _relative(model: str, folder: Path) -> str:
 
 
 def _plan(raw: dict[str, Any], folder: Path) -> Plan:
-    _known(raw, {*KEYS, "members"}, "plan")
+    _known(raw, {*KEYS, "labels", "members"}, "plan")
     tables = raw.get("members")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise PlanError("members: at least one [[members]] table is needed")
@@ -188,6 +201,7 @@ def _plan(raw: dict[str, Any], folder: Path) -> Plan:
         vote_stage=_text(raw, "vote_stage"),
         min_region=_number(raw["min_region"], "min_region", int) if "min_region" in raw else None,
         flips=_text(raw, "flips"),
+        labels=read_labels(raw.get("labels", {}), folder),
     )
 
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from engine.bootstrap import GroupedCounts, Interval, interval, paired_difference
 from engine.inference.ensemble import Ensemble
-from engine.runs.options import open_ensemble, planned
 from engine.runs.plan import Plan, PlannedMember, write_plan
 from engine.runs.provenance import plan_hash
 from engine.select.cache import Cache, pixel_hash
@@ -81,9 +80,7 @@ def select(options: SelectOptions, starting: Starting = lambda name, total: lamb
     """
     check_options(options)
     data = open_validation(options.job, options.groups)
-    plan = planned(options.job)
-    assert plan is not None
-    ensemble = open_ensemble(plan, options.job, data.images)
+    ensemble = data.ensemble
     check_pool(ensemble, options)
     truth = data.truth(len(ensemble.classes))
     if data.groups is None:

@@ -274,9 +274,9 @@ class Trap:
     def __str__(self) -> str:
         """Say it in one line."""
         return (
-            f"class-{self.ignored_class} trap: {self.pixels:,} of {self.labelled:,} labelled pixels are predicted as the "
-            f"ignored class, so it enters the keras-ignore mean with an IoU of 0: {self.score:.4f} instead of {self.without:.4f}. "
-            f"Suppress class {self.ignored_class} to get it back."
+            f"class-{self.ignored_class} trap: {self.pixels:,} of {self.labelled:,} labelled pixels are predicted as "
+            f"the ignored class, so it enters the keras-ignore mean with an IoU of 0: {self.score:.4f} instead of "
+            f"{self.without:.4f}. Suppress class {self.ignored_class} to get it back."
         )
 
 

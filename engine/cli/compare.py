@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from engine.cli.options import AsJson, GreyAsRgb, Groups, Models, Workers, command_line, contract_fields, truth_fields
 from engine.utils.console import with_options
-
-if TYPE_CHECKING:
-    from engine.sources.coding import LabelCoding
 
 HOW = "How to compare"
 RUN = "How to run"
@@ -84,7 +81,7 @@ def compare(
     grey_as_rgb: GreyAsRgb = False,
     *,
     stated: dict[str, Any],
-    truth: LabelCoding,
+    truth: Any,
 ) -> None:
     """Compare every member and every fusion strategy, raw, suppressed and tuned: score, interval, speed.
 

@@ -27,7 +27,6 @@ from engine.utils.console import with_options
 
 if TYPE_CHECKING:
     from engine.runs.on_ray.cluster import Cluster
-    from engine.sources.coding import LabelCoding
 
 RAY = "On a cluster"
 FUSION = "How to fuse and decode"
@@ -185,7 +184,7 @@ def ensemble(
     grey_as_rgb: GreyAsRgb = False,
     *,
     stated: dict[str, Any],
-    truth: LabelCoding,
+    truth: Any,
 ) -> None:
     """Predict masks with several nets at once and write them.
 

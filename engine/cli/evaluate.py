@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from engine.cli.options import AsJson, Groups
+from engine.cli.options import AsJson, Groups, truth_fields
+from engine.utils.console import with_options
 
 
+@with_options(truth_fields, "truth")
 def evaluate(
     predicted: Annotated[str, typer.Argument(metavar="PRED", help="Masks: submission .csv, .npz, .npy or a folder.")],
     labels: Annotated[str, typer.Option(help="True masks, in any of those forms.")],
     classes: Annotated[
-        str, typer.Option(help="Class names, or how many there are. Default: what the masks hold.")
+        str, typer.Option(help="Class names, or how many there are. Default: those of the masks' record.")
     ] = "",
-    ignored_class: Annotated[str, typer.Option(help="Class left out of the score, or none.")] = "0",
+    ignored_class: Annotated[
+        str, typer.Option(help="Class left out of the score, or none. Default: that of the masks' record, else 0.")
+    ] = "",
     groups: Groups = "",
     as_json: AsJson = False,
+    *,
+    truth: Any,
 ) -> None:
-    """Score masks under every MIoU convention, and say what class 0 costs."""
+    """Score masks under every MIoU convention, and say what predictions of the ignored class cost."""
     from engine.cli.printing import print_evaluation
     from engine.evaluate import evaluate as score_masks
 
-    print_evaluation(score_masks(predicted, labels, classes, ignored_class, groups), as_json)
+    print_evaluation(score_masks(predicted, labels, classes, ignored_class, groups, truth), as_json)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from engine.errors import PlanError
-
-if TYPE_CHECKING:
-    from engine.sources.coding import LabelCoding
 
 RUN = "How to run"
 FOREIGN = "Models without a contract (made by other tools)"
@@ -182,8 +179,8 @@ PaletteFile = Annotated[
 ]
 
 
-def truth_fields(void: Void = None, label_ids: LabelIds = "", palette: PaletteFile = "") -> LabelCoding:
-    """Return how true masks are stored; the parameters are the options themselves."""
+def truth_fields(void: Void = None, label_ids: LabelIds = "", palette: PaletteFile = "") -> Any:
+    """Return how true masks are stored, as a ``LabelCoding``; the parameters are the options themselves."""
     from engine.sources.coding import label_coding
 
     return label_coding(void, label_ids, palette)

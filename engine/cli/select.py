@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from engine.cli.options import AsJson, GreyAsRgb, Groups, Models, command_line, contract_fields, truth_fields
 from engine.utils.console import with_options
-
-if TYPE_CHECKING:
-    from engine.sources.coding import LabelCoding
 
 SEARCH = "How to search"
 
@@ -60,7 +57,7 @@ def select(
     grey_as_rgb: GreyAsRgb = False,
     *,
     stated: dict[str, Any],
-    truth: LabelCoding,
+    truth: Any,
 ) -> None:
     """Select members, weights, strategy and biases on validation images and write them as a plan.
 

@@ -16,6 +16,7 @@ from engine.inference.prediction import Variant
 from engine.metrics import CONVENTIONS, Score, class_iou, precision_recall
 from engine.models.opening import CONTRACT, Opened
 from engine.runs.outcome import Outcome
+from engine.sources.coding import told_left_out
 from engine.utils.console import plain_table
 from engine.utils.sides import told_size
 
@@ -26,6 +27,7 @@ def scores_table(outcome: Outcome, ensemble: Ensemble) -> Table:
     """Return a row for each member and strategy, raw and suppressed: images/s and MIoU; the best in bold."""
     suppress = ensemble.variant.decoding.suppress
     table = plain_table(_title(outcome, ensemble))
+    table.caption, table.caption_justify = left_out(outcome, ensemble), "left"
     table.add_column("member\nor strategy", overflow="fold", min_width=max(map(len, STRATEGIES)))
     table.add_column("\nimages/s", justify="right")
     states = ["raw", "suppressed"] if suppress else ["raw"]
@@ -53,6 +55,18 @@ def scores_table(outcome: Outcome, ensemble: Ensemble) -> Table:
         shown = [_cell(row.get(column), best[column]) for column in columns]
         table.add_row(name, f"{rates[name]:,.0f}", *shown, end_section=index == members - 1)
     return table
+
+
+def left_out(outcome: Outcome, ensemble: Ensemble) -> str:
+    """Say in one line which class the scores of a run leave out, and what was void."""
+    void = ensemble.coding.told_void(len(ensemble.classes))
+    return told_left_out(ensemble.ignored_class, ensemble.classes, void, void_pixels(outcome, ensemble))
+
+
+def void_pixels(outcome: Outcome, ensemble: Ensemble) -> int:
+    """Return how many pixels of the run's images are void."""
+    own = outcome.scores.get(ensemble.variant)
+    return 0 if own is None else outcome.pixels - int(own.confusion.sum())
 
 
 def _title(outcome: Outcome, ensemble: Ensemble) -> str:
@@ -83,9 +97,16 @@ def classes_table(score: Score, names: Sequence[str], convention: str = "labelle
     return table
 
 
-def conventions_table(score: Score, intervals: Mapping[str, Interval] | None = None) -> Table:
-    """Return the MIoU under every convention, with its bootstrap interval where there is one."""
+def conventions_table(score: Score, left_out: str, intervals: Mapping[str, Interval] | None = None) -> Table:
+    """Return the MIoU under every convention, with its bootstrap interval where there is one.
+
+    Args:
+        score: what was counted.
+        left_out: the ignored class and void, in words.
+        intervals: by convention.
+    """
     table = plain_table("MIoU by convention")
+    table.caption, table.caption_justify = left_out, "left"
     table.add_column("convention")
     table.add_column("MIoU", justify="right")
     if intervals:

@@ -35,6 +35,7 @@ from engine.select.cache import pixel_hash
 from engine.select.crossfit import assign_folds
 from engine.select.validation import open_validation
 from engine.sources.base import Source
+from engine.sources.coding import told_left_out
 from engine.utils import console
 from engine.version import VERSION
 
@@ -145,6 +146,7 @@ def _compared(study: Study, images: Source, options: CompareOptions, starting: S
         width=images.size[1],
         classes=list(study.ensemble.classes),
         ignored_class=-1 if study.ensemble.ignored_class is None else study.ensemble.ignored_class,
+        void=told_truth(study),
         suppressed=sorted(study.suppressed.suppress),
         input=options.job.input,
         labels=options.job.labels,
@@ -167,6 +169,15 @@ def _compared(study: Study, images: Source, options: CompareOptions, starting: S
         tiles=tiles,
     )
     return Comparison(facts, pictures)
+
+
+def told_truth(study: Study) -> str:
+    """Say which class the scores leave out and what was void; nothing without labels."""
+    if study.truth is None:
+        return ""
+    ensemble = study.ensemble
+    pixels = int((study.truth >= study.classes).sum())
+    return told_left_out(ensemble.ignored_class, ensemble.classes, ensemble.coding.told_void(study.classes), pixels)
 
 
 def run_hash(study: Study, images: Source, options: CompareOptions) -> str:

@@ -171,6 +171,7 @@ class Facts:
         width: of an image.
         classes: names.
         ignored_class: -1 for none.
+        void: which class the scores leave out, and what was void, in words; empty without labels.
         suppressed: ids of the classes that the states ``suppressed`` and ``tuned`` never predict.
         input: what was read.
         labels: likewise; empty for none.
@@ -205,6 +206,7 @@ class Facts:
     width: int
     classes: list[str]
     ignored_class: int
+    void: str
     suppressed: list[int]
     input: str
     labels: str

@@ -120,9 +120,11 @@ def _writing(job: Job, work: DurableRun, skipped: Sequence[tuple[int, str, str]]
         _write_skipped(skipped_list(job.output), skipped)
     record = run_record(job.ensemble, **more)
     # What stands there was allowed to be replaced when the job was checked.
-    writer = open_writer(output, ids, job.images.size, len(job.ensemble.classes), job.replace, record)
+    coding = job.ensemble.coding
+    values = coding.output_classes(len(job.ensemble.classes))
+    writer = open_writer(output, ids, job.images.size, values, job.replace, record)
     with writer:
-        feed = BlockWriter(writer, ids, int(np.prod(job.images.size)))
+        feed = BlockWriter(writer, ids, int(np.prod(job.images.size)), coding.output_table)
         for labels in work.replay():
             feed.write(labels)
         yield feed

@@ -130,6 +130,7 @@ def plan_of(pool: Pool, choice: Choice, flips: str) -> tuple[Plan, str]:
         bias=decoding.bias,
         min_region=decoding.min_region or None,
         flips=flips,
+        labels=pool.coding,
     )
     ensemble = Ensemble(
         [pool.members[index] for index in choice.members],
@@ -185,4 +186,6 @@ def _fill(
         ensemble.classes,
         ensemble.ignored_class,
         ensemble.variant.decoding.suppress,
+        ensemble.coding.told_void(len(ensemble.classes)),
+        ensemble.coding,
     )

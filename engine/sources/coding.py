@@ -77,7 +77,7 @@ class LabelCoding:
         """Return the coding for these classes: a palette with exactly their names is brought into their order.
 
         Raises:
-            PlanError: another number of ids or colours, a void value that is a class, or 256 classes beside a void value.
+            PlanError: another number of ids or colours, a void value that is a class, or one beside 256 classes.
         """
         count = len(classes)
         if self.ids and len(self.ids) != count:
@@ -144,6 +144,19 @@ class LabelCoding:
         held: dict[str, Any] = {"void": self.void, "ids": list(self.ids), "output_ids": self.output_ids}
         return held if self.palette is None else {**held, "palette": [list(colour) for colour in self.palette.colours]}
 
+    @property
+    def output_table(self) -> NDArray[np.uint8] | None:
+        """Return uint8 (256,): what masks hold for each class number; None for the number itself."""
+        if not self.output_ids:
+            return None
+        table = np.arange(MOST_CLASSES).astype(np.uint8)
+        table[: len(self.ids)] = self.ids
+        return table
+
+    def output_classes(self, classes: int) -> int:
+        """Return how many values masks can hold, from 0 on, given the number of classes."""
+        return max(self.ids) + 1 if self.output_ids else classes
+
     def _void_values(self) -> tuple[int, ...]:
         held = () if self.void is None else (self.void,)
         return held if VOID in (*self.ids, *held) or len(self.ids) == MOST_CLASSES else (*held, VOID)
@@ -158,13 +171,29 @@ class LabelCoding:
         if unknown.any():
             first = tuple(np.argwhere(unknown)[0])
             raise InputError(
-                f"{name}: label map {ids[first[0]]} holds the colour {told_colour(maps[first])} in row {first[1]}, column "
-                f"{first[2]}, which is not in {palette.path}: add it (as void where it is no class)"
+                f"{name}: label map {ids[first[0]]} holds the colour {told_colour(maps[first])} in row {first[1]}, "
+                f"column {first[2]}, which is not in {palette.path}: add it (as void where it is no class)"
             )
         return labels[..., None]
 
 
 PLAIN = LabelCoding()
+
+
+def told_left_out(ignored_class: int | None, classes: Sequence[str], void: str, void_pixels: int) -> str:
+    """Say in one line which class a score leaves out, and what was void.
+
+    Args:
+        ignored_class: the class that conventions leave out, or None.
+        classes: their names.
+        void: what is void, see :meth:`LabelCoding.told_void`.
+        void_pixels: how many pixels were.
+    """
+    ignored = "none" if ignored_class is None else str(ignored_class)
+    if ignored_class is not None and classes[ignored_class] not in ("", f"class {ignored_class}"):
+        ignored += f" ({classes[ignored_class]})"
+    pixels = f"{void} ({void_pixels:,} pixel{'s' * (void_pixels != 1)}, not counted)" if void_pixels else "no pixels"
+    return f"ignored class: {ignored}; void: {pixels}"
 
 
 def label_coding(void: int | None = None, label_ids: str = "", palette: str = "") -> LabelCoding:
@@ -232,8 +261,8 @@ def check_values(seen: NDArray[Any], name: str) -> None:
     """
     if set(np.asarray(seen).tolist()) == {0, VOID}:
         raise InputError(
-            f"{name} holds the ids 0 and 255 alone: add --label-ids 0,255 where 255 is class 1, or --void 255 where it is "
-            "no class"
+            f"{name} holds the ids 0 and 255 alone: add --label-ids 0,255 where 255 is class 1, or --void 255 where it "
+            "is no class"
         )
 
 

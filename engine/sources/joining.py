@@ -6,7 +6,6 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from os.path import commonprefix
 from threading import Lock
 from typing import Any, Protocol
 
@@ -67,7 +66,7 @@ def joined(images: Source, labels: Source, limit: int = 0, quiet: bool = False) 
 
 
 def picked(source: Source, order: NDArray[np.int64]) -> Source:
-    """Return the images of a source at these indices, in this order; what cannot be read at a place is kept on the disk."""
+    """Return the images of a source at these indices; what can be read in order alone is kept on the disk."""
     at = source.at or _Spool(source)
 
     def spans(start: int, stop: int) -> NDArray[Any]:
@@ -122,8 +121,8 @@ def partners(images: Named, labels: Named, limit: int = 0) -> tuple[list[int], l
             missing = next(name for name in ids if name not in place)
             shown = ", ".join(everyone[:3]) + (", ..." if len(everyone) > 3 else "")
             raise InputError(
-                f"{labels.name} has no label map of {missing} of {images.name}; its ids are {shown}: name both alike, but "
-                "for one common prefix or suffix"
+                f"{labels.name} has no label map of {missing} of {images.name}; its ids are {shown}: name both alike, "
+                "but for one common prefix or suffix"
             )
         told.append(f"{labels.name}: joined by id, {found[0]} is the label map of {ids[0]}")
     more = len(everyone) - len(ids)
@@ -195,13 +194,18 @@ def _exchanged(ids: Sequence[str], known: list[str]) -> list[str] | None:
 
 def _common(names: Sequence[str]) -> tuple[str, str]:
     """Return what all names begin with, and what the rests end with."""
-    before = commonprefix(list(names))
-    behind = commonprefix([name[len(before) :][::-1] for name in names])[::-1]
-    return before, behind
+    before = _beginning(names)
+    return before, _beginning([name[len(before) :][::-1] for name in names])[::-1]
+
+
+def _beginning(names: Sequence[str]) -> str:
+    """Return the longest text that all names begin with."""
+    first, last = min(names), max(names)
+    return first[: next((at for at, letter in enumerate(first) if last[at : at + 1] != letter), len(first))]
 
 
 class _Spool:
-    """Label maps that can be read in order alone, kept in a temporary file from the first time on that one is asked for."""
+    """Label maps that can be read in order alone, kept in a temporary file once one is asked for."""
 
     def __init__(self, source: Source) -> None:
         """Read nothing yet."""

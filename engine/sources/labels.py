@@ -207,8 +207,8 @@ def as_labels(batch: Batch, classes: int, name: str) -> NDArray[np.uint8]:
     if bad.any():
         image, pixel = np.argwhere(bad)[0]
         raise InputError(
-            f"{name}: label map {batch.ids[image]} holds {maps[image, pixel]}; allowed are 0 to {classes - 1}; seen are "
-            f"{seen_values(maps)}: {_advice(maps, classes, maps[image, pixel])}"
+            f"{name}: label map {batch.ids[image]} holds {maps[image, pixel]}; allowed are 0 to {classes - 1}; seen "
+            f"are {seen_values(maps)}: {_advice(maps, classes, maps[image, pixel])}"
         )
     return np.ascontiguousarray(maps, dtype=np.uint8)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from rich.text import Text
+
 from engine.bench import Benched
-from engine.cli.tables import classes_table, conventions_table, scores_table, void_pixels
+from engine.cli.tables import classes_table, conventions_table, left_out, scores_table, void_pixels
 from engine.evaluate import Evaluation
 from engine.inference.ensemble import Ensemble
 from engine.metrics import CONVENTIONS, class_iou, find_trap, precision_recall
@@ -27,6 +29,7 @@ def report(job: Job, outcome: Outcome, as_json: bool) -> int:
         print(json.dumps(as_dict(outcome, job.ensemble), indent=2))
     elif outcome.scores:
         console.stdout().print(scores_table(outcome, job.ensemble))
+        console.stdout().print(Text(left_out(outcome, job.ensemble)))
     if outcome.ties:
         console.say(f"tied votes: {outcome.ties / outcome.pixels:.3%} of the pixels, decided by the mean probability")
     if job.ensemble.early_exit is not None:
@@ -95,8 +98,9 @@ def print_evaluation(result: Evaluation, as_json: bool) -> None:
         print(json.dumps(_evaluation_dict(result), indent=2))
     else:
         out = console.stdout()
-        out.print(conventions_table(result.score, result.left_out, result.intervals))
+        out.print(conventions_table(result.score, result.intervals))
         out.print(classes_table(result.score, result.names))
+        out.print(Text(result.left_out))
     if result.missing_pixels:
         console.say(f"warning: {result.missing_pixels:,} pixels have no class in the masks (255) and are not counted")
     if result.trap is not None:

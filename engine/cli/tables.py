@@ -27,7 +27,6 @@ def scores_table(outcome: Outcome, ensemble: Ensemble) -> Table:
     """Return a row for each member and strategy, raw and suppressed: images/s and MIoU; the best in bold."""
     suppress = ensemble.variant.decoding.suppress
     table = plain_table(_title(outcome, ensemble))
-    table.caption, table.caption_justify = left_out(outcome, ensemble), "left"
     table.add_column("member\nor strategy", overflow="fold", min_width=max(map(len, STRATEGIES)))
     table.add_column("\nimages/s", justify="right")
     states = ["raw", "suppressed"] if suppress else ["raw"]
@@ -97,16 +96,9 @@ def classes_table(score: Score, names: Sequence[str], convention: str = "labelle
     return table
 
 
-def conventions_table(score: Score, left_out: str, intervals: Mapping[str, Interval] | None = None) -> Table:
-    """Return the MIoU under every convention, with its bootstrap interval where there is one.
-
-    Args:
-        score: what was counted.
-        left_out: the ignored class and void, in words.
-        intervals: by convention.
-    """
+def conventions_table(score: Score, intervals: Mapping[str, Interval] | None = None) -> Table:
+    """Return the MIoU under every convention, with its bootstrap interval where there is one."""
     table = plain_table("MIoU by convention")
-    table.caption, table.caption_justify = left_out, "left"
     table.add_column("convention")
     table.add_column("MIoU", justify="right")
     if intervals:

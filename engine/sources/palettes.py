@@ -61,8 +61,8 @@ class Palette:
 def read_palette(path: str) -> Palette:
     """Read lines of ``name,r,g,b`` or ``r,g,b,name``, or JSON ``{name: [r, g, b]}``.
 
-    Lines are separated by commas, semicolons, tabs or blanks. Entries stand in label order; those named ``void`` are no classes. Lines that begin with ``#`` are passed over, and
-    a first line of names alone.
+    Commas, semicolons, tabs or blanks stand between the values. Entries are in label order; those named ``void`` are no
+    classes. Lines that begin with ``#``, and a first line of names alone, are passed over.
 
     Raises:
         PlanError: no such file, or an entry is none; the message names the line.

@@ -274,4 +274,4 @@ def seen_values(maps: NDArray[Any]) -> str:
 
 
 def _listed(values: Sequence[float], between: str = ",") -> str:
-    return between.join(str(int(value) if value == int(value) else value) for value in values)
+    return between.join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)

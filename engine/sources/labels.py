@@ -29,6 +29,8 @@ from engine.utils import console
 # Arrays that may be one map by themselves: those of two axes.
 ONE_MAP = (".npy", ".zarr")
 BATCH = 64
+# Rows of a scene that are looked at together.
+STRIP = 256
 
 
 def open_labels(spec: str | Path, coding: LabelCoding = PLAIN) -> Source:
@@ -118,6 +120,8 @@ def open_scene_labels(spec: str, scenes: Scenes, coding: LabelCoding, limit: int
     files = [path] if is_url(spec) or not path.is_dir() or not _has_pictures(path) else picture_files(path)
     refuse_lossy(files)
     truths = open_scenes(spec, role)
+    if coding.is_plain:
+        check_two_values(truths.name, _strips(truths))
     if len(scenes.ids) == len(truths.ids) == 1 or not (scenes.named and truths.named) or len(files) != len(truths.ids):
         return first_scenes(truths, limit)
     order, told = partners(scenes, truths, limit)
@@ -133,6 +137,14 @@ def open_scene_labels(spec: str, scenes: Scenes, coding: LabelCoding, limit: int
 
     sizes = [truths.sizes[index] for index in order]
     return replace(truths, ids=list(scenes.ids[: len(order)]), sizes=sizes, each=each)
+
+
+def _strips(scenes: Scenes) -> Iterator[NDArray[Any]]:
+    """Yield all scenes, some rows at a time."""
+    with contextlib.closing(scenes.each()) as opened:
+        for scene in opened:
+            height, step = scene.size[0], max(scene.block, STRIP)
+            yield from (scene.rows(start, min(start + step, height)) for start in range(0, height, step))
 
 
 def refuse_lossy(files: Sequence[Any]) -> None:

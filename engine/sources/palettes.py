@@ -68,10 +68,12 @@ def read_palette(path: str) -> Palette:
         PlanError: no such file, or an entry is none; the message names the line.
     """
     file = Path(path)
-    if not file.is_file() or file.stat().st_size > MOST_BYTES:
-        raise PlanError(f"--palette {path}: no such file, or one of more than {MOST_BYTES} bytes")
     try:
+        if not file.is_file() or file.stat().st_size > MOST_BYTES:
+            raise PlanError(f"--palette {path}: no such file, or one of more than {MOST_BYTES} bytes")
         text = file.read_text("utf-8-sig")
+    except OSError as error:
+        raise PlanError(f"--palette {path[:80]} cannot be read ({error.strerror or error})") from None
     except UnicodeDecodeError:
         raise PlanError(f"--palette {path} is no text: give lines of name,r,g,b or JSON") from None
     entries = _from_json(path, text) if file.suffix.lower() == ".json" else _from_lines(path, text)

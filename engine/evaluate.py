@@ -16,7 +16,8 @@ from engine.sources.base import Batch, Source
 from engine.sources.coding import PLAIN, LabelCoding, check_values, told_left_out
 from engine.sources.groups import read_groups
 from engine.sources.joining import joined
-from engine.sources.labels import VariedMaps, as_labels, check_match, open_maps
+from engine.sources.label_scenes import VariedMaps, open_maps
+from engine.sources.labels import as_labels, check_match
 from engine.utils.sides import told_size
 
 BATCH = 64

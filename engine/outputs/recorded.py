@@ -12,7 +12,7 @@ from engine.errors import InputError, PlanError
 from engine.metrics import MOST_CLASSES, VOID
 from engine.outputs.sidecar import read_record
 from engine.sources.coding import PLAIN, LabelCoding
-from engine.sources.labels import open_maps
+from engine.sources.label_scenes import open_maps
 from engine.sources.spec import is_url, split_key
 from engine.utils import console
 

@@ -23,9 +23,8 @@ from engine.runs.durable.resume import may_replace
 from engine.runs.image_job import Job
 from engine.runs.options import Options, open_ensemble, planned
 from engine.sources.base import Source
-from engine.sources.coding import coded_scenes
 from engine.sources.fingerprint import fingerprint, labels_fingerprint
-from engine.sources.labels import open_scene_labels
+from engine.sources.label_scenes import coded_scenes, open_scene_labels
 from engine.sources.scenes import Scenes, first_scenes, open_scenes
 from engine.sources.strips import Strips
 from engine.utils.optional import require

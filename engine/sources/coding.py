@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,6 @@ from engine.errors import InputError, PlanError
 from engine.metrics import MOST_CLASSES, VOID
 from engine.sources.base import Source
 from engine.sources.palettes import Palette, read_palette, told_colour
-from engine.sources.scenes import Scene, Scenes
 
 MOST_ID = 2**31 - 1
 # So many of the ids that were seen are listed.
@@ -232,21 +231,6 @@ def coded(source: Source, coding: LabelCoding) -> Source:
             return coding.decode(stored(start, stop), source.name, source.ids[start:stop])
 
     return replace(source, read=read, at=at, channels=1)
-
-
-def coded_scenes(scenes: Scenes, coding: LabelCoding) -> Scenes:
-    """Return label maps of scenes with class numbers in place of what is stored."""
-    if coding.is_plain:
-        return scenes
-
-    def rows(scene: Scene) -> Callable[[int, int], NDArray[Any]]:
-        return lambda start, stop: coding.decode(scene.rows(start, stop)[None], scenes.name, [scene.id])[0]
-
-    def each() -> Generator[Scene, None, None]:
-        for scene in scenes.each():
-            yield replace(scene, rows=rows(scene), channels=1)
-
-    return replace(scenes, each=each, channels=1)
 
 
 def check_values(seen: NDArray[Any], name: str) -> None:

@@ -126,6 +126,10 @@ def decode(path: AnyFile | str, role: Role, held: bytes | None = None) -> NDArra
         held = path.range(0, path.size)
     try:
         with Image.open(str(path) if held is None else io.BytesIO(held), formats=FORMATS) as image:
+            if role == "labels" and "jpeg" in (str(image.format).lower(), image.info.get("compression")):
+                raise InputError(
+                    f"{path} is a JPEG, which changes class ids: save the label map as PNG from its source"
+                )
             if role == "images" and image.mode in ("P", "RGBA", "CMYK", "YCbCr", "PA", "HSV", "LAB"):
                 pixels = np.asarray(image.convert("RGB"))
             elif image.mode == "LA":

@@ -172,3 +172,14 @@ def test_a_palette_png_gives_its_indices(tmp_path: Path) -> None:
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], colours)
     np.testing.assert_array_equal(imageio.imread(tmp_path / "a.png"), colours)
     np.testing.assert_array_equal(itk.GetArrayFromImage(itk.ReadImage(str(tmp_path / "a.png"))), colours)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("a.jpg", {}), ("a.png", {"format": "JPEG"}), ("a.tif", {"compression": "jpeg"})]
+)
+def test_jpeg_is_refused_whatever_it_is_called(name: str, options: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "truth").mkdir()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "truth" / name, **options)
+    for spec in (tmp_path / "truth", tmp_path / "truth" / name):
+        with pytest.raises(InputError, match=f"{name} is a JPEG"):
+            next(open_labels(spec).batches(1))

@@ -155,7 +155,7 @@ def contract_fields(
     return {key: value for key, value in fields.items() if value is not None}
 
 
-TRUTH = "What true masks hold"
+TRUTH = "What true masks contain"
 Void = Annotated[
     int | None,
     typer.Option(help="Value of pixels without a class, never counted. Default: 255.", rich_help_panel=TRUTH),
@@ -173,7 +173,7 @@ PaletteFile = Annotated[
     typer.Option(
         "--palette",
         metavar="FILE",
-        help="Colour of each class, for RGB masks: lines of name,r,g,b in label order, or JSON {name: [r, g, b]}.",
+        help="Colour of each class, for RGB masks: name,r,g,b lines in label order, or JSON.",
         rich_help_panel=TRUTH,
     ),
 ]

@@ -10,15 +10,20 @@ from numpy.typing import NDArray
 
 from engine.bootstrap import GroupedCounts, Interval, interval
 from engine.errors import InputError, PlanError
-from engine.metrics import CONVENTIONS, Score, Trap, confusion_matrices, find_trap
+from engine.metrics import CONVENTIONS, MOST_CLASSES, VOID, Score, Trap, confusion_matrices, find_trap
+from engine.outputs.recorded import known_facts
+from engine.sources.base import Batch, Source
+from engine.sources.coding import PLAIN, LabelCoding, check_values, told_left_out
 from engine.sources.groups import read_groups
-from engine.sources.labels import as_labels, check_match, open_labels
+from engine.sources.joining import joined
+from engine.sources.label_scenes import VariedMaps, open_maps
+from engine.sources.labels import as_labels, check_match
 from engine.sources.numpy_files import ArrayFile
 from engine.sources.open import open_array
 from engine.sources.spec import is_url, split_key
+from engine.utils.sides import told_size
 
 BATCH = 64
-MOST_CLASSES = 256
 
 
 @dataclass(frozen=True)
@@ -30,57 +35,146 @@ class Evaluation:
         names: names of the classes.
         trap: what predictions of the ignored class cost, or None.
         intervals: bootstrap interval over groups, by convention; empty without groups.
+        void: what is void in the truth, in words; empty where nothing can be.
+        void_pixels: how many pixels were.
+        missing_pixels: pixels with a true class for which the masks have none (255); not counted either.
     """
 
     score: Score
     names: tuple[str, ...]
     trap: Trap | None
     intervals: dict[str, Interval] = field(default_factory=dict)
+    void: str = ""
+    void_pixels: int = 0
+    missing_pixels: int = 0
+
+    @property
+    def left_out(self) -> str:
+        """Say in one line which class the score leaves out, and what was void."""
+        return told_left_out(self.score.ignored_class, self.names, self.void, self.void_pixels)
 
 
-def evaluate(predicted: str, labels: str, classes: str = "", ignored_class: str = "0", groups: str = "") -> Evaluation:
+@dataclass
+class _Counted:
+    """What was counted of all maps."""
+
+    score: Score
+    images: list[NDArray[np.int64]] = field(default_factory=list)
+    void: int = 0
+    missing: int = 0
+
+
+def evaluate(
+    predicted: str,
+    labels: str,
+    classes: str = "",
+    ignored_class: str = "",
+    groups: str = "",
+    coding: LabelCoding = PLAIN,
+) -> Evaluation:
     """Compare masks with true masks, batch by batch.
+
+    What the options do not state (classes, ignored class, void, ids) is taken from the record beside the masks, which
+    ``engine ensemble`` writes. Maps of different sizes are compared one by one.
 
     Args:
         predicted: submission CSV, .npz, .npy or folder.
         labels: the same forms.
-        classes: names separated by commas, or their number; empty for as many as the masks hold.
-        ignored_class: id, or ``none``.
+        classes: names separated by commas, or their number; empty for those of the record or the palette, else for as
+            many as the masks hold.
+        ignored_class: id, or ``none``; empty for that of the record, else 0.
         groups: file with the group of each image, for intervals; see :func:`engine.sources.groups.read_groups`.
+        coding: what the true masks hold in place of class numbers.
 
     Raises:
         InputError: the two do not belong together, hold labels outside the classes, or the groups do not fit.
         PlanError: impossible options.
     """
-    ignored = _ignored(ignored_class)
-    names = _names(classes)
-    if names and ignored is not None and ignored >= len(names):
-        raise PlanError(f"--ignored-class {ignored}: there are {len(names)} classes, 0 to {len(names) - 1}")
-    count = len(names) or MOST_CLASSES
-    guesses, truths = open_labels(predicted), open_labels(labels)
-    check_match(truths, guesses)
+    known = known_facts(predicted, classes, ignored_class, coding)
+    names, ignored = known.names, known.ignored_class
+    count = len(names) or MOST_CLASSES - 1
+    truths = open_maps(labels, known.truth)
+    guesses = joined(truths, open_maps(predicted, known.masks))
+    if not isinstance(truths, VariedMaps) and not isinstance(guesses, VariedMaps):
+        check_match(truths, guesses)
     index = read_groups(groups, len(truths)) if groups else None
-    counted: list[NDArray[np.int64]] = []
-    score = Score(count, ignored)
-    for truth, guess in zip_longest(truths.batches(BATCH), guesses.batches(BATCH)):
-        if truth is None or guess is None:
-            raise InputError(f"{predicted} and {labels} end at different places: copy the files again")
-        true, guessed = as_labels(truth, count, truths.name), as_labels(guess, count, guesses.name)
-        matrices = confusion_matrices(true, guessed, count)
-        score.add(matrices)
-        if index is not None:
-            counted.append(_trimmed(matrices))
+    done = _count(truths, guesses, Score(count, ignored), known.truth.is_plain, index is not None)
+    score = done.score
     if not names:
-        seen = np.flatnonzero(score.confusion.any(axis=0) | score.confusion.any(axis=1))
-        used = max(int(seen.max(initial=0)) + 1, 2, (ignored or 0) + 1)
-        score.confusion = np.ascontiguousarray(score.confusion[:used, :used])
-        score.classes = used
-        names = tuple(f"class {index}" for index in range(used))
+        names = _seen_names(score, truths.name)
     intervals = {}
     if index is not None:
-        grouped = GroupedCounts.of(_stacked(counted, len(names)), index, ignored)
+        grouped = GroupedCounts.of(_stacked(done.images, len(names)), index, ignored)
         intervals = {name: interval(grouped, name) for name in CONVENTIONS}
-    return Evaluation(score, names, find_trap(score.confusion, ignored), intervals)
+    trap = find_trap(score.confusion, ignored)
+    void = known.truth.told_void(len(names))
+    return Evaluation(score, names, trap, intervals, void, done.void, done.missing)
+
+
+def _count(truths: Source, guesses: Source, score: Score, plain: bool, by_image: bool) -> _Counted:
+    """Count all maps, and keep those of each image where asked for.
+
+    Args:
+        truths: the true maps.
+        guesses: the masks, in the same order.
+        score: added to.
+        plain: whether nothing says what 255 is in the truth.
+        by_image: whether each image's counts are kept.
+    """
+    done = _Counted(score)
+    varied = isinstance(truths, VariedMaps) or isinstance(guesses, VariedMaps)
+    size = 1 if varied else BATCH
+    undecided, guessed_undecided = plain, True
+    for truth, guess in zip_longest(truths.batches(size), guesses.batches(size)):
+        if truth is None or guess is None:
+            raise InputError(f"{guesses.name} and {truths.name} end at different places: copy the files again")
+        if varied:
+            _check_one_size(truth, guess, guesses.name)
+        true = as_labels(truth, score.classes, truths.name)
+        found = as_labels(guess, score.classes, guesses.name)
+        undecided = undecided and bool(((true == 0) | (true == VOID)).all())
+        guessed_undecided = guessed_undecided and bool(((found == 0) | (found == VOID)).all())
+        matrices = confusion_matrices(true, found, score.classes)
+        score.add(matrices)
+        if score.classes < MOST_CLASSES:
+            void = int((true == VOID).sum())
+            done.void += void
+            done.missing += true.size - void - int(matrices.sum())
+        if by_image:
+            done.images.append(_trimmed(matrices))
+    if undecided and done.void and score.confusion[0].any():
+        check_values(np.array([0, VOID]), truths.name)
+    if guessed_undecided and done.missing and score.confusion[:, 0].any():
+        check_values(np.array([0, VOID]), guesses.name)
+    return done
+
+
+def _check_one_size(truth: Batch, guess: Batch, name: str) -> None:
+    if truth.size != guess.size and truth.pixels.size != guess.pixels.size:
+        raise InputError(
+            f"{name}: the mask of {truth.ids[0]} is {told_size(guess.size)}, its label map {told_size(truth.size)}: "
+            "they must be of one size"
+        )
+
+
+def _seen_names(score: Score, name: str) -> tuple[str, ...]:
+    """Cut the counts to the classes that were seen, and return their names.
+
+    Raises:
+        InputError: the ids that were seen have a gap, so they may be no class numbers.
+    """
+    seen = np.flatnonzero(score.confusion.any(axis=0) | score.confusion.any(axis=1))
+    used = max(int(seen.max(initial=0)) + 1, 2, (score.ignored_class or 0) + 1)
+    true = np.flatnonzero(score.confusion.any(axis=1)).tolist()
+    if len(true) > 1 and not set(true) <= set(range(len(true))) and len(seen) < used - 1:
+        shown = ",".join(map(str, true))
+        raise InputError(
+            f"{name} holds the ids {shown}, with gaps: add --label-ids {shown} where these are the classes, or "
+            f"--classes {used} where others are merely absent"
+        )
+    score.confusion = np.ascontiguousarray(score.confusion[:used, :used])
+    score.classes = used
+    return tuple(f"class {index}" for index in range(used))
 
 
 def _trimmed(matrices: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -98,30 +192,6 @@ def _stacked(parts: list[NDArray[np.int64]], classes: int) -> NDArray[np.int64]:
         whole[start : start + len(part), : part.shape[1], : part.shape[1]] = part
         start += len(part)
     return whole
-
-
-def _ignored(text: str) -> int | None:
-    if text == "none":
-        return None
-    number = _whole(text)
-    if number is None or number >= MOST_CLASSES:
-        raise PlanError(f"--ignored-class {text[:40]}: give a class id from 0 to {MOST_CLASSES - 1}, or none")
-    return number
-
-
-def _whole(text: str) -> int | None:
-    """Return the whole number a text of at most four digits stands for, or None."""
-    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 4 else None
-
-
-def _names(classes: str) -> tuple[str, ...]:
-    if not classes:
-        return ()
-    count = _whole(classes)
-    names = tuple(classes.split(",")) if count is None else tuple(f"class {index}" for index in range(count))
-    if not 2 <= len(names) <= MOST_CLASSES:
-        raise PlanError(f"--classes {classes[:40]}: give their names or their number, 2 to {MOST_CLASSES} of them")
-    return names
 
 
 @dataclass(frozen=True)
@@ -164,7 +234,7 @@ def evaluate_multilabel(predicted: str, labels: str, classes: str = "") -> list[
     guess, truth = sides[0], sides[1]
     if guess.shape != truth.shape:
         raise InputError(f"{predicted} holds masks {guess.shape}, {labels} {truth.shape}: both need one shape")
-    names = _names(classes) or tuple(f"class {index}" for index in range(guess.shape[1]))
+    names = tuple(classes.split(",")) if classes else tuple(f"class {index}" for index in range(guess.shape[1]))
     if len(names) != guess.shape[1]:
         raise PlanError(f"--classes: {len(names)} names for masks of {guess.shape[1]} classes: give one per class")
     both, predicted_pixels, true_pixels = (np.zeros(len(names), np.int64) for _ in range(3))

@@ -10,7 +10,8 @@
 
 ``keras-ignore`` is what ``keras.metrics.MeanIoU(ignore_class=0)`` computes. Under it one single pixel predicted as the
 ignored class gives that class a denominator and an IoU of 0: the *class-0 trap*. Classes without a denominator (absent
-from truth and prediction) are left out of every mean.
+from truth and prediction) are left out of every mean. Pixels whose truth is void count in none; the ignored class is a
+class, and need not be 0.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from numpy.typing import NDArray
 from engine.errors import InputError, PlanError
 
 Counts = TypeVar("Counts", np.int64, np.float64)
+MOST_CLASSES = 256
+# A label that is no class: its pixels count in no convention. With 256 classes it is the last class.
+VOID = 255
 
 
 @dataclass(frozen=True)
@@ -141,15 +145,15 @@ def confusion_matrices(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], c
     """Count the pixels of each image by true and predicted class.
 
     Args:
-        truth: uint8 (batch, ...) true labels.
-        predicted: uint8, the same shape.
+        truth: uint8 (batch, ...) true labels; 255 is void where it is no class: such pixels are not counted.
+        predicted: uint8, the same shape; 255 likewise, for pixels without a prediction.
         classes: number of classes, 2 to 256.
 
     Returns:
         int64 (batch, classes, classes); rows are the truth.
 
     Raises:
-        InputError: shapes differ, or a label lies outside 0..classes-1.
+        InputError: shapes differ, or a label lies outside 0..classes-1 and is not void.
     """
     from engine.kernels.counting import count_confusion
 
@@ -158,8 +162,9 @@ def confusion_matrices(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], c
     for name, array in (("labels", truth), ("predictions", predicted)):
         if array.dtype != np.uint8:
             raise InputError(f"{name} are {array.dtype}; uint8 is needed")
-        if array.size and int(array.max()) >= classes:
-            raise InputError(f"{name} hold class {int(array.max())}; allowed are 0 to {classes - 1}")
+        wrong = array[array >= classes] if array.size and int(array.max()) >= classes else array[:0]
+        if (wrong != VOID).any():
+            raise InputError(f"{name} hold class {int(wrong[wrong != VOID][0])}; allowed are 0 to {classes - 1}")
     matrices = np.zeros((len(truth), classes, classes), np.int64)
     flat = (len(truth), -1) if truth.size else (len(truth), 0)
     count_confusion(np.ascontiguousarray(truth).reshape(flat), np.ascontiguousarray(predicted).reshape(flat), matrices)
@@ -253,12 +258,14 @@ class Trap:
     """The class-0 trap, sprung: what predicting the ignored class on counted pixels costs under ``keras-ignore``.
 
     Attributes:
-        pixels: labelled pixels predicted as the ignored class.
+        ignored_class: its id.
+        pixels: labelled pixels predicted as it.
         labelled: labelled pixels in all.
         score: the ``keras-ignore`` score as it is.
         without: the mean over the other classes alone, with the same predictions.
     """
 
+    ignored_class: int
     pixels: int
     labelled: int
     score: float
@@ -267,9 +274,9 @@ class Trap:
     def __str__(self) -> str:
         """Say it in one line."""
         return (
-            f"class-0 trap: {self.pixels:,} of {self.labelled:,} labelled pixels are predicted as the ignored class, "
-            f"so it enters the keras-ignore mean with an IoU of 0: {self.score:.4f} instead of {self.without:.4f}. "
-            "Suppress the class to get it back."
+            f"class-{self.ignored_class} trap: {self.pixels:,} of {self.labelled:,} labelled pixels are predicted as "
+            f"the ignored class, so it enters the keras-ignore mean with an IoU of 0: {self.score:.4f} instead of "
+            f"{self.without:.4f}. Suppress class {self.ignored_class} to get it back."
         )
 
 
@@ -282,6 +289,7 @@ def find_trap(confusion: NDArray[np.int64], ignored_class: int | None) -> Trap |
     if not pixels:
         return None
     return Trap(
+        ignored_class,
         pixels,
         int(matrix.sum()),
         mean_iou(confusion, "keras-ignore", ignored_class),

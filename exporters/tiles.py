@@ -13,6 +13,7 @@ import numpy.typing as npt
 from engine.errors import InputError
 from engine.models.contract import ModelContract
 from engine.sources.base import Batch, RowNumbers, Source
+from engine.sources.joining import joined
 from engine.sources.labels import as_labels, check_match, open_labels
 from engine.sources.numpy_files import array_files
 from engine.sources.open import PAIRED_KEY, open_source
@@ -49,6 +50,7 @@ def labelled_tiles(
         InputError: no such file, no labels, labels that do not belong to the tiles, or tiles of another size.
     """
     images, truths = _sources(path, labels)
+    truths = joined(images, truths)
     check_match(images, truths)
     check_size(path, (*images.size, images.channels), contract)
     count = len(images)

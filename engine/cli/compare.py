@@ -7,13 +7,24 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli.options import AsJson, GreyAsRgb, Groups, ImageLayout, Models, Workers, command_line, contract_fields
+from engine.cli.options import (
+    AsJson,
+    GreyAsRgb,
+    Groups,
+    ImageLayout,
+    Models,
+    Workers,
+    command_line,
+    contract_fields,
+    truth_fields,
+)
 from engine.utils.console import with_options
 
 HOW = "How to compare"
 RUN = "How to run"
 
 
+@with_options(truth_fields, "truth")
 @with_options(contract_fields, "stated")
 def compare(
     models: Models = None,
@@ -83,6 +94,7 @@ def compare(
     image_layout: ImageLayout = "",
     *,
     stated: dict[str, Any],
+    truth: Any,
 ) -> None:
     """Compare all members and fusion strategies, raw, suppressed and tuned: score, interval, speed.
 
@@ -114,6 +126,7 @@ def compare(
         grey_as_rgb=grey_as_rgb,
         image_layout=image_layout,
         stated=stated,
+        truth=truth,
     )
     options = CompareOptions(
         job,

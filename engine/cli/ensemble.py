@@ -20,6 +20,7 @@ from engine.cli.options import (
     Runtime,
     Workers,
     contract_fields,
+    truth_fields,
 )
 from engine.errors import PlanError
 from engine.outputs.path import output_path
@@ -32,6 +33,7 @@ RAY = "On a cluster"
 FUSION = "How to fuse and decode"
 
 
+@with_options(truth_fields, "truth")
 @with_options(contract_fields, "stated")
 def ensemble(
     models: Models = None,
@@ -187,6 +189,7 @@ def ensemble(
     image_layout: ImageLayout = "",
     *,
     stated: dict[str, Any],
+    truth: Any,
 ) -> None:
     """Predict masks with several nets and write them.
 
@@ -234,6 +237,7 @@ def ensemble(
         resume=resume,
         on_bad_image=on_bad_image,
         stated=stated,
+        truth=truth,
     )
     cluster = _cluster(on, ray_address, workers, gpus_per_worker, bool(tile))
     if tile:

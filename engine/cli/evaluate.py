@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from engine.cli.options import AsJson, Groups
+from engine.cli.options import AsJson, Groups, truth_fields
+from engine.utils.console import with_options
 
 
+@with_options(truth_fields, "truth")
 def evaluate(
     predicted: Annotated[str, typer.Argument(metavar="PRED", help="Masks: submission .csv, .npz, .npy or a folder.")],
     labels: Annotated[str, typer.Option(help="True masks, in any of those formats.")],
-    classes: Annotated[str, typer.Option(help="Class names, or their number. Default: the classes in the masks.")] = "",
-    ignored_class: Annotated[str, typer.Option(help="Class excluded from the score, or none.")] = "0",
+    classes: Annotated[
+        str, typer.Option(help="Class names, or their number. Default: those of the masks' record.")
+    ] = "",
+    ignored_class: Annotated[
+        str, typer.Option(help="Class excluded from the score, or none. Default: that of the masks' record, else 0.")
+    ] = "",
     groups: Groups = "",
     as_json: AsJson = False,
+    *,
+    truth: Any,
 ) -> None:
-    """Score masks under all MIoU conventions and report what class 0 costs."""
+    """Score masks under all MIoU conventions and report what predictions of the ignored class cost."""
     from engine.cli.printing import print_class_scores, print_evaluation
     from engine.evaluate import evaluate as score_masks
     from engine.evaluate import evaluate_multilabel
@@ -26,4 +34,4 @@ def evaluate(
     if several is not None:
         print_class_scores(several, as_json)
         return
-    print_evaluation(score_masks(predicted, labels, classes, ignored_class, groups), as_json)
+    print_evaluation(score_masks(predicted, labels, classes, ignored_class, groups, truth), as_json)

@@ -175,6 +175,37 @@ def contract_fields(
     return {key: value for key, value in fields.items() if value is not None}
 
 
+TRUTH = "What true masks contain"
+Void = Annotated[
+    int | None,
+    typer.Option(help="Value of pixels without a class, never counted. Default: 255.", rich_help_panel=TRUTH),
+]
+LabelIds = Annotated[
+    str,
+    typer.Option(
+        metavar="ID,ID,...",
+        help="The value of each class in label order, where it is not 0, 1, 2, ...: 0,7,11.",
+        rich_help_panel=TRUTH,
+    ),
+]
+PaletteFile = Annotated[
+    str,
+    typer.Option(
+        "--palette",
+        metavar="FILE",
+        help="Colour of each class, for RGB masks: name,r,g,b lines in label order, or JSON.",
+        rich_help_panel=TRUTH,
+    ),
+]
+
+
+def truth_fields(void: Void = None, label_ids: LabelIds = "", palette: PaletteFile = "") -> Any:
+    """Return how true masks are stored, as a ``LabelCoding``; the parameters are the options themselves."""
+    from engine.sources.coding import label_coding
+
+    return label_coding(void, label_ids, palette)
+
+
 def _class_names(classes: str) -> list[str]:
     """Return the names in ``a,b,c``, or generated ones for a number; a single name is the foreground of two classes."""
     if classes.isascii() and classes.isdecimal() and len(classes) <= 3:

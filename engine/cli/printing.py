@@ -11,7 +11,7 @@ import numpy as np
 from rich.text import Text
 
 from engine.bench import Benched
-from engine.cli.tables import classes_table, conventions_table, scores_table
+from engine.cli.tables import classes_table, conventions_table, left_out, scores_table, void_pixels
 from engine.evaluate import ClassScore, Evaluation
 from engine.inference.ensemble import Ensemble
 from engine.metrics import CONVENTIONS, class_iou, find_trap, precision_recall
@@ -32,6 +32,7 @@ def report(job: Job, outcome: Outcome, as_json: bool) -> int:
         print(json.dumps(as_dict(outcome, job.ensemble), indent=2))
     elif outcome.scores:
         console.stdout().print(scores_table(outcome, job.ensemble))
+        console.stdout().print(Text(left_out(outcome, job.ensemble)))
     if outcome.ties:
         console.say(f"tied votes: {outcome.ties / outcome.pixels:.3%} of the pixels, decided by the mean probability")
     if job.ensemble.early_exit is not None:
@@ -86,6 +87,9 @@ def as_dict(outcome: Outcome, ensemble: Ensemble) -> dict[str, Any]:
         "class_share": [
             json_number(count / outcome.pixels) if outcome.pixels else None for count in outcome.class_pixels
         ],
+        "ignored_class": ensemble.ignored_class,
+        "void": ensemble.coding.told_void(len(ensemble.classes)),
+        "void_pixels": void_pixels(outcome, ensemble),
         "tie_rate": json_number(outcome.ties / outcome.pixels) if outcome.pixels else None,
         "scores": rows,
     }
@@ -99,6 +103,9 @@ def print_evaluation(result: Evaluation, as_json: bool) -> None:
         out = console.stdout()
         out.print(conventions_table(result.score, result.intervals))
         out.print(classes_table(result.score, result.names))
+        out.print(Text(result.left_out))
+    if result.missing_pixels:
+        console.say(f"warning: {result.missing_pixels:,} pixels have no class in the masks (255) and are not counted")
     if result.trap is not None:
         console.say(f"warning: {result.trap}")
 
@@ -112,6 +119,8 @@ def _evaluation_dict(result: Evaluation) -> dict[str, object]:
         "miou": {name: json_number(score.mean_iou(name)) for name in CONVENTIONS},
         **({"interval": ends} if ends else {}),
         "ignored_class": score.ignored_class,
+        "void": result.void,
+        "void_pixels": result.void_pixels,
         "classes": [
             {"name": name, "iou": json_number(i), "precision": json_number(p), "recall": json_number(r)}
             for name, i, p, r in zip(result.names, iou, precision, recall, strict=True)

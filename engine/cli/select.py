@@ -7,12 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli.options import AsJson, GreyAsRgb, Groups, ImageLayout, Models, command_line, contract_fields
+from engine.cli.options import (
+    AsJson,
+    GreyAsRgb,
+    Groups,
+    ImageLayout,
+    Models,
+    command_line,
+    contract_fields,
+    truth_fields,
+)
 from engine.utils.console import with_options
 
 SEARCH = "How to search"
 
 
+@with_options(truth_fields, "truth")
 @with_options(contract_fields, "stated")
 def select(
     models: Models = None,
@@ -62,6 +72,7 @@ def select(
     image_layout: ImageLayout = "",
     *,
     stated: dict[str, Any],
+    truth: Any,
 ) -> None:
     """Select members, weights, strategy and biases on validation images and write them as a plan.
 
@@ -89,6 +100,7 @@ def select(
         grey_as_rgb=grey_as_rgb,
         image_layout=image_layout,
         stated=stated,
+        truth=truth,
     )
     settings = Settings(method=method, rounds=rounds, bags=bags, seed=seed, bias=bias, threshold=threshold)
     options = SelectOptions(

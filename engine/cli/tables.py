@@ -16,6 +16,7 @@ from engine.inference.prediction import Variant
 from engine.metrics import CONVENTIONS, Score, class_iou, precision_recall
 from engine.models.opening import CONTRACT, Opened
 from engine.runs.outcome import Outcome
+from engine.sources.coding import told_left_out
 from engine.utils.console import plain_table
 from engine.utils.sides import told_size
 
@@ -53,6 +54,18 @@ def scores_table(outcome: Outcome, ensemble: Ensemble) -> Table:
         shown = [_cell(row.get(column), best[column]) for column in columns]
         table.add_row(name, f"{rates[name]:,.0f}", *shown, end_section=index == members - 1)
     return table
+
+
+def left_out(outcome: Outcome, ensemble: Ensemble) -> str:
+    """Say in one line which class the scores of a run leave out, and what was void."""
+    void = ensemble.coding.told_void(len(ensemble.classes))
+    return told_left_out(ensemble.ignored_class, ensemble.classes, void, void_pixels(outcome, ensemble))
+
+
+def void_pixels(outcome: Outcome, ensemble: Ensemble) -> int:
+    """Return how many pixels of the run's images are void."""
+    own = outcome.scores.get(ensemble.variant)
+    return 0 if own is None else outcome.pixels - int(own.confusion.sum())
 
 
 def _title(outcome: Outcome, ensemble: Ensemble) -> str:

@@ -30,12 +30,12 @@ from engine.fusion.strategies import STRATEGIES
 from engine.inference.ensemble import Ensemble
 from engine.inference.flips import named_flips
 from engine.metrics import CONVENTIONS
-from engine.runs.options import open_ensemble, planned
 from engine.runs.provenance import resolved_plan
 from engine.select.cache import pixel_hash
 from engine.select.crossfit import assign_folds
 from engine.select.validation import open_validation
 from engine.sources.base import Source
+from engine.sources.coding import told_left_out
 from engine.utils import console
 from engine.version import VERSION
 
@@ -87,10 +87,7 @@ def open_inputs(options: CompareOptions) -> Inputs:
         EngineError: the first problem found.
     """
     data = open_validation(options.job, options.groups)
-    images, groups = data.images, data.groups
-    plan = planned(options.job)
-    assert plan is not None
-    ensemble = open_ensemble(plan, options.job, images)
+    ensemble, images, groups = data.ensemble, data.images, data.groups
     check_ensemble(ensemble, len(images), data.labels is not None)
     if data.labels is None:
         return Inputs(ensemble, images, None, None, None)
@@ -100,17 +97,16 @@ def open_inputs(options: CompareOptions) -> Inputs:
         )
     classes = len(ensemble.classes)
     truth = data.truth(classes)
-    _check_counted(truth, ensemble.ignored_class, options)
+    _check_counted(truth, classes, ensemble.ignored_class, options)
     dealt = len(truth) if groups is None else int(groups.max()) + 1
     folds = assign_folds(truth, groups, min(options.folds, dealt), classes, options.seed)
     return Inputs(ensemble, images, truth, groups, folds)
 
 
-def _check_counted(truth: NDArray[np.uint8], ignored: int | None, options: CompareOptions) -> None:
-    if ignored is not None and (truth == ignored).all():
-        raise InputError(
-            f"{options.job.labels}: every true label is the ignored class {ignored}: nothing can be scored"
-        )
+def _check_counted(truth: NDArray[np.uint8], classes: int, ignored: int | None, options: CompareOptions) -> None:
+    if not ((truth < classes) & (truth != (classes if ignored is None else ignored))).any():
+        told = "void" if ignored is None else f"void or the ignored class {ignored}"
+        raise InputError(f"{options.job.labels}: every true label is {told}: nothing can be scored")
 
 
 def _compared(study: Study, images: Source, options: CompareOptions, starting: Starting) -> Comparison:
@@ -150,6 +146,7 @@ def _compared(study: Study, images: Source, options: CompareOptions, starting: S
         width=images.size[1],
         classes=list(study.ensemble.classes),
         ignored_class=-1 if study.ensemble.ignored_class is None else study.ensemble.ignored_class,
+        void=told_truth(study),
         suppressed=sorted(study.suppressed.suppress),
         input=options.job.input,
         labels=options.job.labels,
@@ -172,6 +169,15 @@ def _compared(study: Study, images: Source, options: CompareOptions, starting: S
         tiles=tiles,
     )
     return Comparison(facts, pictures)
+
+
+def told_truth(study: Study) -> str:
+    """Say which class the scores leave out and what was void; nothing without labels."""
+    if study.truth is None:
+        return ""
+    ensemble = study.ensemble
+    pixels = int((study.truth >= study.classes).sum())
+    return told_left_out(ensemble.ignored_class, ensemble.classes, ensemble.coding.told_void(study.classes), pixels)
 
 
 def run_hash(study: Study, images: Source, options: CompareOptions) -> str:

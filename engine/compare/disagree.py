@@ -48,20 +48,22 @@ def disagreement(study: Study) -> Disagreement:
         same = np.array([[int((a == b).sum()) for b in own] for a in own])
         against = (own != mean).sum(axis=0)
         shown = mean if study.truth is None else study.truth[tiles]
-        key = np.arange(len(tiles))[:, None] * classes + shown
-        disputes = np.bincount(key.ravel(), against.ravel(), minlength=len(tiles) * classes)
-        pixels = np.bincount(key.ravel(), minlength=len(tiles) * classes)
-        return same, disputes.reshape(-1, classes).astype(np.int64), pixels.reshape(-1, classes)
+        # Void is a class of its own here, the last one.
+        slots = classes + 1
+        key = (np.arange(len(tiles))[:, None] * slots + np.minimum(shown, classes)).ravel()
+        disputes = np.bincount(key, against.ravel(), minlength=len(tiles) * slots)
+        pixels = np.bincount(key, minlength=len(tiles) * slots)
+        return same, disputes.reshape(-1, slots).astype(np.int64), pixels.reshape(-1, slots)
 
     parts = list(study.in_batches(study.all_tiles, work))
     disputes, pixels = (np.concatenate([part[index] for part in parts]) for index in (1, 2))
-    total = pixels.sum(axis=0)
+    total = pixels[:, :classes].sum(axis=0)
     empty = np.full(classes, np.nan)
     return Disagreement(
         np.sum([part[0] for part in parts], axis=0) / pixels.sum(),
         disputes.sum(axis=1) / (pixels.sum(axis=1) * members),
-        np.divide(disputes.sum(axis=0), total * members, out=empty, where=total > 0),
-        pixels,
+        np.divide(disputes[:, :classes].sum(axis=0), total * members, out=empty, where=total > 0),
+        pixels[:, :classes],
     )
 
 
@@ -79,7 +81,9 @@ def reliability(study: Study) -> tuple[list[Curve], int]:
 
     def work(part: NDArray[np.int64]) -> NDArray[np.float64]:
         true = truth[part]
-        seen = np.ones(true.shape, bool) if ensemble.ignored_class is None else true != ensemble.ignored_class
+        seen = true < study.classes
+        if ensemble.ignored_class is not None:
+            seen &= true != ensemble.ignored_class
         logits = study.store.read(part)
         for slot, member in enumerate(members):
             if member.is_set and study.suppressed.suppress:

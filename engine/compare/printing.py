@@ -83,6 +83,7 @@ def rows_table(facts: Facts, width: int) -> Table:
     told = [f"best: {facts.rows[0].name}, {facts.rows[0].state}; best single member: {baseline.name}, {baseline.state}"]
     if held:
         told.append(f"{SHORT['suppressed'] if width < WIDE else 'suppressed'}: never predicting {held}; tuned likewise")
+    told.append(facts.void)
     told.append(f"tuned: with class biases for {facts.metric}, cross-fitted in {facts.folds} folds")
     table.caption, table.caption_justify = "\n".join(told), "left"
     return table

@@ -171,6 +171,7 @@ class Facts:
         width: width of an image.
         classes: names of the classes.
         ignored_class: its id, or -1.
+        void: which class the scores leave out, and what was void, in words; empty without labels.
         suppressed: ids of the classes that the states ``suppressed`` and ``tuned`` never predict.
         input: the input that was read.
         labels: the labels that were read; empty if none.
@@ -205,6 +206,7 @@ class Facts:
     width: int
     classes: list[str]
     ignored_class: int
+    void: str
     suppressed: list[int]
     input: str
     labels: str

@@ -13,6 +13,7 @@ import numpy as np
 
 from engine.compare.result import Comparison, Facts, Pictures
 from engine.errors import InputError, OutputError
+from engine.metrics import VOID
 from engine.outputs.sidecar import NPZ_KEY
 from engine.sources.numpy_files import array_files
 from engine.utils.files import replacing
@@ -129,7 +130,9 @@ def _check_shapes(path: Path, facts: Facts, arrays: dict[str, Any]) -> None:
         "members": ((tiles, len(facts.members), *size),),
     }
     fits = all(arrays[name].shape in shapes for name, shapes in wanted.items())
-    known = all(int(arrays[name].max(initial=0)) < classes for name in ("truth", "fused", "members"))
+    truth = arrays["truth"]
+    known = all(int(arrays[name].max(initial=0)) < classes for name in ("fused", "members"))
+    known = known and bool(((truth < classes) | (truth == VOID)).all())
     inside = 0 <= facts.fused < len(facts.rows) and 0 <= facts.rarest < classes
     inside = inside and all(0 <= index < len(facts.rows) for index in facts.baseline.values())
     if not (fits and known and inside):

@@ -34,6 +34,7 @@ from engine.models.net import Net, check_sample
 from engine.models.opening import Request, open_nets
 from engine.models.runtimes import RuntimeOptions
 from engine.sources.base import Source, from_array
+from engine.sources.coding import PLAIN
 from engine.sources.labels import check_match
 from engine.utils.threads import available_cores
 
@@ -105,6 +106,7 @@ class Ensemble(Forward):
         known = known_classes(members, len(names))
         super().__init__(members, names, variant, normalised_weights(weights, len(members), len(names), known), flips)
         self.ignored_class = ignored
+        self.coding = PLAIN
         self.early_exit = early_exit
         if early_exit is not None:
             early_exit.check(strategy, variant.decoding)

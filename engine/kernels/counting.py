@@ -11,17 +11,20 @@ EXPONENT = np.int32(0x7F800000)
 
 @kernel
 def count_confusion(truth, predicted, confusion):  # type: ignore[no-untyped-def]
-    """Add each pixel to its image's confusion matrix.
+    """Add each pixel to its image's confusion matrix; one whose label is no class (void) is left out.
 
     Args:
-        truth: uint8 (batch, pixels).
-        predicted: uint8 (batch, pixels).
+        truth: uint8 (batch, pixels); values from ``classes`` on are void.
+        predicted: uint8 (batch, pixels); likewise.
         confusion: int64 (batch, classes, classes), rows are the truth; added to.
     """
+    classes = confusion.shape[1]
     for b in range(truth.shape[0]):
         matrix = confusion[b]
         for i in range(truth.shape[1]):
-            matrix[truth[b, i], predicted[b, i]] += 1
+            true, guess = truth[b, i], predicted[b, i]
+            if true < classes and guess < classes:
+                matrix[true, guess] += 1
 
 
 @kernel

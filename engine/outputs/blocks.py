@@ -23,15 +23,16 @@ class Writes(Protocol):
 class BlockWriter:
     """Hands masks on in blocks that depend on neither batch size nor interruptions, so that neither shows in a file."""
 
-    def __init__(self, writer: Writes, ids: Sequence[str], pixels: int) -> None:
+    def __init__(self, writer: Writes, ids: Sequence[str], pixels: int, table: NDArray[np.uint8] | None = None) -> None:
         """Start in front of the first mask.
 
         Args:
             writer: who takes the blocks.
             ids: the names of all masks that will come, in order.
             pixels: size of a mask.
+            table: uint8 (256,), what is written for each class number; None for the number itself.
         """
-        self._writer, self._ids = writer, ids
+        self._writer, self._ids, self._table = writer, ids, table
         self._block = np.empty((max(1, min(MOST_MASKS, MOST_BYTES // pixels)), pixels), np.uint8)
         self._waiting = self._start = 0
 
@@ -60,5 +61,8 @@ class BlockWriter:
         end = self._start + self._waiting
         if self._waiting:
             # A copy: a writer may keep what it was given until a thread of its own has written it.
-            self._writer.write(self._ids[self._start : end], self._block[: self._waiting].copy())
+            block = self._block[: self._waiting]
+            self._writer.write(
+                self._ids[self._start : end], block.copy() if self._table is None else self._table[block]
+            )
         self._start, self._waiting = end, 0

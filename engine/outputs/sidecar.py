@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.errors import OutputError
+import numpy as np
+
+from engine.errors import InputError, OutputError
 
 HASH_KEY = "plan_sha256"
 NPZ_KEY = "metadata"
@@ -47,3 +49,22 @@ def _is_record(path: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(held, dict) and HASH_KEY in held
+
+
+def read_record(output: Path) -> Mapping[str, Any]:
+    """Return the record that goes with an output; empty where there is none that can be read."""
+    path = sidecar(output)
+    try:
+        if path is not None:
+            held = json.loads(path.read_bytes()) if path.stat().st_size <= MOST_BYTES else None
+        else:
+            from engine.sources.numpy_files import array_files
+
+            array = array_files(output).get(NPZ_KEY)
+            if array is None or array.shape != () or array.dtype.itemsize > 4 * MOST_BYTES:
+                return {}
+            with np.load(output, allow_pickle=False) as archive:
+                held = json.loads(archive[NPZ_KEY].item())
+    except (OSError, ValueError, TypeError, RecursionError, InputError):
+        return {}
+    return held if isinstance(held, dict) else {}

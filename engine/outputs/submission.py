@@ -53,6 +53,8 @@ class RleWriter(StreamWriter):
         pixels = self.size[0] * self.size[1]
         assert self.stream is not None
         self.stream.write(RLE_HEADER)
+        # Masks with ids of their own have a row for each of those, not for the numbers between them.
+        self._values = (self.record or {}).get("output_ids") or range(self.classes)
         self._starts = np.empty(pixels + 1, np.int64)
         # The longest text: as many runs as pixels, each with two numbers and two spaces.
         self._text = np.empty(pixels * (2 * len(str(pixels)) + 2), np.uint8)
@@ -64,7 +66,7 @@ class RleWriter(StreamWriter):
         parts: list[bytes] = []
         for name, row in zip(ids, labels, strict=True):
             count = find_runs(self._starts, row)
-            for value in range(self.classes):
+            for value in self._values:
                 length = write_runs(self._text, 0, row, self._starts, count, np.uint8(value))
                 parts += [quoted(f"{name}_{value}"), b",", self._text[:length].tobytes(), b"\n"]
         self.stream.write(b"".join(parts))

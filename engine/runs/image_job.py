@@ -15,8 +15,8 @@ from engine.runs.options import Options, open_ensemble, planned, reading_of
 from engine.runs.plan import Plan, PlannedMember
 from engine.samples import SAMPLES
 from engine.sources.base import Source
-from engine.sources.fingerprint import fingerprint
-from engine.sources.labels import open_labels
+from engine.sources.fingerprint import fingerprint, labels_fingerprint
+from engine.sources.labels import open_truth
 from engine.sources.open import open_source
 from engine.sources.slices import limited
 
@@ -70,11 +70,11 @@ def prepare(options: Options) -> Job:
     replaced = _check_outputs(options, output)
     bad = _bad_images(options)
     reading = reading_of(plan, options)
-    images = open_source(options.input, bad=bad.add if bad is not None else None, reading=reading)
-    check_names(output, images.ids, images.named)
-    images = limited(images, options.limit)
-    labels = limited(open_labels(options.labels), options.limit) if options.labels else None
-    ensemble = open_ensemble(plan, options, images)
+    whole = open_source(options.input, bad=bad.add if bad is not None else None, reading=reading)
+    check_names(output, whole.ids, whole.named)
+    ensemble = open_ensemble(plan, options, whole)
+    images = limited(whole, options.limit)
+    labels = open_truth(options.labels, whole, ensemble.coding, options.limit) if options.labels else None
     return Job(
         ensemble,
         images,
@@ -85,7 +85,7 @@ def prepare(options: Options) -> Job:
         replace=replaced,
         bad=bad,
         input_sha256=fingerprint(options.input),
-        labels_sha256=fingerprint(options.labels) if options.labels else "",
+        labels_sha256=labels_fingerprint(options.labels, ensemble.coding),
     )
 
 

@@ -120,13 +120,15 @@ def _writing(job: Job, work: DurableRun, skipped: Sequence[tuple[int, str, str]]
         _write_skipped(skipped_list(job.output), skipped)
     record = run_record(job.ensemble, **more)
     # Replacing it was allowed when the job was checked.
-    size, classes = job.images.size, len(job.ensemble.classes)
+    coding = job.ensemble.coding
+    values = coding.output_classes(len(job.ensemble.classes))
     if job.ensemble.is_multilabel:
-        writer, ids = open_class_masks(output, ids, size, job.ensemble.classes, job.replace, record)
+        writer, ids = open_class_masks(output, ids, job.images.size, job.ensemble.classes, job.replace, record)
     else:
-        writer = open_writer(output, ids, size, classes, job.replace, record)
+        writer = open_writer(output, ids, job.images.size, values, job.replace, record)
     with writer:
-        feed = BlockWriter(writer, ids, int(np.prod(writer.size)))
+        table = None if job.ensemble.is_multilabel else coding.output_table
+        feed = BlockWriter(writer, ids, int(np.prod(writer.size)), table)
         for labels in work.replay():
             feed.write(labels)
         yield feed

@@ -19,6 +19,7 @@ from engine.models.opening import Request, inspect_net, open_nets
 from engine.runs.plan import Plan, PlannedMember, Weight, read_plan
 from engine.runs.plan_input import InputTable
 from engine.sources.base import Source
+from engine.sources.coding import PLAIN, LabelCoding
 from engine.sources.reading import Reading, Taken
 from engine.utils import console
 
@@ -53,6 +54,7 @@ class Options:
     on_bad_image: str = "fail"
     stated: dict[str, Any] = field(default_factory=dict)
     tiled: bool = False
+    truth: LabelCoding = PLAIN
 
 
 def planned(options: Options) -> Plan | None:
@@ -165,12 +167,13 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
         min_region=(plan.min_region if options.min_region is None else options.min_region) or 0,
     )
     ensemble.input_facts = input_table(plan, options).stated
+    ensemble.coding = options.truth.over(plan.labels).for_classes(ensemble.classes)
     if ensemble.is_multilabel and (options.preview is not None or options.labels or options.tiled):
         raise PlanError(
             "--preview, --labels and --tile do not take multi-label members: leave them out, and score the masks with "
             "engine evaluate MASKS --labels TRUTH"
         )
-    for net in opened:  # behind all checks: an error stays the only line
+    for net in opened:  # after all checks: an error stays the only line
         if net.adapted:
             console.say(f"{net.path.name}: {'; '.join(net.adapted)}")
         for text in net.warnings:

@@ -14,6 +14,7 @@ from engine.errors import OutputError
 from engine.fusion.decoding import Decoding
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Variant
+from engine.metrics import MOST_CLASSES
 from engine.sources.base import Batch, Source
 from engine.sources.labels import as_labels
 from engine.utils.files import replacing
@@ -60,7 +61,7 @@ def draw(tiles: Sequence[Tile], classes: Sequence[str], path: Path) -> None:
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    palette = np.array(colours(len(classes)), np.uint8)
+    palette = np.array([*colours(len(classes)), *[PAPER] * (MOST_CLASSES - len(classes))], np.uint8)
     height, width = tiles[0].fused.shape
     zoom = max(1, round(256 / width))
     titles = ["image", *(["truth"] if tiles[0].truth is not None else []), "fused mask", "members that disagree"]
@@ -89,7 +90,7 @@ def draw(tiles: Sequence[Tile], classes: Sequence[str], path: Path) -> None:
             pen.rectangle((left - 1, top - 1, left + cell[0], top + cell[1]), outline=(190, 190, 190))
         caption = f"{tile.name}: {tile.disagreement.mean():.1%} of the members' labels disputed"
         pen.text((MARGIN, top + cell[1] + 2), caption, INK, font)
-    for (left, down), name, colour in zip(spots, classes, palette.tolist(), strict=True):
+    for (left, down), name, colour in zip(spots, classes, palette[: len(classes)].tolist(), strict=True):
         at = total[1] + down
         pen.rectangle((left, at, left + 14, at + 14), fill=tuple(colour), outline=INK)
         pen.text((left + 20, at), name, INK, font)

@@ -108,6 +108,9 @@ def run_record(ensemble: Ensemble, **more: Any) -> dict[str, Any]:
         ],
         "classes": list(ensemble.classes),
         **({"multi_label": True} if ensemble.is_multilabel else {}),
+        "ignored_class": ensemble.ignored_class,
+        "labels": ensemble.coding.record,
+        **_output_ids(ensemble),
         **more,
     }
 
@@ -149,7 +152,13 @@ def _header(ensemble: Ensemble, input_sha256: str, labels_sha256: str) -> dict[s
         "run_by": {net.checksum: _run_by(net.session) for net in ensemble.nets},
         INPUT_KEY: input_sha256,
         "labels_sha256": labels_sha256,
+        **_output_ids(ensemble),
     }
+
+
+def _output_ids(ensemble: Ensemble) -> dict[str, Any]:
+    """Return what masks hold where it is not the numbers of the classes; shards hold these in any case."""
+    return {"output_ids": list(ensemble.coding.ids)} if ensemble.coding.output_ids else {}
 
 
 def _run_by(session: Session) -> str:

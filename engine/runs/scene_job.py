@@ -23,7 +23,8 @@ from engine.runs.durable.resume import may_replace
 from engine.runs.image_job import Job
 from engine.runs.options import Options, open_ensemble, planned, reading_of
 from engine.sources.base import Source
-from engine.sources.fingerprint import fingerprint
+from engine.sources.fingerprint import fingerprint, labels_fingerprint
+from engine.sources.label_scenes import coded_scenes, open_scene_labels
 from engine.sources.scenes import Scenes, first_scenes, open_scenes
 from engine.sources.strips import Strips
 from engine.utils.optional import require
@@ -67,8 +68,10 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
         raise PlanError("no models: name them with --models or --plan")
     if not options.input:
         raise PlanError("no scene: name one, or a folder of them, with --input")
-    scenes = first_scenes(open_scenes(options.input, reading=reading_of(plan, options)), options.limit)
-    truths = first_scenes(open_scenes(options.labels, "labels"), options.limit) if options.labels else None
+    whole = open_scenes(options.input, reading=reading_of(plan, options))
+    scenes = first_scenes(whole, options.limit)
+    coding = options.truth.over(plan.labels)
+    truths = open_scene_labels(options.labels, whole, coding, options.limit) if options.labels else None
     output = options.output or Path("mask.png" if scenes.alone else "masks")
     replaced = may_replace(output, options.resume, options.overwrite)
     _check_output(output, options, scenes, replaced)
@@ -78,6 +81,7 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
     sample = _first_tile(scenes, tiling)
     ensemble = open_ensemble(plan, replace(options, tiled=True), sample)
     check_range(next(sample.batches(1)).pixels, (net for member in ensemble.members for net in member.nets))
+    truths = coded_scenes(truths, ensemble.coding) if truths is not None else None
     tiling = with_stride(ensemble, tiling, scenes.channels)
     base = Job(
         ensemble,
@@ -88,7 +92,7 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
         resume=options.resume,
         replace=replaced,
         input_sha256=fingerprint(options.input),
-        labels_sha256=fingerprint(options.labels) if options.labels else "",
+        labels_sha256=labels_fingerprint(options.labels, ensemble.coding),
     )
     return TiledJob(base, scenes, truths, tiling)
 
@@ -122,10 +126,7 @@ def _check_truths(scenes: Scenes, truths: Scenes) -> None:
         raise InputError(
             f"{truths.name} holds {len(truths.ids)} label maps, {scenes.name} holds {len(scenes.ids)}: give one each"
         )
-    several = len(scenes.ids) > 1 and scenes.named and truths.named
-    for name, other, size, true_size in zip(scenes.ids, truths.ids, scenes.sizes, truths.sizes, strict=True):
-        if several and name != other:
-            raise InputError(f"{truths.name} has id {other} where {scenes.name} has {name}: name them alike")
+    for name, size, true_size in zip(scenes.ids, scenes.sizes, truths.sizes, strict=True):
         if size != true_size:
             raise InputError(
                 f"{truths.name}: the label map of {name} is {true_size[0]}x{true_size[1]}, "

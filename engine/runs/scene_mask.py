@@ -141,4 +141,5 @@ class SceneMask:
             self._confusion[own] = self._confusion.get(own, 0) + matrices
         self._outcome.pixels += labels.size
         self._outcome.class_pixels += np.bincount(labels.ravel(), minlength=len(self._ensemble.classes))
-        self._sink.write_rows(labels.reshape(-1, self._size[1]))
+        table = self._ensemble.coding.output_table
+        self._sink.write_rows((labels if table is None else table[labels]).reshape(-1, self._size[1]))

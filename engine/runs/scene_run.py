@@ -67,7 +67,8 @@ def _sink(job: TiledJob) -> Iterator[Sink]:
     assert output is not None
     more = {"tiling": job.tiling.record, "input_sha256": job.base.input_sha256}
     record = run_record(ensemble, images=len(scenes.ids), **more)
-    count, classes, form = len(scenes.ids), len(ensemble.classes), form_of(output)
+    classes = ensemble.coding.output_classes(len(ensemble.classes))
+    count, form = len(scenes.ids), form_of(output)
     if not scenes.alone and form != FOLDER:
         assert form in WRITERS and scenes.size is not None
         with open_writer(output, scenes.ids, scenes.size, classes, job.base.replace, record) as writer:

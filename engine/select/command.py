@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from engine.bootstrap import GroupedCounts, Interval, interval, paired_difference
 from engine.inference.ensemble import Ensemble
-from engine.runs.options import open_ensemble, planned
 from engine.runs.plan import Plan, PlannedMember, write_plan
 from engine.runs.plan_input import InputTable
 from engine.runs.provenance import plan_hash
@@ -82,9 +81,7 @@ def select(options: SelectOptions, starting: Starting = lambda name, total: lamb
     """
     check_options(options)
     data = open_validation(options.job, options.groups)
-    plan = planned(options.job)
-    assert plan is not None
-    ensemble = open_ensemble(plan, options.job, data.images)
+    ensemble = data.ensemble
     check_pool(ensemble, options)
     truth = data.truth(len(ensemble.classes))
     if data.groups is None:
@@ -136,6 +133,7 @@ def plan_of(pool: Pool, choice: Choice, flips: str, table: InputTable | None = N
         min_region=decoding.min_region or None,
         flips=flips,
         input=table,
+        labels=pool.coding,
     )
     ensemble = Ensemble(
         [pool.members[index] for index in choice.members],
@@ -192,4 +190,6 @@ def _fill(
         ensemble.classes,
         ensemble.ignored_class,
         ensemble.variant.decoding.suppress,
+        ensemble.coding.told_void(len(ensemble.classes)),
+        ensemble.coding,
     )

@@ -93,7 +93,7 @@ def assign_folds(
     dealt = int(index.max()) + 1
     if not 2 <= folds <= dealt:
         raise InputError(f"{folds} folds of {dealt} groups: give 2 to {dealt} folds, each needs a group of its own")
-    pixels = np.stack([np.bincount(image, minlength=classes) for image in truth])
+    pixels = np.stack([np.bincount(image, minlength=classes)[:classes] for image in truth])
     brought = np.zeros((dealt, classes + 1))
     np.add.at(brought, index, np.column_stack([np.ones(len(truth)), pixels]))
     brought /= np.maximum(brought.sum(axis=0), 1)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from engine.fusion.decoding import Decoding
 from engine.fusion.fuse import fuse
 from engine.fusion.regions import absorb_small_regions
-from engine.metrics import confusion_matrices
+from engine.metrics import VOID, confusion_matrices
 from engine.models.members import FLOOR, Member
 from engine.select.cache import Logs
+from engine.sources.coding import PLAIN, LabelCoding
 from engine.utils.threads import available_cores
 
 BATCH = 8
@@ -60,6 +61,8 @@ class Pool:
         classes: names of the classes.
         ignored_class: the class excluded from scores, or None.
         suppress: classes that are never predicted.
+        void: what is void in the truth, in words.
+        coding: how the truth is stored, for the plan.
     """
 
     members: Sequence[Member]
@@ -70,6 +73,8 @@ class Pool:
     classes: tuple[str, ...]
     ignored_class: int | None
     suppress: frozenset[int]
+    void: str = str(VOID)
+    coding: LabelCoding = PLAIN
 
     @property
     def decoding(self) -> Decoding:

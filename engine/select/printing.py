@@ -14,6 +14,7 @@ from engine.metrics import find_trap
 from engine.select.command import Selection
 from engine.select.crossfit import score
 from engine.select.pool import Choice
+from engine.sources.coding import told_left_out
 from engine.utils import console
 from engine.utils.numbers import json_number
 
@@ -52,12 +53,15 @@ def describe(choice: Choice) -> str:
 def table(done: Selection) -> Table:
     """Return one row per member and one per level, with the chosen level in bold."""
     by = "images" if done.pool.groups is None else "groups"
+    pool = done.pool
+    void_pixels = int((pool.truth >= len(pool.classes)).sum())
     made = Table(
         title=f"MIoU ({done.metric}) on {len(done.pool.truth):,} images of {done.honest.groups:,} {by}",
         title_justify="left",
         header_style="bold",
         box=SIMPLE_HEAD,
-        caption="cross-fitted: each image scored by a selection without its fold.\nsame: by a selection "
+        caption=f"{told_left_out(pool.ignored_class, pool.classes, pool.void, void_pixels)}\n"
+        "cross-fitted: each image scored by a selection without its fold.\nsame: by a selection "
         "with them, which is optimistic.",
         caption_justify="left",
     )

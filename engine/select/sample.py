@@ -97,20 +97,22 @@ def draw(pool: Pool, convention: str, folds: NDArray[np.int64], pixels: int, see
     classes, per_image = len(pool.classes), convention == "per-image"
     unit_of_image = np.arange(len(folds)) if per_image else folds
     units = int(unit_of_image.max()) + 1
-    key = unit_of_image[:, None] * classes + pool.truth
-    available = np.bincount(key.ravel(), minlength=units * classes).reshape(units, classes)
+    # Pixels of void are of no class: they are never drawn.
+    places = np.flatnonzero(pool.truth.ravel() < classes)
+    key = (unit_of_image[:, None] * classes + pool.truth).ravel()[places]
+    available = np.bincount(key, minlength=units * classes).reshape(units, classes)
     if not named_convention(convention).counts_ignored and pool.ignored_class is not None:
         available[:, pool.ignored_class] = 0
     if not available.any():
-        raise InputError("no labelled pixel: every true label is the ignored class, so nothing can be scored")
+        raise InputError("no labelled pixel: every true label is void or the ignored class, so nothing can be scored")
     if per_image:
         wanted = np.stack([_shares(row, max(pixels // units, 1)) for row in available])
     else:
         rates = _shares(available.sum(axis=0), pixels) / np.maximum(available.sum(axis=0), 1)
         wanted = np.minimum(np.ceil(available * rates).astype(np.int64), available)
     # Stable: within a segment the pixels stay in image order, so even steps spread them over the images.
-    order = np.argsort(key.ravel().astype(np.uint16 if units * classes < 2**16 else np.int64), kind="stable")
-    sizes = np.bincount(key.ravel(), minlength=units * classes)
+    order = places[np.argsort(key.astype(np.uint16 if units * classes < 2**16 else np.int64), kind="stable")]
+    sizes = np.bincount(key, minlength=units * classes)
     begins = np.cumsum(sizes) - sizes
     offsets = np.random.default_rng(seed).random(units * classes)
     picked = [

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.runs.options import Options, planned, reading_of
+from engine.inference.ensemble import Ensemble
+from engine.runs.options import Options, open_ensemble, planned, reading_of
 from engine.sources.base import Source
 from engine.sources.groups import read_groups
-from engine.sources.labels import as_labels, check_match, open_labels
+from engine.sources.labels import as_labels, check_match, open_truth
 from engine.sources.open import open_source
 from engine.sources.slices import limited
 
@@ -21,11 +22,13 @@ class Validation:
     """Images with matching labels and groups.
 
     Attributes:
+        ensemble: the members, opened.
         images: the images.
         labels: their true label maps, or None.
         groups: int64 (images,) the group of each image, numbered from 0 without gaps, two or more; None without groups.
     """
 
+    ensemble: Ensemble
     images: Source
     labels: Source | None
     groups: NDArray[np.int64] | None
@@ -41,25 +44,26 @@ class Validation:
 
 
 def open_validation(job: Options, groups: str) -> Validation:
-    """Open the images, labels and groups named by the options, up to their limit.
+    """Open the members, images, labels and groups named by the options, up to their limit.
 
     Args:
-        job: options with input and labels.
+        job: options with models, input and labels.
         groups: file with the group of each image; empty if not given.
 
     Raises:
         EngineError: missing or damaged files, labels or groups of other images, or all images of one group.
     """
     plan = planned(job)
-    images = open_source(job.input, reading=reading_of(plan, job)) if plan is not None else open_source(job.input)
-    labels = open_labels(job.labels) if job.labels else None
+    assert plan is not None
+    whole = open_source(job.input, reading=reading_of(plan, job))
+    ensemble = open_ensemble(plan, job, whole)
+    images = limited(whole, job.limit)
+    labels = open_truth(job.labels, whole, ensemble.coding, job.limit) if job.labels else None
     if labels is not None:
         check_match(images, labels)
-    index = read_groups(groups, len(images)) if groups else None
-    images = limited(images, job.limit)
-    labels = limited(labels, job.limit) if labels is not None else None
+    index = read_groups(groups, len(whole)) if groups else None
     if index is not None:
         index = np.unique(index[: len(images)], return_inverse=True)[1].astype(np.int64)
         if len(index) and index.max() < 1:
             raise InputError(f"{groups}: all images are of one group; leave --groups out, or give two groups or more")
-    return Validation(images, labels, index)
+    return Validation(ensemble, images, labels, index)

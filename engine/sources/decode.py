@@ -71,6 +71,10 @@ def decode(
         encoded = path.range(0, path.size)
     try:
         with Image.open(str(path) if encoded is None else io.BytesIO(encoded), formats=FORMATS) as image:
+            if role == "labels" and "jpeg" in (str(image.format).lower(), image.info.get("compression")):
+                raise InputError(
+                    f"{path} is a JPEG, which changes class ids: save the label map as PNG from its source"
+                )
             deep, kind, turn = _is_deep(image), str(image.format), orientation(image)
             pixels = _deep(path, encoded, kind, role, note) if deep else _plain(image, path, role, note)
             if deep or kind != "TIFF":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import zipfile
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import InputError
+from engine.sources.coding import LabelCoding
 from engine.sources.naming import files_of, is_glob, pattern_base
 from engine.sources.remote import fingerprint_of
 from engine.sources.spec import is_url, split_key, split_url
@@ -46,6 +48,22 @@ def fingerprint(spec: str) -> str:
     except (OSError, zipfile.BadZipFile) as error:
         raise InputError(f"cannot read {path} ({error}): copy it again") from None
     return digest.hexdigest()
+
+
+def labels_fingerprint(spec: str, coding: LabelCoding) -> str:
+    """Return the fingerprint of true label maps together with what their values stand for; empty without label maps.
+
+    Args:
+        spec: as of :func:`fingerprint`, or empty.
+        coding: what the maps hold.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    found = fingerprint(spec) if spec else ""
+    if not spec or coding.is_plain:
+        return found
+    return hashlib.sha256(f"{found}{json.dumps(coding.record, sort_keys=True)}".encode()).hexdigest()
 
 
 def _archive(path: Path, digest: Any) -> None:

@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import InputError, PlanError
-from engine.metrics import CONVENTIONS, Score, class_iou, confusion_matrices, find_trap, mean_iou, precision_recall
+from engine.metrics import (
+    CONVENTIONS,
+    VOID,
+    Score,
+    class_iou,
+    confusion_matrices,
+    find_trap,
+    mean_iou,
+    precision_recall,
+)
 from tests.helpers import reference
 from tests.helpers.properties import examples
 
@@ -41,6 +50,48 @@ def test_each_convention_equals_its_definition(pair):
         np.testing.assert_allclose(
             score.mean_iou(name), reference.mean_iou(truth, predicted, classes, name), err_msg=name
         )
+
+
+@PROPERTY
+@given(label_pairs(), st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_void_counts_in_no_convention(pair, share, seed):
+    classes, truth, predicted = pair
+    void = np.random.default_rng(seed).random(truth.shape) < share
+    score = scored(classes, np.where(void, VOID, truth).astype(np.uint8), predicted)
+    left = sklearn_confusion(truth[~void], predicted[~void], classes)
+    np.testing.assert_array_equal(score.confusion, left)
+    for name in CONVENTIONS:
+        if name != "per-image":
+            alone = reference.mean_iou(truth[~void], predicted[~void], classes, name)
+            np.testing.assert_allclose(score.mean_iou(name), alone, err_msg=name)
+    alone = [
+        reference.mean_iou(t[~v], p[~v], classes, "labelled") for t, p, v in zip(truth, predicted, void, strict=True)
+    ]
+    alone = [value for value in alone if not np.isnan(value)]
+    np.testing.assert_allclose(score.mean_iou("per-image"), np.mean(alone) if alone else np.nan)
+
+
+def sklearn_confusion(truth, predicted, classes):
+    """The confusion matrix as scikit-learn counts it."""
+    metrics = pytest.importorskip("sklearn.metrics")
+    if not truth.size:
+        return np.zeros((classes, classes), np.int64)
+    return metrics.confusion_matrix(truth, predicted, labels=range(classes))
+
+
+def test_the_last_of_256_classes_is_no_void():
+    both = np.full((1, 4), 255, np.uint8)
+    assert confusion_matrices(both, both, 256)[0, 255, 255] == 4
+    assert not confusion_matrices(both, both, 255).any()
+
+
+def test_the_trap_names_its_class():
+    confusion = np.array([[3, 0, 0], [0, 3, 0], [0, 0, 3]])
+    assert find_trap(confusion, 2) is None
+    confusion[0, 2] = 1
+    told = str(find_trap(confusion, 2))
+    assert told.startswith("class-2 trap: 1 of 7 labelled pixels")
+    assert "Suppress class 2" in told
 
 
 @examples(25)

@@ -22,6 +22,7 @@ INPUT = "ensemble -m {models} -o out.csv -i "
 MODEL = "ensemble -i {images} -o out.csv -m "
 FOREIGN = MODEL + "net.onnx --scale 1 "
 LABELS = ENSEMBLE + "--labels "
+PALETTE = "".join(f"{name},{10 * place},0,0\n" for place, name in enumerate("abcde"))
 PLAN = "ensemble -i {images} -o out.csv --plan plan.toml"
 
 
@@ -250,7 +251,40 @@ CASES: dict[str, tuple[Arrange, str, list[str]]] = {
     "labels between": (labels(lambda y: y + 0.5), LABELS + "y.npz", ["label map 0", ".5"]),
     "csv of ragged rows": (broken.ragged_csv, LABELS + "y.csv", ["y.csv line 3", "127", "128"]),
     "csv of words": (broken.csv_of("soil"), LABELS + "y.csv", ["y.csv line 2", "whole numbers"]),
-    "csv of another order": (broken.csv_backwards, LABELS + "y.csv", ["id 6", "sort them alike"]),
+    "csv of other ids": (
+        broken.csv_of_others,
+        "evaluate y.csv --labels z.csv",
+        ["y.csv has no label map of k of z.csv", "a0, a1, a2"],
+    ),
+    "masks as JPEG": (broken.jpeg_truth, "evaluate truth --labels truth", ["truth/0.jpg is a JPEG", "PNG"]),
+    "void that is a class": (nothing, LABELS + "{labels} --void 2", ["--void 2 is class 2 (bedrock)"]),
+    "void among the ids": (nothing, LABELS + "{labels} --void 7 --label-ids 0,7,8,9,10", ["--void 7 is a class"]),
+    "too few ids": (nothing, LABELS + "{labels} --label-ids 0,7", ["2 ids for 5 classes"]),
+    "ids of words": (nothing, LABELS + "{labels} --label-ids soil,sand", ["--label-ids soil,sand", "0,7,11"]),
+    "an id twice": (nothing, LABELS + "{labels} --label-ids 0,1,1,3,4", ["0,1,1,3,4", "twice"]),
+    "ids that are not there": (
+        nothing,
+        LABELS + "{labels} --label-ids 0,7,8,9,10",
+        ["none of --label-ids", "0, 1, 2, 3, 4"],
+    ),
+    "ids with a gap": (
+        labels(lambda y: y * 3),
+        LABELS + "y.npz",
+        ["seen are 0, 3, 6, 9, 12", "--label-ids 0,3,6,9,12"],
+    ),
+    "0 and 255 alone": (labels(lambda y: (y > 2) * 255), LABELS + "y.npz", ["0 and 255 alone", "--label-ids 0,255"]),
+    "missing palette": (nothing, LABELS + "{labels} --palette p.csv", ["--palette p.csv", "no such file"]),
+    "palette of words": (
+        broken.text("p.csv", "a,1,2,3\nb,1,2\n"),
+        LABELS + "{labels} --palette p.csv",
+        ["line 2", "b,1,2"],
+    ),
+    "palette for numbers": (broken.text("p.csv", PALETTE), LABELS + "{labels} --palette p.csv", ["--palette"]),
+    "palette beside ids": (
+        broken.text("p.csv", PALETTE),
+        LABELS + "{labels} --palette p.csv --label-ids 0,1,2,3,4",
+        ["--label-ids and --palette"],
+    ),
     "csv without rows": (broken.csv_without_rows, LABELS + "y.csv", ["y.csv", "no rows"]),
     "csv of 0 bytes": (broken.text("y.csv", ""), LABELS + "y.csv", ["y.csv", "id,0,1,2"]),
     "csv that is a folder": (lambda w: Path("y.csv").mkdir(), LABELS + "y.csv", ["y.csv"]),

@@ -143,8 +143,15 @@ def ragged_csv(world: World) -> None:
     _csv([(str(index), ["1"] * (127 if index == 1 else 128)) for index in range(7)])
 
 
-def csv_backwards(world: World) -> None:
-    _csv([(str(6 - index), ["1"] * 128) for index in range(7)])
+def csv_of_others(world: World) -> None:
+    _csv([(name, ["1"] * 128) for name in "klmnopq"])
+    Path("y.csv").rename("z.csv")
+    _csv([(f"a{index}", ["1"] * 128) for index in range(7)])
+
+
+def jpeg_truth(world: World) -> None:
+    Path("truth").mkdir()
+    Image.fromarray(world.labels[0]).save("truth/0.jpg")
 
 
 def csv_without_rows(world: World) -> None:

@@ -77,8 +77,10 @@ def margin(scores, allowed):
 
 
 def confusion(truth, predicted, classes):
+    """Pixels by true and predicted class; those without a class on either side are left out."""
+    counted = (truth < classes) & (predicted < classes)
     matrix = np.zeros((classes, classes), np.int64)
-    np.add.at(matrix, (truth.ravel().astype(int), predicted.ravel().astype(int)), 1)
+    np.add.at(matrix, (truth[counted].astype(int), predicted[counted].astype(int)), 1)
     return matrix
 
 

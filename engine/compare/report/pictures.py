@@ -15,6 +15,7 @@ MOST_SIDE = 1024
 # Photographs with more pixels than this are stored as JPEG.
 LOSSLESS_PIXELS = 256 * 256
 DISPUTE = (0, 114, 178)
+VOID_COLOUR = (255, 255, 255)
 
 
 def photograph(image: NDArray[np.uint8]) -> str:
@@ -27,11 +28,12 @@ def photograph(image: NDArray[np.uint8]) -> str:
 
 
 def mask(labels: NDArray[np.uint8], classes: int) -> str:
-    """Return uint8 (height, width) labels in the classes' colours."""
+    """Return uint8 (height, width) labels in the classes' colours; what is no class (void) is white."""
     from PIL import Image
 
     held = Image.fromarray(labels, "P")
-    held.putpalette([value for colour in colours(classes) for value in colour])
+    shown = [*colours(classes), *[VOID_COLOUR] * (256 - classes)]
+    held.putpalette([value for colour in shown for value in colour])
     return _uri(_fitted(held, Image.Resampling.NEAREST), "PNG")
 
 

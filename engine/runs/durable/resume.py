@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from engine.errors import InputError, OutputError
-from engine.outputs.sidecar import HASH_KEY, MOST_BYTES, NPZ_KEY, sidecar
+from engine.errors import OutputError
+from engine.outputs.sidecar import HASH_KEY, read_record
 from engine.runs.durable.journal import read_journal
 from engine.runs.durable.lock import is_locked
 from engine.runs.provenance import INPUT_KEY
@@ -141,8 +138,11 @@ def is_complete(output: Path, header: Mapping[str, Any]) -> bool:
     """
     if not output.exists():
         return False
-    record = _record_of(output)
-    same = all(record.get(key) == header.get(key) for key in ("maskfuse", HASH_KEY, "images", "tiling", INPUT_KEY))
+    record = read_record(output)
+    same = all(
+        record.get(key) == header.get(key)
+        for key in ("maskfuse", HASH_KEY, "images", "tiling", INPUT_KEY, "output_ids")
+    )
     if not same:
         raise OutputError(f"{output} exists, and was made by another run: add --overwrite to replace it")
     return True
@@ -170,22 +170,3 @@ def nothing_left(output: Path, header: Mapping[str, Any], *others: Path) -> Path
             return path
     console.say("nothing to resume: starting with the first image")
     return None
-
-
-def _record_of(output: Path) -> Mapping[str, Any]:
-    """Return the record of an output; empty if there is no readable one."""
-    path = sidecar(output)
-    try:
-        if path is not None:
-            held = json.loads(path.read_bytes()) if path.stat().st_size <= MOST_BYTES else None
-        else:
-            from engine.sources.numpy_files import array_files
-
-            array = array_files(output).get(NPZ_KEY)
-            if array is None or array.shape != () or array.dtype.itemsize > 4 * MOST_BYTES:
-                return {}
-            with np.load(output, allow_pickle=False) as archive:
-                held = json.loads(archive[NPZ_KEY].item())
-    except (OSError, ValueError, TypeError, RecursionError, InputError):
-        return {}
-    return held if isinstance(held, dict) else {}

@@ -18,6 +18,7 @@ _NAMES = {
     "size": "images' size",
     INPUT_KEY: "input",
     "labels_sha256": "true labels",
+    "output_ids": "ids in the masks",
 }
 
 
@@ -52,8 +53,9 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[st
             yield f"{after[key]} was run by {then.get('run_by', {}).get(key)}, now by {told}"
     for key, name in _NAMES.items():
         if then.get(key) != now.get(key):
-            yield f"the {name} differ{'' if name.endswith('labels') else 's'}: {_shown(then.get(key))} then, " + (
-                f"{_shown(now.get(key))} now"
+            yield (
+                f"the {name} differ{'' if name.endswith(('labels', 'masks')) else 's'}: {_shown(then.get(key))} then, "
+                + (f"{_shown(now.get(key))} now")
             )
 
 

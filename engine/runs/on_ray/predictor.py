@@ -50,7 +50,7 @@ class Predictor:
         from engine.inference.tuning import tune
         from engine.runs.options import open_ensemble, planned, reading_of
         from engine.runs.provenance import plan_hash
-        from engine.sources.labels import open_labels
+        from engine.sources.labels import open_truth
 
         self._bad = BadImages() if options.on_bad_image == "skip" else None
         plan = planned(options)
@@ -59,8 +59,10 @@ class Predictor:
         bad = self._bad.add if self._bad is not None else None
         images = open_source(options.input, bad=bad, reading=reading_of(plan, options))
         self._images = Spans(images)
-        self._labels = Spans(open_labels(options.labels)) if scored else None
         self._ensemble = open_ensemble(plan, options, images)
+        coding = self._ensemble.coding
+        truth = open_truth(options.labels, images, coding, options.limit, quiet=True) if scored else None
+        self._labels = Spans(truth) if truth is not None else None
         self._how = tune(self._ensemble, images, runtime, batch_size, 1)
         if plan_hash(self._ensemble) != plan_sha256:
             raise PlanError(f"on node {platform.node()} the models differ: give all nodes the same files")

@@ -14,11 +14,13 @@ PROPERTY = examples(60, interpreted=4)
 
 
 @PROPERTY
-@given(st.integers(2, 256), st.integers(1, 3), st.integers(0, 200), st.integers(0, 2**32 - 1))
-def test_confusion_equals_its_twin(classes, batch, pixels, seed):
+@given(st.integers(2, 256), st.integers(1, 3), st.integers(0, 200), st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_confusion_equals_its_twin(classes, batch, pixels, void, seed):
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, classes, (batch, pixels), dtype=np.uint8)
     predicted = rng.integers(0, classes, (batch, pixels), dtype=np.uint8)
+    truth[rng.random(truth.shape) < void] = 255
+    predicted[rng.random(truth.shape) < void / 2] = 255
     got = np.zeros((batch, classes, classes), np.int64)
     count_confusion(truth, predicted, got)
     for b in range(batch):

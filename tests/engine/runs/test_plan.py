@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from engine.errors import PlanError
-from engine.runs.plan import MOST_BYTES, Plan, PlannedMember, read_plan
+from engine.runs.plan import MOST_BYTES, Plan, PlannedMember, read_plan, write_plan
 
 WHOLE = """
 strategy = "mean-prob"
@@ -64,6 +65,19 @@ def test_the_example_in_the_modules_docstring_is_a_plan(tmp_path: Path) -> None:
     assert read.members[1].contract["activation"] == "logits"
 
 
+@pytest.mark.parametrize(
+    "table", ["ids = [0, 7, 11]\nvoid = 99\noutput_ids = true", 'palette = "sub/p.csv"', "void = -1"]
+)
+def test_what_labels_hold_is_written_as_it_was_read(table: str, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "p.csv").write_text("soil,1,2,3\nsand,4,5,6\n")
+    plan = read_plan(written(tmp_path, f"[labels]\n{table}\n{MEMBER}"))
+    write_plan(tmp_path / "again.toml", plan)
+    assert tomllib.loads((tmp_path / "again.toml").read_text())["labels"] == tomllib.loads(table)
+    again = read_plan(tmp_path / "again.toml").labels
+    assert (again.ids, again.void, again.output_ids) == (plan.labels.ids, plan.labels.void, plan.labels.output_ids)
+
+
 MEMBER = '\n[[members]]\nmodel = "a.onnx"\n'
 
 
@@ -93,6 +107,15 @@ MEMBER = '\n[[members]]\nmodel = "a.onnx"\n'
         ("bias = ['a']" + MEMBER, "bias"),
         ("bias = 0.1" + MEMBER, "bias"),
         ("vote_stage = 1" + MEMBER, "vote_stage"),
+        ("labels = 1" + MEMBER, "labels: 1 is not a table"),
+        ("[labels]\nid = [0, 7]" + MEMBER, "'id'"),
+        ("[labels]\nids = [0, 0.5]" + MEMBER, "labels.ids"),
+        ("[labels]\nvoid = true" + MEMBER, "labels.void"),
+        ("[labels]\npalette = 1" + MEMBER, "labels.palette"),
+        ("[labels]\npalette = 'none.csv'" + MEMBER, "none.csv"),
+        ("[labels]\noutput_ids = true" + MEMBER, "output_ids without ids"),
+        ("[labels]\noutput_ids = 1" + MEMBER, "labels.output_ids"),
+        ("[labels]\nids = [0, 300]\noutput_ids = true" + MEMBER, "8-bit"),
         ("strategy =", "TOML"),
         ("a = " + "[" * 5000, "TOML"),
         ("a = 1\na = 2", "TOML"),

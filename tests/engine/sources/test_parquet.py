@@ -19,8 +19,9 @@ from PIL import Image
 
 from engine.errors import EngineError, InputError
 from engine.sources.base import Source
+from engine.sources.coding import LabelCoding
 from engine.sources.fingerprint import fingerprint
-from engine.sources.labels import open_labels
+from engine.sources.labels import as_labels, open_labels
 from engine.sources.open import open_source
 from tests.conftest import ROOT, Result
 from tests.helpers.properties import examples
@@ -126,6 +127,20 @@ def test_pictures_as_hugging_face_stores_them(wrapped: bool, tmp_path: Path) -> 
     told = {"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})}
     table = arrow.table({"label": [1] * len(pixels), "image": column}).replace_schema_metadata(told)
     check(open_source(save(tmp_path / "x.parquet", table)), pixels)
+
+
+def test_int64_label_maps_as_hugging_face_stores_them(tmp_path: Path) -> None:
+    """Its datasets write whole numbers of 64 bits as 32-bit TIFFs, in a struct of bytes and path."""
+    ids = np.array([0, 7, 11, 1000])
+    labels = np.random.default_rng(4).integers(0, 4, (9, 4, 6))
+    rows = [{"bytes": encoded(image, "TIFF"), "path": None} for image in ids[labels].astype(np.int32)]
+    path = save(tmp_path / "x.parquet", arrow.table({"mask": rows}))
+    held = parquet.read_table(path)["mask"].to_pylist()
+    stored = np.stack([np.asarray(Image.open(io.BytesIO(row["bytes"]))) for row in held])
+    np.testing.assert_array_equal(stored, ids[labels])
+    batches = open_labels(f"{path}:mask", LabelCoding(1000, (0, 7, 11))).batches(4)
+    got = np.concatenate([as_labels(batch, 3, "x") for batch in batches])
+    np.testing.assert_array_equal(got, np.where(labels == 3, 255, labels).reshape(9, -1))
 
 
 def test_tensors_with_permuted_axes_are_refused(tmp_path: Path) -> None:

@@ -11,11 +11,15 @@ from numpy.typing import NDArray
 from engine.bootstrap import GroupedCounts, Interval, interval
 from engine.errors import InputError, PlanError
 from engine.metrics import CONVENTIONS, Score, Trap, confusion_matrices, find_trap
+from engine.sources.base import Source
 from engine.sources.groups import read_groups
 from engine.sources.labels import as_labels, check_match, open_labels
+from engine.sources.submission import RLE_FORMS, rle_form
 
 BATCH = 64
 MOST_CLASSES = 256
+# Files of run lengths that know no images without foreground; one of them no size either.
+SPARSE = ("kaggle", "coco")
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,9 @@ class Evaluation:
     intervals: dict[str, Interval] = field(default_factory=dict)
 
 
-def evaluate(predicted: str, labels: str, classes: str = "", ignored_class: str = "0", groups: str = "") -> Evaluation:
+def evaluate(
+    predicted: str, labels: str, classes: str = "", ignored_class: str = "0", groups: str = "", rle: str = ""
+) -> Evaluation:
     """Compare masks with true masks, batch by batch.
 
     Args:
@@ -44,6 +50,7 @@ def evaluate(predicted: str, labels: str, classes: str = "", ignored_class: str 
         classes: names separated by commas, or their number; empty for as many as the masks hold.
         ignored_class: id, or ``none``.
         groups: file with the group of each image, for intervals; see :func:`engine.sources.groups.read_groups`.
+        rle: the form of files of run lengths, where their header does not tell it: a name out of :data:`RLE_FORMS`.
 
     Raises:
         InputError: the two do not belong together, hold labels outside the classes, or the groups do not fit.
@@ -54,7 +61,7 @@ def evaluate(predicted: str, labels: str, classes: str = "", ignored_class: str 
     if names and ignored is not None and ignored >= len(names):
         raise PlanError(f"--ignored-class {ignored}: there are {len(names)} classes, 0 to {len(names) - 1}")
     count = len(names) or MOST_CLASSES
-    guesses, truths = open_labels(predicted), open_labels(labels)
+    guesses, truths = _open_both(predicted, labels, rle)
     check_match(truths, guesses)
     index = read_groups(groups, len(truths)) if groups else None
     counted: list[NDArray[np.int64]] = []
@@ -78,6 +85,21 @@ def evaluate(predicted: str, labels: str, classes: str = "", ignored_class: str 
         grouped = GroupedCounts.of(_stacked(counted, len(names)), index, ignored)
         intervals = {name: interval(grouped, name) for name in CONVENTIONS}
     return Evaluation(score, names, find_trap(score.confusion, ignored), intervals)
+
+
+def _open_both(predicted: str, labels: str, rle: str) -> tuple[Source, Source]:
+    """Open masks and truth; run lengths that know no size, or not all images, take both from the other side."""
+    forms = [rle_form(predicted), rle_form(labels)]
+    if rle and rle not in RLE_FORMS:
+        raise PlanError(f"--rle {rle[:40]}; allowed are {', '.join(RLE_FORMS)}")
+    if rle and not {rle, *(["kaggle"] if rle == "rows" else [])} & set(forms):
+        raise PlanError(f"--rle {rle}: neither {predicted} nor {labels} holds such run lengths: leave it out")
+    if forms[1] in SPARSE and forms[0] not in SPARSE:
+        guesses = open_labels(predicted, rle=rle)
+        return guesses, open_labels(labels, guesses, rle)
+    # Of two COCO files the truth names the images.
+    truths = open_labels(labels, rle=rle)
+    return open_labels(predicted, truths if forms[0] in SPARSE else None, rle), truths
 
 
 def _trimmed(matrices: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ from engine.cli.options import (
     Models,
     Precision,
     Provider,
+    Rle,
     Runtime,
     Workers,
     contract_fields,
@@ -49,14 +50,15 @@ def ensemble(
             "-o",
             parser=output_path,
             metavar="PATH",
-            help="Masks: submission .csv (default submission.csv), run lengths .rle.csv, .npz, .npy, .zarr or a folder "
-            "of PNGs; of one scene .png, .tif, .npy or .zarr.",
+            help="Masks: submission .csv (default submission.csv), run lengths .rle.csv or .json, .npz, .npy, .zarr or "
+            "a folder of PNGs; of one scene .png, .tif, .npy or .zarr.",
         ),
     ] = None,
     plan: Annotated[
         Path | None, typer.Option(help="An ensemble.toml with members, weights, strategy and decoding.")
     ] = None,
     labels: Annotated[str, typer.Option(help="True masks of the same images, to score in the same run.")] = "",
+    rle: Rle = "",
     strategy: Annotated[
         str | None,
         typer.Option(help=STRATEGY_NAMES, rich_help_panel=FUSION),
@@ -227,6 +229,7 @@ def ensemble(
         grey_as_rgb=grey_as_rgb,
         resume=resume,
         on_bad_image=on_bad_image,
+        rle=rle,
         stated=stated,
     )
     cluster = _cluster(on, ray_address, workers, gpus_per_worker, bool(tile))

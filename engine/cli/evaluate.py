@@ -6,21 +6,24 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.options import AsJson, Groups
+from engine.cli.options import AsJson, Groups, Rle
 
 
 def evaluate(
-    predicted: Annotated[str, typer.Argument(metavar="PRED", help="Masks: submission .csv, .npz, .npy or a folder.")],
+    predicted: Annotated[
+        str, typer.Argument(metavar="PRED", help="Masks: .csv, run lengths .csv or .json, .npz, .npy or a folder.")
+    ],
     labels: Annotated[str, typer.Option(help="True masks, in any of those forms.")],
     classes: Annotated[
         str, typer.Option(help="Class names, or how many there are. Default: what the masks hold.")
     ] = "",
     ignored_class: Annotated[str, typer.Option(help="Class left out of the score, or none.")] = "0",
     groups: Groups = "",
+    rle: Rle = "",
     as_json: AsJson = False,
 ) -> None:
     """Score masks under every MIoU convention, and say what class 0 costs."""
     from engine.cli.printing import print_evaluation
     from engine.evaluate import evaluate as score_masks
 
-    print_evaluation(score_masks(predicted, labels, classes, ignored_class, groups), as_json)
+    print_evaluation(score_masks(predicted, labels, classes, ignored_class, groups, rle), as_json)

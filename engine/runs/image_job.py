@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.errors import OutputError, PlanError
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import BadImages
-from engine.outputs.open import check_not_read, check_output, check_replaceable
+from engine.outputs.open import check_not_read, check_output, check_replaceable, check_rle
 from engine.outputs.sidecar import check_sidecar
 from engine.runs.durable.resume import incomplete_output, may_replace, skipped_list
 from engine.runs.options import Options, open_ensemble, planned
@@ -39,6 +39,7 @@ class Job:
         bad: where images that cannot be predicted are noted; None when they are an error.
         input_sha256: fingerprint of the images.
         labels_sha256: fingerprint of the true label maps; empty without.
+        rle: the form of run lengths to write; empty for what the output's name says.
     """
 
     ensemble: Ensemble
@@ -51,6 +52,7 @@ class Job:
     bad: BadImages | None = None
     input_sha256: str = ""
     labels_sha256: str = ""
+    rle: str = ""
 
 
 def prepare(options: Options) -> Job:
@@ -69,8 +71,9 @@ def prepare(options: Options) -> Job:
     output = options.output or Path("submission.csv")
     replaced = _check_outputs(options, output)
     bad = _bad_images(options)
-    images = limited(open_source(options.input, bad=bad.add if bad is not None else None), options.limit)
-    labels = limited(open_labels(options.labels), options.limit) if options.labels else None
+    every = open_source(options.input, bad=bad.add if bad is not None else None)
+    images = limited(every, options.limit)
+    labels = limited(open_labels(options.labels, every), options.limit) if options.labels else None
     ensemble = open_ensemble(plan, options, images)
     return Job(
         ensemble,
@@ -83,6 +86,7 @@ def prepare(options: Options) -> Job:
         bad=bad,
         input_sha256=fingerprint(options.input),
         labels_sha256=fingerprint(options.labels) if options.labels else "",
+        rle=options.rle,
     )
 
 
@@ -107,11 +111,23 @@ def _sample_job(options: Options) -> Job:
     labels = from_array(scenes.labels, "labels", "sample labels")
     plan = Plan((PlannedMember(str(SAMPLES)),))
     ensemble = open_ensemble(plan, options, images)
-    return Job(ensemble, images, labels, output, preview, options.resume, replaced, _bad_images(options), "samples")
+    return Job(
+        ensemble,
+        images,
+        labels,
+        output,
+        preview,
+        options.resume,
+        replaced,
+        _bad_images(options),
+        "samples",
+        rle=options.rle,
+    )
 
 
 def _check_outputs(options: Options, output: Path) -> bool:
     """Refuse outputs that cannot be written; return whether those that are there may be replaced."""
+    check_rle(output, options.rle)
     replaced = may_replace(output, options.resume, options.overwrite)
     outputs = [output, incomplete_output(output)] if options.on_bad_image == "skip" else [output]
     for path in outputs:

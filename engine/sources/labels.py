@@ -12,6 +12,7 @@ from engine.errors import InputError
 from engine.sources.base import Batch, Source
 from engine.sources.open import open_source, split_key
 from engine.sources.pictures import SUFFIXES as PICTURES
+from engine.sources.rle_coco import coco_source
 from engine.sources.scenes import open_scenes, whole_scenes
 from engine.sources.spec import is_url, shown
 from engine.sources.submission import open_submission
@@ -20,10 +21,15 @@ from engine.sources.submission import open_submission
 ONE_MAP = (".npy", ".zarr")
 
 
-def open_labels(spec: str | Path) -> Source:
-    """Open label maps: a submission ``.csv`` of either form, or anything :func:`engine.sources.open.open_source` reads.
+def open_labels(spec: str | Path, like: Source | None = None, rle: str = "") -> Source:
+    """Open label maps: a ``.csv``, a ``.json`` of COCO, or what :func:`engine.sources.open.open_source` reads.
 
     A CSV knows no height: its maps are (1, pixels).
+
+    Args:
+        spec: the file, folder or URL.
+        like: the images, or other masks of them; Kaggle's and COCO's run lengths are joined with their ids and size.
+        rle: how run lengths are counted, see :func:`engine.sources.submission.open_submission`.
 
     Raises:
         InputError: nothing there or not readable as label maps.
@@ -32,7 +38,9 @@ def open_labels(spec: str | Path) -> Source:
     if path.suffix.lower() == ".csv":
         if is_url(str(spec)):
             raise InputError(f"{shown(str(spec))}: a submission is read from this machine alone, copy it here")
-        return open_submission(path)
+        return open_submission(path, like, rle)
+    if path.suffix.lower() == ".json":
+        return coco_source(path, like)
     if not is_url(str(spec)) and split_key(str(spec))[0].suffix.lower() in ONE_MAP:
         scenes = open_scenes(spec, "labels")
         if scenes.alone:

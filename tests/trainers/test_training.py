@@ -329,9 +329,7 @@ def test_a_class_without_a_pixel_is_named(capsys: pytest.CaptureFixture[str]) ->
     data = tiles(4, size=(16, 32), classes=4)
     named = Dataset(data.images, data.labels, None, (*data.class_names, "ghost"), data.index)
     split(replace(CONFIG, train_all=True), named)
-    assert capsys.readouterr().err == (
-        "note: no pixel of ghost in the training tiles: that class cannot be learned\n"
-    )
+    assert capsys.readouterr().err == ("note: no pixel of ghost in the training tiles: that class cannot be learned\n")
 
 
 def test_an_impossible_architecture_writes_nothing(tmp_path: Path, task_file: Path) -> None:

@@ -18,6 +18,7 @@ _NAMES = {
     "size": "images' size",
     INPUT_KEY: "input",
     "labels_sha256": "true labels",
+    "rle": "form of run lengths",
 }
 
 

@@ -31,7 +31,7 @@ class Execution:
     """One way to run a member.
 
     Attributes:
-        sessions: one a net of the member.
+        sessions: one a net of the member; none for masks.
         part: how many images they take at a time.
     """
 
@@ -40,7 +40,9 @@ class Execution:
 
     @property
     def name(self) -> str:
-        """Return what people call it."""
+        """Return what people call it; masks are read, not run."""
+        if not self.sessions:
+            return "masks"
         first = self.sessions[0]
         what = first.runtime if first.provider == "cpu" else first.provider
         return what if self.precision == "float32" else f"{what} {self.precision}"
@@ -48,7 +50,7 @@ class Execution:
     @property
     def precision(self) -> str:
         """Return the least precise arithmetic it was told to use."""
-        return self.sessions[0].precision
+        return self.sessions[0].precision if self.sessions else "float32"
 
     def of(self, member: Member) -> Member:
         """Return the member with these sessions."""

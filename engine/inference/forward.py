@@ -14,6 +14,7 @@ from engine.fusion.fuse import check_finite, fuse
 from engine.fusion.regions import cleaned
 from engine.inference.execution import Execution
 from engine.inference.flips import flipped, named_flips
+from engine.inference.mask_members import MaskMember
 from engine.inference.prediction import Variant
 from engine.models.members import FLOOR, Member, Prepared
 from engine.models.net import Net
@@ -24,7 +25,7 @@ class Forward:
     """Members with their weights, and how one batch passes through them.
 
     Attributes:
-        members: multi-class nets and specialist sets, in the order given.
+        members: multi-class nets, specialist sets and finished masks, in the order given.
         classes: names of the classes.
         variant: the strategy and decoding that labels are made by.
         weights: float64 (members, classes), columns summing to 1.
@@ -109,6 +110,9 @@ class Forward:
     ) -> None:
         """Run one member on a batch and on its mirror images; the mean of the logits, turned back, goes to ``out``."""
         member, part = self.members[index], self.parts[index]
+        if isinstance(member, MaskMember):
+            member.vote(batch, out)
+            return
         member.run(batch.pixels, prepared[0], out, skip, part)
         planes = out.reshape(*out.shape[:2], *batch.pixels.shape[1:3])
         for flip, inputs in zip(self.flips[1:], prepared[1:], strict=True):

@@ -74,7 +74,7 @@ def prepare(options: Options) -> Job:
     every = open_source(options.input, bad=bad.add if bad is not None else None)
     images = limited(every, options.limit)
     labels = limited(open_labels(options.labels, every), options.limit) if options.labels else None
-    ensemble = open_ensemble(plan, options, images)
+    ensemble = open_ensemble(plan, options, images, every)
     return Job(
         ensemble,
         images,

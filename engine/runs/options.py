@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from engine.errors import InputError, PlanError, option
 from engine.fusion.strategies import named_strategy
 from engine.inference.early_exit import EarlyExit
 from engine.inference.ensemble import Ensemble
+from engine.inference.mask_members import open_mask_member
 from engine.models.facts.base import Facts
-from engine.models.members import find_models
+from engine.models.members import Member, class_names, find_members, find_models, holds_masks
 from engine.models.net import Net
 from engine.models.opening import Request, open_nets
 from engine.runs.plan import Plan, PlannedMember, Weight, read_plan
@@ -64,8 +67,14 @@ def planned(options: Options) -> Plan | None:
     return Plan(tuple(PlannedMember(spec) for spec in options.models)) if options.models else None
 
 
-def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemble:
+def open_ensemble(plan: Plan, options: Options, images: Source | None, every: Source | None = None) -> Ensemble:
     """Open the members of a plan, with the options of the command line over those of the plan.
+
+    Args:
+        plan: the members.
+        options: the command line's.
+        images: what is predicted; None where it is not at hand.
+        every: all images that masks as members are joined with; None where members must be nets.
 
     Raises:
         EngineError: the first thing that does not fit.
@@ -77,17 +86,16 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
         raise InputError(f"{images.name} holds no images")
     files: dict[Path, tuple[Path, PlannedMember]] = {}
     for item in plan.members:
-        paths = find_models([item.model])
+        paths = find_members([item.model]) if every is not None else find_models([item.model])
         if item.sha256 and len(paths) > 1:
             raise PlanError(f"sha256 beside model {item.model}, which names {len(paths)} files: name one of them")
         for path in paths:
             files.setdefault(path.resolve(), (path, item))
-    _check_named_outputs(options, [path for path, _ in files.values()])
-    requests = [Request(path, _facts(options, item, path), item.class_map) for path, item in files.values()]
-    opened, planned = open_nets(requests, sample, plan.classes), [item.weight for _, item in files.values()]
+    opened, planned = _open_members(plan, options, list(files.values()), sample, every), []
     for net, (_, item) in zip(opened, files.values(), strict=True):
+        planned.append(item.weight)
         _check_same_file(net, item.sha256)
-        if net.adapted:
+        if isinstance(net, Net) and net.adapted:
             console.say(f"{net.path.name}: {'; '.join(net.adapted)}")
     if not (options.strategy or plan.strategy) and any(net.contract.kind == "labels" for net in opened):
         strategy = "vote"
@@ -111,6 +119,42 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
         threshold=plan.threshold if options.threshold is None else options.threshold,
         min_region=(plan.min_region if options.min_region is None else options.min_region) or 0,
     )
+
+
+def _open_members(
+    plan: Plan,
+    options: Options,
+    files: Sequence[tuple[Path, PlannedMember]],
+    sample: NDArray[Any] | None,
+    every: Source | None,
+) -> list[Net | Member]:
+    """Open nets and masks, in the order given; the nets first, since masks do not say which classes there are."""
+    masks = [every is not None and holds_masks(path) for path, _ in files]
+    nets = [file for file, is_mask in zip(files, masks, strict=True) if not is_mask]
+    _check_named_outputs(options, [path for path, _ in nets])
+    requests = [Request(path, _facts(options, item, path), item.class_map) for path, item in nets]
+    opened = iter(found := open_nets(requests, sample, plan.classes) if requests else [])
+    ignored = None if found else options.stated.get("ignored_class")
+    members: list[Net | Member] = []
+    for (path, item), is_mask in zip(files, masks, strict=True):
+        if not is_mask or every is None:
+            members.append(next(opened))
+            continue
+        if item.contract or item.class_map is not None:
+            raise PlanError(f"{path} holds masks, which have no contract and no map: take them out of the plan")
+        members.append(open_mask_member(path, every, _class_names(plan, options, found, path), ignored))
+    return members
+
+
+def _class_names(plan: Plan, options: Options, nets: Sequence[Net], path: Path) -> tuple[str, ...]:
+    """Return the names of the ensemble's classes, for a member that does not know them."""
+    mapped = next((net.onto.classes for net in nets if net.onto is not None), ())
+    names = plan.classes or mapped or (class_names(nets) if nets else options.stated.get("classes"))
+    if not names:
+        raise PlanError(
+            f"{path} holds masks and no member is a net, so nothing says which classes there are: add --classes"
+        )
+    return tuple(names)
 
 
 def _facts(options: Options, item: PlannedMember, path: Path) -> tuple[Facts, ...]:
@@ -137,7 +181,7 @@ def _check_named_outputs(options: Options, paths: Sequence[Path]) -> None:
                 raise PlanError(f"--output-name {key}={named[key]}: {key} is no member; there are {listed}")
 
 
-def _check_same_file(net: Net, sha256: str) -> None:
+def _check_same_file(net: Net | Member, sha256: str) -> None:
     """Refuse a file that is not the one a plan was made with."""
     if sha256 and net.checksum != sha256:
         raise PlanError(
@@ -152,7 +196,7 @@ def _early_exit(options: Options) -> EarlyExit | None:
     return EarlyExit() if options.early_exit else None
 
 
-def _plan_weights(opened: Sequence[Net], planned: Sequence[Weight]) -> list[float] | list[list[float]] | None:
+def _plan_weights(opened: Sequence[Net | Member], planned: Sequence[Weight]) -> list[float] | list[list[float]] | None:
     """Return one weight (or a row of one a class) a member of the ensemble, or None where all are 1.
 
     The specialists of a set share one weight, that of the first.

@@ -135,6 +135,9 @@ def on_ray(job: Job, options: Options, runtime: RuntimeOptions, cluster: Cluster
     """
     if not options.input:
         raise PlanError("--on ray without --input: the sample scenes are made in this process alone")
+    masks = next((member.name for member in job.ensemble.members if not member.nets), None)
+    if masks is not None:
+        raise PlanError(f"{masks} holds finished masks, which are read on this machine alone: leave out --on ray")
     require_ray()
     job.ensemble.runtime_options = runtime
     return OnRay(options, runtime, cluster, batch_size)

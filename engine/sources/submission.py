@@ -35,8 +35,8 @@ def open_submission(path: Path, like: Source | None = None, rle: str = "") -> So
     if not path.is_file():
         raise InputError(f"no such file: {path}")
     header = _header(path)
-    if header.lower() in HEADERS:
-        return kaggle_source(path, header.lower(), like, rle == "rows")
+    if header in HEADERS:
+        return kaggle_source(path, header, like, rle == "rows")
     if header == RLE_HEADER.rstrip():
         return rle_source(path)
     return _csv_source(path, header.split(b","))
@@ -44,8 +44,10 @@ def open_submission(path: Path, like: Source | None = None, rle: str = "") -> So
 
 def _header(path: Path) -> bytes:
     with path.open("rb") as stream:
-        # Spreadsheets write a mark of UTF-8 in front.
-        return line_of(stream, path).removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n")
+        header = line_of(stream, path).rstrip(b"\r\n")
+    # Spreadsheets write a mark of UTF-8 in front, and people any case.
+    plain = header.removeprefix(b"\xef\xbb\xbf").lower()
+    return plain if plain in HEADERS else header
 
 
 def rle_form(spec: str | Path) -> str:
@@ -56,7 +58,7 @@ def rle_form(spec: str | Path) -> str:
     if path.suffix.lower() != ".csv" or not path.is_file():
         return ""
     header = _header(path)
-    return "kaggle" if header.lower() in HEADERS else "rows" if header == RLE_HEADER.rstrip() else ""
+    return "kaggle" if header in HEADERS else "rows" if header == RLE_HEADER.rstrip() else ""
 
 
 def _csv_source(path: Path, header: list[bytes]) -> Source:

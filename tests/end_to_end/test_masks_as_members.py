@@ -190,7 +190,9 @@ def test_scores_and_a_preview_of_a_vote_with_masks(engine: Engine, place: Place,
     )
     assert done.code == 0, done.err
     assert (tmp_path / "p.png").stat().st_size > 0
-    assert '"masks"' in done.out
+    scores = {row["name"]: row["miou"] for row in json.loads(done.out)["scores"]}
+    assert scores["masks"]["labelled"] == 1
+    assert scores["net"]["labelled"] < 1
 
 
 def test_a_limit_takes_the_first_images(engine: Engine, place: Place, tmp_path: Path) -> None:

@@ -84,7 +84,8 @@ def test_foreground_rows_alone_in_any_order_and_ids_with_a_suffix(
 
 
 def test_rows_of_the_other_order(tmp_path: Path) -> None:
-    (tmp_path / "m.csv").write_text("ImageId,EncodedPixels\na,1 9\n")
+    # With the mark that spreadsheets put in front, and their line ends.
+    (tmp_path / "m.csv").write_text("\ufeffImageId,EncodedPixels\r\na,1 9\r\n", "utf-8")
     flat = np.arange(35) < 9
     by_column, by_row = (maps(open_labels(tmp_path / "m.csv", like(["a"]), rle))[0] for rle in ("kaggle", "rows"))
     np.testing.assert_array_equal(by_column, flat.reshape(SIZE, order="F"))

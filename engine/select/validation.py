@@ -51,7 +51,7 @@ def open_validation(job: Options, groups: str) -> Validation:
         EngineError: nothing there, damaged, labels or groups that are not of these images, or all images of one group.
     """
     images = open_source(job.input)
-    labels = open_labels(job.labels) if job.labels else None
+    labels = open_labels(job.labels, images) if job.labels else None
     if labels is not None:
         check_match(images, labels)
     index = read_groups(groups, len(images)) if groups else None

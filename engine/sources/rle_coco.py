@@ -48,6 +48,8 @@ def coco_source(path: Path, like: Source | None) -> Source:
             f"{like.size[0]}x{like.size[1]}: they must be of one size"
         )
     known = {names.get(key, key): key for key in entries}
+    if len(known) < len(entries):
+        raise InputError(f"{path} names two images alike: file names without their folders must differ")
     found = joined(list(known), like, str(path))
 
     def label_map(name: str) -> NDArray[np.uint8]:
@@ -68,7 +70,8 @@ def _entries(path: Path) -> tuple[Entries, dict[str, str]]:
         raise InputError(f"cannot read {path} ({error.strerror or error})") from None
     names: dict[str, str] = {}
     if isinstance(found, Mapping):
-        for image in found.get("images") or []:
+        images = found.get("images")
+        for image in images if isinstance(images, list) else ():
             if isinstance(image, Mapping) and isinstance(image.get("file_name"), str):
                 names[str(image.get("id"))] = without_suffix(image["file_name"])
         found = found.get("annotations")

@@ -45,6 +45,8 @@ def kaggle_source(path: Path, header: bytes, like: Source | None, by_rows: bool 
             "a folder or an array"
         )
     rows = _index(path, header)
+    if not rows:
+        raise InputError(f"{path} has a header and no rows")
     height, width = like.size
 
     def label_map(name: str) -> NDArray[np.uint8]:

@@ -331,3 +331,22 @@ def test_ensemble_writes_run_lengths_that_evaluate_reads(
     again = engine("ensemble", "-m", place.net, "-i", place.folder / "images.npy", "-o", tmp_path / name, "--resume")
     assert again.code == 2
     assert "made by another run" in again.err
+
+
+@pytest.mark.parametrize("command", ["ensemble", "compare"])
+def test_truth_of_a_competition_scores_as_the_same_masks_do(
+    engine: Engine, place: Place, tmp_path: Path, command: str
+) -> None:
+    """Foreground rows alone, in another order than the images."""
+    images = place.folder / "images"
+    rows = (place.folder / "kaggle.rle.csv").read_text().splitlines()
+    truth = tmp_path / "train.csv"
+    truth.write_text("\n".join([rows[0], *(row for row in rows[:0:-1] if not row.endswith(","))]) + "\n")
+    found = []
+    for index, labels in enumerate((place.folder / "masks", truth, place.folder / "coco.json")):
+        more = ("-o", tmp_path / f"{index}.csv") if command == "ensemble" else ()
+        done = engine(command, "-m", place.net, "-i", images, "--labels", labels, "--json", *more)
+        assert done.code == 0, done.err
+        table = json.loads(done.out)
+        found.append([row["miou"] for row in table["scores"]] if command == "ensemble" else table["confusion"])
+    assert found[0] == found[1] == found[2]

@@ -58,7 +58,7 @@ class Predictor:
             raise PlanError("no models: name them with --models or --plan")
         images = open_source(options.input, bad=self._bad.add if self._bad is not None else None)
         self._images = Spans(images)
-        self._labels = Spans(open_labels(options.labels)) if scored else None
+        self._labels = Spans(open_labels(options.labels, images)) if scored else None
         self._ensemble = open_ensemble(plan, options, images)
         self._how = tune(self._ensemble, images, runtime, batch_size, 1)
         if plan_hash(self._ensemble) != plan_sha256:

@@ -170,6 +170,7 @@ BAD = {
     "class": ("a_fish,1 3", "line 2 begins with 'a_fish'"),
     "no class": ("a,1 3", "line 2 begins with 'a'"),
     "stranger": ("z_1,1 3", "has image z, which images lacks"),
+    "nothing": ("", "has a header and no rows"),
 }
 
 
@@ -197,6 +198,11 @@ BAD_COCO = {
     "none": ([], "has no entries"),
     "key": ([{"image_id": 1}], "entry 0 lacks image_id, category_id or segmentation"),
     "other JSON": ({"a": 1}, "is no COCO file"),
+    "images": ({"images": 3, "annotations": [ENTRY, 4]}, "entry 1 lacks image_id"),
+    "names": (
+        {"images": [{"id": i, "file_name": "a.jpg"} for i in "ab"], "annotations": [ENTRY, {**ENTRY, "image_id": "b"}]},
+        "names two images alike",
+    ),
     "stranger": ([{**ENTRY, "image_id": "z"}], "has image z, which images lacks"),
 }
 

@@ -41,6 +41,15 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "roofline": ("onnx",),
     "exporters": ("keras", "tensorflow", "tf2onnx", "onnx", "onnxslim"),
     "trainers": ("keras", "tensorflow"),
+    "foreign": (
+        "torch",
+        "torchvision",
+        "segmentation_models_pytorch",
+        "transformers",
+        "onnxscript",
+        "onnx",
+        "onnxslim",
+    ),
 }
 
 

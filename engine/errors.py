@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _in_shell = False
+# Arguments that are lists in Python, and texts with commas on the command line.
+_LISTS = ("bands", "classes", "mean", "std")
 
 
 @contextmanager
@@ -34,9 +36,8 @@ def option(name: str, value: str = "") -> str:
         return f"--{name.replace('_', '-')} {value}".rstrip()
     if not value:
         return name
-    plain = value.replace("/", "").replace(".", "").replace(",", "").isdecimal()
-    shown = (f"({value})" if "," in value else value) if plain else f'"{value}"'
-    return f"{name}={shown}"
+    items = [item if item.replace("/", "").replace(".", "").isdecimal() else f'"{item}"' for item in value.split(",")]
+    return f"{name}=[{', '.join(items)}]" if name in _LISTS else f"{name}={','.join(items)}"
 
 
 class EngineError(Exception):

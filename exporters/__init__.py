@@ -10,12 +10,14 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
+    "Adopted": "exporters.adoption",
     "AnySize": "exporters.any_size",
     "ContractOptions": "exporters.promise",
     "Export": "exporters.keras_to_onnx",
     "GraphStep": "exporters.graph",
     "Parity": "exporters.parity",
     "Tolerance": "exporters.parity",
+    "adopt": "exporters.adoption",
     "export_any_size": "exporters.any_size",
     "export_onnx": "exporters.keras_to_onnx",
     "export_specialists": "exporters.specialists",
@@ -26,12 +28,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "Adopted",
     "AnySize",
     "ContractOptions",
     "Export",
     "GraphStep",
     "Parity",
     "Tolerance",
+    "adopt",
     "export_any_size",
     "export_onnx",
     "export_specialists",

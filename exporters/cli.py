@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="exporters",
-    help="Turn trained Keras nets into self-describing ONNX files, make them smaller and faster, and pack a whole "
-    "ensemble into one.",
+    help="Turn trained Keras nets and foreign ONNX files into self-describing ONNX files, make them smaller and "
+    "faster, and pack a whole ensemble into one.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -126,7 +126,7 @@ def onnx(
     _table(_export_all(targets, tiles, options, opset, (tolerance, agreement), overwrite, any_size))
 
 
-for command in (cli_files.specialists, cli_files.quantize, cli_files.pack):
+for command in (cli_files.adopt, cli_files.specialists, cli_files.quantize, cli_files.pack):
     app.command()(command)
 
 

@@ -1,18 +1,22 @@
-"""The commands that make ONNX files from ONNX files or several nets: specialists, quantize, pack."""
+"""The commands that make ONNX files from ONNX files or several nets: adopt, specialists, quantize, pack."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.cli.options import GreyAsRgb, contract_fields
+from engine.errors import option
 from engine.utils import console
+from engine.utils.console import with_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from engine.models.contract import ModelContract
+    from exporters.adoption import Adopted
     from exporters.specialists import Specialists
     from exporters.tiles import LabelledTiles
 
@@ -75,8 +79,52 @@ def specialists(
     _tell_specialists(done)
 
 
+@with_options(contract_fields, "stated")
+def adopt(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A file made by any tool.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The ONNX file to write.")],
+    tiles: Annotated[
+        Path | None,
+        typer.Option(
+            help="An .npz file with images that the net is meant for (key test_set, images or training_set); it is "
+            "looked at on noise otherwise."
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    grey_as_rgb: GreyAsRgb = False,
+    *,
+    stated: dict[str, Any],
+) -> None:
+    """Write what a net is into its own file, so that every other command takes it without options.
+
+    What the file and the files beside it say (NAME.toml, config.json, ...) and what the options add becomes its
+    contract in the metadata; facts without an option go into NAME.toml. The graph stays as it is; of several outputs
+    the one that is read stays. Nothing is written unless the new file gives the same labels.
+
+    Example:
+      exporters adopt unet.onnx --out models/unet.onnx --normalize imagenet --classes road,house,tree
+    """
+    from exporters.backend import load_onnx, quiet
+
+    with quiet():
+        load_onnx()
+    from engine.models.facts.base import Facts
+    from exporters.adoption import adopt as adopt_file
+    from exporters.parity import load_tiles
+
+    name = stated.pop("output_name", None)
+    if isinstance(name, dict):
+        name = next((name[key] for key in (str(model), model.name, model.stem, "") if key in name), None)
+    given = {**stated, "output_name": name, "grey_as_rgb": grey_as_rgb or None}
+    facts = [Facts(option(key), {key: value}) for key, value in given.items() if value is not None]
+    real = None if tiles is None else load_tiles(tiles)
+    _tell_adopted(adopt_file(model, out, facts, tiles=real, overwrite=overwrite))
+
+
 def quantize(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A float32 file of `exporters onnx`.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL.onnx", help="A float32 file of `exporters onnx` or `exporters adopt`.")
+    ],
     calibrate: Annotated[Path, typer.Option(help="Tiles (.npz) for the int8 ranges and the score.")],
     labels: Labels = None,
     to: Annotated[str, typer.Option(help="int8 for CPUs, fp16 for GPUs (on a CPU float16 gains nothing).")] = "int8",
@@ -90,6 +138,10 @@ def quantize(
 
     int8 is static (QDQ, weights int8 per channel, activations uint8); if the score requires it, the last and the first
     convolutions stay in float. Prints the speed relative to the float32 file (one thread) and the change of MIoU.
+    A net of another tool needs its contract first: exporters adopt, or a NAME.toml beside it.
+
+    Example:
+      exporters quantize unet.onnx --calibrate validation.npz
     """
     from exporters.backend import load_onnx, quiet
 
@@ -125,7 +177,11 @@ def pack(
 
     Scaling, members, weights, strategy (mean-logit, mean-prob or vote), biases, suppression and argmax are one graph
     that runs on any ONNX runtime. It is compared with the engine pixel by pixel on real and random tiles: nothing is
-    written unless all labels are equal, except for ties within float32 rounding, which are counted.
+    written unless all labels are equal, except for ties within float32 rounding, which are counted. Members of other
+    tools are packed with all that the engine adapts to. An image for which a member computes NaN gets the label 255.
+
+    Example:
+      exporters pack ensemble.toml --out ensemble.onnx --tiles validation.npz
     """
     from exporters.backend import load_onnx, quiet
 
@@ -148,6 +204,26 @@ def _reader(path: Path, labels: Path | None) -> Callable[[ModelContract], Labell
     from exporters.tiles import labelled_tiles
 
     return lambda contract: labelled_tiles(path, contract, labels)
+
+
+def _tell_adopted(done: Adopted) -> None:
+    console.say(f"wrote {done.path}" + (f" and {done.weights}" if done.weights else ""))
+    out = console.stdout()
+    held = done.contract
+    told = {
+        "kind": held.kind,
+        "classes": ", ".join(held.classes),
+        "scale": f"{held.scale:.6g}",
+        "mean": ", ".join(f"{value:g}" for value in held.mean),
+        "std": ", ".join(f"{value:g}" for value in held.std),
+        "activation": held.activation,
+    }
+    for name, value in told.items():
+        origin = done.origins.get(name)
+        out.print(f"{name}: {value}" + (f" ({origin})" if origin else ""), soft_wrap=True)
+    for text in done.adapted:
+        out.print(text, soft_wrap=True)
+    out.print(f"the same labels without options on {done.pixels:,} pixels", soft_wrap=True)
 
 
 def _tell_specialists(done: Specialists) -> None:

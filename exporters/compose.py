@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +110,26 @@ class Composer:
             return self.add("ReduceMax", tensor, self.constant([1], np.int64))
         return self.add("ReduceMax", tensor, axes=[1])
 
-    def absorb(self, model: Any, prefix: str, feed: str, outputs: Sequence[str]) -> list[str]:
+    def side(self, tensor: str, axis: int) -> str:
+        """Add the length of an axis, a scalar int64."""
+        return self.add("Gather", self.add("Shape", tensor), self.constant(axis, np.int64), axis=0)
+
+    def shape(self, *sides: int | str) -> str:
+        """Add a shape, int64, out of numbers and scalars that are computed."""
+        zero = self.constant([0], np.int64)
+        parts = [
+            self.constant([side], np.int64) if isinstance(side, int) else self.add("Unsqueeze", side, zero)
+            for side in sides
+        ]
+        return self.add("Concat", *parts, axis=0)
+
+    def absorb(self, model: Any, prefix: str, feeds: Mapping[str, str], outputs: Sequence[str]) -> list[str]:
         """Insert a whole model, with a prefix on each of its names.
 
         Args:
             model: of this composer's operator set; not modified.
             prefix: unique to this model, and not the beginning of another name here.
-            feed: the tensor its one input reads.
+            feeds: the tensors that its inputs read, by the inputs' names.
             outputs: the tensors needed from it.
 
         Returns:
@@ -133,7 +146,9 @@ class Composer:
         self._onnx.compose.add_prefix(copy, prefix, inplace=True)
         for node in copy.graph.node:
             _reach_weights(node, weights, prefix)
-        self._nodes.append(self._onnx.helper.make_node("Identity", [feed], [copy.graph.input[0].name], name=prefix))
+        for name, feed in feeds.items():
+            place = prefix + name
+            self._nodes.append(self._onnx.helper.make_node("Identity", [feed], [place], name=f"feed_{place}"))
         self._nodes.extend(copy.graph.node)
         self._initializers.extend(copy.graph.initializer)
         self._sparse.extend(copy.graph.sparse_initializer)
@@ -181,6 +196,27 @@ def live_nodes(nodes: Sequence[Any], outputs: Iterable[str]) -> list[Any]:
             needed = sorted({producers[name] for name in _names_read(nodes[index]) if name in producers}, reverse=True)
             stack.extend((inner, False) for inner in needed if inner not in done)
     return [nodes[index] for index in ordered]
+
+
+def with_one_output(model: Any, output: str) -> Any:
+    """Leave a model one output and what that needs; a model of one output stays as it is. ``model`` is changed."""
+    graph = model.graph
+    if len(graph.output) == 1:
+        return model
+    kept = [item for item in graph.output if item.name == output]
+    del graph.output[:]
+    graph.output.extend(kept)
+    nodes = live_nodes(graph.node, [output])
+    del graph.node[:]
+    graph.node.extend(nodes)
+    used = {name for node in nodes for name in _names_read(node)}
+    weights = [item for item in graph.initializer if item.name in used]
+    dropped = {item.name for item in graph.initializer} - used
+    inputs = [item for item in graph.input if item.name not in dropped]
+    for field, left in ((graph.initializer, weights), (graph.input, inputs)):
+        del field[:]
+        field.extend(left)
+    return model
 
 
 def maps_of(model: Any, output: str, count: int) -> list[str] | None:

@@ -11,12 +11,18 @@ from engine.utils.files import replacing
 from engine.version import VERSION
 
 
-def stamp(model: Any, contract: ModelContract) -> Any:
-    """Write a contract into the metadata of an ONNX model, replacing one that is there, and sign the model."""
+def put_contract(model: Any, contract: ModelContract) -> Any:
+    """Write a contract into the metadata of an ONNX model, replacing one that is there; all else stays."""
     kept = [(item.key, item.value) for item in model.metadata_props if item.key != METADATA_KEY]
     del model.metadata_props[:]
     for key, value in (*kept, (METADATA_KEY, contract.to_json())):
         model.metadata_props.add(key=key, value=value)
+    return model
+
+
+def stamp(model: Any, contract: ModelContract) -> Any:
+    """Write a contract into the metadata of an ONNX model and sign the model."""
+    put_contract(model, contract)
     model.producer_name, model.producer_version, model.doc_string = "maskfuse", VERSION, ""
     model.graph.doc_string = ""
     return model

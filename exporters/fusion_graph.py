@@ -1,4 +1,4 @@
-"""The engine's steps between sessions and masks as ONNX: scaling, calibration, fusion, decoding.
+"""The engine's steps between logits and masks as ONNX: fusion, decoding, and a mark where a member fails.
 
 Each step repeats the engine's float32 arithmetic in the engine's order, so that labels differ at most where two scores
 are equal within rounding. Softmax is written out: over planar maps it is many times faster than the operator, which
@@ -7,7 +7,7 @@ turns the array around first.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,8 @@ from engine.errors import PlanError
 from engine.fusion.decoding import Decoding, Rule
 from engine.fusion.strategies.vote import MOST_UNITS, voting_units
 from engine.inference.ensemble import Ensemble
-from engine.models.adapt.binary import LEAST_PROBABILITY
-from engine.models.contract import ModelContract
-from engine.models.members import FLOOR, Member
-from engine.models.net import Net
-from exporters.compose import Composer, maps_of
+from engine.models.adapt.labels import NOT_FINITE
+from exporters.compose import Composer
 
 STRATEGIES = ("mean-logit", "mean-prob", "vote")
 # A probability of 1 in the integers with which the engine breaks ties.
@@ -41,128 +38,18 @@ def check_packable(ensemble: Ensemble) -> None:
         "flips": len(ensemble.flips) > 1,
         "threshold": decoding.threshold is not None,
         "min_region": decoding.min_region > 0,
+        "a multi-label member": ensemble.is_multilabel,
     }
     for name, held in kept_out.items():
         if held:
             raise PlanError(f"{name} cannot be packed; remove it from the plan, or run the plan with the engine")
+    if len(ensemble.classes) > NOT_FINITE:
+        raise PlanError(
+            f"{len(ensemble.classes)} classes cannot be packed; at most {NOT_FINITE} can: the label {NOT_FINITE} says "
+            "that a member computes NaN or infinity"
+        )
     if decoding.prior and strategy == "vote":
         raise PlanError("a prior cannot be packed with the strategy vote; remove it, or use mean-prob")
-
-
-class Inputs:
-    """Scaled images, computed once for all members that share a scaling."""
-
-    def __init__(self, graph: Composer, images: str, channels: int) -> None:
-        """Start from the raw images of a graph."""
-        self._graph, self._images, self._channels = graph, images, channels
-        self._held: dict[tuple[object, ...], str] = {}
-
-    def of(self, contract: ModelContract) -> str:
-        """Return the tensor a net with this contract reads."""
-        key = (contract.input_layout, contract.channels, contract.scale, contract.mean, contract.std)
-        if key not in self._held:
-            self._held[key] = self._prepare(contract)
-        return self._held[key]
-
-    def _prepare(self, contract: ModelContract) -> str:
-        graph, tensor = self._graph, self._images
-        if contract.channels != self._channels:
-            tensor = graph.add("Concat", *[tensor] * contract.channels, axis=1)
-        if contract.scale != 1.0:
-            tensor = graph.add("Mul", tensor, graph.constant(contract.scale))
-        if any(contract.mean):
-            tensor = graph.add("Sub", tensor, graph.row(contract.mean))
-        if contract.std != (1.0,):
-            tensor = graph.add("Div", tensor, graph.row(contract.std))
-        if contract.input_layout == "NHWC":
-            tensor = graph.add("Transpose", tensor, perm=[0, 2, 3, 1])
-        return tensor
-
-
-def add_voter(
-    graph: Composer, member: Member, models: dict[str, Any], inputs: Inputs, prefix: str, skip: Collection[int]
-) -> str:
-    """Add one member of the ensemble.
-
-    Args:
-        graph: what to add to.
-        member: a net, a set of specialists or a file with a whole set.
-        models: the nets' graphs by checksum.
-        inputs: the scaled images.
-        prefix: prefix of its names.
-        skip: classes that are suppressed; a set counts there as if that specialist had not run.
-
-    Returns:
-        The tensor of its logits, float32 (batch, classes, height, width).
-    """
-    classes = len(member.contract.classes)
-    if not member.is_set:
-        (net,) = member.nets
-        return _net_maps(graph, net, models, inputs, prefix, None)[0]
-    maps: dict[int, str] = {}
-    for net in member.nets:
-        held = net.contract
-        if held.class_id is not None:
-            if held.class_id not in skip:
-                maps[held.class_id] = _net_maps(graph, net, models, inputs, f"{prefix}k{held.class_id}_", None)[0]
-            continue
-        running = [class_id for class_id in range(classes) if class_id not in skip]
-        maps = dict(zip(running, _net_maps(graph, net, models, inputs, prefix, running), strict=True))
-    return _joined(graph, maps, classes)
-
-
-def _net_maps(
-    graph: Composer, net: Net, models: dict[str, Any], inputs: Inputs, prefix: str, wanted: list[int] | None
-) -> list[str]:
-    """Add one net; return its calibrated logits as one tensor, or as one per requested class."""
-    model, held = models[net.checksum], net.contract
-    feed = inputs.of(held)
-    apart = None
-    if wanted is not None and held.output_layout == "NCHW":
-        apart = maps_of(model, net.output_name, len(held.classes))
-    if wanted is None:
-        (whole,) = graph.absorb(model, prefix, feed, [net.output_name])
-        return [_logits(graph, whole, held, None)]
-    if apart is not None:
-        found = graph.absorb(model, prefix, feed, [apart[class_id] for class_id in wanted])
-    else:
-        (whole,) = graph.absorb(model, prefix, feed, [net.output_name])
-        axis = 1 if held.output_layout == "NCHW" else 3
-        found = [graph.add("Gather", whole, graph.constant([class_id], np.int64), axis=axis) for class_id in wanted]
-    return [_logits(graph, tensor, held, class_id) for tensor, class_id in zip(found, wanted, strict=True)]
-
-
-def _logits(graph: Composer, tensor: str, held: ModelContract, class_id: int | None) -> str:
-    """Convert a net's output to calibrated NCHW logits; ``class_id`` picks the calibration of one map."""
-    tensor = graph.cast(tensor, np.float32)
-    if held.output_layout == "NHWC":
-        tensor = graph.add("Transpose", tensor, perm=[0, 3, 1, 2])
-    if held.activation == "probabilities":
-        tensor = graph.add("Max", tensor, graph.constant(LEAST_PROBABILITY))
-        if held.kind != "multiclass":
-            tensor = graph.add("Min", tensor, graph.constant(np.float32(1 - 2**-24)))
-            tensor = graph.add("Div", tensor, graph.add("Sub", graph.constant(1.0), tensor))
-        tensor = graph.add("Log", tensor)
-    if held.calibration is not None:
-        biases, temperatures = held.calibration
-        index = class_id or 0
-        tensor = graph.add("Add", tensor, graph.constant(biases[index]))
-        tensor = graph.add("Div", tensor, graph.constant(temperatures[index]))
-    return tensor
-
-
-def _joined(graph: Composer, maps: dict[int, str], classes: int) -> str:
-    """Concatenate one-class maps; a class without one gets the logit of a specialist that did not run."""
-    order = sorted(maps)
-    joined = graph.add("Concat", *(maps[class_id] for class_id in order), axis=1)
-    if len(order) == classes:
-        return joined
-    pads = graph.constant([0, 1, 0, 0, 0, 0, 0, 0], np.int64)
-    padded = graph.add("Pad", joined, pads, graph.constant(FLOOR))
-    places = [order.index(class_id) + 1 if class_id in maps else 0 for class_id in range(classes)]
-    if places == list(range(classes)):
-        return padded
-    return graph.add("Gather", padded, graph.constant(places, np.int64), axis=1)
 
 
 def add_fusion(
@@ -187,8 +74,31 @@ def add_fusion(
     rule = decoding.rule(classes, log_domain=strategy == "mean-logit")
     parts = logits if strategy == "mean-logit" else [_softmax(graph, tensor) for tensor in logits]
     fused = _weighted_sum(graph, parts, weights.astype(np.float32))
-    scores = _decoded(graph, fused, rule)
-    return graph.add("ArgMax", scores, axis=1, keepdims=0), scores
+    scores = _ruled(graph, fused, rule)
+    return _best(graph, scores, rule.allowed, keep=False), _suppressed(graph, scores, rule.allowed)
+
+
+def add_marks(graph: Composer, labels: str, logits: Sequence[str]) -> str:
+    """Add labels, int64 (batch, height, width), with :data:`NOT_FINITE` in all pixels of images that a member fails on.
+
+    An argmax over NaN would give a label by its place. A sum of zeros is NaN if one of the values was NaN or infinite.
+    """
+    total = ""
+    for tensor in logits:
+        nothing = graph.add("Mul", tensor, graph.constant(0.0))
+        part = graph.add("ReduceSum", nothing, graph.constant([1, 2, 3], np.int64))
+        total = graph.add("Add", total, part) if total else part
+    failed = graph.add("Squeeze", graph.add("IsNaN", total), graph.constant([1], np.int64))
+    return graph.add("Where", failed, graph.constant(NOT_FINITE, np.int64), labels)
+
+
+def _best(graph: Composer, scores: str, allowed: npt.NDArray[np.bool_], keep: bool) -> str:
+    """Add the best of the allowed classes, the lowest where several are, as int64; ``keep`` keeps the axis."""
+    if allowed.all():
+        return graph.add("ArgMax", scores, axis=1, keepdims=int(keep))
+    ids = graph.constant(np.flatnonzero(allowed), np.int64)
+    place = graph.add("ArgMax", graph.add("Gather", scores, ids, axis=1), axis=1, keepdims=int(keep))
+    return graph.add("Gather", ids, place, axis=0)
 
 
 def _weighted_sum(graph: Composer, parts: Sequence[str], weights: npt.NDArray[Any]) -> str:
@@ -201,11 +111,16 @@ def _weighted_sum(graph: Composer, parts: Sequence[str], weights: npt.NDArray[An
     return total
 
 
-def _decoded(graph: Composer, scores: str, rule: Rule) -> str:
+def _ruled(graph: Composer, scores: str, rule: Rule) -> str:
     if (rule.gain != 1).any():
         scores = graph.add("Mul", scores, graph.row(rule.gain))
-    row = np.where(rule.allowed, rule.bias, np.float32(-np.inf))
-    return graph.add("Add", scores, graph.row(row)) if row.any() else scores
+    bias = np.where(rule.allowed, rule.bias, np.float32(0))
+    return graph.add("Add", scores, graph.row(bias)) if bias.any() else scores
+
+
+def _suppressed(graph: Composer, scores: str, allowed: npt.NDArray[np.bool_]) -> str:
+    """Add scores that are -infinity for suppressed classes, for those who read them."""
+    return scores if allowed.all() else graph.add("Add", scores, graph.row(np.where(allowed, 0.0, -np.inf)))
 
 
 def _softmax(graph: Composer, tensor: str) -> str:
@@ -228,18 +143,16 @@ def _vote(
     ids, votes = graph.row(np.arange(classes), np.int64), graph.row(bias, np.int32)
     none = graph.constant(0, np.int32)
     for tensor, row in zip(logits, units, strict=True):
-        if not voted.all():
-            tensor = graph.add("Add", tensor, graph.row(np.where(voted, 0.0, -np.inf)))
-        choice = graph.add("Equal", graph.add("ArgMax", tensor, axis=1, keepdims=1), ids)
+        choice = graph.add("Equal", _best(graph, tensor, voted, keep=True), ids)
         votes = graph.add("Add", votes, graph.add("Where", choice, graph.row(row, np.int32), none))
     if not rule.allowed.all():
         votes = graph.add("Where", graph.row(rule.allowed, np.bool_), votes, graph.constant(-(2**31), np.int32))
     top = graph.add("Equal", votes, graph.greatest(votes))
     means = _exact_means(graph, logits, units)
     decided = graph.add("Where", top, means, graph.constant(-1.0, np.float64))
-    labels = graph.add("ArgMax", decided, axis=1, keepdims=0)
     shares = graph.add("Mul", graph.cast(votes, np.float32), graph.row(1.0 / total))
-    return labels, _decoded(graph, shares, rule._replace(bias=np.zeros(classes, np.float32)))
+    shares = _ruled(graph, shares, rule._replace(bias=np.zeros(classes, np.float32)))
+    return _best(graph, decided, rule.allowed, keep=False), _suppressed(graph, shares, rule.allowed)
 
 
 def _exact_means(graph: Composer, logits: Sequence[str], units: npt.NDArray[np.int64]) -> str:

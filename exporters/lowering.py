@@ -15,9 +15,12 @@ import numpy.typing as npt
 from engine.errors import ModelError
 from engine.models.net import Net
 from engine.utils.console import first_line
+from exporters.backend import load_onnx
 from exporters.compose import read_model
+from exporters.rebatch import constants_of, group_of
 
 CALIBRATION_TILES = 128
+BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,18 @@ def lowered_graph(model: Any, net: Net, recipe: Recipe, images: npt.NDArray[Any]
     copy = type(model)()
     copy.CopyFrom(model)
     try:
-        if recipe.method:
-            return _int8(copy, net, recipe, images, folder)
-        return _fp16(copy)
+        lowered = _int8(copy, net, recipe, images, folder) if recipe.method else _fp16(copy)
     except Exception as error:  # the converters raise whatever a graph makes them raise
         why = first_line(error, kind=True)
         raise ModelError(f"{net.path}: {recipe.name} fails ({why}); keep the float32 file") from None
+    if not recipe.floating and not _is_lowered(lowered):
+        raise ModelError(f"{net.path}: {recipe.name} finds no float32 layers in it to lower; keep the file as it is")
+    return lowered
+
+
+def _is_lowered(model: Any) -> bool:
+    halves = any(item.data_type == load_onnx().TensorProto.FLOAT16 for item in model.graph.initializer)
+    return halves or any(node.op_type == "QuantizeLinear" for node in model.graph.node)
 
 
 def _fp16(model: Any) -> Any:
@@ -91,18 +100,25 @@ def _reader(net: Net, images: npt.NDArray[Any]) -> Any:
 
     chosen = np.unique(np.linspace(0, len(images) - 1, min(CALIBRATION_TILES, len(images))).round().astype(int))
 
+    # A graph of a fixed batch takes just as many; the last ones are filled up with the last image.
+    step = group_of(net) or BATCH
+
     class Reader(CalibrationDataReader):
         """Feeds prepared tiles to the calibration, a few at a time."""
 
         def __init__(self) -> None:
             self._batches = self._prepared()
 
-        def _prepared(self) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
-            name = net.session.input_name
-            for start in range(0, len(chosen), 8):
-                yield {name: net.prepare(images[chosen[start : start + 8]])}
+        def _prepared(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
+            constants = constants_of(net)
+            for start in range(0, len(chosen), BATCH):
+                fed = net.windows(net.prepare(images[chosen[start : start + BATCH]]))
+                for at in range(0, len(fed), step):
+                    places = np.minimum(np.arange(at, at + step), len(fed) - 1)
+                    part = fed[places] if group_of(net) else fed[at : at + step]
+                    yield {**constants, net.session.input_name: part}
 
-        def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
+        def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
             """Return the next batch, or None at the end."""
             return next(self._batches, None)
 

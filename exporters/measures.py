@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.errors import PlanError
 from engine.metrics import Score
 from engine.models.net import Net
 from exporters.tiles import LabelledTiles
@@ -69,6 +70,8 @@ def miou(net: Net, tiles: LabelledTiles) -> float:
         ModelError: the runtime fails.
     """
     held = net.contract
+    if held.kind == "multilabel":
+        raise PlanError(f"{net.path}: a multi-label net has no MIoU over exclusive classes: keep the float32 file")
     classes = 2 if held.kind == "specialist" else len(held.classes)
     score = Score(classes, None if held.kind == "specialist" else held.ignored_class)
     for start in range(0, len(tiles), BATCH):
@@ -97,7 +100,10 @@ def speed(first: Net, second: Net, images: npt.NDArray[Any], rounds: int = ROUND
     """
     chosen = images[:_TIMED_TILES]
     seconds: tuple[list[float], list[float]] = ([], [])
-    fed = [[net.prepare(chosen[i : i + BATCH]) for i in range(0, len(chosen), BATCH)] for net in (first, second)]
+    fed = [
+        [net.windows(net.prepare(chosen[i : i + BATCH])) for i in range(0, len(chosen), BATCH)]
+        for net in (first, second)
+    ]
     for turn in range(rounds + 1):
         for net, batches, taken in zip((first, second), fed, seconds, strict=True):
             began = perf_counter()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +13,11 @@ import numpy as np
 from engine.errors import ContractError, InputError, ModelError, PlanError
 from engine.models.contract import ModelContract
 from engine.models.net import Net
-from engine.models.opening import open_net
+from engine.models.opening import inspect_net, open_net
+from engine.utils.console import one_line
 from engine.version import VERSION
 from exporters.backend import load_onnx
-from exporters.compose import LEAST_OPSET, at_opset, opset_of, read_model
+from exporters.compose import LEAST_OPSET, at_opset, opset_of, read_model, with_one_output
 from exporters.files import check_free, stamp, write_atomically
 from exporters.lowering import Recipe, lowered_graph
 from exporters.measures import Measured, miou, speed
@@ -77,7 +77,7 @@ def lower(
     its class and the rest. Speed is measured on one thread, alternating between the files.
 
     Args:
-        source: an ONNX file with a contract.
+        source: an ONNX file with a contract, or with a NAME.toml beside it that says all that is needed.
         out: the file to write.
         tiles: raw tiles with labels, or a function that reads them given the contract; int8 ranges are found on up to
             :data:`exporters.lowering.CALIBRATION_TILES` of them, the score on all.
@@ -87,7 +87,7 @@ def lower(
         recipes: what to try, in order; by default :data:`RECIPES`.
 
     Raises:
-        ContractError: the file has no contract.
+        ContractError: what the file is stays open.
         InputError: the tiles do not fit.
         ModelError: the file cannot be read or lowered, already has a lower precision, or loses too much.
         OutputError: ``out`` exists or cannot be written.
@@ -99,7 +99,7 @@ def lower(
     check_free(out, overwrite)
     load_onnx()
     net = _opened(source)
-    model = _floating(source)
+    model = with_one_output(_floating(source), net.output_name)
     held = tiles(net.contract) if callable(tiles) else tiles
     before = miou(net, held)
     if np.isnan(before):
@@ -125,7 +125,7 @@ def lower(
 def _written(out: Path, model: Any, net: Net, recipe: Recipe, measured: Measured, refused: Sequence[str]) -> Lowered:
     contract = replace(net.contract, version=VERSION).noted(
         precision=recipe.name,
-        precision_of_sha256=hashlib.sha256(net.path.read_bytes()).hexdigest(),
+        precision_of_sha256=net.checksum,
         precision_miou_before=round(measured.before, 6),
         precision_miou_after=round(measured.after, 6),
         precision_tiles=measured.tiles,
@@ -137,12 +137,13 @@ def _written(out: Path, model: Any, net: Net, recipe: Recipe, measured: Measured
 
 
 def _opened(source: Path) -> Net:
-    try:
-        net = open_net(source)
-    except ContractError as error:
-        if "no contract" not in str(error):
-            raise
-        raise ContractError(f"{source}: it has no contract; export it with `exporters onnx` first") from None
+    opened = inspect_net(source)
+    if opened.contract is None:
+        raise ContractError(
+            f"{source}: {'; and '.join(opened.questions)}: write that into the file first, with "
+            f"`exporters adopt {source.name} ... --out FILE`, or into {source.with_suffix('.toml').name} beside it"
+        )
+    net = opened.net(one_line(source.stem))
     if net.contract.kind == "packed":
         raise ModelError(f"{source}: a packed ensemble; quantise its members, then pack them")
     return net

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import ModelError
+from engine.errors import ModelError, NotFiniteError
 from engine.fusion.strategies.vote import voting_units
 from engine.inference.ensemble import Ensemble
-from engine.sources.base import from_array
+from engine.models.adapt.batch import in_groups
+from engine.models.adapt.labels import NOT_FINITE
+from engine.sources.base import Batch
 from engine.utils.console import first_line
+from exporters.tiles import tiles_source
 
 BATCH = 4
 # Scores this close, relative to the larger of 1 and their magnitude, are equal within float32 rounding.
@@ -49,11 +52,12 @@ def compare(ensemble: Ensemble, model: bytes, trials: Sequence[npt.NDArray[Any]]
     session = open_session(model)
     tiles = pixels = ties = 0
     for images in trials:
-        for batch in from_array(images, name="the tiles").batches(BATCH):
-            logits, _ = ensemble.logits(batch, ensemble.variant.decoding.suppress)
+        for whole in tiles_source(images).batches(BATCH):
+            batch, logits = _predictable(ensemble, session, whole)
+            if not batch.ids:
+                continue
             expected, _ = ensemble.decode(logits, ensemble.variant, images.shape[1:3])
-            raw = np.ascontiguousarray(batch.pixels.transpose(0, 3, 1, 2), dtype=np.float32)
-            got = _run(session, raw).reshape(expected.shape)
+            got = _run(session, batch.pixels).reshape(expected.shape)
             differing = np.argwhere(got != expected)
             real = sum(
                 not _tied(logits[:, image, :, pixel], ensemble, expected[image, pixel], got[image, pixel])
@@ -62,7 +66,26 @@ def compare(ensemble: Ensemble, model: bytes, trials: Sequence[npt.NDArray[Any]]
             if real:
                 raise ModelError(f"the packed graph gives {real} of {got.size} pixels another label than the engine")
             tiles, pixels, ties = tiles + len(got), pixels + got.size, ties + len(differing)
+    if not tiles:
+        raise ModelError("a member computes NaN or infinity for every tile: give real tiles with --tiles")
     return SelfCheck(tiles, pixels, ties)
+
+
+def _predictable(ensemble: Ensemble, session: Any, batch: Batch) -> tuple[Batch, npt.NDArray[np.float32]]:
+    """Return the images that no member fails on and their logits, once the graph was seen to mark the others.
+
+    Raises:
+        ModelError: the graph gives labels for an image that a member computes NaN or infinity for.
+    """
+    while batch.ids:
+        try:
+            return batch, ensemble.logits(batch, ensemble.variant.decoding.suppress)[0]
+        except NotFiniteError as error:
+            if (_run(session, batch.pixels)[error.positions] != NOT_FINITE).any():
+                raise ModelError(f"the packed graph gives labels where {error.member} computes NaN") from None
+            good = [at for at in range(len(batch.ids)) if at not in error.positions]
+            batch = Batch(batch.start, [batch.ids[at] for at in good], batch.pixels[good])
+    return batch, np.empty(0, np.float32)
 
 
 def open_session(model: bytes | str) -> Any:
@@ -82,9 +105,18 @@ def open_session(model: bytes | str) -> Any:
         raise ModelError(f"ONNX Runtime refuses the graph ({first_line(error, kind=True)})") from None
 
 
-def _run(session: Any, images: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def _run(session: Any, pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Return the labels of raw images (batch, height, width, channels); a graph of a fixed batch is run in groups."""
+    given, output = session.get_inputs()[0], session.get_outputs()[0].name
+    kind = np.uint8 if given.type == "tensor(uint8)" else np.float32
+    planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=kind)
+
+    def once(images: npt.NDArray[Any], _: object) -> npt.NDArray[Any]:
+        return np.asarray(session.run([output], {given.name: images})[0])
+
+    group = given.shape[0]
     try:
-        return np.asarray(session.run([session.get_outputs()[0].name], {session.get_inputs()[0].name: images})[0])
+        return in_groups(once, planes, group) if isinstance(group, int) else once(planes, None)
     except Exception as error:  # as above
         raise ModelError(f"ONNX Runtime fails on the packed graph ({first_line(error, kind=True)})") from None
 

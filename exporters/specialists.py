@@ -188,7 +188,7 @@ def _joined(drafts: Sequence[Net], contract: ModelContract, opset: int) -> Any:
     onnx = load_onnx()
     graph = Composer(opset)
     maps = [
-        graph.absorb(read_model(draft.path), f"k{index}_", INPUT, [draft.output_name])[0]
+        graph.absorb(read_model(draft.path), f"k{index}_", {draft.session.input_name: INPUT}, [draft.output_name])[0]
         for index, draft in enumerate(drafts)
     ]
     graph.call("Concat", maps, OUTPUT, axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from engine.errors import InputError
 from engine.models.contract import ModelContract
-from engine.sources.base import Batch, Source
+from engine.sources.base import Batch, RowNumbers, Source
 from engine.sources.labels import as_labels, check_match, open_labels
 from engine.sources.numpy_files import array_files
 from engine.sources.open import PAIRED_KEY, open_source
@@ -67,11 +68,27 @@ def check_size(path: Path, shape: tuple[int, ...], contract: ModelContract) -> N
     Raises:
         InputError: naming both shapes.
     """
-    wanted = (*(contract.size or shape[:2]), contract.channels)
+    size = contract.size if contract.size is not None and not contract.fit else shape[:2]
+    if contract.bands and max(contract.bands) <= shape[2]:
+        channels = shape[2]
+    else:
+        channels = 1 if contract.grey_as_rgb and shape[2] == 1 else contract.channels
+    wanted = (*size, channels)
     if shape != wanted:
         raise InputError(f"{path}: the tiles are {shape}, the model takes {wanted}: give tiles of that size")
     if any(side % contract.stride for side in shape[:2]):
         raise InputError(f"{path}: the tiles are {shape}, the model takes {contract.sides}: give such tiles")
+
+
+def tiles_source(images: npt.NDArray[Any]) -> Source:
+    """Return a source of raw tiles (tile, height, width, channel), of however many channels."""
+
+    def read(count: int) -> Iterator[npt.NDArray[Any]]:
+        for start in range(0, len(images), count):
+            yield images[start : start + count]
+
+    size = (images.shape[1], images.shape[2])
+    return Source("the tiles", RowNumbers(range(len(images))), size, images.shape[3], read)
 
 
 def _sources(path: Path, labels: Path | None) -> tuple[Source, Source]:

@@ -81,7 +81,8 @@ def ensemble(
     vote_stage: Annotated[
         str | None,
         typer.Option(
-            help="For vote: members (each votes among the allowed classes) or fused (vote first, then replace).",
+            help="For vote and staple: members (each votes among the allowed classes) or fused (vote first, then "
+            "replace).",
             rich_help_panel=FUSION,
         ),
     ] = None,

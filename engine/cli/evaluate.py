@@ -23,7 +23,12 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score masks under every MIoU convention, and say what class 0 costs."""
-    from engine.cli.printing import print_evaluation
+    from engine.cli.printing import print_class_scores, print_evaluation
     from engine.evaluate import evaluate as score_masks
+    from engine.evaluate import evaluate_multilabel
 
+    several = evaluate_multilabel(predicted, labels, classes)
+    if several is not None:
+        print_class_scores(several, as_json)
+        return
     print_evaluation(score_masks(predicted, labels, classes, ignored_class, groups, rle), as_json)

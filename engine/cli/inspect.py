@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli.options import AsJson, contract_fields
-from engine.errors import EngineError, option
+from engine.errors import ContractError, EngineError, option
 from engine.utils import console
 from engine.utils.console import with_options
 
@@ -25,7 +25,7 @@ def inspect(
 ) -> None:
     """Show what ONNX files are: classes, layout, scaling, kind, what the engine adapts to, and what stays open.
 
-    Nothing is refused: a question is listed with the option that settles it, a file that cannot be read with the
+    Nothing is refused: a question is listed with the option that settles it, a file that is no ONNX model with the
     reason (the exit code is then 2). Nets without a contract are run once, on noise.
 
     Examples:
@@ -36,34 +36,57 @@ def inspect(
     import json
 
     from engine.cli.tables import contracts_table, remarks
-    from engine.models.facts.base import Facts
+    from engine.models.facts import Facts, stated_facts
     from engine.models.members import find_models
     from engine.models.opening import inspect_net
+    from engine.runs.options import check_named_outputs, output_of
 
-    facts = [Facts(option(name), {name: value}) for name, value in stated.items() if name != "output_name"]
-    name = stated.get("output_name")
+    paths = find_models(models)
+    named = stated.pop("output_name", None)
+    check_named_outputs(named, paths)
+    facts = stated_facts(stated, option)
     rows: list[dict[str, Any]] = []
     known: list[Opened] = []
-    for path in find_models(models):
-        output = (name.get(path.name, name.get("")) if isinstance(name, dict) else name) or None
+    told: list[str] = []
+    for path in paths:
         try:
-            opened = inspect_net(path, [*facts, Facts(option("output_name"), {"output_name": output})])
+            opened = inspect_net(path, [*facts, Facts(option("output_name"), {"output_name": output_of(named, path)})])
+        except ContractError as error:
+            row, lines = _unclear(path, str(error))
+            told += lines
         except EngineError as error:
-            rows.append({"model": str(path), "error": console.one_line(str(error))})
+            row = {"model": str(path), "error": console.one_line(str(error))}
         else:
             known.append(opened)
-            rows.append(_row(path, opened))
+            row = _row(path, opened)
+        rows.append(row)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
-    elif known:
-        console.stdout().print(contracts_table(known))
-        for line in remarks(known):
+    else:
+        if known:
+            console.stdout().print(contracts_table(known))
+        for line in (*remarks(known), *told):
             typer.echo(console.one_line(line))
     refused = [row["error"] for row in rows if "error" in row]
     for text in refused:
         console.say(f"error: {text}")
     if refused:
         raise typer.Exit(2)
+
+
+def _unclear(path: Path, reason: str) -> tuple[dict[str, Any], list[str]]:
+    """Return what is known of an ONNX file whose input or output cannot be settled, as JSON types and as lines."""
+    from engine.models.opening import ports_of
+
+    ports = ports_of(path)
+    row: dict[str, Any] = {
+        "model": str(path),
+        "inputs": [port.told for port in ports.inputs],
+        "outputs": [port.told for port in ports.outputs],
+        "open": [console.one_line(reason.removeprefix(f"{path}: "))],
+    }
+    lines = [f"{path.name}: {name}: {'; '.join(row[name]) or 'none'}" for name in ("inputs", "outputs")]
+    return row, [*lines, f"{path.name}: open: {row['open'][0]}"]
 
 
 def _row(path: Path, opened: Opened) -> dict[str, Any]:
@@ -76,9 +99,12 @@ def _row(path: Path, opened: Opened) -> dict[str, Any]:
         "model": str(path),
         "sha256": opened.checksum,
         **known,
+        "inputs": [port.told for port in opened.ports.inputs],
+        "outputs": [port.told for port in opened.ports.outputs],
         "input": opened.found.image.told,
         "output": opened.found.output.told,
         "adapted": opened.adapted,
+        "warnings": opened.warnings,
         "open": opened.questions,
         "origins": opened.found.origins,
         "metadata": dict(opened.notes),

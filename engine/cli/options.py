@@ -111,6 +111,14 @@ GreyAsRgb = Annotated[
     bool,
     typer.Option("--grey-as-rgb", help="Repeat grey images over a net's three channels.", rich_help_panel=FOREIGN),
 ]
+MultiLabel = Annotated[
+    bool,
+    typer.Option(
+        "--multi-label",
+        help="Classes that do not exclude each other (a sigmoid per class): one binary mask per class is written.",
+        rich_help_panel=FOREIGN,
+    ),
+]
 OutputName = Annotated[
     list[str] | None,
     typer.Option(
@@ -133,6 +141,7 @@ def contract_fields(
     bands: Bands = "",
     channel_order: ChannelOrder = "",
     foreground_threshold: Threshold = None,
+    multi_label: MultiLabel = False,
     output_name: OutputName = None,
 ) -> dict[str, Any]:
     """Return the contract fields the user stated; the parameters are the options themselves."""
@@ -148,7 +157,7 @@ def contract_fields(
         "input_layout": input_layout or None,
         "output_layout": output_layout or None,
         "activation": activation or None,
-        **named,
+        "normalize": normalize or None,
         **({"scale": parse_scale(scale)} if scale else {}),
         **({"mean": numbers(mean, "mean")} if mean else {}),
         **({"std": numbers(std, "std")} if std else {}),
@@ -157,6 +166,7 @@ def contract_fields(
         "bands": [int(band) if band.is_integer() else band for band in numbers(bands, "bands")] if bands else None,
         "channel_order": channel_order or None,
         "foreground_threshold": foreground_threshold,
+        "kind": "multilabel" if multi_label else None,
         "output_name": _output_names(output_name) if output_name else None,
     }
     return {key: value for key, value in fields.items() if value is not None}
@@ -175,6 +185,14 @@ def _output_names(given: list[str]) -> str | dict[str, str]:
     pairs = [item.rpartition("=") for item in given]
     if len(pairs) == 1 and not pairs[0][1]:
         return given[0]
+    files = [file for file, _, _ in pairs]
+    twin = next((index for index, file in enumerate(files) if file in files[:index]), None)
+    if twin is not None:
+        which = f"of {files[twin]} " if files[twin] else ""
+        raise PlanError(
+            f"--output-name {given[files.index(files[twin])]} and {given[twin]}: one output {which}is read; "
+            "give one of them, or one a file, as in net.onnx=logits"
+        )
     return {file: name for file, _, name in pairs}
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from math import nan
 from typing import Any
+
+import numpy as np
+from rich.text import Text
 
 from engine.bench import Benched
 from engine.cli.tables import classes_table, conventions_table, scores_table
-from engine.evaluate import Evaluation
+from engine.evaluate import ClassScore, Evaluation
 from engine.inference.ensemble import Ensemble
 from engine.metrics import CONVENTIONS, class_iou, find_trap, precision_recall
 from engine.runs.durable.resume import incomplete_output, skipped_list
@@ -140,3 +145,26 @@ def print_bench(found: Benched, as_json: bool) -> None:
     out.print(table)
     for line in found.tuned.told:
         out.print(line)
+
+
+def print_class_scores(scores: Sequence[ClassScore], as_json: bool) -> None:
+    """Print the scores of masks of classes that do not exclude each other: one row per class, and their means."""
+    mean = (
+        float(np.nanmean([score.iou for score in scores])) if any(score.iou == score.iou for score in scores) else nan
+    )
+    if as_json:
+        rows = [
+            {"name": s.name, "pixels": s.pixels}
+            | {key: json_number(getattr(s, key)) for key in ("iou", "precision", "recall")}
+            for s in scores
+        ]
+        print(json.dumps({"mean_iou": json_number(mean), "classes": rows}, indent=2))
+        return
+    table = plain_table("Classes that do not exclude each other")
+    for title in ("class", "pixels", "IoU", "precision", "recall"):
+        table.add_column(title, justify="left" if title == "class" else "right")
+    for s in scores:
+        values = ("-" if value != value else f"{value:.4f}" for value in (s.iou, s.precision, s.recall))
+        table.add_row(Text(s.name), f"{s.pixels:,}", *values)
+    table.add_row("mean", "", "-" if mean != mean else f"{mean:.4f}", "", "")
+    console.stdout().print(table)

@@ -139,7 +139,7 @@ def remarks(opened: Sequence[Opened]) -> list[str]:
         origins = {
             origin for origin in item.found.origins.values() if origin != CONTRACT and not origin.startswith("--")
         }
-        own = [f"adapted: {text}" for text in item.adapted]
+        own = [f"adapted: {text}" for text in item.adapted] + [f"warning: {text}" for text in item.warnings]
         own += [f"read from {', '.join(sorted(origins))}"] if origins else []
         own += [f"{name}: {text}" for name, text in item.notes.items()]
         for line in (*own, *(f"open: {question}" for question in item.questions)):

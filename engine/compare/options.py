@@ -9,6 +9,7 @@ from engine.errors import OutputError, PlanError
 from engine.inference.ensemble import BATCH_SIZE, Ensemble
 from engine.inference.flips import named_flips
 from engine.metrics import CONVENTIONS
+from engine.models.members import label_members
 from engine.outputs.open import check_not_read, check_replaceable
 from engine.runs.options import Options
 
@@ -109,6 +110,16 @@ def check_ensemble(ensemble: Ensemble, images: int, scored: bool) -> None:
     if ensemble.is_packed:
         raise PlanError(
             f"{ensemble.members[0].name} is a packed ensemble, which puts out labels alone: name its members instead"
+        )
+    if ensemble.is_multilabel:
+        raise PlanError(
+            f"{ensemble.members[0].name} is multi-label, which is not scored here: score its masks with engine evaluate"
+        )
+    labels = label_members(ensemble.members)
+    if labels:
+        raise PlanError(
+            f"{labels[0]} puts out labels; members are compared by their scores: leave it out, or score it with engine "
+            "ensemble --labels"
         )
     if scored and images < 2:
         raise PlanError("one labelled image: intervals and folds need two or more")

@@ -45,8 +45,9 @@ class Decoding:
         bias: added to the fused score of each class; empty for none.
         prior: ratio of target to training frequency of each class; multiplies probabilities and shares, enters logits
             as its logarithm (Saerens et al. 2002); empty for none.
-        vote_stage: for the strategy ``vote``: ``members`` (each member votes among the allowed classes) or ``fused``
-            (vote among all classes first, then replace what is suppressed; always so under a threshold).
+        vote_stage: for the strategies ``vote`` and ``staple``: ``members`` (each member votes among the allowed
+            classes) or ``fused`` (vote among all classes first, then replace what is suppressed; always so under a
+            threshold).
         min_region: regions of fewer pixels are given to the class that surrounds them; 0 for no clean-up.
     """
 

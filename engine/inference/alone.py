@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -15,7 +15,6 @@ from engine.inference.execution import present_execution
 from engine.models.members import Member
 from engine.models.net import Net
 from engine.models.runtimes import DEFAULT, fed_as
-from engine.models.runtimes.base import Session
 from engine.models.runtimes.onnxruntime import OnnxSession
 
 BATCH_SIZES = (1, 2, 4, 8, 16)
@@ -60,30 +59,25 @@ class MemberBenchmark:
         sizes = [size for size in BATCH_SIZES if size <= len(sample) and size * pixels <= MOST_PIXELS] or [1]
         # As in the pipeline: the specialist of a suppressed class does not run.
         nets = [net for net in member.nets if net.contract.class_id is None or net.contract.class_id not in skip]
-        own: list[tuple[Session, Net]] = [(net.session, net) for net in nets]
-        layouts = [(f"{workers} x 1 thread", own, workers)]
+        layouts = [(f"{workers} x 1 thread", nets, workers)]
         if workers > 1 and self.runtime == DEFAULT:
-            whole: list[tuple[Session, Net]] = [
-                (fed_as(OnnxSession(net.path, threads=workers), net.session), net) for net in nets
-            ]
+            whole = [replace(net, session=fed_as(OnnxSession(net.path, threads=workers), net.session)) for net in nets]
             layouts.append((f"1 x {workers} threads", whole, 1))
         self.calls: dict[tuple[str, int], Callable[[float], float]] = {}
-        for layout, sessions, threads in layouts:
+        for layout, opened, threads in layouts:
             for size in sizes:
-                self.calls[layout, size] = self._call(sessions, sample, size, threads)
+                self.calls[layout, size] = self._call(opened, sample, size, threads)
         self.tried: dict[tuple[str, int], float] = {}
         self.rates: dict[tuple[str, int], list[float]] = {}
 
-    def _call(
-        self, sessions: list[tuple[Session, Net]], sample: NDArray[Any], size: int, threads: int
-    ) -> Callable[[float], float]:
-        fed = [(session, net.output_name, net.prepare(sample[:size])) for session, net in sessions]
+    def _call(self, nets: list[Net], sample: NDArray[Any], size: int, threads: int) -> Callable[[float], float]:
+        fed = [(net, net.prepare(sample[:size])) for net in nets]
 
         def work(end: float) -> float:
             began, done = perf_counter(), 0
             while done == 0 or perf_counter() < end:
-                for session, output, batch in fed:
-                    session.run(output, batch)
+                for net, batch in fed:
+                    net.infer(batch)
                 done += size
             return done / (perf_counter() - began)
 

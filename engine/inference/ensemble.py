@@ -19,7 +19,7 @@ from engine.inference.gpu import DeviceFusion
 from engine.inference.mask_members import MaskMember
 from engine.inference.prediction import Variant
 from engine.inference.stream import Stream
-from engine.models.facts.base import Facts
+from engine.models.facts import stated_facts
 from engine.models.fields import TYPES
 from engine.models.members import (
     Member,
@@ -29,6 +29,7 @@ from engine.models.members import (
     gather,
     ignored_class,
     known_classes,
+    label_members,
 )
 from engine.models.net import Net, check_sample
 from engine.models.opening import Request, open_nets
@@ -42,7 +43,9 @@ ENSEMBLE_OPTIONS = frozenset(
     ("strategy", "weights", "flips", "early_exit", "threshold", "bias", "prior", "vote_stage", "min_region")
 )
 CONTRACT_FIELDS = (
-    frozenset((*TYPES, "output_name")) - ENSEMBLE_OPTIONS - {"notes", "architecture", "version", "temperature"}
+    frozenset((*TYPES, "output_name", "normalize"))
+    - ENSEMBLE_OPTIONS
+    - {"notes", "architecture", "version", "temperature"}
 )
 # Labels have neither scores nor probabilities: what counts labels alone can take members that put them out.
 LABEL_STRATEGIES = ("vote", "staple")
@@ -91,9 +94,13 @@ class Ensemble(Forward):
         if packed:
             _check_untouched(members[0].name, strategy, weights, suppress, flips, decoding)
             suppress = ()
+        labels_alone = len(label_members(members)) == len(members)
         if suppress is None:
-            suppress = () if ignored is None else (ignored,)
+            suppress = () if ignored is None or labels_alone else (ignored,)
         _check_label_members(members, strategy, suppress, flips, decoding)
+        if members[0].contract.kind == "multilabel":
+            _check_multilabel(suppress, decoding, early_exit)
+            suppress, ignored = (), None
         variant = Variant(strategy, Decoding(frozenset(suppress), **decoding), 0 if packed else None)
         variant.decoding.rule(len(names), log_domain=True)
         known = known_classes(members, len(names))
@@ -125,8 +132,9 @@ class Ensemble(Forward):
             stated: contract fields, for what the files do not say themselves.
             suppress: classes never predicted, by id or name; None for the ignored class the contracts declare.
             grey_as_rgb: let nets of three channels take grey images.
-            **options: contract fields by name (``scale``, ``classes``, ``activation`` and so on), and further arguments
-                of the constructor: ``strategy``, ``weights``, ``flips``, ``bias`` and so on.
+            **options: contract fields by name (``scale``, ``classes``, ``activation`` and so on), ``normalize`` (the
+                name of a scale, mean and std: ``imagenet``, ``0..1``, ``-1..1``, ``none``), and further arguments of
+                the constructor: ``strategy``, ``weights``, ``flips``, ``bias`` and so on.
 
         Raises:
             EngineError: a file cannot be opened or trusted, members disagree, an option is impossible.
@@ -134,13 +142,16 @@ class Ensemble(Forward):
         specs = [models] if isinstance(models, str | Path) else list(models)
         facts = dict(stated or {})
         for name in [key for key in options if key in CONTRACT_FIELDS]:
+            if name in facts:
+                raise PlanError(f"{name} is given twice, as an argument and in stated: give one of them")
             facts[name] = options.pop(name)
         unknown = [name for name in options if name not in ENSEMBLE_OPTIONS]
         if unknown:
             known = ", ".join(sorted(ENSEMBLE_OPTIONS | CONTRACT_FIELDS))
             raise PlanError(f"unknown argument {', '.join(unknown)}; known are {known}")
         facts = {**facts, "grey_as_rgb": True} if grey_as_rgb else facts
-        requests = [Request(path, (Facts("the arguments", facts),)) for path in find_models(specs)]
+        found = stated_facts(facts, lambda name: f"the argument {name}")
+        requests = [Request(path, found) for path in find_models(specs)]
         return cls.of(open_nets(requests, sample), suppress=suppress, **options)
 
     @classmethod
@@ -167,15 +178,16 @@ class Ensemble(Forward):
             workers: threads; 0 for one a core.
 
         Returns:
-            uint8 (n, height, width).
+            uint8 (n, height, width); multi-label: (n, classes, height, width), 1 where a pixel has the class.
 
         Raises:
             EngineError: images the members cannot take, or a member that fails.
         """
         source = from_array(images, "images", "images")
-        masks = np.empty((len(source), *source.size), np.uint8)
+        shape = (self.masks_per_image, *source.size) if self.is_multilabel else source.size
+        masks = np.empty((len(source), *shape), np.uint8)
         for part in self.stream(source, batch_size=batch_size, workers=workers):
-            masks[part.start : part.start + len(part.ids)] = part.labels.reshape(-1, *source.size)
+            masks[part.start : part.start + len(part.ids)] = part.labels.reshape(-1, *shape)
         return masks
 
     def stream(
@@ -203,6 +215,8 @@ class Ensemble(Forward):
             raise PlanError(f"batch size {batch_size}, workers {workers}: at least 1 image, and 0 or more workers")
         for net in self.nets:
             check_sample(net, (*images.size, images.channels))
+        if labels is not None and self.is_multilabel:
+            raise PlanError("a multi-label ensemble is scored from its masks: engine evaluate MASKS --labels TRUTH")
         if labels is not None:
             check_match(images, labels)
         return Stream(
@@ -219,17 +233,22 @@ class Ensemble(Forward):
     def every_variant(self) -> list[Variant]:
         """Return each member alone and each strategy, raw and (where a class is suppressed) suppressed.
 
-        Of a packed ensemble there is its own variant alone.
+        Of a packed ensemble there is its own variant alone; a member that puts out labels is there as it is.
         """
-        if self.is_packed:
+        if self.is_packed or self.is_multilabel:
             return [self.variant]
         own = self.variant.decoding
         decodings = [Decoding()]
         if own.suppress:
             decodings.append(Decoding(own.suppress, vote_stage=own.vote_stage))
-        votes = any(member.contract.kind == "labels" for member in self.members)
-        names = LABEL_STRATEGIES if votes else tuple(STRATEGIES)
-        members = [Variant("mean-logit", d, index) for index in range(len(self.members)) for d in decodings]
+        names = LABEL_STRATEGIES if label_members(self.members) else tuple(STRATEGIES)
+        members = [
+            Variant("mean-logit", decoding, index)
+            for index, member in enumerate(self.members)
+            for decoding in decodings
+            # Labels alone hold no second choice for a suppressed class.
+            if member.contract.kind != "labels" or not decoding.suppress
+        ]
         return [*members, *(Variant(name, decoding) for name in names for decoding in decodings)]
 
     def variant_name(self, variant: Variant) -> str:
@@ -256,7 +275,7 @@ def _check_label_members(
 
     Among the allowed classes such a member has no second choice, so votes are counted first and replaced afterwards.
     """
-    names = [member.name for member in members if member.contract.kind == "labels"]
+    names = label_members(members)
     if not names:
         return
     if strategy not in LABEL_STRATEGIES:
@@ -265,6 +284,11 @@ def _check_label_members(
     if flips != "none":
         raise PlanError(
             f"{names[0]} puts out labels, which have no mean over mirror images: leave out {option('flips')}"
+        )
+    if suppress and len(names) == len(members):
+        raise PlanError(
+            f"{', '.join(names[:8])}: labels alone hold no second choice for a suppressed class: suppress none, or add "
+            "a member that puts out maps"
         )
     if suppress and decoding.setdefault("vote_stage", "fused") != "fused":
         raise PlanError(
@@ -278,3 +302,16 @@ def _check_all_run(members: Sequence[Member]) -> None:
     masks = next((member.name for member in members if isinstance(member, MaskMember)), None)
     if masks is not None:
         raise PlanError(f"{masks} holds finished masks, which cost nothing to run: leave out {option('early_exit')}")
+
+
+def _check_multilabel(suppress: Collection[int], decoding: Mapping[str, Any], early_exit: EarlyExit | None) -> None:
+    """Refuse what has no meaning where each class is decided by itself."""
+    stated = {name for name in ("bias", "prior", "threshold") if decoding.get(name)}
+    stated |= {"suppress"} if suppress else set()
+    stated |= {"early_exit"} if early_exit is not None else set()
+    if stated:
+        named = ", ".join(option(name) for name in sorted(stated))
+        raise PlanError(
+            f"multi-label members decide each class by itself: leave out {named}; their thresholds go into the net's "
+            "TOML file, as thresholds = [0.5, 0.3]"
+        )

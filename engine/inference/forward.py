@@ -16,6 +16,7 @@ from engine.inference.execution import Execution
 from engine.inference.flips import flipped, named_flips
 from engine.inference.mask_members import MaskMember
 from engine.inference.prediction import Variant
+from engine.models.adapt.binary import pairs
 from engine.models.members import FLOOR, Member, Prepared
 from engine.models.net import Net
 from engine.sources.base import Batch
@@ -68,6 +69,16 @@ class Forward:
     def is_packed(self) -> bool:
         """Return whether the one member is a packed ensemble, which puts out labels."""
         return self.members[0].contract.kind == "packed"
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Return whether each class is decided by itself: then there is one mask per class."""
+        return self.members[0].contract.kind == "multilabel"
+
+    @property
+    def masks_per_image(self) -> int:
+        """Return how many masks an image gets: one, or one per class of a multi-label ensemble."""
+        return len(self.classes) if self.is_multilabel else 1
 
     def logits(
         self, batch: Batch, skip: Collection[int] = (), ended: threading.Event | None = None
@@ -149,9 +160,13 @@ class Forward:
     ) -> tuple[NDArray[np.uint8], int]:
         """Return uint8 (batch, pixels) labels of a variant for images of a size, and the number of tied votes.
 
+        Of a multi-label ensemble the labels are (batch, classes * pixels), 1 where a pixel has the class.
+
         ``clean=False`` leaves out the clean-up of small regions. Where the variant suppresses a class, specialist sets
         count as if that class's net had not run.
         """
+        if self.is_multilabel:
+            return self._decode_each_class(logits, variant, size, clean)
         if variant.decoding.suppress:
             for index, member in enumerate(self.members):
                 if member.is_set:
@@ -163,6 +178,19 @@ class Forward:
             fused = fuse(logits[slot : slot + 1], variant.strategy, None, variant.decoding)
         labels = cleaned(fused.labels, variant.decoding, size) if clean else fused.labels
         return labels, int(fused.ties.sum())
+
+    def _decode_each_class(
+        self, logits: NDArray[np.float32], variant: Variant, size: tuple[int, int], clean: bool
+    ) -> tuple[NDArray[np.uint8], int]:
+        """Fuse and decode each class against its absence."""
+        _, batch, classes, pixels = logits.shape
+        labels, ties = np.empty((batch, classes, pixels), np.uint8), 0
+        for class_id in range(classes):
+            weights = np.repeat(self._slot_weights[:, class_id : class_id + 1], 2, axis=1)
+            fused = fuse(pairs(logits, class_id), variant.strategy, weights, variant.decoding)
+            labels[:, class_id] = cleaned(fused.labels, variant.decoding, size) if clean else fused.labels
+            ties += int(fused.ties.sum())
+        return labels.reshape(batch, -1), ties
 
     def _buffer(self, shape: tuple[int, int, int, int]) -> NDArray[np.float32]:
         size = int(np.prod(shape))

@@ -167,9 +167,20 @@ def _reader(masks: Source, classes: int) -> Read:
     at: Callable[[int, int], NDArray[Any]] = masks.at
 
     def read(start: int, stop: int) -> NDArray[np.uint8]:
-        return as_labels(Batch(start, list(masks.ids[start:stop]), at(start, stop)), classes, masks.name)
+        return _checked(Batch(start, list(masks.ids[start:stop]), at(start, stop)), classes, masks.name)
 
     return read
+
+
+def _checked(batch: Batch, classes: int, name: str) -> NDArray[np.uint8]:
+    """Return uint8 (batch, pixels); whatever a truth may hold beside its classes, each pixel of a member has one."""
+    labels = as_labels(batch, classes, name)
+    if int(labels.max(initial=0)) >= classes:
+        image, pixel = np.argwhere(labels >= classes)[0]
+        raise InputError(
+            f"{name}: label map {batch.ids[image]} holds {labels[image, pixel]}; allowed are 0 to {classes - 1}"
+        )
+    return labels
 
 
 def _spooled(masks: Source, classes: int) -> Read:
@@ -177,7 +188,7 @@ def _spooled(masks: Source, classes: int) -> Read:
     with tempfile.TemporaryFile(prefix="maskfuse-") as file:
         try:
             for batch in masks.batches(BATCH):
-                file.write(as_labels(batch, classes, masks.name).data)
+                file.write(_checked(batch, classes, masks.name).data)
             file.flush()
         except OSError as error:
             raise InputError(f"cannot keep {masks.name} in a temporary file ({error.strerror or error})") from None

@@ -117,9 +117,10 @@ class Stream:
         done = Predicted(batch.start, batch.ids, np.empty((0, 0), np.uint8), member_seconds=seconds, member_runs=runs)
         for variant in asked:
             began = perf_counter()
-            labels, ties = ensemble.decode(logits, variant, batch.size, clean=False)
+            labels, ties = ensemble.decode(logits, variant, batch.size, clean=ensemble.is_multilabel)
             fused = perf_counter()
-            labels = cleaned(labels, variant.decoding, batch.size)
+            if not ensemble.is_multilabel:
+                labels = cleaned(labels, variant.decoding, batch.size)
             ended = perf_counter()
             if variant == ensemble.variant:
                 done.labels, done.ties = labels, ties

@@ -45,5 +45,8 @@ def adaptations(found: Examined, ports: Ports, contract: ModelContract) -> Itera
     if contract.kind == "binary":
         threshold = contract.foreground_threshold
         yield f"one map: {contract.classes[0]} or {contract.classes[1]}, decided at a probability of {threshold:g}"
+    if contract.kind == "multilabel":
+        decided = ", ".join(f"{value:g}" for value in contract.thresholds or (0.5,))
+        yield f"one mask per class, decided at a probability of {decided}"
     if contract.kind == "labels":
         yield f"labels ({found.output.kind}): it votes"

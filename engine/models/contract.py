@@ -23,12 +23,12 @@ MAX_CLASSES = 256
 LABELS = "labels"
 
 Layout = Literal["NCHW", "NHWC"]
-Kind = Literal["multiclass", "specialist", "specialists", "packed", "binary", "labels"]
+Kind = Literal["multiclass", "specialist", "specialists", "packed", "binary", "labels", "multilabel"]
 Activation = Literal["logits", "probabilities"]
 Note = str | float | int | bool
 
 LAYOUTS = ("NCHW", "NHWC")
-KINDS = ("multiclass", "specialist", "specialists", "packed", "binary", "labels")
+KINDS = ("multiclass", "specialist", "specialists", "packed", "binary", "labels", "multilabel")
 ACTIVATIONS = ("logits", "probabilities")
 FITS = ("", "resize", "pad")
 MAPS_RESIZES = ("bilinear", "nearest")
@@ -45,7 +45,8 @@ class ModelContract:
         kind: ``multiclass`` (one map a class), ``specialist`` (one map: the log-odds of one class against the rest),
             ``specialists`` (the log-odds of every class, as a whole set of specialists gives them), ``packed`` (a
             whole ensemble: raw pixels in, label maps uint8 (batch, height, width) out), ``binary`` (one map: the second
-            class against the first) or ``labels`` (whole numbers: the net has its own argmax).
+            class against the first), ``labels`` (whole numbers: the net has its own argmax) or ``multilabel`` (one map
+            per class, each decided by itself: a pixel may have several classes or none).
         class_id: the class a specialist knows; None for every other kind.
         group: the name that ties the specialists of one set together; empty for a multi-class net.
         input_layout: order of the input's axes.
@@ -61,6 +62,8 @@ class ModelContract:
         fit: how images of another size than ``size`` are brought to it: ``resize``, ``pad`` or not at all (empty).
         maps_resize: how maps of another size than the input are brought to it: ``bilinear`` or ``nearest``.
         foreground_threshold: the probability from which on a pixel is the second class of a ``binary`` net.
+        thresholds: of a ``multilabel`` net the probability from which on a pixel has a class, one per class or one for
+            all; empty for 0.5.
         bands: 1-based numbers of the image's channels that the net takes, in its order; empty for all of them.
         channel_order: ``bgr`` turns the channels of RGB images around.
         grey_as_rgb: whether a grey image is repeated over the three channels that the net takes.
@@ -89,6 +92,7 @@ class ModelContract:
     fit: Literal["", "resize", "pad"] = ""
     maps_resize: Literal["bilinear", "nearest"] = "bilinear"
     foreground_threshold: float = 0.5
+    thresholds: tuple[float, ...] = ()
     bands: tuple[int, ...] = ()
     channel_order: Literal["rgb", "bgr"] = "rgb"
     grey_as_rgb: bool = False
@@ -145,6 +149,10 @@ class ModelContract:
             self.kind == "binary" or threshold == 0.5,
             f"foreground_threshold: {threshold}; the kind {self.kind} has no foreground",
         )
+        several = self.thresholds
+        require(not several or self.kind == "multilabel", f"thresholds: {several}; the kind {self.kind} has none")
+        require(len(several) in (0, 1, len(self.classes)), f"thresholds: {len(several)}; one, or one per class")
+        require(all(1e-6 <= value <= 1 - 1e-6 for value in several), f"thresholds: {several}; numbers inside 0..1")
         require(self.kind != "binary" or len(self.classes) == 2, f"classes: {len(self.classes)}; a binary net has 2")
         twice = len(set(self.bands)) < len(self.bands)
         require(
@@ -232,7 +240,10 @@ def _refuse_constant(name: str) -> None:
 
 
 # Fields that are younger than the first contracts.
-_LATER = ("stride", "fit", "maps_resize", "foreground_threshold", "bands", "channel_order", "grey_as_rgb", "constants")
+_LATER = (
+    *("stride", "fit", "maps_resize", "foreground_threshold", "thresholds", "bands", "channel_order"),
+    *("grey_as_rgb", "constants"),
+)
 _DEFAULTS = {
     item.name: item.default if item.default is not MISSING else {}
     for item in fields(ModelContract)

@@ -1,7 +1,6 @@
 """Weights that an ONNX file keeps in files beside it: where they are, that they stay there, and their part in the hash.
 
-Reads the protocol buffers' wire format itself, as far as it is needed: the engine does without the onnx package. The
-field numbers are those of onnx.proto3.
+The field numbers are those of onnx.proto3; :mod:`engine.models.wire` reads the bytes.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.errors import ModelError
+from engine.models.wire import messages
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 # The ways from a message to the tensors below it: ModelProto.graph -> GraphProto.initializer and so on.
 _MODEL = {7: "graph", 25: "function"}
 _GRAPH = {1: "node", 5: "tensor", 15: "sparse"}
@@ -46,9 +45,9 @@ def external_files(path: Path, raw: bytes) -> list[Path]:
     names = set()
     try:
         for tensor in _tensors(memoryview(raw), "model", 0):
-            for number, entry in _fields(tensor):
+            for number, entry in messages(tensor):
                 if number == _EXTERNAL_DATA:
-                    held = dict(_fields(entry))
+                    held = dict(messages(entry))
                     if bytes(held.get(_KEY, b"")) == b"location":
                         names.add(bytes(held.get(_VALUE, b"")).decode("utf-8", "surrogateescape"))
     except ValueError:
@@ -96,45 +95,9 @@ def _tensors(message: memoryview, kind: str, depth: int) -> Iterator[memoryview]
     if depth > MOST_DEPTH:
         raise ValueError("too deep")
     below = _BELOW[kind]
-    for number, value in _fields(message):
+    for number, value in messages(message):
         inner = below.get(number)
         if inner == "tensor":
             yield value
         elif inner is not None:
             yield from _tensors(value, inner, depth + 1)
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yield number and content of the fields that are messages, texts or bytes; pass over the others.
-
-    Raises:
-        ValueError: the bytes end early or are no fields.
-    """
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        wire = tag & 7
-        if wire == BYTES:
-            length, at = _varint(message, at)
-            if at + length > len(message):
-                raise ValueError("ends early")
-            yield tag >> 3, message[at : at + length]
-            at += length
-        elif wire == VARINT:
-            _, at = _varint(message, at)
-        elif wire in (FIXED64, FIXED32):
-            at += 8 if wire == FIXED64 else 4
-        else:
-            raise ValueError("no wire type")
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < len(message) and shift < 64:
-        byte = message[at]
-        value |= (byte & 127) << shift
-        at += 1
-        if byte < 128:
-            return value, at
-        shift += 7
-    raise ValueError("no number")

@@ -102,6 +102,7 @@ TYPES: dict[str, tuple[Any, str]] = {
     "fit": _TEXT,
     "maps_resize": _TEXT,
     "foreground_threshold": _NUMBER,
+    "thresholds": _NUMBERS,
     "bands": (lambda value: _is_list(value, _is_int), "a list of whole numbers"),
     "channel_order": _TEXT,
     "grey_as_rgb": (lambda value: isinstance(value, bool), "true or false"),

@@ -6,7 +6,7 @@ guessed: each question names what settles it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ContractError, ModelError, option
-from engine.models.adapt.size import Size, reduction
+from engine.models.adapt.size import Size, reduction, whole_reduction
 from engine.models.contract import MAX_CLASSES, Layout, ModelContract
 from engine.models.facts.base import Facts, merged
 from engine.models.fields import checked_fields
@@ -27,7 +27,11 @@ MOST_CHANNELS = 64
 STRIDES = (8, 16, 32, 64)
 # Where there is no image, noise of one of these sizes shows what a net puts out; transformers take one size alone.
 NOISE = (128, 256, 224, 512)
+# Values of an image of noise, at most.
+MOST_NOISE = 1 << 26
 BINARY = ("background", "foreground")
+# What a kind of net alone may have; a trial run needs none of it.
+OF_KIND = ("kind", "class_id", "foreground_threshold", "thresholds", "bias", "temperature")
 Run = Callable[[Sequence[str], NDArray[Any]], list[NDArray[Any]]]
 
 
@@ -148,24 +152,30 @@ def _probed(
     images = [sample] if sample is not None else _noise(draft, found.image)
     names = [port.name for port in fitting]
     refusals: list[tuple[str, Size]] = []
-    for pixels in images:
-        tried = set()
-        for stride in (draft.stride, *(() if draft.size or draft.stride > 1 else STRIDES)):
-            trial = replace(draft, stride=stride)
-            size = input_size(trial, pixels.shape[:2])
-            if size in tried:
-                continue
-            tried.add(size)
-            batch = _one_window(prepare(trial, found.image.kind, pixels[None]), trial)
-            try:
-                outputs = run(names, batch)
-            except ModelError as error:
-                refusals.append((str(error).partition("): ")[2] or str(error), size))
-                continue
-            if stride > 1:
-                given["stride"] = stride
-            found.probed = (draft.size or size) if draft.fit == "pad" else size
-            return outputs
+    kept: tuple[list[NDArray[Any]], Size] | None = None
+    for pixels, trial, size in _trials(draft, images):
+        batch = _one_window(prepare(trial, found.image.kind, pixels[None]), trial)
+        try:
+            outputs = run(names, batch)
+        except ModelError as error:
+            refusals.append((str(error).partition("): ")[2] or str(error), size))
+            continue
+        probed = (draft.size or size) if draft.fit == "pad" else size
+        # Some nets take any sides, and put out smaller maps where their stride does not divide them.
+        fits = _layouts if kept is None else _has_sides
+        if not any(fits(array, probed, given) for array in outputs):
+            kept = kept or (outputs, probed)
+            continue
+        if trial.stride > 1:
+            given["stride"] = trial.stride
+        found.probed = probed
+        return outputs
+    if kept is not None:
+        outputs, found.probed = kept
+        return outputs
+    if not refusals:
+        found.questions.append(f"its input {found.image.told} is too large to be tried on noise: run it on an image")
+        return None
     reason, size = refusals[0]
     others = f", nor on {', '.join(f'{a}x{b}' for _, (a, b) in refusals[1:])}" if len(refusals) > 1 else ""
     found.questions.append(
@@ -173,6 +183,18 @@ def _probed(
         "and the images' size and channels, or state the stride of its sides in its TOML file"
     )
     return None
+
+
+def _trials(draft: ModelContract, images: Sequence[NDArray[Any]]) -> Iterator[tuple[NDArray[Any], ModelContract, Size]]:
+    """Yield images with the strides that their sides are tried at, and the (height, width) that gives; none twice."""
+    tried = set()
+    for pixels in images:
+        for stride in (draft.stride, *(() if draft.size or draft.stride > 1 else STRIDES)):
+            trial = replace(draft, stride=stride)
+            size = input_size(trial, pixels.shape[:2])
+            if size not in tried:
+                tried.add(size)
+                yield pixels, trial, size
 
 
 def _one_window(batch: NDArray[Any], draft: ModelContract) -> NDArray[Any]:
@@ -200,7 +222,7 @@ def _check_channels(found: Examined, sample: NDArray[Any]) -> None:
 def _draft(given: dict[str, Any]) -> ModelContract:
     """Return a contract for a trial run: what is stated is checked before the net runs on it."""
     names = tuple(map(str, range(MAX_CLASSES)))
-    fields = {key: value for key, value in given.items() if key not in ("kind", "class_id", "foreground_threshold")}
+    fields = {key: value for key, value in given.items() if key not in OF_KIND}
     # Whether grey images may be repeated is checked later, with its own message; the trial needs three channels.
     return ModelContract(**{"classes": names, "scale": 1 / 255, **fields, "grey_as_rgb": True})
 
@@ -211,7 +233,8 @@ def _noise(draft: ModelContract, image: Port) -> list[NDArray[np.uint8]]:
     sizes = [(height if isinstance(height, int) else h, width if isinstance(width, int) else w) for h, w in sizes]
     channels = max(draft.channels, *draft.bands, 1)
     draw = np.random.default_rng(0)
-    return [draw.integers(0, 256, (*size, channels), dtype=np.uint8) for size in dict.fromkeys(sizes)]
+    small = [size for size in dict.fromkeys(sizes) if size[0] * size[1] * channels <= MOST_NOISE]
+    return [draw.integers(0, 256, (*size, channels), dtype=np.uint8) for size in small]
 
 
 def _settle_output(found: Examined, fitting: Sequence[Port], outputs: list[NDArray[Any]]) -> None:
@@ -239,8 +262,8 @@ def _settle_output(found: Examined, fitting: Sequence[Port], outputs: list[NDArr
     given["output_layout"] = layout = layouts[0]
     planes = as_planes(array, layout)
     found.maps = (planes.shape[2], planes.shape[3])
-    _settle_kind(found, planes)
-    _complete(found, planes.shape[1])
+    if _settle_kind(found, planes):
+        _complete(found, planes.shape[1])
 
 
 def as_planes(array: NDArray[Any], layout: str) -> NDArray[Any]:
@@ -248,6 +271,11 @@ def as_planes(array: NDArray[Any], layout: str) -> NDArray[Any]:
     if array.ndim == 3:
         return array[:, None]
     return array.transpose(0, 3, 1, 2) if layout == "NHWC" else array
+
+
+def _has_sides(array: NDArray[Any], size: Size, given: dict[str, Any]) -> bool:
+    """Return whether an output has just the input's sides under a layout."""
+    return array.ndim in (3, 4) and size in (array.shape[1:3], array.shape[2:4])
 
 
 def _layouts(array: NDArray[Any], size: Size, given: dict[str, Any]) -> list[Layout]:
@@ -260,25 +288,34 @@ def _layouts(array: NDArray[Any], size: Size, given: dict[str, Any]) -> list[Lay
     stated = given.get("output_layout")
     fitting = [layout for layout, own in sides.items() if reduction(size, own) and stated in (None, layout)]
     exact = [layout for layout in fitting if sides[layout] == size]
-    return exact or fitting
+    return exact or [layout for layout in fitting if whole_reduction(size, sides[layout])] or fitting
 
 
-def _settle_kind(found: Examined, planes: NDArray[Any]) -> None:
+def _settle_kind(found: Examined, planes: NDArray[Any]) -> bool:
+    """Settle kind and activation; return whether the kind is settled."""
     given, maps = found.fields, planes.shape[1]
-    if found.output.kind not in FLOATS:
+    if found.output.kind not in FLOATS or given.get("kind") == "labels":
         given["kind"] = given.get("kind") or "labels"
         given["activation"] = "logits"
-        return
+        return True
+    if maps == 1 and "kind" not in given and planes.max() > 1 and (planes == np.rint(planes)).all():
+        found.questions.append(
+            f"its one map holds whole numbers alone here, up to {planes.max():g}: say whether they are labels, as "
+            'kind = "labels" or kind = "binary" in its TOML file'
+        )
+        return False
     if maps == 1:
         given["kind"] = given.get("kind") or "binary"
     given["activation"] = given.get("activation") or _activation(found, planes.astype(np.float32))
+    return True
 
 
 def _activation(found: Examined, planes: NDArray[np.float32]) -> str:
     """Tell logits from probabilities where one image can show it."""
     if planes.min() < 0 or planes.max() > 1:
         return "logits"
-    if planes.shape[1] > 1 and np.allclose(planes.sum(axis=1), 1, atol=2e-3):
+    exclusive = found.fields.get("kind") != "multilabel" and planes.shape[1] > 1
+    if exclusive and np.allclose(planes.sum(axis=1), 1, atol=2e-3):
         return "probabilities"
     found.questions.append(
         "its output lies within 0..1 here, which probabilities and logits may both do: state "
@@ -297,7 +334,7 @@ def _complete(found: Examined, maps: int) -> None:
         found.needs_classes = True
         found.questions.append(
             f"it puts out labels, and nothing says of how many classes: add {option('classes', 'background,road')} "
-            "(names, or their number), or name a net with maps beside it"
+            "(their names), or name a net with maps beside it"
         )
         return
     elif not names:

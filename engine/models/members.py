@@ -198,6 +198,11 @@ def check_agreement(members: Sequence[Member]) -> None:
     first = members[0]
     for other in members[1:]:
         a, b = first.contract, other.contract
+        if (a.kind == "multilabel") != (b.kind == "multilabel"):
+            raise ContractError(
+                f"{first.name} and {other.name} cannot be fused: one decides each class by itself (multi-label), the "
+                "other picks one class per pixel"
+            )
         if len(a.classes) != len(b.classes) or (_named(a) and _named(b) and a.classes != b.classes):
             raise ContractError(
                 f"{first.name} and {other.name} disagree on the classes: {_listed(a)} against {_listed(b)}; "
@@ -233,11 +238,14 @@ def known_classes(members: Sequence[Member], classes: int) -> NDArray[np.bool_]:
 
 
 def class_names(members: Sequence[Member | Net]) -> tuple[str, ...]:
-    """Return the classes' names, from the first member that was given real ones."""
-    for member in members:
-        if _named(member.contract):
-            return member.contract.classes
-    return members[0].contract.classes
+    """Return the names of the ensemble's classes, from the first member that was given real ones."""
+    contracts = [_of_ensemble(member) if isinstance(member, Net) else member.contract for member in members]
+    return next((contract for contract in contracts if _named(contract)), contracts[0]).classes
+
+
+def label_members(members: Iterable[Member]) -> list[str]:
+    """Return the names of the members that put out labels, which have neither scores nor probabilities."""
+    return [member.name for member in members if member.contract.kind == "labels"]
 
 
 def ignored_class(members: Sequence[Member]) -> int | None:

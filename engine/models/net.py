@@ -11,14 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError, ModelError, option
-from engine.models.adapt.binary import LEAST_PROBABILITY, log_odds, two_classes
-from engine.models.adapt.class_map import ClassMap, onto
-from engine.models.adapt.labels import votes
-from engine.models.adapt.size import Size, nearest_into, resize_into
+from engine.models.adapt.binary import LEAST_PROBABILITY, above, log_odds, two_classes
+from engine.models.adapt.class_map import ClassMap, onto, votes_onto
+from engine.models.adapt.labels import NOT_FINITE, votes
+from engine.models.adapt.size import Size, joined, nearest_into, reduction, resize_into, windows
 from engine.models.contract import ModelContract
 from engine.models.foreign import as_planes
 from engine.models.prepare import input_size, prepare
 from engine.models.runtimes.base import Session
+
+# Labels are below it, by far.
+MOST_LABEL = 1 << 24
+
+# Labels are below it, by far.
+MOST_LABEL = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Net:
         checksum: SHA-256, hexadecimal, of the file, and of the weights it keeps beside it.
         kind: element type of the input, as NumPy names it.
         adapted: what is done to its input and output without changing a result, a few words each.
+        warnings: what may be wrong with the file itself.
         stated: contract fields that neither the file nor a file beside it says: what a plan must remember.
         onto: brings its classes to those of the ensemble; None where they are the same.
     """
@@ -46,6 +53,7 @@ class Net:
     checksum: str
     kind: str = "float32"
     adapted: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     stated: Mapping[str, Any] = field(default_factory=dict)
     onto: ClassMap | None = None
 
@@ -76,6 +84,15 @@ class Net:
         except InputError as error:
             raise InputError(f"{self.path.name}: {error}") from None
 
+    def windows(self, prepared: NDArray[Any]) -> NDArray[Any]:
+        """Return what the graph takes at once of a prepared batch: of images larger than its one size, windows."""
+        fixed = self.contract.size
+        if fixed is None or self._sides(prepared) == fixed:
+            return prepared
+        planar = self.contract.input_layout == "NCHW"
+        cut = windows(prepared if planar else prepared.transpose(0, 3, 1, 2), fixed)
+        return np.ascontiguousarray(cut if planar else cut.transpose(0, 2, 3, 1))
+
     def run(self, prepared: NDArray[Any], out: NDArray[np.float32], size: Size) -> None:
         """Run a prepared batch.
 
@@ -91,7 +108,8 @@ class Net:
         if self.onto is not None:
             own = np.empty((len(out), len(self.onto.targets), out.shape[2]), np.float32)
             self._run(prepared, own, size)
-            onto(out, own, self.onto.targets)
+            bring = votes_onto if self.contract.kind == "labels" else onto
+            bring(out, own, self.onto.targets)
         else:
             self._run(prepared, out, size)
 
@@ -108,6 +126,11 @@ class Net:
             two_classes(out, odds[:, 0], held.foreground_threshold)
             return
         self._run_maps(prepared, out, size)
+        if held.kind == "multilabel":
+            if held.activation == "probabilities":
+                out[:] = log_odds(out)
+            above(out, held.thresholds or (0.5,))
+            return
         if held.activation == "probabilities":
             _to_logits(out, specialist=held.kind in ("specialist", "specialists"))
         if held.calibration is not None:
@@ -121,10 +144,11 @@ class Net:
         sides = self._sides(prepared)
         planar = held.input_layout == held.output_layout == "NCHW" and sides == size and held.size in (None, size)
         planes = out.reshape(*out.shape[:2], *size)
-        maps = self._session_run(prepared, planes if planar else None)
+        maps = self.infer(prepared, planes if planar else None)
         if maps is planes:
             return
-        maps = self._planes(maps, out.shape[1], floats=True)
+        maps = self._planes(maps, out.shape[1], "f")
+        self._check_maps(maps, sides)
         whole = size if held.fit == "resize" else sides
         if (maps.shape[2], maps.shape[3]) == whole:
             np.copyto(planes, maps[:, :, : size[0], : size[1]])
@@ -134,39 +158,57 @@ class Net:
             resize_into(planes, np.ascontiguousarray(maps, np.float32), whole)
 
     def _run_labels(self, prepared: NDArray[Any], out: NDArray[np.float32], size: Size) -> None:
-        found = self._planes(self._session_run(prepared, None), 1, floats=False)
+        found = self._whole(self._planes(self.infer(prepared), 1, "fiu"))
+        self._check_maps(found, self._sides(prepared))
         whole = size if self.contract.fit == "resize" else self._sides(prepared)
         labels = np.empty((len(out), *size), found.dtype)
         nearest_into(labels, found[:, 0], whole)
-        votes(out, labels.reshape(len(out), -1), str(self.path))
+        unknown = NOT_FINITE if self.contract.kind == "packed" else None
+        votes(out, labels.reshape(len(out), -1), str(self.path), unknown)
+
+    def _check_maps(self, maps: NDArray[Any], sides: Size) -> None:
+        """Refuse maps of a size that an input of ``sides`` does not explain: resized, they would lie beside it."""
+        if not reduction(sides, (maps.shape[2], maps.shape[3])):
+            raise ModelError(
+                f"{self.path} puts out maps of {maps.shape[2]}x{maps.shape[3]} for an input of {sides[0]}x{sides[1]}; "
+                "they must have its sides or a whole fraction of them: use images whose sides its stride divides"
+            )
 
     def _sides(self, prepared: NDArray[Any]) -> Size:
         shape = prepared.shape
         return (shape[2], shape[3]) if self.contract.input_layout == "NCHW" else (shape[1], shape[2])
 
-    def _session_run(self, prepared: NDArray[Any], out: NDArray[np.float32] | None) -> NDArray[Any]:
-        """Run the session; images that are larger than a net of a fixed size are run window by window."""
+    def infer(self, prepared: NDArray[Any], out: NDArray[np.float32] | None = None) -> NDArray[Any]:
+        """Return a prepared batch's output as the graph puts it out.
+
+        Images that are larger than a net of a fixed size are run window by window.
+
+        Args:
+            prepared: what :meth:`prepare` returned.
+            out: where the result should go; the session writes there when it can, and ``out`` itself is returned then.
+
+        Raises:
+            ModelError: the runtime fails.
+        """
         fixed, sides = self.contract.size, self._sides(prepared)
         if fixed is None or sides == fixed:
             return self.session.run(self.output_name, prepared, out)
-        down, across = sides[0] // fixed[0], sides[1] // fixed[1]
-        planes = prepared if self.contract.input_layout == "NCHW" else prepared.transpose(0, 3, 1, 2)
-        windows = planes.reshape(*planes.shape[:2], down, fixed[0], across, fixed[1]).transpose(0, 2, 4, 1, 3, 5)
-        windows = windows.reshape(-1, planes.shape[1], *fixed)
-        if self.contract.input_layout == "NHWC":
-            windows = windows.transpose(0, 2, 3, 1)
-        found = as_planes(
-            self.session.run(self.output_name, np.ascontiguousarray(windows)), self.contract.output_layout
-        )
-        maps, height, width = found.shape[1:]
-        joined = found.reshape(-1, down, across, maps, height, width).transpose(0, 3, 1, 4, 2, 5)
-        joined = joined.reshape(len(prepared), maps, down * height, across * width)
-        return joined if self.contract.output_layout == "NCHW" else joined.transpose(0, 2, 3, 1)
+        found = as_planes(self.session.run(self.output_name, self.windows(prepared)), self.contract.output_layout)
+        whole = joined(found, sides[0] // fixed[0], sides[1] // fixed[1])
+        return whole if self.contract.output_layout == "NCHW" else whole.transpose(0, 2, 3, 1)
 
-    def _planes(self, maps: NDArray[Any], count: int, floats: bool) -> NDArray[Any]:
+    def _whole(self, labels: NDArray[Any]) -> NDArray[Any]:
+        """Return labels as whole numbers; some nets cast them to floats at their end."""
+        if labels.dtype.kind != "f":
+            return labels
+        if not (np.abs(labels.astype(np.float64)) < MOST_LABEL).all() or (labels != np.rint(labels)).any():
+            raise ModelError(f"{self.path} puts out {labels.dtype} that are not whole numbers; stated are labels")
+        return labels.astype(np.int32)
+
+    def _planes(self, maps: NDArray[Any], count: int, kinds: str) -> NDArray[Any]:
         """Return what a runtime put out as (batch, maps, height, width), once it has the promised shape and type."""
-        if maps.ndim not in (3, 4) or (maps.dtype.kind == "f") != floats or (maps.dtype.kind not in "fiu"):
-            needed = "float maps of rank 4" if floats else "whole numbers of rank 3 or 4"
+        if maps.ndim not in (3, 4) or maps.dtype.kind not in kinds:
+            needed = "float maps of rank 4" if kinds == "f" else "labels of rank 3 or 4"
             raise ModelError(f"{self.path} puts out {maps.dtype} of shape {maps.shape}; {needed} are needed")
         planes = as_planes(maps, self.contract.output_layout)
         if planes.shape[1] != count:

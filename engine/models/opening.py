@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ContractError, InputError, ModelError
-from engine.models.adapt.class_map import ClassMap
 from engine.models.adaptation import adaptations
 from engine.models.contract import LABELS, METADATA_KEY, ModelContract
 from engine.models.external_data import model_checksum
 from engine.models.facts import read_facts
 from engine.models.facts.base import Facts, merged
 from engine.models.foreign import Examined, Run, examine
+from engine.models.graph_facts import frozen_pools
+from engine.models.mapping import comparable, mapped
 from engine.models.net import Net, check_sample
 from engine.models.ports import Ports, check_promises
 from engine.models.runtimes.onnxruntime import OnnxSession
@@ -101,28 +102,16 @@ def open_nets(
     names = tuple(classes) or (opened[plain[0]].contract.classes if plain else ())
     for index in waiting:
         request = requests[index]
-        others = (Facts("the other members", {"classes": names}),) if names else ()
+        # Of a net whose classes are mapped they are others than those of its neighbours.
+        others = (Facts("the other members", {"classes": names}),) if names and request.class_map is None else ()
         opened[index] = open_net(request.path, (*request.facts, *others), sample)
     nets = [opened[index] for index in range(len(requests))]
-    return [
-        _mapped(net, request, names) if request.class_map is not None or classes else net
-        for net, request in zip(nets, requests, strict=True)
-    ]
-
-
-def _mapped(net: Net, request: Request, names: Sequence[str]) -> Net:
-    own = net.contract.classes
-    unnamed = own == tuple(f"class {index}" for index in range(len(own)))
-    if request.class_map is None and (own == tuple(names) or net.contract.kind == "specialist"):
-        return net
-    if request.class_map is None and unnamed and len(own) == len(names):
-        return net
-    if not names:
-        raise ContractError(f"{net.path}: map: state the ensemble's classes = [...] in the plan")
-    try:
-        return replace(net, onto=ClassMap.of(request.class_map or {}, own, names))
-    except ContractError as error:
-        raise ContractError(f"{net.path}: {error}") from None
+    return comparable(
+        [
+            mapped(net, request.class_map, names) if request.class_map is not None or classes else net
+            for net, request in zip(nets, requests, strict=True)
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -155,6 +144,20 @@ class Opened:
         return self.found.questions
 
     @property
+    def warnings(self) -> list[str]:
+        """What may be wrong with the file itself, whatever is stated about it."""
+        draft = self.contract or self.found.draft
+        if draft is not None and draft.size is not None:
+            return []
+        pools = frozen_pools(self.path)
+        if not pools:
+            return []
+        return [
+            f"its axes are open, but the exporter fixed the pooling {pools[0]} for one size (as PyTorch's does with "
+            "adaptive pooling), so its labels are wrong at other sizes: export it at the size you predict"
+        ]
+
+    @property
     def adapted(self) -> list[str]:
         """What is done to its input and output, as far as that is known."""
         draft = self.contract or self.found.draft
@@ -173,6 +176,7 @@ class Opened:
             self.checksum,
             found.image.kind,
             tuple(self.adapted),
+            tuple(self.warnings),
             self.stated,
         )
 
@@ -203,14 +207,32 @@ def inspect_net(
             found = examine(ports, [*own, *added], sample, _runner(session))
     except ContractError as error:
         raise type(error)(f"{path}: {error}") from None
+    except InputError as error:
+        raise InputError(f"{path.name}: {error}") from None
     except UnicodeDecodeError:
-        raise ModelError(f"{path} holds names that are not UTF-8: it is damaged, export or copy it again") from None
+        raise _damaged(path) from None
     notes = {key: value for fact in (*own, *added) for key, value in fact.notes.items()}
     said = {key for fact in own for key, value in fact.fields.items() if value is not None}
     extra = {
         key: value for fact in added for key, value in fact.fields.items() if key not in said and value is not None
     }
     return Opened(path, session, ports, found.contract, found, checksum, notes, extra)
+
+
+def ports_of(path: Path) -> Ports:
+    """Return the inputs and outputs of an ONNX file, whatever they are.
+
+    Raises:
+        ModelError: not an ONNX file, damaged, or one the runtime cannot run.
+    """
+    try:
+        return Ports.of(OnnxSession(path).raw)
+    except UnicodeDecodeError:
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> ModelError:
+    return ModelError(f"{path} holds names that are not UTF-8: it is damaged, export or copy it again")
 
 
 def _own_facts(path: Path, session: OnnxSession) -> tuple[list[Facts], ModelContract | None]:

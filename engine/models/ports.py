@@ -116,10 +116,9 @@ class Ports:
             port = named[name]
             shape = tuple(size if isinstance(size, int) else 1 for size in port.shape)
             try:
-                held = np.asarray(value, port.kind)
-                filled[name] = np.ascontiguousarray(
-                    np.broadcast_to(held.reshape(shape) if held.ndim and held.size == np.prod(shape) else held, shape)
-                )
+                held = _cast(np.asarray(value), port.kind)
+                held = held.reshape(shape) if held.ndim and held.size == np.prod(shape) else held
+                filled[name] = np.broadcast_to(held, shape).copy()
             except (TypeError, ValueError, OverflowError):
                 raise ContractError(f"constants: {name} = {value} does not fill the input {port.told}") from None
         return filled
@@ -184,6 +183,15 @@ def check_promises(image: Port, output: Port, contract: ModelContract) -> None:
 def shown(shape: Sequence[Any]) -> str:
     """Return a shape as it stands in messages; open dimensions by their names."""
     return "(" + ", ".join("?" if size is None else str(size) for size in shape) + ")"
+
+
+def _cast(values: NDArray[Any], kind: str) -> NDArray[Any]:
+    """Return numbers as another type; ValueError where that type does not hold them."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = values.astype(kind)
+    if not (np.isfinite(cast) if kind in FLOATS else cast == values).all():
+        raise ValueError
+    return cast
 
 
 def _port(raw: Any) -> Port:

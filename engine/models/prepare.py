@@ -39,7 +39,7 @@ def other_sizes(fixed: Size) -> str:
     return (
         f"it takes {own} alone: add {option('fit', 'resize')} (images to {own}, its maps back), "
         f"{option('fit', 'pad')} (mirrored to multiples of {own}, window by window, cut back) or "
-        f"{option('tile', own)} (overlapping tiles, blended)"
+        f"--tile {own} of engine ensemble (overlapping tiles, blended)"
     )
 
 
@@ -74,7 +74,8 @@ def prepare(contract: ModelContract, kind: str, pixels: NDArray[Any]) -> NDArray
         scaled = (np.rint(planes) if kind == "uint8" else planes).transpose(0, 2, 3, 1)
     if contract.input_layout == "NCHW":
         scaled = scaled.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(scaled, dtype=kind)
+    with np.errstate(over="ignore"):  # float16: as above
+        return np.ascontiguousarray(scaled, dtype=kind)
 
 
 def _scaled(contract: ModelContract, pixels: NDArray[Any]) -> NDArray[np.float32]:

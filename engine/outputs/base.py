@@ -148,7 +148,7 @@ class MaskWriter(Writer):
         self,
         output: Path,
         ids: Sequence[str],
-        size: tuple[int, int],
+        size: tuple[int, ...],
         classes: int,
         record: Mapping[str, Any] | None = None,
     ) -> None:
@@ -157,7 +157,7 @@ class MaskWriter(Writer):
         Args:
             output: file or folder to make.
             ids: names of all images, in order.
-            size: (height, width) of a mask.
+            size: (height, width) of a mask; of arrays any further axes before them.
             classes: number of classes.
             record: plain JSON values about the run that go with the masks; None for none.
         """

@@ -41,6 +41,7 @@ class BlockWriter:
         Raises:
             OutputError: the writer fails.
         """
+        labels = labels.reshape(-1, self._block.shape[1])  # of several masks per image one row each
         at = 0
         while at < len(labels):
             count = min(len(labels) - at, len(self._block) - self._waiting)

@@ -100,6 +100,33 @@ def check_rle(output: Path, rle: str) -> None:
         raise PlanError(f"--rle {rle} does not go with {output}: name it with {suffix}, as in --output masks{suffix}")
 
 
+def open_class_masks(
+    output: Path,
+    ids: Sequence[str],
+    size: tuple[int, int],
+    classes: Sequence[str],
+    overwrite: bool = False,
+    record: Mapping[str, Any] | None = None,
+) -> tuple[MaskWriter, Sequence[str]]:
+    """Choose the writer of binary masks, one per image and class; arguments and errors as :func:`open_writer`.
+
+    Arrays (.npy, .npz) are (images, classes, height, width). Every other format holds one mask per image and class,
+    named ``ID_CLASS``.
+
+    Returns:
+        The writer, and the names of all masks it expects.
+    """
+    check_output(output, overwrite)
+    if record is not None:
+        check_sidecar(output, overwrite)
+    form = form_of(output)
+    if form in (".npy", ".npz"):
+        return WRITERS[form](output, ids, (len(classes), *size), 2, record), ids
+    plain = [label.replace("/", "-") for label in classes]  # a class must not become a folder
+    named = [f"{name}_{label}" for name in ids for label in plain]
+    return WRITERS[form](output, named, size, 2, record), named
+
+
 def check_output(output: Path, overwrite: bool, allowed: Sequence[str] = tuple(WRITERS), told: str = FORMATS) -> None:
     """Refuse an output that cannot become a mask file or folder.
 

@@ -26,6 +26,7 @@ class ZarrWriter(FolderMixin, MaskWriter):
     needs = ("zarr", "zarr")
 
     def _open(self) -> None:
+        assert len(self.size) == 2
         pixels = self.size[0] * self.size[1]
         self._block = max(1, min(len(self.ids), CHUNK_PIXELS // pixels))
         shape, chunks = (len(self.ids), *self.size), (self._block, *chunk_sides(self.size))

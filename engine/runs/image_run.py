@@ -14,7 +14,7 @@ from engine.errors import OutputError
 from engine.fusion.compiling import compile_kernels
 from engine.inference.prediction import Predicted, Variant
 from engine.outputs.blocks import BlockWriter
-from engine.outputs.open import open_writer
+from engine.outputs.open import open_class_masks, open_writer
 from engine.runs.durable.images import DurableRun
 from engine.runs.durable.resume import incomplete_output, nothing_left, read_skipped, skipped_list
 from engine.runs.image_job import Job
@@ -124,9 +124,13 @@ def _writing(job: Job, work: DurableRun, skipped: Sequence[tuple[int, str, str]]
         _write_skipped(skipped_list(job.output), skipped)
     record = run_record(job.ensemble, **more)
     # What stands there was allowed to be replaced when the job was checked.
-    writer = open_writer(output, ids, job.images.size, len(job.ensemble.classes), job.replace, record, job.rle)
+    size, classes = job.images.size, len(job.ensemble.classes)
+    if job.ensemble.is_multilabel:
+        writer, ids = open_class_masks(output, ids, size, job.ensemble.classes, job.replace, record)
+    else:
+        writer = open_writer(output, ids, size, classes, job.replace, record, job.rle)
     with writer:
-        feed = BlockWriter(writer, ids, int(np.prod(job.images.size)))
+        feed = BlockWriter(writer, ids, int(np.prod(writer.size)))
         for labels in work.replay():
             feed.write(labels)
         yield feed

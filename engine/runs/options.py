@@ -14,7 +14,7 @@ from engine.fusion.strategies import named_strategy
 from engine.inference.early_exit import EarlyExit
 from engine.inference.ensemble import Ensemble
 from engine.inference.mask_members import open_mask_member
-from engine.models.facts.base import Facts
+from engine.models.facts import Facts, stated_facts
 from engine.models.members import Member, class_names, find_members, find_models, holds_masks
 from engine.models.net import Net
 from engine.models.opening import Request, open_nets
@@ -52,6 +52,7 @@ class Options:
     on_bad_image: str = "fail"
     rle: str = ""
     stated: dict[str, Any] = field(default_factory=dict)
+    tiled: bool = False
 
 
 def planned(options: Options) -> Plan | None:
@@ -95,8 +96,6 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None, every: So
     for net, (_, item) in zip(opened, files.values(), strict=True):
         planned.append(item.weight)
         _check_same_file(net, item.sha256)
-        if isinstance(net, Net) and net.adapted:
-            console.say(f"{net.path.name}: {'; '.join(net.adapted)}")
     if not (options.strategy or plan.strategy) and any(net.contract.kind == "labels" for net in opened):
         strategy = "vote"
     suppress: Sequence[int | str] | None = plan.suppress
@@ -106,7 +105,7 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None, every: So
         raise PlanError("--suppress and --no-suppress: give one of them")
     if options.no_suppress:
         suppress = []
-    return Ensemble.of(
+    ensemble = Ensemble.of(
         opened,
         suppress=suppress,
         strategy=strategy,
@@ -119,6 +118,19 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None, every: So
         threshold=plan.threshold if options.threshold is None else options.threshold,
         min_region=(plan.min_region if options.min_region is None else options.min_region) or 0,
     )
+    if ensemble.is_multilabel and options.rle:
+        raise PlanError("--rle does not take multi-label members, whose pixels have several classes: leave it out")
+    if ensemble.is_multilabel and (options.preview is not None or options.labels or options.tiled):
+        raise PlanError(
+            "--preview, --labels and --tile do not take multi-label members: leave them out, and score the masks with "
+            "engine evaluate MASKS --labels TRUTH"
+        )
+    for net in (item for item in opened if isinstance(item, Net)):  # behind all checks: an error stays the only line
+        if net.adapted:
+            console.say(f"{net.path.name}: {'; '.join(net.adapted)}")
+        for text in net.warnings:
+            console.say(f"warning: {net.path.name}: {text}")
+    return ensemble
 
 
 def _open_members(
@@ -131,7 +143,7 @@ def _open_members(
     """Open nets and masks, in the order given; the nets first, since masks do not say which classes there are."""
     masks = [every is not None and holds_masks(path) for path, _ in files]
     nets = [file for file, is_mask in zip(files, masks, strict=True) if not is_mask]
-    _check_named_outputs(options, [path for path, _ in nets])
+    check_named_outputs(options.stated.get("output_name"), [path for path, _ in nets])
     requests = [Request(path, _facts(options, item, path), item.class_map) for path, item in nets]
     opened = iter(found := open_nets(requests, sample, plan.classes) if requests else [])
     ignored = None if found else options.stated.get("ignored_class")
@@ -148,8 +160,7 @@ def _open_members(
 
 def _class_names(plan: Plan, options: Options, nets: Sequence[Net], path: Path) -> tuple[str, ...]:
     """Return the names of the ensemble's classes, for a member that does not know them."""
-    mapped = next((net.onto.classes for net in nets if net.onto is not None), ())
-    names = plan.classes or mapped or (class_names(nets) if nets else options.stated.get("classes"))
+    names = plan.classes or (class_names(nets) if nets else options.stated.get("classes"))
     if not names:
         raise PlanError(
             f"{path} holds masks and no member is a net, so nothing says which classes there are: add --classes"
@@ -160,19 +171,25 @@ def _class_names(plan: Plan, options: Options, nets: Sequence[Net], path: Path) 
 def _facts(options: Options, item: PlannedMember, path: Path) -> tuple[Facts, ...]:
     """Return what the plan and the options state about a file, by origin."""
     given = [Facts("the plan", dict(item.contract))] if item.contract else []
-    for name, value in options.stated.items():
-        if name == "output_name" and isinstance(value, Mapping):
-            value = next((value[key] for key in (str(path), path.name, path.stem) if key in value), value.get(""))
-        if value is not None:
-            given.append(Facts(option(name), {name: value}))
+    stated = {**options.stated, "output_name": output_of(options.stated.get("output_name"), path)}
     if options.grey_as_rgb:
-        given.append(Facts(option("grey_as_rgb"), {"grey_as_rgb": True}))
-    return tuple(given)
+        stated["grey_as_rgb"] = True
+    return (*given, *stated_facts(stated, option))
 
 
-def _check_named_outputs(options: Options, paths: Sequence[Path]) -> None:
-    """Refuse an output that is named for a file which is no member."""
-    named = options.stated.get("output_name")
+def output_of(named: str | Mapping[str, str] | None, path: Path) -> str | None:
+    """Return the output that ``--output-name`` names for a file: by its path, name or stem, else the one for all."""
+    if not isinstance(named, Mapping):
+        return named
+    return next((named[key] for key in (str(path), path.name, path.stem) if key in named), named.get(""))
+
+
+def check_named_outputs(named: str | Mapping[str, str] | None, paths: Sequence[Path]) -> None:
+    """Refuse an output that is named for a file which is no member.
+
+    Raises:
+        PlanError: naming the file.
+    """
     if isinstance(named, Mapping):
         known = {text for path in paths for text in (str(path), path.name, path.stem)}
         for key in named:
@@ -205,7 +222,8 @@ def _plan_weights(opened: Sequence[Net | Member], planned: Sequence[Weight]) -> 
         return None
     weights: dict[object, Weight] = {}
     for net, weight in zip(opened, planned, strict=True):
-        classes = len(net.contract.classes)
+        onto = net.onto if isinstance(net, Net) else None
+        classes = len(net.contract.classes if onto is None else onto.classes)
         if isinstance(weight, tuple) and len(weight) != classes:
             raise PlanError(f"{net.path} has {len(weight)} weights for {classes} classes: give one, or one a class")
         specialist = net.contract.kind == "specialist"

@@ -84,8 +84,12 @@ class Outcome:
             return
         self.images += len(part.ids)
         self.ties += part.ties
-        self.pixels += part.labels.size
-        self.class_pixels += np.bincount(part.labels.ravel(), minlength=len(ensemble.classes))
+        self.pixels += part.labels.size // ensemble.masks_per_image
+        if ensemble.is_multilabel:
+            present = part.labels.reshape(len(part.ids), len(ensemble.classes), -1)
+            self.class_pixels += present.sum(axis=(0, 2), dtype=np.int64)
+        else:
+            self.class_pixels += np.bincount(part.labels.ravel(), minlength=len(ensemble.classes))
         self.member_seconds = _added(self.member_seconds, part.member_seconds)
         self.member_runs = _added(self.member_runs, part.member_runs)
         self.compared += part.compared

@@ -111,6 +111,7 @@ def run_record(ensemble: Ensemble, **more: Any) -> dict[str, Any]:
             for member in ensemble.members
         ],
         "classes": list(ensemble.classes),
+        **({"multi_label": True} if ensemble.is_multilabel else {}),
         **more,
     }
 
@@ -129,7 +130,7 @@ def run_header(ensemble: Ensemble, images: Source, input_sha256: str, labels_sha
         input_sha256: fingerprint of the images, see :func:`engine.sources.fingerprint.fingerprint`.
         labels_sha256: fingerprint of the true label maps; empty without.
     """
-    size = list(images.size)
+    size = [ensemble.masks_per_image, *images.size] if ensemble.is_multilabel else list(images.size)
     return {**_header(ensemble, input_sha256, labels_sha256), "images": len(images), "size": size}
 
 

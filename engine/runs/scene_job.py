@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
     if truths is not None:
         _check_truths(scenes, truths)
     sample = _first_tile(scenes, tiling)
-    ensemble = open_ensemble(plan, options, sample)
+    ensemble = open_ensemble(plan, replace(options, tiled=True), sample)
     check_range(next(sample.batches(1)).pixels, (net for member in ensemble.members for net in member.nets))
     tiling = with_stride(ensemble, tiling, scenes.channels)
     base = Job(

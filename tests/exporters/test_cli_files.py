@@ -60,7 +60,11 @@ def test_quantize_refuses_in_one_line(exporters, data, tmp_path):
     source = save_member(tmp_path / "net.onnx")
     refused(exporters("quantize", source, "--calibrate", data, "--to", "int2"), "--to int2; allowed are int8 and fp16")
     refused(exporters("quantize", source, "--calibrate", tmp_path / "no.npz"), "no.npz: no such file")
-    refused(exporters("quantize", save_net(tmp_path / "f.onnx"), "--calibrate", data), "no contract", "exporters onnx")
+    refused(
+        exporters("quantize", save_net(tmp_path / "f.onnx"), "--calibrate", data),
+        "how pixels are scaled",
+        "exporters adopt f.onnx",
+    )
     sized = save_member(tmp_path / "sized.onnx", size=(8, 8), promised={"size": (8, 8)})
     refused(exporters("quantize", sized, "--calibrate", data), "(16, 32, 1)", "(8, 8, 1)")
     np.savez(tmp_path / "bare.npz", images=np.zeros((2, *SIZE)))
@@ -119,7 +123,58 @@ def test_specialists_from_archives(exporters, build, save, contract, tmp_path, r
     assert "not calibrated" in done.err
 
 
-@pytest.mark.parametrize("command", ["specialists", "quantize", "pack"])
+def test_adopt_then_everything_without_options(exporters, call, data, tmp_path):
+    """A net of another tool: adopted once, then quantised, packed and run by its file alone."""
+    from engine.cli import app as engine
+
+    source, own = save_net(tmp_path / "net.onnx", seed=4, batch=1), tmp_path / "own.onnx"
+    refused(exporters("adopt", source, "--out", own), "net.onnx", "--scale 1/255", "--normalize imagenet")
+    assert not own.exists()
+    stated = ("--scale", "1/255", "--classes", "a,b,c,d,e", "--ignored-class", "0")
+    done = exporters("adopt", source, "--out", own, *stated, "--tiles", data)
+    assert done.code == 0, done.err
+    assert done.err == f"wrote {own}\n"
+    assert "scale: 0.00392157 (--scale)" in done.out
+    assert "images run one by one" in done.out
+    assert f"the same labels without options on {12 * 16 * 32:,} pixels" in done.out
+    refused(exporters("adopt", own, "--out", own), "--overwrite")
+    refused(
+        exporters("adopt", own, "--out", tmp_path / "x.onnx", "--scale", "1"), "its contract says", "--scale says 1"
+    )
+    assert exporters("quantize", own, "--calibrate", data, "--max-loss", 1).code == 0
+    (tmp_path / "plan.toml").write_text('[[members]]\nmodel = "own.onnx"\n')
+    assert exporters("pack", tmp_path / "plan.toml", "--out", tmp_path / "whole.onnx").code == 0
+    masks = []
+    for model, options in ((source, stated), (own, ()), (tmp_path / "whole.onnx", ())):
+        ran = call(engine, "ensemble", "-m", model, "-i", data, "-o", tmp_path / "masks.npy", "--overwrite", *options)
+        assert ran.code == 0, ran.err
+        masks.append(np.load(tmp_path / "masks.npy"))
+    np.testing.assert_array_equal(masks[0], masks[1])
+    assert (masks[0] != masks[2]).sum() <= 1
+
+
+def test_a_packed_image_that_fails_is_named_or_skipped(exporters, call, tmp_path):
+    from engine.cli import app as engine
+    from tests.helpers.foreign_nets import Case, pixels_of, save_foreign
+
+    save_foreign(tmp_path / "net.onnx", 2, failing=True)
+    (tmp_path / "net.toml").write_text('scale = "1/255"\nclasses = ["a", "b", "c"]\n')
+    (tmp_path / "plan.toml").write_text('suppress = [0]\n[[members]]\nmodel = "net.onnx"\n')
+    images = pixels_of(Case({}), count=5)
+    images[3] = 7
+    np.savez(tmp_path / "tiles.npz", images=images)
+    whole = tmp_path / "whole.onnx"
+    done = exporters("pack", tmp_path / "plan.toml", "--out", whole, "--tiles", tmp_path / "tiles.npz")
+    assert done.code == 0, done.err
+    run = ("ensemble", "-m", whole, "-i", tmp_path / "tiles.npz", "-o", tmp_path / "masks.npy")
+    refused(call(engine, *run), "member whole computes NaN or infinity for image 3", "--on-bad-image skip")
+    skipped = call(engine, *run, "--on-bad-image", "skip")
+    assert skipped.code == 3
+    assert len(np.load(tmp_path / "incomplete-masks.npy")) == 4
+    assert "computes NaN or infinity" in (tmp_path / "masks.npy.skipped.txt").read_text()
+
+
+@pytest.mark.parametrize("command", ["adopt", "specialists", "quantize", "pack"])
 def test_help_stands(exporters, command):
     done = exporters(command, "--help")
     assert done.code == 0

@@ -231,8 +231,8 @@ def test_a_foreign_member_by_what_the_plan_states(folder, images, tmp_path):
     plan = plan_of(tmp_path / "plan.toml", stated)
     done = packing.pack(plan, tmp_path / "whole.onnx", tiles=images[..., None])
     assert done.contract.classes == tuple("abcde")
-    with pytest.raises(ContractError, match=r"plan\.toml: .*foreign"):
-        packing.pack(plan, tmp_path / "other.onnx")
+    # Without images it is looked at on noise.
+    assert packing.pack(plan, tmp_path / "other.onnx").contract.classes == tuple("abcde")
 
 
 def test_grey_images_for_colour_members(folder, images, tmp_path):

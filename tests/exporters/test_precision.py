@@ -167,9 +167,9 @@ def test_models_that_do_not_fit(source, int8, tiles, tmp_path, monkeypatch):
     (tmp_path / "text.onnx").write_text("text")
     refused(ModelError, tmp_path, tmp_path / "text.onnx", tiles, "text.onnx")
     foreign = save_net(tmp_path / "foreign.onnx")
-    refused(ContractError, tmp_path, foreign, tiles, "no contract", "exporters onnx")
-    fixed = save_member(tmp_path / "fixed.onnx", batch=4)
-    refused(ContractError, tmp_path, fixed, tiles, "batches of 4", "dynamic batch")
+    refused(
+        ContractError, tmp_path, foreign, tiles, "how pixels are scaled", "exporters adopt foreign.onnx", "foreign.toml"
+    )
     refused(ModelError, tmp_path, int8.path, tiles, "already lowered")
     refused(PlanError, tmp_path, source, tiles, "--to int4; allowed are int8 and fp16", to="int4")
     blank = replace(tiles, labels=np.zeros_like(tiles.labels))

@@ -21,6 +21,7 @@ from engine.cli import app
 from engine.errors import ContractError, EngineError, InputError, ModelError, PlanError
 from engine.models.contract import ModelContract
 from engine.models.external_data import external_files
+from engine.models.graph_facts import frozen_pools
 from engine.runs.durable.journal import decode, encode, read_journal
 from engine.runs.plan import read_plan
 from engine.sources.base import Source
@@ -172,6 +173,7 @@ def test_models_wire_format(content: bytes) -> None:
     with ours(ModelError):
         for path in external_files(PLACE / "net.onnx", content):
             assert path.parent == PLACE.resolve() or PLACE.resolve() in path.parents
+        assert isinstance(frozen_pools(put("net.onnx", content)), list)
 
 
 @target(content=spoilt(JOURNAL))

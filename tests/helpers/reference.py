@@ -212,3 +212,65 @@ def coco_counts(mask):
             more = left != (-1 if bits & 16 else 0)
             text += chr(48 + bits + 32 * more)
     return text
+
+
+def resize_matrix(source, target):
+    """(target, source) matrix of a bilinear, half-pixel resize along one axis; what lies outside is the edge pixel."""
+    matrix = np.zeros((target, source))
+    for i in range(target):
+        place = (i + 0.5) * source / target - 0.5
+        first = int(np.floor(place))
+        for pixel, share in ((first, first + 1 - place), (first + 1, place - first)):
+            matrix[i, min(max(pixel, 0), source - 1)] += share
+    return matrix
+
+
+def bilinear(planes, size):
+    """(..., height, width) -> (..., *size), as two products with matrices."""
+    rows, columns = resize_matrix(planes.shape[-2], size[0]), resize_matrix(planes.shape[-1], size[1])
+    return rows @ planes.astype(np.float64) @ columns.T
+
+
+def nearest(maps, size):
+    """(..., height, width) -> (..., *size): each pixel takes the one that its centre lies in."""
+    out = np.empty((*maps.shape[:-2], *size), maps.dtype)
+    for i in range(size[0]):
+        for j in range(size[1]):
+            row = (2 * i + 1) * maps.shape[-2] // (2 * size[0])
+            column = (2 * j + 1) * maps.shape[-1] // (2 * size[1])
+            out[..., i, j] = maps[..., row, column]
+    return out
+
+
+def mirror_padded(pixels, size):
+    """(batch, height, width, channels) -> (batch, *size, channels) by NumPy's own padding, as often as it takes."""
+    while pixels.shape[1:3] != tuple(size):
+        height, width = pixels.shape[1:3]
+        ways = [(0, min(to - side, max(side - 1, 1))) for to, side in zip(size, (height, width), strict=True)]
+        for axis, way in zip((1, 2), ways, strict=True):
+            pad = [(0, 0)] * 4
+            pad[axis] = way
+            pixels = np.pad(pixels, pad, mode="reflect" if pixels.shape[axis] > 1 else "edge")
+    return pixels
+
+
+def log_odds(probabilities):
+    """log(p / (1 - p)) in float64 of probabilities inside 0..1."""
+    p = probabilities.astype(np.float64)
+    return np.log(p) - np.log1p(-p)
+
+
+def binary_labels(foreground, threshold):
+    """1 where the probability of the second class is above the threshold."""
+    return (foreground > threshold).astype(np.uint8)
+
+
+def mapped_log_probabilities(logits, targets, classes):
+    """(batch, own classes, pixels) -> (batch, classes, pixels): probabilities added by target, -inf for none."""
+    own = softmax(logits)
+    out = np.zeros((len(own), classes, own.shape[2]))
+    for index, target in enumerate(targets):
+        if target is not None:
+            out[:, target] += own[:, index]
+    with np.errstate(divide="ignore"):
+        return np.log(out)

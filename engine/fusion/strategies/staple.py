@@ -33,13 +33,15 @@ def staple(task: Task) -> None:
     """Score of a class = its posterior probability under the fitted reliabilities.
 
     A weight multiplies a member's log-likelihood, in units of the least weight above 0; members with weight 0 take no
-    part. Members label among the classes that are not suppressed, unless there is a threshold.
+    part. Members label among the classes that are not suppressed, unless there is a threshold or the stage is
+    ``fused``; what is suppressed is then replaced afterwards.
     """
     rule = task.rule()
     weights = task.weights.mean(axis=1)
     taking_part = np.flatnonzero(weights > 0)
     exponents = weights[taking_part] / weights[taking_part].min()
-    voted = rule.allowed if task.decoding.threshold is None else np.ones(len(rule.allowed), np.bool_)
+    first = task.decoding.threshold is None and task.decoding.vote_stage == "members"
+    voted = rule.allowed if first else np.ones(len(rule.allowed), np.bool_)
     pixels = task.logits.shape[3]
     scores, best, label = task.scratch()
     found = scratch(len(taking_part), pixels, dtype=np.int32)

@@ -1,7 +1,8 @@
-"""A net of one map: background against one class."""
+"""Maps that are each decided by itself: one class against the background, or several that do not exclude each other."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import log
 
 import numpy as np
@@ -29,3 +30,16 @@ def two_classes(out: NDArray[np.float32], odds: NDArray[np.float32], threshold: 
     """
     out[:, 0] = 0
     np.subtract(odds, np.float32(log(threshold / (1 - threshold))), out=out[:, 1])
+
+
+def above(odds: NDArray[np.float32], thresholds: Sequence[float]) -> None:
+    """Move log-odds (batch, classes, pixels) in place so that those above 0 are above each class's threshold."""
+    shifts = [log(value / (1 - value)) for value in thresholds]
+    odds -= np.asarray(shifts, np.float32)[:, None]
+
+
+def pairs(logits: NDArray[np.float32], class_id: int) -> NDArray[np.float32]:
+    """Return one class of log-odds (members, batch, classes, pixels) as two classes, absent (0) and present."""
+    out = np.zeros((*logits.shape[:2], 2, logits.shape[3]), np.float32)
+    out[:, :, 1] = logits[:, :, class_id]
+    return out

@@ -33,6 +33,14 @@ def onto(out: NDArray[np.float32], logits: NDArray[np.float32], targets: Sequenc
         np.log(share, out=out[:, target])
 
 
+def votes_onto(out: NDArray[np.float32], votes: NDArray[np.float32], targets: Sequence[int | None]) -> None:
+    """Write 1 for the ensemble's class that a member votes for and 0 for all others; arguments as of :func:`onto`."""
+    out[:] = 0
+    for own, target in enumerate(targets):
+        if target is not None:
+            out[:, target] += votes[:, own]
+
+
 @dataclass(frozen=True)
 class ClassMap:
     """Where a member's classes go.

@@ -62,9 +62,34 @@ def resize_into(out: NDArray[np.float32], planes: NDArray[np.float32], size: Siz
 def nearest_into(out: NDArray, maps: NDArray, size: Size) -> None:
     """Resize maps (..., height, width) to the nearest pixel into the upper left part ``out`` of ``size``."""
     height, width = out.shape[-2:]
-    rows = ((np.arange(height) + 0.5) * (maps.shape[-2] / size[0])).astype(np.int64)
-    columns = ((np.arange(width) + 0.5) * (maps.shape[-1] / size[1])).astype(np.int64)
+    # In whole numbers: a centre on the edge of two pixels must not fall to one or the other by rounding.
+    rows = (2 * np.arange(height) + 1) * maps.shape[-2] // (2 * size[0])
+    columns = (2 * np.arange(width) + 1) * maps.shape[-1] // (2 * size[1])
     np.copyto(out, maps[..., rows[:, None], columns[None, :]])
+
+
+def windows(images: NDArray, size: Size) -> NDArray:
+    """Cut images (batch, channels, height, width) whose sides ``size`` divides into windows of it, row by row.
+
+    Returns:
+        (batch times windows, channels, *size).
+    """
+    down, across = images.shape[2] // size[0], images.shape[3] // size[1]
+    cut = images.reshape(*images.shape[:2], down, size[0], across, size[1]).transpose(0, 2, 4, 1, 3, 5)
+    return cut.reshape(-1, images.shape[1], *size)
+
+
+def joined(maps: NDArray, down: int, across: int) -> NDArray:
+    """Put the maps (batch times windows, maps, height, width) of windows together, ``down`` times ``across`` each."""
+    count, height, width = maps.shape[1:]
+    whole = maps.reshape(-1, down, across, count, height, width).transpose(0, 3, 1, 4, 2, 5)
+    return whole.reshape(-1, count, down * height, across * width)
+
+
+def whole_reduction(image: Size, maps: Size) -> bool:
+    """Return whether maps are of an image's size, or reduced by one factor that divides both sides."""
+    factor = image[0] // max(maps[0], 1)
+    return 1 <= factor <= 64 and (maps[0] * factor, maps[1] * factor) == image
 
 
 def reduction(image: Size, maps: Size) -> bool:
@@ -72,7 +97,7 @@ def reduction(image: Size, maps: Size) -> bool:
 
     A side that the factor does not divide may be rounded down or up, as strided and padded convolutions do.
     """
-    if image == maps:
+    if whole_reduction(image, maps):
         return True
     for factor in range(2, 65):
         down = all(side // factor <= got <= -(-side // factor) and got for side, got in zip(image, maps, strict=True))

@@ -8,11 +8,11 @@ from pathlib import Path
 from engine.models.facts.base import Facts, merged
 from engine.models.facts.deepness import read_deepness
 from engine.models.facts.stac_mlm import read_stac_file, read_stac_metadata
-from engine.models.facts.toml_file import normalization, parse_scale, read_toml
+from engine.models.facts.toml_file import normalization, parse_scale, read_toml, stated_facts
 from engine.models.facts.transformers import read_transformers
 from engine.models.facts.ultralytics import read_ultralytics
 
-__all__ = ["Facts", "merged", "normalization", "parse_scale", "read_facts"]
+__all__ = ["Facts", "merged", "normalization", "parse_scale", "read_facts", "stated_facts"]
 
 
 def read_facts(path: Path, metadata: Mapping[str, str]) -> list[Facts]:

@@ -38,6 +38,7 @@ _NARROW: dict[str, tuple[Any, str]] = {
     "fit": (lambda value: value in ("resize", "pad"), "resize or pad"),
     "maps_resize": (lambda value: value in ("bilinear", "nearest"), "bilinear or nearest"),
     "foreground_threshold": (lambda value: _is_share(value) and 0 < value < 1, "a number between 0 and 1"),
+    "thresholds": (lambda value: _is_list(value, _is_share), "a list of numbers from 0 to 1"),
     "bands": (lambda value: _is_list(value, lambda band: _is_whole(band, 65535)), "a list of bands, the first is 1"),
     "channel_order": (lambda value: value in ("rgb", "bgr"), "rgb or bgr"),
     "constants": (_is_constants, "a table of numbers or lists of numbers by input"),

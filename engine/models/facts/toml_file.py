@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,18 +81,37 @@ def read_toml(path: Path) -> Facts | None:
     return Facts(file.name, expanded(raw, file.name))
 
 
+def stated_facts(stated: Mapping[str, Any], origin: Callable[[str], str]) -> tuple[Facts, ...]:
+    """Return what a user states, one origin a field, ``normalize`` standing for scale, mean and std.
+
+    Args:
+        stated: contract fields by name.
+        origin: what the user calls a field, for messages.
+
+    Raises:
+        ContractError: an unknown field, a wrong type or range, or a name of a normalization beside numbers.
+    """
+    given = {name: value for name, value in stated.items() if value is not None}
+    _check_normalization(given, origin("normalize"))
+    return tuple(Facts(origin(name), expanded({name: value}, origin(name))) for name, value in given.items())
+
+
+def _check_normalization(fields: Mapping[str, Any], origin: str) -> None:
+    numbers = sorted({"scale", "mean", "std"} & fields.keys())
+    if "normalize" in fields and numbers:
+        raise refuse(origin, f"normalize and {', '.join(numbers)} are both there; keep one of them")
+
+
 def expanded(raw: dict[str, Any], origin: str) -> dict[str, Any]:
     """Return contract fields with ``normalize`` and a ``scale`` that is a text turned into numbers.
 
     Raises:
         ContractError: an unknown name, or both a name and numbers.
     """
-    fields = dict(raw)
+    fields = {key: value for key, value in raw.items() if key != "normalize" or value is not None}
+    _check_normalization(fields, origin)
     way = fields.pop("normalize", None)
     if way is not None:
-        stated = sorted({"scale", "mean", "std"} & fields.keys())
-        if stated:
-            raise refuse(origin, f"normalize and {', '.join(stated)} are both there; keep one of them")
         if not isinstance(way, str):
             raise refuse(f"{origin}, normalize", f"is {shown(way)}; known are {', '.join(NORMALIZATIONS)}")
         fields.update(normalization(way, f"{origin}, normalize"))

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from engine.errors import ModelError
 from engine.models.adapt.batch import in_groups
 from engine.models.runtimes.base import Runtime, padded
-from engine.utils.console import first_line
 from engine.utils.optional import require
 
 HINTS = {"float32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -101,6 +100,8 @@ class OpenVinoSession:
         shape = self._shape_for(prepared.shape)
         # The request reads the array's own memory: it must be held until the run is over.
         fed = padded(prepared, shape[0])
+        if not fed.flags.writeable:  # raw pixels out of a mapped file; OpenVINO shares writable memory alone
+            fed = fed.copy()
         request = self._take(shape)
         try:
             if self._stopped:
@@ -115,7 +116,7 @@ class OpenVinoSession:
                 return out
             return np.array(found)
         except RuntimeError as error:
-            raise ModelError(f"{self.path} fails in OpenVINO on {prepared.shape}: {first_line(error)}") from None
+            raise ModelError(f"{self.path} fails in OpenVINO on {prepared.shape}: {_last_line(error)}") from None
         finally:
             with self._lock:
                 self._busy.discard(request)
@@ -171,9 +172,13 @@ RUNTIME = Runtime(open=OpenVinoSession, part=16, precisions=_precisions, automat
 
 
 def _refusal(path: Path, error: BaseException) -> ModelError:
+    return ModelError(f"OpenVINO cannot compile {path} ({_last_line(error)}): use --runtime onnxruntime")
+
+
+def _last_line(error: BaseException) -> str:
+    """Return the reason, which stands below the places in the source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = (lines or ["no reason given"])[-1][:200]
-    return ModelError(f"OpenVINO cannot compile {path} ({told}): use --runtime onnxruntime")
+    return (lines or ["no reason given"])[-1][:200]
 
 
 _held: list[Any] = []

@@ -138,6 +138,8 @@ def on_ray(job: Job, options: Options, runtime: RuntimeOptions, cluster: Cluster
     masks = next((member.name for member in job.ensemble.members if not member.nets), None)
     if masks is not None:
         raise PlanError(f"{masks} holds finished masks, which are read on this machine alone: leave out --on ray")
+    if job.ensemble.is_multilabel:
+        raise PlanError("--on ray does not take multi-label members: leave out --on")
     require_ray()
     job.ensemble.runtime_options = runtime
     return OnRay(options, runtime, cluster, batch_size)

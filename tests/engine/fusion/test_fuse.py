@@ -88,12 +88,13 @@ def test_each_strategy_equals_its_twin(name, problem):
 
 
 @PROPERTY
-@given(problems())
-def test_staple_equals_its_twin(problem):
+@given(problems(), st.sampled_from(["members", "fused"]))
+def test_staple_equals_its_twin(problem, stage):
     logits, weights, suppressed = problem
     allowed = allowed_of(suppressed, logits.shape[2])
-    got = fuse(logits, "staple", weights, Decoding(suppressed)).labels
-    assert_same_labels(got, reference.staple_scores(logits, weights, allowed), allowed, 1e-4)
+    got = fuse(logits, "staple", weights, Decoding(suppressed, vote_stage=stage)).labels
+    voted = allowed if stage == "members" else None
+    assert_same_labels(got, reference.staple_scores(logits, weights, voted), allowed, 1e-4)
 
 
 @PROPERTY

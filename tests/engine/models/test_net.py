@@ -10,11 +10,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from engine import Ensemble
-from engine.errors import ContractError, InputError, ModelError, PlanError
+from engine.errors import ContractError, ModelError, NotFiniteError, PlanError
 from engine.models.contract import ModelContract
 from engine.models.opening import open_net
 from engine.runs.predict import run
 from engine.sources.base import from_array
+from tests.helpers.foreign import Form, drawn, save_foreign
 from tests.helpers.nets import FIVE, save_graph, save_member, save_specialists
 
 PACKED = ModelContract(classes=FIVE, kind="packed", input_layout="NCHW", ignored_class=0)
@@ -217,12 +218,36 @@ def test_inspect_shows_both_kinds(engine, packed, singles, tmp_path):
     assert engine("inspect", packed, tmp_path / "one.onnx").code == 0
 
 
-def test_images_that_the_stride_does_not_divide(tmp_path):
+def test_a_packed_file_marks_what_it_cannot_predict(tmp_path):
+    """Its label 255 is no class: the engine names the image, and other labels beyond the classes stay an error."""
+    packed = Ensemble.open(save_packed(tmp_path / "whole.onnx", factor=1.0))
+    images = np.full((4, 8, 16), 2, np.uint8)
+    assert (packed.predict(images) == 2).all()
+    images[1, 3, 4] = 255
+    with pytest.raises(NotFiniteError, match="member whole computes NaN or infinity for image 1:"):
+        packed.predict(images)
+    images[1, 3, 4] = 9
+    with pytest.raises(ModelError, match="puts out label 9; its classes are 0 to 4"):
+        packed.predict(images)
+
+
+def test_images_that_the_stride_does_not_divide_are_mirrored_and_cut(tmp_path):
     path = save_member(tmp_path / "any.onnx", promised={"stride": 8})
-    assert open_net(path, sample=np.zeros((16, 40, 1), np.uint8)).contract.stride == 8
-    with pytest.raises(InputError) as caught:
-        open_net(path, sample=np.zeros((16, 36, 1), np.uint8))
-    assert str(caught.value) == (
-        "images are 16x36; any.onnx takes sides that 8 divides: "
-        "pad them to 16x40, or cut them into tiles with --tile 16x32"
+    images = np.random.default_rng(3).integers(0, 256, (2, 16, 36), dtype=np.uint8)
+    whole = np.pad(images, ((0, 0), (0, 0), (0, 4)), mode="reflect")
+    assert open_net(path, sample=images[0][..., None]).adapted == (
+        "sides are mirrored up to multiples of 8 and cut back",
     )
+    got = Ensemble.open(path, suppress=()).predict(images)
+    np.testing.assert_array_equal(got, Ensemble.open(path, suppress=()).predict(whole)[:, :, :36])
+
+
+def test_maps_that_do_not_fit_the_input_are_not_resized(world, tmp_path):
+    """Images of another size than the net was looked at on: its maps may fit no more."""
+    form = Form(
+        shrinks=8, metadata={"maskfuse.contract": ModelContract(("a", "b", "c"), input_layout="NCHW").to_json()}
+    )
+    ensemble = Ensemble.open(save_foreign(tmp_path / "net.onnx", form))
+    assert ensemble.predict(drawn(1, 16, 24)).shape == (1, 16, 24)
+    with pytest.raises(ModelError, match="puts out maps of 16x24 for an input of 17x25; they must have its sides"):
+        ensemble.predict(drawn(1, 17, 25))

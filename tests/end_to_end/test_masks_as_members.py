@@ -339,14 +339,15 @@ def test_truth_of_a_competition_scores_as_the_same_masks_do(
 ) -> None:
     """Foreground rows alone, in another order than the images."""
     images = place.folder / "images"
-    rows = (place.folder / "kaggle.rle.csv").read_text().splitlines()
+    head, *lines = (place.folder / "kaggle.rle.csv").read_text().splitlines()
     truth = tmp_path / "train.csv"
-    truth.write_text("\n".join([rows[0], *(row for row in rows[:0:-1] if not row.endswith(","))]) + "\n")
+    truth.write_text("\n".join([head, *(line for line in lines[::-1] if not line.endswith(","))]) + "\n")
     found = []
     for index, labels in enumerate((place.folder / "masks", truth, place.folder / "coco.json")):
         more = ("-o", tmp_path / f"{index}.csv") if command == "ensemble" else ()
         done = engine(command, "-m", place.net, "-i", images, "--labels", labels, "--json", *more)
         assert done.code == 0, done.err
         table = json.loads(done.out)
-        found.append([row["miou"] for row in table["scores"]] if command == "ensemble" else table["confusion"])
+        rows, key = ("scores", "miou") if command == "ensemble" else ("rows", "scores")
+        found.append({row["name"]: row[key] for row in table[rows]})
     assert found[0] == found[1] == found[2]

@@ -1,9 +1,9 @@
-"""How fast an ensemble runs here, and how far that is from what its members could do with nothing between them.
+"""How fast an ensemble runs here, and how close that is to what its members could do without overhead.
 
-The limit is the harmonic one: if member i alone runs r_i images/s at its best batch size and thread layout, all of them
-on every image cannot be faster than 1 / sum(1 / r_i). Each member's best settings are chosen first and timed anew then,
-since the best of many noisy timings is above what its setting truly does. They take turns with the pipeline, and the
-share of the limit is the median of the turns' own: a machine that others share changes its speed between turns.
+The limit is the harmonic one: if member i alone runs r_i images/s at its best batch size and thread layout, running all
+on every image cannot be faster than 1 / sum(1 / r_i). Each member's best settings are chosen first and timed again,
+since the best of many noisy timings overstates the true speed. Members and pipeline take turns, and the share of the
+limit is the median over the turns: the speed of a shared machine changes between turns.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from engine.inference.ensemble import Ensemble
 from engine.inference.tuning import Tuned, make_ready
 from engine.models.runtimes import RuntimeOptions
 from engine.outputs.open import open_writer
-from engine.runs.options import Options, open_ensemble
+from engine.runs.options import Options, open_ensemble, reading_of
 from engine.runs.outcome import Outcome
 from engine.runs.plan import Plan, PlannedMember
 from engine.runs.predict import run
@@ -31,23 +31,23 @@ from engine.sources.base import Source, from_array
 from engine.sources.open import open_source
 from engine.sources.slices import repeated
 
-# Of generated scenes so many differ; more are repeated.
+# Number of distinct generated scenes; beyond that they are repeated.
 SCENES = 64
 
 
 @dataclass
 class Benched:
-    """What a benchmark found.
+    """Results of a benchmark.
 
     Attributes:
-        members: a row a member.
+        members: one row per member.
         rate: images/s of the whole pipeline, the median of the rounds.
-        stages: seconds by stage, as a share of the workers' time: read, infer, fuse, decode, write.
-        peak: the most memory the process held while the pipeline ran, in bytes.
-        images: how many a round predicted.
-        tuned: batch size, workers, and what was told about them.
+        stages: time per stage, as a share of the workers' time: read, infer, fuse, decode, write.
+        peak: peak memory of the process while the pipeline ran, in bytes.
+        images: number of images predicted per round.
+        tuned: batch size, workers, and the messages about them.
         rates: images/s of each round.
-        limits: the harmonic limit as timed beside each round.
+        limits: the harmonic limit measured in each round.
     """
 
     members: list[MemberSpeed]
@@ -66,7 +66,7 @@ class Benched:
 
     @property
     def share(self) -> float:
-        """Return what the pipeline reaches of the limit, the median of the rounds."""
+        """Return the share of the limit that the pipeline reaches, the median of the rounds."""
         return median(rate / limit for rate, limit in zip(self.rates, self.limits, strict=True))
 
     def as_dict(self) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def bench(
 
     Args:
         ensemble: made ready, see :mod:`engine.inference.tuning`.
-        images: what a round of the pipeline predicts; masks go to a submission in a temporary folder.
+        images: images that the pipeline predicts in each round; masks go to a submission in a temporary folder.
         tuned: batch size and workers.
         rounds: how often each side is measured.
         advance: called after each round of a side.
@@ -147,10 +147,10 @@ def _pipeline(ensemble: Ensemble, images: Source, tuned: Tuned) -> Outcome:
 
 
 def stage_shares(outcome: Outcome, ensemble: Ensemble) -> dict[str, float]:
-    """Return where the time went, each stage as a share of workers x wall time.
+    """Return the time per stage as a share of workers x wall time.
 
-    Reading and writing have threads of their own; theirs is the processor time they took from the workers. Fusion and
-    argmax are one pass over the logits (``fuse``); ``decode`` is the clean-up of small regions behind it.
+    Reading and writing run in separate threads; their share is the processor time they took from the workers.
+    Fusion and argmax are one pass over the logits (``fuse``); ``decode`` is the clean-up of small regions after it.
     """
     whole = outcome.seconds * outcome.workers
     decoded = outcome.variant_seconds.get(ensemble.variant, 0.0)
@@ -165,13 +165,13 @@ def stage_shares(outcome: Outcome, ensemble: Ensemble) -> dict[str, float]:
 
 
 def peak_memory() -> int:
-    """Return the most memory this process has held, in bytes; on Linux since :func:`_forget_peak`."""
+    """Return the peak memory of this process, in bytes; on Linux since :func:`_forget_peak`."""
     status = Path("/proc/self/status")
     if status.exists():
         found = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
         if found:
             return int(found[0].split()[1]) * 1024
-    import resource  # there is none on Windows
+    import resource  # not available on Windows
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
@@ -187,29 +187,30 @@ def _forget_peak() -> None:
 def bench_job(
     options: Options, runtime_options: RuntimeOptions, count: int, rounds: int, batch_size: int = 0, workers: int = 0
 ) -> Benched:
-    """Measure what the options name.
+    """Measure the ensemble that the options name.
 
     Args:
-        options: models, input and strategy; the sample nets and generated scenes where they name none.
+        options: models, input and strategy; the sample nets and generated scenes by default.
         runtime_options: which runtimes and arithmetic are allowed.
-        count: images a round.
+        count: images per round.
         rounds: how often each side is timed.
-        batch_size: images a worker takes at a time; 0 to measure.
-        workers: threads; 0 for one a core.
+        batch_size: images per batch; 0 to measure.
+        workers: threads; 0 for one per core.
 
     Raises:
-        EngineError: a number below 1, or whatever does not open or run.
+        EngineError: a number below 1, or an input or model that cannot be opened or run.
     """
     if count < 1 or rounds < 1:
         raise PlanError(f"--images {count}, --rounds {rounds}: give numbers above 0")
+    specs = options.models or [str(SAMPLES)]
+    plan = Plan(tuple(PlannedMember(spec) for spec in specs))
     if options.input:
-        source = open_source(options.input)
+        source = open_source(options.input, reading=reading_of(plan, options))
     else:
         from engine.samples.scenes import generate
 
         source = from_array(generate(min(SCENES, count)).images, "images", "sample scenes")
-    specs = options.models or [str(SAMPLES)]
-    ensemble = open_ensemble(Plan(tuple(PlannedMember(spec) for spec in specs)), options, source)
+    ensemble = open_ensemble(plan, options, source)
     images = repeated(source, count)
     tuned = make_ready(ensemble, images, runtime_options, batch_size, workers)
     return bench(ensemble, images, tuned, rounds)

@@ -1,7 +1,7 @@
-"""How sure a score is: percentile bootstrap intervals over groups of images (B. Efron, R. Tibshirani, 1993).
+"""Uncertainty of a score: percentile bootstrap intervals over groups of images (B. Efron, R. Tibshirani, 1993).
 
-Tiles of one scene resemble each other, so the groups are drawn, never the tiles of a group one by one: the interval
-then says how the score would move with other scenes, not with other pixels of these.
+Tiles of one scene resemble each other, so whole groups are drawn, never single tiles: the interval
+then shows how the score would vary with other scenes, not with other pixels of the same scenes.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A score (or a difference of two) with what the bootstrap says about it.
+    """A score (or the difference of two) with its bootstrap interval.
 
     Attributes:
-        value: over all groups, as measured.
+        value: measured over all groups.
         low: lower end of the interval.
         high: upper end.
-        level: share of the resampled values between the two.
+        level: share of the resampled values inside the interval.
         groups: how many groups were drawn from.
     """
 
@@ -38,18 +38,18 @@ class Interval:
     groups: int
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Return value and interval in one line."""
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
 @dataclass(frozen=True)
 class GroupedCounts:
-    """What a bootstrap needs of a set of predictions; adds up over groups.
+    """The counts of a set of predictions per group, all that a bootstrap needs.
 
     Attributes:
         confusion: float64 (groups, classes, classes), rows are the truth.
         image_scores: float64 (groups,), sum of the ``labelled`` MIoU of the images that have one.
-        images: float64 (groups,), how many those are.
+        images: float64 (groups,), number of those images.
         ignored_class: the class that conventions leave out, or None.
     """
 
@@ -89,7 +89,7 @@ class GroupedCounts:
 
         Args:
             draws: float64 (rounds, groups), how often each group was drawn.
-            convention: a name out of :data:`engine.metrics.CONVENTIONS`.
+            convention: a name from :data:`engine.metrics.CONVENTIONS`.
         """
         if convention == "per-image":
             images = draws @ self.images
@@ -107,7 +107,7 @@ def interval(
 
     Args:
         counts: the predictions, by group.
-        convention: a name out of :data:`engine.metrics.CONVENTIONS`.
+        convention: a name from :data:`engine.metrics.CONVENTIONS`.
         rounds: how often to resample.
         level: share of the resampled scores inside the interval.
         seed: of the resampling.
@@ -155,12 +155,12 @@ def _interval(sides: Sequence[GroupedCounts], convention: str, rounds: int, leve
 
 
 def whole_and_resampled(groups: int, rounds: int, seed: int) -> NDArray[np.float64]:
-    """Return float64 (1 + rounds, groups): the whole set, each group once, then what :func:`resampled` draws."""
+    """Return float64 (1 + rounds, groups): the whole set (each group once), then the draws of :func:`resampled`."""
     return np.concatenate([np.ones((1, groups)), resampled(groups, rounds, seed)])
 
 
 def resampled(groups: int, rounds: int, seed: int) -> NDArray[np.float64]:
-    """Return float64 (rounds, groups): how often each group stands in each resample with replacement."""
+    """Return float64 (rounds, groups): how often each group occurs in each resample (with replacement)."""
     picked = np.random.default_rng(seed).integers(0, groups, (rounds, groups))
     flat = picked + groups * np.arange(rounds)[:, None]
     return np.bincount(flat.ravel(), minlength=rounds * groups).reshape(rounds, groups).astype(np.float64)
@@ -170,14 +170,14 @@ Values = dict[str, NDArray[np.float64]]
 
 
 class Bootstrap:
-    """Draws once; scores each row on all draws.
+    """Draws once and scores every row on the same draws.
 
-    What it gives is what :func:`engine.bootstrap.interval` and :func:`engine.bootstrap.paired_difference` give for the
+    Its results equal those of :func:`engine.bootstrap.interval` and :func:`engine.bootstrap.paired_difference` for the
     same seed.
     """
 
     def __init__(self, groups: NDArray[np.int64] | None, images: int, ignored_class: int | None, seed: int) -> None:
-        """Draw.
+        """Draw the resamples.
 
         Args:
             groups: int64 (images,), or None to make each image its own.
@@ -191,10 +191,10 @@ class Bootstrap:
         self.draws = whole_and_resampled(self.size, ROUNDS, seed)
 
     def values(self, matrices: NDArray[np.integer]) -> Values:
-        """Return for each convention float64 (1 + rounds,): the score of the set and of each resample.
+        """Return, per convention, float64 (1 + rounds,): the score of the set and of each resample.
 
         Args:
-            matrices: (images, classes, classes), one an image.
+            matrices: (images, classes, classes), one per image.
         """
         counts = GroupedCounts.of(matrices.astype(np.int64), self.groups, self.ignored_class)
         return {convention: counts.scores(self.draws, convention) for convention in CONVENTIONS}
@@ -207,7 +207,7 @@ def ends(values: NDArray[np.float64], level: float = LEVEL) -> tuple[float, floa
         values: float64 (1 + rounds,), the value of the set and of each resample.
         level: share of the resampled values inside the interval.
     """
-    # A resample may miss every labelled pixel; it says nothing then.
+    # A resample may contain no labelled pixel; it is ignored then.
     drawn = values[1:][~np.isnan(values[1:])]
     if not drawn.size:
         return float(values[0]), float("nan"), float("nan")

@@ -1,7 +1,7 @@
-"""The error root and its few children.
+"""The root of all errors and its subclasses.
 
-A message is one line: what came, what is allowed, what to do. The command line prints it as it is and exits with 2.
-What to do is an option there and an argument in Python: :func:`option` writes the one or the other.
+A message is one line: what came, what is allowed, what to do. The command line prints it unchanged and exits with 2.
+What to do is an option there and an argument in Python: :func:`option` writes one or the other.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def naming_options() -> Iterator[None]:
 
 
 def option(name: str, value: str = "") -> str:
-    """Return what a user states: ``--fit resize`` on the command line, ``fit="resize"`` in Python.
+    """Return what the user has to give: ``--fit resize`` on the command line, ``fit="resize"`` in Python.
 
     Args:
         name: the argument, as in ``channel_order``.
-        value: an example as the command line takes it; empty for the name alone.
+        value: an example in command-line form; empty for the name only.
     """
     if _in_shell:
         return f"--{name.replace('_', '-')} {value}".rstrip()
@@ -45,7 +45,7 @@ class EngineError(Exception):
 
 
 class ContractError(EngineError):
-    """A model file promises nothing, something contradictory, or something the other members do not."""
+    """A model file whose contract is missing, contradictory, or different from that of the other members."""
 
 
 class InputError(EngineError):
@@ -57,7 +57,7 @@ class PlanError(EngineError):
 
 
 class OutputError(EngineError):
-    """A result that cannot be written where it was asked for."""
+    """A result that cannot be written to the requested place."""
 
 
 class ModelError(EngineError):
@@ -69,7 +69,7 @@ class NotFiniteError(ModelError):
 
     Attributes:
         member: name of the member.
-        positions: the places of those images in the batch, ascending.
+        positions: indices of those images in the batch, ascending.
     """
 
     def __init__(self, member: str, positions: list[int], ids: list[str]) -> None:
@@ -77,12 +77,12 @@ class NotFiniteError(ModelError):
 
         Args:
             member: name of the member.
-            positions: the places of the images in the batch, ascending.
+            positions: indices of the images in the batch, ascending.
             ids: the names of those images.
         """
         named = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
         super().__init__(
             f"member {member} computes NaN or infinity for image{'s' if len(ids) > 1 else ''} {named}: "
-            "leave the member out, mend the images, or add --on-bad-image skip"
+            "leave the member out, repair the images, or add --on-bad-image skip"
         )
         self.member, self.positions = member, positions

@@ -20,7 +20,7 @@ app = typer.Typer(
     name="engine",
     help="Fuse the masks of several segmentation nets (ONNX), fast and exactly.\n\n"
     "Without arguments, [bold]engine ensemble[/bold] shows the whole job on generated Mars scenes with the sample nets "
-    "that come along. Results go to stdout, everything about the run to stderr. Exit code 2 means that the input or an "
+    "that are included. Results go to stdout, messages about the run to stderr. Exit code 2 means that the input or an "
     "option was refused and that nothing was written.",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -32,9 +32,9 @@ for _command in (ensemble, evaluate, select, compare, report, bench, inspect):
 
 @app.callback(invoke_without_command=True)
 def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Show the version when asked."""
+    """Print the version and exit if requested."""
     if version:
         from engine.version import VERSION
 

@@ -1,4 +1,4 @@
-"""``engine bench``: how fast an ensemble runs on this machine, and what its members allow."""
+"""``engine bench``: how fast an ensemble runs on this machine, and the limit set by its members."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from engine.cli.options import (
     AsJson,
     BatchSize,
     GreyAsRgb,
+    ImageLayout,
     Models,
     Precision,
     Provider,
@@ -25,10 +26,10 @@ from engine.utils.console import with_options
 def bench(
     models: Models = None,
     input: Annotated[
-        str, typer.Option("--input", "-i", help="Images to run on, as engine ensemble reads them. Default: scenes.")
+        str, typer.Option("--input", "-i", help="Images to run on, as for engine ensemble. Default: generated scenes.")
     ] = "",
-    images: Annotated[int, typer.Option(help="Images a round; the input is repeated up to that number.")] = 256,
-    rounds: Annotated[int, typer.Option(help="How often pipeline and members are timed, in turns.")] = 3,
+    images: Annotated[int, typer.Option(help="Images per round; the input is repeated to reach that number.")] = 256,
+    rounds: Annotated[int, typer.Option(help="How often the pipeline and the members are timed, in turn.")] = 3,
     strategy: Annotated[str, typer.Option(help=STRATEGY_NAMES)] = "mean-logit",
     batch_size: BatchSize = 0,
     workers: Workers = 0,
@@ -37,13 +38,14 @@ def bench(
     precision: Precision = "float32",
     as_json: AsJson = False,
     grey_as_rgb: GreyAsRgb = False,
+    image_layout: ImageLayout = "",
     *,
     stated: dict[str, Any],
 ) -> None:
-    """Measure images/s of each model alone and of the whole pipeline, the time by stage and the memory.
+    """Measure images/s of each model alone and of the whole pipeline, the time per stage and the peak memory.
 
-    The limit is what the models could do with nothing between them: 1 over the sum of 1 / images/s, each at its best
-    batch size and use of threads.
+    The limit is what the models could reach without overhead: 1 over the sum of 1 / (images/s), each at its best
+    batch size and thread layout.
 
     Examples:
       engine bench
@@ -55,6 +57,13 @@ def bench(
     from engine.models.runtimes import RuntimeOptions
     from engine.runs.options import Options
 
-    options = Options(models=models or (), input=input, strategy=strategy, grey_as_rgb=grey_as_rgb, stated=stated)
+    options = Options(
+        models=models or (),
+        input=input,
+        strategy=strategy,
+        grey_as_rgb=grey_as_rgb,
+        image_layout=image_layout,
+        stated=stated,
+    )
     runtime_options = RuntimeOptions(provider, runtime, precision)
     print_bench(bench_job(options, runtime_options, images, rounds, batch_size, workers), as_json)

@@ -1,4 +1,4 @@
-"""``engine compare``: every member and strategy against each other."""
+"""``engine compare``: compare all members and strategies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli.options import AsJson, GreyAsRgb, Groups, Models, Workers, command_line, contract_fields
+from engine.cli.options import AsJson, GreyAsRgb, Groups, ImageLayout, Models, Workers, command_line, contract_fields
 from engine.utils.console import with_options
 
 HOW = "How to compare"
@@ -21,17 +21,17 @@ def compare(
         str, typer.Option("--input", "-i", help="Images: .npz, .npz:KEY, .npy or a folder of pictures.")
     ] = "",
     labels: Annotated[
-        str, typer.Option(help="True masks of the same images. Without them: speed, agreement and class shares alone.")
+        str, typer.Option(help="True masks of the same images. Without them: only speed, agreement and class shares.")
     ] = "",
     groups: Groups = "",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Keep the run in this .npz, for engine report.")
+        Path | None, typer.Option("--out", "-o", help="Store the run in this .npz, for engine report.")
     ] = None,
     metric: Annotated[
         str,
         typer.Option(
-            help="What sorts, tunes and selects: keras-ignore, labelled, all, foreground or per-image. All five are "
-            "reported.",
+            help="Metric for sorting, tuning and selection: keras-ignore, labelled, all, foreground or per-image. "
+            "All five are reported.",
             rich_help_panel=HOW,
         ),
     ] = "keras-ignore",
@@ -39,52 +39,55 @@ def compare(
         list[str] | None,
         typer.Option(
             metavar="CLASS",
-            help="Never predict this class when suppressed or tuned. Default: the one that the models ignore.",
+            help="Class never predicted when suppressed or tuned. Default: the one that the models ignore.",
             rich_help_panel=HOW,
         ),
     ] = None,
     no_suppress: Annotated[
-        bool, typer.Option("--no-suppress", help="Let every class be predicted.", rich_help_panel=HOW)
+        bool, typer.Option("--no-suppress", help="Allow all classes to be predicted.", rich_help_panel=HOW)
     ] = False,
     ablation: Annotated[
         bool, typer.Option(help="Also add one step of the pipeline at a time.", rich_help_panel=HOW)
     ] = True,
     flips: Annotated[
         str,
-        typer.Option(
-            help="Mirror images of the ablation's step: none, horizontal, vertical or both.", rich_help_panel=HOW
-        ),
+        typer.Option(help="Flips in the ablation: none, horizontal, vertical or both.", rich_help_panel=HOW),
     ] = "horizontal",
-    folds: Annotated[int, typer.Option(help="Folds of the cross-fitting.", rich_help_panel=HOW)] = 5,
-    pixels: Annotated[int, typer.Option(help="Pixels to search biases and members on.", rich_help_panel=HOW)] = 50_000,
-    seed: Annotated[int, typer.Option(help="Of folds, sample and intervals.", rich_help_panel=HOW)] = 0,
+    folds: Annotated[int, typer.Option(help="Number of folds for cross-fitting.", rich_help_panel=HOW)] = 5,
+    pixels: Annotated[
+        int, typer.Option(help="Number of pixels on which biases and members are searched.", rich_help_panel=HOW)
+    ] = 50_000,
+    seed: Annotated[int, typer.Option(help="Random seed for folds, sample and intervals.", rich_help_panel=HOW)] = 0,
     gallery: Annotated[
         int,
         typer.Option(
-            help="Tiles kept for the report: so many worst, most disputed, and of the rarest class.",
+            help="Tiles stored for the report: this many each of the worst, the most disputed, and the rarest class.",
             rich_help_panel=HOW,
         ),
     ] = 8,
-    batch_size: Annotated[int, typer.Option(help="Images a worker takes at a time.", rich_help_panel=RUN)] = 4,
+    batch_size: Annotated[int, typer.Option(help="Images per batch.", rich_help_panel=RUN)] = 4,
     workers: Workers = 0,
-    limit: Annotated[int, typer.Option(help="Only the first so many images; 0 means all.", rich_help_panel=RUN)] = 0,
+    limit: Annotated[int, typer.Option(help="Use only the first N images; 0 means all.", rich_help_panel=RUN)] = 0,
     scratch: Annotated[
         Path | None,
-        typer.Option(help="Folder for the members' logits while it runs. Default: the system's.", rich_help_panel=RUN),
+        typer.Option(help="Folder for the members' logits during the run. Default: the system's.", rich_help_panel=RUN),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run.", rich_help_panel=RUN)] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing run file.", rich_help_panel=RUN)
+    ] = False,
     as_json: AsJson = False,
     as_csv: Annotated[
-        bool, typer.Option("--csv", help="Print the results as CSV on stdout, a line a row and convention.")
+        bool, typer.Option("--csv", help="Print the results as CSV on stdout, one line per row and convention.")
     ] = False,
     grey_as_rgb: GreyAsRgb = False,
+    image_layout: ImageLayout = "",
     *,
     stated: dict[str, Any],
 ) -> None:
-    """Compare every member and every fusion strategy, raw, suppressed and tuned: score, interval, speed.
+    """Compare all members and fusion strategies, raw, suppressed and tuned: score, interval, speed.
 
-    Members run once; their exact logits serve every strategy. Differences are to the best single member, on the same
-    images. Biases are found by cross-fitting: no image is scored by one that has seen it.
+    Members run once; all strategies use the same exact logits. Differences are to the best single member, on the same
+    images. Biases are cross-fitted: no image is scored with a bias fitted on it.
 
     Examples:
       engine compare -m models/ -i val.npz --labels val.npz --groups val.npz:groups -o run.npz
@@ -109,6 +112,7 @@ def compare(
         no_suppress=no_suppress,
         limit=limit,
         grey_as_rgb=grey_as_rgb,
+        image_layout=image_layout,
         stated=stated,
     )
     options = CompareOptions(

@@ -1,4 +1,4 @@
-"""``engine ensemble``: predict masks with several nets at once."""
+"""``engine ensemble``: predict masks with several nets."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from engine.cli.options import (
     AsJson,
     BatchSize,
     GreyAsRgb,
+    ImageLayout,
     Models,
     Precision,
     Provider,
@@ -40,7 +41,7 @@ def ensemble(
         typer.Option(
             "--input",
             "-i",
-            help="Images: .npz, .npz:KEY, .npy, .zarr or a folder of pictures; with --tile one picture.",
+            help="Images: .npz, .npz:KEY, .npy, .zarr, a folder of pictures or a pattern; with --tile one picture.",
         ),
     ] = "",
     output: Annotated[
@@ -51,38 +52,38 @@ def ensemble(
             parser=output_path,
             metavar="PATH",
             help="Masks: submission .csv (default submission.csv), run lengths .rle.csv or .json, .npz, .npy, .zarr or "
-            "a folder of PNGs; of one scene .png, .tif, .npy or .zarr.",
+            "a folder of PNGs; for one scene .png, .tif, .npy or .zarr.",
         ),
     ] = None,
     plan: Annotated[
         Path | None, typer.Option(help="An ensemble.toml with members, weights, strategy and decoding.")
     ] = None,
-    labels: Annotated[str, typer.Option(help="True masks of the same images, to score in the same run.")] = "",
+    labels: Annotated[str, typer.Option(help="True masks of the same images, to score the predictions.")] = "",
     rle: Rle = "",
     strategy: Annotated[
         str | None,
         typer.Option(help=STRATEGY_NAMES, rich_help_panel=FUSION),
     ] = None,
     weights: Annotated[
-        str, typer.Option(help="One weight a member, in the order of --models: 2,1,0.5.", rich_help_panel=FUSION)
+        str, typer.Option(help="One weight per member, in the order of --models: 2,1,0.5.", rich_help_panel=FUSION)
     ] = "",
     suppress: Annotated[
         list[str] | None,
         typer.Option(
             metavar="CLASS",
-            help="Never predict this class (id or name; repeatable): the next best takes its place. Default: the "
+            help="Never predict this class (id or name; repeatable); the next best replaces it. Default: the "
             "ignored class that the models declare.",
             rich_help_panel=FUSION,
         ),
     ] = None,
     no_suppress: Annotated[
-        bool, typer.Option("--no-suppress", help="Let every class be predicted.", rich_help_panel=FUSION)
+        bool, typer.Option("--no-suppress", help="Allow all classes to be predicted.", rich_help_panel=FUSION)
     ] = False,
     vote_stage: Annotated[
         str | None,
         typer.Option(
             help="For vote and staple: members (each votes among the allowed classes) or fused (vote first, then "
-            "replace).",
+            "suppress).",
             rich_help_panel=FUSION,
         ),
     ] = None,
@@ -92,32 +93,32 @@ def ensemble(
     prior: Annotated[
         str,
         typer.Option(
-            help="Target over training frequency of each class: 1,1,1,1,3. Multiplies probabilities.",
+            help="Ratio of target to training frequency per class: 1,1,1,1,3. Multiplies probabilities.",
             rich_help_panel=FUSION,
         ),
     ] = "",
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Suppress only where the class's probability is below this; without it, everywhere.",
+            help="Suppress only where the class's probability is below this. Default: everywhere.",
             rich_help_panel=FUSION,
         ),
     ] = None,
     min_region: Annotated[
         int | None,
-        typer.Option(help="Give regions of fewer pixels to the class around them.", rich_help_panel=FUSION),
+        typer.Option(help="Relabel regions of fewer pixels to the surrounding class.", rich_help_panel=FUSION),
     ] = None,
     flips: Annotated[
         str | None,
         typer.Option(
-            help="Let members see mirror images too: none, horizontal, vertical or both.", rich_help_panel=FUSION
+            help="Also run members on flipped images: none, horizontal, vertical or both.", rich_help_panel=FUSION
         ),
     ] = None,
     early_exit: Annotated[
         bool,
         typer.Option(
             "--early-exit",
-            help="Run the cheapest members first and let an image leave when no label of it can change any more "
+            help="Run the fastest members first and stop for an image once none of its labels can change "
             "(exact; vote and mean-prob).",
             rich_help_panel=RUN,
         ),
@@ -125,7 +126,7 @@ def ensemble(
     early_exit_agreement: Annotated[
         float | None,
         typer.Option(
-            help="Let an image leave when this share of its pixels is settled (approximate; the agreement with all "
+            help="Stop for an image once this share of its pixels is settled (approximate; the agreement with all "
             "members is measured and printed).",
             rich_help_panel=RUN,
         ),
@@ -135,10 +136,10 @@ def ensemble(
     provider: Provider = "auto",
     runtime: Runtime = "onnxruntime",
     precision: Precision = "float32",
-    limit: Annotated[int, typer.Option(help="Only the first so many images; 0 means all.", rich_help_panel=RUN)] = 0,
+    limit: Annotated[int, typer.Option(help="Use only the first N images; 0 means all.", rich_help_panel=RUN)] = 0,
     preview: Annotated[
         Path | None,
-        typer.Option(help="Also draw image, truth, fused mask and disagreement (.png).", rich_help_panel=RUN),
+        typer.Option(help="Also draw image, ground truth, fused mask and disagreement (.png).", rich_help_panel=RUN),
     ] = None,
     tile: Annotated[
         str,
@@ -152,19 +153,21 @@ def ensemble(
     overlap: Annotated[
         float | None,
         typer.Option(
-            help="Share of a tile that the next one shows too, 0 up to below 1; 0.5 by default.", rich_help_panel=RUN
+            help="Overlap of adjacent tiles as a share of a tile, from 0 to below 1. Default: 0.5.", rich_help_panel=RUN
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs.", rich_help_panel=RUN)] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=RUN)
+    ] = False,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with a run that was cut off, to the same output.", rich_help_panel=RUN),
+        typer.Option("--resume", help="Continue an interrupted run with the same output.", rich_help_panel=RUN),
     ] = False,
     on_bad_image: Annotated[
         str,
         typer.Option(
             help="fail, or skip: leave out images that cannot be read or predicted, list them in OUTPUT.skipped.txt, "
-            "write the rest as incomplete-OUTPUT and leave with exit code 3.",
+            "write the rest as incomplete-OUTPUT and exit with code 3.",
             rich_help_panel=RUN,
         ),
     ] = "fail",
@@ -174,7 +177,7 @@ def ensemble(
     ray_address: Annotated[
         str,
         typer.Option(
-            help="Of the Ray cluster, as in auto or ray://head:10001. Default: a cluster on this machine.",
+            help="Address of the Ray cluster: auto or ray://head:10001. Default: a cluster on this machine.",
             rich_help_panel=RAY,
         ),
     ] = "",
@@ -183,10 +186,11 @@ def ensemble(
     ] = 0.0,
     as_json: AsJson = False,
     grey_as_rgb: GreyAsRgb = False,
+    image_layout: ImageLayout = "",
     *,
     stated: dict[str, Any],
 ) -> None:
-    """Predict masks with several nets at once and write them.
+    """Predict masks with several nets and write them.
 
     Examples:
       engine ensemble
@@ -228,6 +232,7 @@ def ensemble(
         preview=preview,
         overwrite=overwrite,
         grey_as_rgb=grey_as_rgb,
+        image_layout=image_layout,
         resume=resume,
         on_bad_image=on_bad_image,
         rle=rle,
@@ -261,7 +266,7 @@ def ensemble(
 
 
 def _cluster(on: str, address: str, workers: int, gpus: float, tiled: bool) -> Cluster:
-    """Check the options about Ray before anything is opened."""
+    """Check the Ray options before anything is opened."""
     from engine.errors import PlanError
     from engine.runs.on_ray.cluster import Cluster
 

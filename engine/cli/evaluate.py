@@ -1,4 +1,4 @@
-"""``engine evaluate``: score masks that are there."""
+"""``engine evaluate``: score existing masks."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ def evaluate(
     predicted: Annotated[
         str, typer.Argument(metavar="PRED", help="Masks: .csv, run lengths .csv or .json, .npz, .npy or a folder.")
     ],
-    labels: Annotated[str, typer.Option(help="True masks, in any of those forms.")],
-    classes: Annotated[
-        str, typer.Option(help="Class names, or how many there are. Default: what the masks hold.")
-    ] = "",
-    ignored_class: Annotated[str, typer.Option(help="Class left out of the score, or none.")] = "0",
+    labels: Annotated[str, typer.Option(help="True masks, in any of those formats.")],
+    classes: Annotated[str, typer.Option(help="Class names, or their number. Default: the classes in the masks.")] = "",
+    ignored_class: Annotated[str, typer.Option(help="Class excluded from the score, or none.")] = "0",
     groups: Groups = "",
     rle: Rle = "",
     as_json: AsJson = False,
 ) -> None:
-    """Score masks under every MIoU convention, and say what class 0 costs."""
+    """Score masks under all MIoU conventions and report what class 0 costs."""
     from engine.cli.printing import print_class_scores, print_evaluation
     from engine.evaluate import evaluate as score_masks
     from engine.evaluate import evaluate_multilabel

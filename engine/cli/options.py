@@ -15,24 +15,24 @@ FOREIGN = "Models without a contract (made by other tools)"
 
 Models = Annotated[
     list[str] | None,
-    typer.Option("--models", "-m", help="An .onnx file, a folder or a glob; repeatable. Specialists are gathered."),
+    typer.Option("--models", "-m", help="An .onnx file, a folder or a glob; repeatable. Specialists are combined."),
 ]
 Groups = Annotated[
     str,
     typer.Option(
-        help="The scene each image belongs to: .npz, .npz:KEY or .npy, one value an image. Intervals and folds keep a "
-        "scene together."
+        help="The scene of each image: .npz, .npz:KEY or .npy, one value per image. Intervals and folds never split a "
+        "scene."
     ),
 ]
 BatchSize = Annotated[
     int,
-    typer.Option(help="Images a worker takes at a time; 0 means measured on the first images.", rich_help_panel=RUN),
+    typer.Option(help="Images per batch; 0: measured on the first images.", rich_help_panel=RUN),
 ]
-Workers = Annotated[int, typer.Option(help="Threads; 0 means one a core.", rich_help_panel=RUN)]
+Workers = Annotated[int, typer.Option(help="Number of worker threads; 0 means one per core.", rich_help_panel=RUN)]
 Provider = Annotated[
     str,
     typer.Option(
-        help="auto (a GPU where one truly works), cuda, tensorrt or cpu; what is named must work.", rich_help_panel=RUN
+        help="auto (a GPU if one works), cuda, tensorrt or cpu; a named provider must work.", rich_help_panel=RUN
     ),
 ]
 STRATEGY_NAMES = (
@@ -46,8 +46,8 @@ Runtime = Annotated[
 Precision = Annotated[
     str,
     typer.Option(
-        help="The least precise arithmetic allowed: float32, bf16, or int8 (with MODEL_int8.onnx beside MODEL.onnx). "
-        "Below float32 the agreement of the labels is printed.",
+        help="The lowest precision allowed: float32, bf16, or int8 (with MODEL_int8.onnx beside MODEL.onnx). "
+        "Below float32 the agreement of the labels with float32 is printed.",
         rich_help_panel=RUN,
     ),
 ]
@@ -65,9 +65,11 @@ Classes = Annotated[
 ]
 InputLayout = Annotated[str, typer.Option(help="Axes of the input: NCHW or NHWC.", rich_help_panel=FOREIGN)]
 OutputLayout = Annotated[str, typer.Option(help="Axes of the output: NCHW or NHWC.", rich_help_panel=FOREIGN)]
-Activation = Annotated[str, typer.Option(help="What comes out: logits or probabilities.", rich_help_panel=FOREIGN)]
+Activation = Annotated[
+    str, typer.Option(help="What the model outputs: logits or probabilities.", rich_help_panel=FOREIGN)
+]
 Scale = Annotated[
-    str, typer.Option(help="Factor on raw pixels: 1, or 1/255 for a net of 0..1.", rich_help_panel=FOREIGN)
+    str, typer.Option(help="Factor on raw pixels: 1, or 1/255 for a net trained on 0..1.", rich_help_panel=FOREIGN)
 ]
 Normalize = Annotated[
     str,
@@ -78,34 +80,34 @@ Normalize = Annotated[
 Fit = Annotated[
     str,
     typer.Option(
-        help="How images come to a net that takes one size: resize (the maps come back to the image's size) or pad "
-        "(mirrored, window by window, cut back).",
+        help="How images fit a net of fixed size: resize (its maps are resized back to the image's size) or pad "
+        "(reflected, window by window, cropped back).",
         rich_help_panel=FOREIGN,
     ),
 ]
 Bands = Annotated[
     str,
     typer.Option(
-        help="Channels of the image that the net takes, in its order: 4,3,2 (counted from 1).", rich_help_panel=FOREIGN
+        help="Channels of the image that the net uses, in its order: 4,3,2 (counted from 1).", rich_help_panel=FOREIGN
     ),
 ]
 ChannelOrder = Annotated[
-    str, typer.Option(help="rgb, or bgr for a net that was trained on BGR images.", rich_help_panel=FOREIGN)
+    str, typer.Option(help="rgb, or bgr for a net trained on BGR images.", rich_help_panel=FOREIGN)
 ]
 Threshold = Annotated[
     float | None,
     typer.Option(
         "--foreground-threshold",
-        help="For a net of one map: the probability from which on a pixel is foreground; 0.5 by default.",
+        help="For a net with one output map: minimum probability of a foreground pixel. Default: 0.5.",
         rich_help_panel=FOREIGN,
     ),
 ]
 Mean = Annotated[
-    str, typer.Option(help="Subtracted after scaling, one a channel: 0.5,0.4,0.3.", rich_help_panel=FOREIGN)
+    str, typer.Option(help="Subtracted after scaling, one value per channel: 0.5,0.4,0.3.", rich_help_panel=FOREIGN)
 ]
-Std = Annotated[str, typer.Option(help="Divided by after that, one a channel.", rich_help_panel=FOREIGN)]
+Std = Annotated[str, typer.Option(help="Divisor after that, one value per channel.", rich_help_panel=FOREIGN)]
 Ignored = Annotated[
-    int | None, typer.Option("--ignored-class", help="Class the score leaves out.", rich_help_panel=FOREIGN)
+    int | None, typer.Option("--ignored-class", help="Class excluded from the score.", rich_help_panel=FOREIGN)
 ]
 GreyAsRgb = Annotated[
     bool,
@@ -119,10 +121,18 @@ MultiLabel = Annotated[
         rich_help_panel=FOREIGN,
     ),
 ]
+ImageLayout = Annotated[
+    str,
+    typer.Option(
+        metavar="AXES",
+        help="Axes of an array where its shape leaves them open: NHWC, NCHW, NHW; of one image HWC, CHW, HW.",
+        rich_help_panel=RUN,
+    ),
+]
 OutputName = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="[FILE=]NAME", help="Which output to read, if there are several; repeatable.", rich_help_panel=FOREIGN
+        metavar="[FILE=]NAME", help="The output to read if there are several; repeatable.", rich_help_panel=FOREIGN
     ),
 ]
 
@@ -144,7 +154,7 @@ def contract_fields(
     multi_label: MultiLabel = False,
     output_name: OutputName = None,
 ) -> dict[str, Any]:
-    """Return the contract fields the user stated; the parameters are the options themselves."""
+    """Return the contract fields given by the user; the parameters are the options themselves."""
     from engine.models.facts import normalization, parse_scale
     from engine.runs.options import numbers
 
@@ -173,7 +183,7 @@ def contract_fields(
 
 
 def _class_names(classes: str) -> list[str]:
-    """Return the names of ``a,b,c``, made-up ones for a number; one name alone is the foreground of two classes."""
+    """Return the names in ``a,b,c``, or generated ones for a number; a single name is the foreground of two classes."""
     if classes.isascii() and classes.isdecimal() and len(classes) <= 3:
         return [f"class {index}" for index in range(int(classes))]
     names = [name.strip() for name in classes.split(",")]
@@ -181,7 +191,7 @@ def _class_names(classes: str) -> list[str]:
 
 
 def _output_names(given: list[str]) -> str | dict[str, str]:
-    """Return the one name for all files, or names by file; the name for all others stands under an empty text."""
+    """Return one name for all files, or names per file; the empty key holds the name for all others."""
     pairs = [item.rpartition("=") for item in given]
     if len(pairs) == 1 and not pairs[0][1]:
         return given[0]
@@ -197,5 +207,5 @@ def _output_names(given: list[str]) -> str | dict[str, str]:
 
 
 def command_line() -> str:
-    """Return the command under way as a shell would take it, for the records of what it makes."""
+    """Return the current command as shell text, for the records of its results."""
     return shlex.join(["engine", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""Results as the command line prints them: tables or JSON on stdout, remarks on stderr."""
+"""Printing of results: tables or JSON on stdout, remarks on stderr."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ INCOMPLETE = 3
 
 
 def report(job: Job, outcome: Outcome, as_json: bool) -> int:
-    """Print the results on stdout and the class-0 trap on stderr; return the exit code: 0, or 3 where images lack."""
+    """Print the results on stdout and the class-0 trap on stderr; return exit code 0, or 3 if images are missing."""
     if as_json:
         print(json.dumps(as_dict(outcome, job.ensemble), indent=2))
     elif outcome.scores:
@@ -43,14 +43,14 @@ def report(job: Job, outcome: Outcome, as_json: bool) -> int:
     if not outcome.skipped or job.output is None:
         return 0
     console.say(
-        f"INCOMPLETE: {len(outcome.skipped):,} of {len(job.images):,} images could not be predicted and are missing in "
-        f"{incomplete_output(job.output)}; {job.output} was not written; see {skipped_list(job.output)}"
+        f"INCOMPLETE: {len(outcome.skipped):,} of {len(job.images):,} images could not be predicted and are missing "
+        f"from {incomplete_output(job.output)}; {job.output} was not written; see {skipped_list(job.output)}"
     )
     return INCOMPLETE
 
 
 def early_exit_summary(outcome: Outcome, ensemble: Ensemble) -> str:
-    """Say in one line what early exit saved and, where it is approximate, how well it agrees with all members."""
+    """Print in one line what early exit saved and, if approximate, its agreement with all members."""
     most = outcome.images * len(ensemble.members)
     saved = most - sum(outcome.member_runs)
     told = f"early exit: {saved:,} of {most:,} runs of a member on an image saved ({saved / most:.1%})" if most else ""
@@ -92,7 +92,7 @@ def as_dict(outcome: Outcome, ensemble: Ensemble) -> dict[str, Any]:
 
 
 def print_evaluation(result: Evaluation, as_json: bool) -> None:
-    """Print an evaluation on stdout, and the trap on stderr."""
+    """Print an evaluation on stdout and the class-0 trap on stderr."""
     if as_json:
         print(json.dumps(_evaluation_dict(result), indent=2))
     else:
@@ -121,12 +121,12 @@ def _evaluation_dict(result: Evaluation) -> dict[str, object]:
 
 
 def print_bench(found: Benched, as_json: bool) -> None:
-    """Print what was measured on stdout: tables, or JSON."""
+    """Print a benchmark on stdout: tables or JSON."""
     if as_json:
         print(json.dumps(found.as_dict(), indent=2))
         return
     out = console.stdout()
-    table = plain_table("Members alone, each at its best setting")
+    table = plain_table("Single members, each at its best setting")
     for name in ("member", "runtime", "images/s", "batch size", "threads"):
         table.add_column(name, justify="right" if name in ("images/s", "batch size") else "left")
     for member in found.members:

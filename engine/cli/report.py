@@ -11,14 +11,14 @@ from engine.utils import console
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The .npz that engine compare --out wrote.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The .npz written by engine compare --out.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .html page to write.")] = Path("report.html"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing page.")] = False,
 ) -> None:
     """Make one self-contained page of a run: scores, speed, plots, members and the most informative tiles.
 
-    The page needs no network and no other file; pass it on as it is. A run made without labels shows agreement, class
-    shares and the most disputed tiles. Needs the extra packages named report (matplotlib and Jinja).
+    The page needs no network and no other file. A run made without labels shows agreement, class
+    shares and the most disputed tiles. Needs the extra named report (matplotlib and Jinja).
 
     Examples:
       engine compare -m models/ -i val.npz --labels val.npz --out run.npz

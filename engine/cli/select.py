@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli.options import AsJson, GreyAsRgb, Groups, Models, command_line, contract_fields
+from engine.cli.options import AsJson, GreyAsRgb, Groups, ImageLayout, Models, command_line, contract_fields
 from engine.utils.console import with_options
 
 SEARCH = "How to search"
@@ -16,50 +16,56 @@ SEARCH = "How to search"
 @with_options(contract_fields, "stated")
 def select(
     models: Models = None,
-    input: Annotated[str, typer.Option("--input", "-i", help="Validation images, as engine ensemble reads them.")] = "",
+    input: Annotated[str, typer.Option("--input", "-i", help="Validation images, as for engine ensemble.")] = "",
     labels: Annotated[str, typer.Option(help="True masks of the same images.")] = "",
     groups: Groups = "",
     out: Annotated[Path, typer.Option("--out", "-o", help="The plan file to write.")] = Path("ensemble.toml"),
     metric: Annotated[
-        str, typer.Option(help="What to maximise: keras-ignore, labelled, all, foreground or per-image.")
+        str, typer.Option(help="Metric to maximise: keras-ignore, labelled, all, foreground or per-image.")
     ] = "keras-ignore",
     method: Annotated[
-        str, typer.Option(help="greedy (with replacement), or exhaustive for pools up to 12.", rich_help_panel=SEARCH)
+        str,
+        typer.Option(help="greedy (with replacement), or exhaustive for pools of up to 12.", rich_help_panel=SEARCH),
     ] = "greedy",
     strategies: Annotated[
         list[str] | None,
         typer.Option(help="Strategies to try, separated by commas. Default: all but staple.", rich_help_panel=SEARCH),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Members that greedy selection adds.", rich_help_panel=SEARCH)] = 20,
+    rounds: Annotated[
+        int, typer.Option(help="Number of members that greedy selection adds.", rich_help_panel=SEARCH)
+    ] = 20,
     bags: Annotated[
-        int, typer.Option(help="Add up greedy selections from so many random halves.", rich_help_panel=SEARCH)
+        int, typer.Option(help="Sum the greedy selections from this many random halves.", rich_help_panel=SEARCH)
     ] = 0,
-    pixels: Annotated[int, typer.Option(help="Pixels to search on.", rich_help_panel=SEARCH)] = 100_000,
-    folds: Annotated[int, typer.Option(help="Folds of the honest score.", rich_help_panel=SEARCH)] = 5,
-    seed: Annotated[int, typer.Option(help="Of sample, folds, bags and intervals.", rich_help_panel=SEARCH)] = 0,
+    pixels: Annotated[int, typer.Option(help="Number of pixels to search on.", rich_help_panel=SEARCH)] = 100_000,
+    folds: Annotated[int, typer.Option(help="Number of folds for the cross-fitted score.", rich_help_panel=SEARCH)] = 5,
+    seed: Annotated[
+        int, typer.Option(help="Random seed for sample, folds, bags and intervals.", rich_help_panel=SEARCH)
+    ] = 0,
     bias: Annotated[bool, typer.Option(help="Search class biases.", rich_help_panel=SEARCH)] = True,
     threshold: Annotated[bool, typer.Option(help="Search a suppression threshold.", rich_help_panel=SEARCH)] = True,
-    clean_up: Annotated[bool, typer.Option(help="Try clean-up of small regions.", rich_help_panel=SEARCH)] = True,
+    clean_up: Annotated[bool, typer.Option(help="Try the clean-up of small regions.", rich_help_panel=SEARCH)] = True,
     suppress: Annotated[
         list[str] | None,
-        typer.Option(metavar="CLASS", help="Never predict this class. Default: the one that the models ignore."),
+        typer.Option(metavar="CLASS", help="Class never predicted. Default: the one that the models ignore."),
     ] = None,
-    no_suppress: Annotated[bool, typer.Option("--no-suppress", help="Let every class be predicted.")] = False,
+    no_suppress: Annotated[bool, typer.Option("--no-suppress", help="Allow all classes to be predicted.")] = False,
     flips: Annotated[
-        str | None, typer.Option(help="Let members see mirror images too: none, horizontal, vertical or both.")
+        str | None, typer.Option(help="Also run members on flipped images: none, horizontal, vertical or both.")
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder that keeps the members' probabilities for the next selection.")
+        Path | None, typer.Option(help="Folder that stores the members' probabilities for later selections.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the plan.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing plan.")] = False,
     as_json: AsJson = False,
     grey_as_rgb: GreyAsRgb = False,
+    image_layout: ImageLayout = "",
     *,
     stated: dict[str, Any],
 ) -> None:
     """Select members, weights, strategy and biases on validation images and write them as a plan.
 
-    The score to trust is the cross-fitted one: each image is scored by a selection that has not seen its scene.
+    The score to trust is the cross-fitted one: each image is scored by a selection made without its scene.
 
     Example:
       engine select -m pool/ -i val.npz --labels val.npz --groups val.npz:groups -o ensemble.toml
@@ -81,6 +87,7 @@ def select(
         flips=flips,
         overwrite=overwrite,
         grey_as_rgb=grey_as_rgb,
+        image_layout=image_layout,
         stated=stated,
     )
     settings = Settings(method=method, rounds=rounds, bags=bags, seed=seed, bias=bias, threshold=threshold)

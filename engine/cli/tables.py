@@ -1,4 +1,4 @@
-"""What the command line prints: the scores of a run, of an evaluation, and the contracts of models."""
+"""Tables of the command line: scores of a run or an evaluation, and contracts of models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHOWN = ("keras-ignore", "labelled")
 
 
 def scores_table(outcome: Outcome, ensemble: Ensemble) -> Table:
-    """Return a row for each member and strategy, raw and suppressed: images/s and MIoU; the best in bold."""
+    """Return one row per member and strategy, raw and suppressed: images/s and MIoU; the best in bold."""
     suppress = ensemble.variant.decoding.suppress
     table = plain_table(_title(outcome, ensemble))
     table.add_column("member\nor strategy", overflow="fold", min_width=max(map(len, STRATEGIES)))
@@ -68,7 +68,7 @@ def _cell(value: float | None, best: float) -> Text:
 
 
 def classes_table(score: Score, names: Sequence[str], convention: str = "labelled") -> Table:
-    """Return a row for each class: share of the counted pixels, IoU, precision, recall."""
+    """Return one row per class: share of the counted pixels, IoU, precision, recall."""
     table = plain_table(f"Classes ({convention})")
     for title in ("class", "pixels", "IoU", "precision", "recall"):
         table.add_column(title, justify="left" if title == "class" else "right")
@@ -77,14 +77,14 @@ def classes_table(score: Score, names: Sequence[str], convention: str = "labelle
     pixels = score.confusion.sum(axis=1)
     for index, name in enumerate(names):
         values = [iou[index], precision[index], recall[index]]
-        # Classes without names of their own are called "class 3": no second number before that.
+        # Unnamed classes are called "class 3": no second number before that.
         shown = name if name == f"class {index}" else f"{index} {name}"
         table.add_row(Text(shown), f"{pixels[index]:,}", *(_cell(float(v), np.inf) for v in values))
     return table
 
 
 def conventions_table(score: Score, intervals: Mapping[str, Interval] | None = None) -> Table:
-    """Return the MIoU under every convention, with its bootstrap interval where there is one."""
+    """Return the MIoU under every convention, with its bootstrap interval if there is one."""
     table = plain_table("MIoU by convention")
     table.add_column("convention")
     table.add_column("MIoU", justify="right")
@@ -99,7 +99,7 @@ def conventions_table(score: Score, intervals: Mapping[str, Interval] | None = N
 
 
 def contracts_table(opened: Sequence[Opened]) -> Table:
-    """Return one row per model: what is known of it; the classes stand below, once where all agree."""
+    """Return one row per model with its contract; the classes follow below, only once if all models agree."""
     table = plain_table()
     for title in ("model", "kind", "input", "output", "ignored", "size"):
         table.add_column(title, overflow="fold")
@@ -133,7 +133,7 @@ def contracts_table(opened: Sequence[Opened]) -> Table:
 
 
 def remarks(opened: Sequence[Opened]) -> list[str]:
-    """Return lines about models: what is adapted, what their metadata say besides, what stays open; equal ones once."""
+    """Return lines about models: adaptations, other metadata, open questions; equal lines only once."""
     lines: dict[str, list[str]] = {}
     for item in opened:
         origins = {

@@ -1,1 +1,1 @@
-"""Every strategy and every member against each other on the same logits: scores with intervals, speed, agreement."""
+"""Comparison of all members and strategies on the same logits: scores with intervals, speed, agreement."""

@@ -1,7 +1,7 @@
 """One step at a time: what each part of the pipeline adds to the score, and what it costs in speed.
 
-Best single member, mean of all, suppression, flips, selection of members and weights, class bias, clean-up. Whatever is
-chosen by looking at labels (the last three) is cross-fitted: no image is scored by a choice that has seen it.
+Best single member, mean of all, suppression, flips, selection of members and weights, class bias, clean-up. What is
+chosen with the help of labels (the last three) is cross-fitted: no image is scored by a choice that used it.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def ablation(
 
     Args:
         study: members, logits, truth and folds.
-        counts: of every plain variant.
-        best_raw: index of the member that scores best alone, raw.
-        bootstrap: the draws of all intervals.
+        counts: counts of every plain variant.
+        best_raw: index of the best single member, raw.
+        bootstrap: the resamples for all intervals.
         flips: name of the flips; the step is left out for ``none``.
         advance: called after each of the folds + 1 selections.
     """
@@ -95,11 +95,11 @@ def _steps(found: list[tuple[str, str, NDArray[np.int32], float]], metric: str, 
 
 
 def _choice_rate(study: Study, choice: Choice) -> float:
-    """Return images/s of a run of a choice on flipped images, its fusion and decoding timed on a few images."""
+    """Return the images/s of a choice with flips; fusion and decoding are timed on a few images."""
     store = study.store
     pool = study.pool(turned=True)
     tiles = study.all_tiles[:TIMED_IMAGES]
-    # Once for the pages of the store to be in memory, once to measure.
+    # Once to load the store's pages into memory, once to measure.
     for _ in range(2):
         began = perf_counter()
         pool.labels(choice, tiles)

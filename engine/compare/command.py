@@ -1,4 +1,4 @@
-"""``engine compare``: from its options to a comparison; what can be refused is refused before a member runs."""
+"""``engine compare``: from options to a comparison; invalid input is refused before any member runs."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ class Inputs:
 
 
 def compare(options: CompareOptions, starting: Starting = lambda name, total: lambda count: None) -> Comparison:
-    """Compare all members and strategies; write the run file where one is asked for.
+    """Compare all members and strategies; write the run file if requested.
 
     Args:
-        options: what to do.
+        options: the user's options.
         starting: called with a name and a total for each long part; returns what to call as it advances.
 
     Raises:
-        EngineError: the first thing that does not fit; nothing is written then.
+        EngineError: the first problem found; nothing is written then.
     """
     check_options(options)
     given = open_inputs(options)
@@ -81,10 +81,10 @@ def compare(options: CompareOptions, starting: Starting = lambda name, total: la
 
 
 def open_inputs(options: CompareOptions) -> Inputs:
-    """Open images, labels, groups and members, and deal the folds.
+    """Open images, labels, groups and members, and assign the folds.
 
     Raises:
-        EngineError: the first thing that does not fit.
+        EngineError: the first problem found.
     """
     data = open_validation(options.job, options.groups)
     images, groups = data.images, data.groups

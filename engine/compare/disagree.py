@@ -1,4 +1,4 @@
-"""Where members disagree, and how far their confidence can be believed."""
+"""Where members disagree, and how well their confidence is calibrated."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from engine.inference.prediction import Variant
 from engine.models.members import FLOOR
 
 BINS = 15
-# Softmax in NumPy is slow: so many images, spread evenly, tell enough.
+# Softmax in NumPy is slow: this many images, spread evenly, are enough.
 CURVE_IMAGES = 256
 MEAN = "mean of all members"
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """How members differ.
+    """Disagreement of the members.
 
     Attributes:
-        agreement: float64 (members, members), share of pixels with one label; members in the order given.
-        disputed: float64 (images,), mean share of the members against the mean of all.
+        agreement: float64 (members, members), share of pixels with equal labels; members in the order given.
+        disputed: float64 (images,), mean share of members whose label differs from that of the mean of all.
         by_class: float64 (classes,), the same over the pixels of each class of the truth (of the mean of all without
             labels); NaN where there are none.
-        class_pixels: int64 (images, classes), pixels of each class of the same.
+        class_pixels: int64 (images, classes), pixels of each class of the same maps.
     """
 
     agreement: NDArray[np.float64]
@@ -66,9 +66,9 @@ def disagreement(study: Study) -> Disagreement:
 
 
 def reliability(study: Study) -> tuple[list[Curve], int]:
-    """Return the curve of each member and of the mean of their probabilities, and on how many images.
+    """Return the curve of each member and of the mean of their probabilities, and the number of images used.
 
-    Confidence is the probability of the predicted class among those that are not suppressed; pixels of the ignored
+    Confidence is the probability of the predicted class among the classes not suppressed; pixels of the ignored
     class are not counted.
     """
     assert study.truth is not None
@@ -98,7 +98,7 @@ def reliability(study: Study) -> tuple[list[Curve], int]:
 def _binned(
     chances: NDArray[np.float32], truth: NDArray[np.uint8], seen: NDArray[np.bool_], allowed: list[int]
 ) -> NDArray[np.float64]:
-    """Return float64 (3, bins): pixels, sum of confidence, right labels."""
+    """Return float64 (3, bins): pixels, sum of confidence, correct labels."""
     sure = chances.max(axis=1)[seen]
     right = np.array(allowed)[chances.argmax(axis=1)][seen] == truth[seen]
     place = np.minimum((sure * BINS).astype(np.int64), BINS - 1)

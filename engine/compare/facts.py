@@ -1,4 +1,4 @@
-"""What stands beside the scores: the members and their contracts, the machine, the time."""
+"""Facts reported with the scores: the members and their contracts, the machine, the time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.utils.threads import available_cores
 
 
 def member_facts(study: Study) -> list[MemberFacts]:
-    """Return what a reader wants to know of each member, in the order given."""
+    """Return the facts about each member, in the given order."""
     store = study.store
     return [
         _member(member, 1000 * store.plain_seconds[index] / store.images)

@@ -1,4 +1,4 @@
-"""The tiles a reader learns most from: where the fused mask is worst, members disagree most, the rarest class is."""
+"""The most informative tiles: worst fused mask, most disagreement between members, rarest class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engine.sources.base import Source
 
 
 def rarest_class(study: Study, found: Disagreement) -> int:
-    """Return the class with the fewest pixels that has any, the ignored and suppressed ones aside."""
+    """Return the class with the fewest pixels (at least one), except ignored and suppressed ones."""
     pixels = found.class_pixels.sum(axis=0).astype(np.float64)
     aside = {study.ensemble.ignored_class, *study.suppressed.suppress} - {None}
     if len(aside) < len(pixels):
@@ -33,13 +33,13 @@ def choose(
 
     Args:
         study: members and truth.
-        matrices: int32 (images, classes, classes) of the row that is shown; none without labels.
-        found: where members disagree.
+        matrices: int32 (images, classes, classes) of the row shown; empty without labels.
+        found: disagreement of the members.
         rarest: id of the rarest class.
-        most: how many for each reason.
+        most: number of tiles per reason.
 
     Returns:
-        Index, reasons and own score of each tile, in the order of the images; the score is NaN without labels.
+        Index, reasons and score of each tile, in the order of the images; the score is NaN without labels.
     """
     alone = np.full(study.store.images, np.nan)
     if len(matrices):
@@ -71,11 +71,11 @@ def draw(
 
     Args:
         study: members, logits, truth.
-        images: where the pixels come from.
-        chosen: what :func:`choose` returned.
+        images: source of the pixels.
+        chosen: the result of :func:`choose`.
         shown: the variant whose masks are shown as fused.
-        fold_biases: its biases where it is tuned, one a fold; empty else.
-        found: where members disagree.
+        fold_biases: its biases if it is tuned, one per fold; otherwise empty.
+        found: disagreement of the members.
         rarest: id of the rarest class.
     """
     ensemble, (height, width) = study.ensemble, study.store.size

@@ -1,4 +1,4 @@
-"""What ``engine compare`` is asked for, and what of it is refused before anything is opened."""
+"""The options of ``engine compare``, and the checks before anything is opened."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ PIXELS = 50_000
 FOLDS = 5
 GALLERY = 8
 MOST_GALLERY = 100
-# Confusion matrices of single images are kept, for the bootstrap: refuse what no memory would hold.
+# Confusion matrices of single images are kept for the bootstrap: refuse what would not fit into memory.
 MOST_COUNT_BYTES = 8 * 2**30
 
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """What the user asked for.
+    """The user's options.
 
     Attributes:
-        job: models, input, labels, suppression, limit and stated contract fields, as ``engine ensemble`` takes them.
-        out: the run file to write; None for none.
-        groups: file with the scene of each image; empty for none.
+        job: models, input, labels, suppression, limit and contract fields, as for ``engine ensemble``.
+        out: the run file to write; None to write none.
+        groups: file with the scene of each image; empty if not given.
         metric: the MIoU convention that sorts, tunes and selects.
-        folds: of the cross-fitting.
-        pixels: how many to search biases and members on.
-        seed: of folds, sample and bootstrap.
-        flips: mirror images of the ablation's step; ``none`` leaves the step out.
+        folds: number of folds for cross-fitting.
+        pixels: number of pixels on which biases and members are searched.
+        seed: random seed for folds, sample and bootstrap.
+        flips: flips of the ablation's step; ``none`` omits the step.
         ablation: whether to add one step at a time.
-        gallery: tiles kept for the report, of each reason.
-        scratch: folder for the members' logits while it runs; None for the system's.
-        batch_size: images a worker takes at a time.
-        workers: threads; 0 for one a core.
+        gallery: tiles stored for the report, per reason.
+        scratch: folder for the members' logits during the run; None for the system's.
+        batch_size: images per batch.
+        workers: threads; 0 for one per core.
         overwrite: whether to replace the run file.
-        command: the command line, to repeat it.
+        command: the command line, for reproduction.
     """
 
     job: Options
@@ -61,11 +61,11 @@ class CompareOptions:
 
 
 def check_options(options: CompareOptions) -> None:
-    """Refuse what no file needs to be opened for.
+    """Check everything that needs no file to be opened.
 
     Raises:
         PlanError: naming the option and what is allowed.
-        OutputError: the run file cannot be written where it is wanted.
+        OutputError: the run file cannot be written to the requested place.
     """
     for needed, option in ((options.job.models, "--models"), (options.job.input, "--input")):
         if not needed:
@@ -109,7 +109,7 @@ def check_ensemble(ensemble: Ensemble, images: int, scored: bool) -> None:
     """
     if ensemble.is_packed:
         raise PlanError(
-            f"{ensemble.members[0].name} is a packed ensemble, which puts out labels alone: name its members instead"
+            f"{ensemble.members[0].name} is a packed ensemble, which outputs only labels: name its members instead"
         )
     if ensemble.is_multilabel:
         raise PlanError(

@@ -1,4 +1,4 @@
-"""What ``engine compare`` prints: one table, the ablation, the same as JSON or CSV."""
+"""Output of ``engine compare``: a table and the ablation, or JSON or CSV."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from engine.metrics import CONVENTIONS
 from engine.utils import console
 from engine.utils.console import plain_table
 
-# Terminals from this width on show every convention, narrower ones the metric alone.
+# Terminals at least this wide show all conventions, narrower ones only the metric.
 WIDE = 132
-# More shares of classes than that are left to JSON and CSV.
+# More class shares than this appear only in JSON and CSV.
 MOST_SHARES = 6
 SHORT = {"raw": "raw", "suppressed": "suppr.", "tuned": "tuned"}
 
@@ -38,27 +38,27 @@ def print_comparison(done: Comparison, form: str, out: Path | None) -> None:
         if facts.ablation:
             screen.print(ablation_table(facts))
         if facts.labels and screen.width < WIDE:
-            console.say(f"other conventions than {facts.metric}: --json, --csv, or a terminal of {WIDE} columns")
+            console.say(f"conventions other than {facts.metric}: --json, --csv, or a terminal of {WIDE} columns")
     if facts.trap:
         console.say(f"warning: {facts.trap}")
     if out is not None:
-        console.say(f"wrote {out}: engine report {out} makes a page of it")
+        console.say(f"wrote {out}: engine report {out} turns it into a page")
 
 
 def verdict(gain: Estimate) -> str:
-    """Say in words whether a difference can be told from chance."""
+    """Return in words whether a difference is distinguishable from chance."""
     if isnan(gain.gain_low):
-        return "cannot be told"
+        return "unknown"
     if gain.gain_low > 0:
         return "better"
     return "worse" if gain.gain_high < 0 else "may be chance"
 
 
 def rows_table(facts: Facts, width: int) -> Table:
-    """Return a row a member or strategy and state, the best first and marked."""
+    """Return one row per member or strategy and state, the best first and marked."""
     baseline = facts.rows[facts.baseline[facts.metric]]
     drawn = f"{facts.groups:,} groups" if facts.groups else f"{facts.images:,} images"
-    table = plain_table(f"MIoU on {facts.images:,} images; {facts.level:.0%} intervals over {drawn}; the best first")
+    table = plain_table(f"MIoU on {facts.images:,} images; {facts.level:.0%} intervals over {drawn}; best first")
     table.collapse_padding = True
     table.add_column("member\nor strategy", overflow="fold", min_width=16)
     table.add_column("\nstate", no_wrap=True)
@@ -76,7 +76,7 @@ def rows_table(facts: Facts, width: int) -> Table:
             found = row.scores[name]
             cells.append(Text(_score(found.value), style="bold" if found.value == best[name] else ""))
             if name == facts.metric:
-                cells += [Text(_ends(found)), Text("it is that one" if row is baseline else _gain(found))]
+                cells += [Text(_ends(found)), Text("this member" if row is baseline else _gain(found))]
         state = row.state if width >= WIDE else SHORT[row.state]
         table.add_row(Text(row.name), state, f"{row.rate:,.0f}", *cells, style="" if index else "bold")
     held = ", ".join(facts.classes[index] for index in facts.suppressed)
@@ -89,7 +89,7 @@ def rows_table(facts: Facts, width: int) -> Table:
 
 
 def ablation_table(facts: Facts) -> Table:
-    """Return a row a step."""
+    """Return one row per step."""
     table = plain_table(f"One step at a time ({facts.metric})")
     for title, justify in (
         ("step", "left"),
@@ -102,7 +102,9 @@ def ablation_table(facts: Facts) -> Table:
     for step in facts.ablation:
         change = "" if isnan(step.change) else f"{step.change:+.3f} [{step.change_low:+.3f},{step.change_high:+.3f}]"
         table.add_row(step.name, Text(step.detail), _score(step.value), change, f"{step.rate:,.0f}")
-    table.caption = "selection, bias and clean-up are cross-fitted: each image by choices that have not seen its fold"
+    table.caption = (
+        "selection, bias and clean-up are cross-fitted: each image is scored by choices made without its fold"
+    )
     table.caption_justify = "left"
     return table
 
@@ -133,7 +135,7 @@ def as_dict(facts: Facts) -> dict[str, object]:
 
 
 def as_csv(facts: Facts) -> str:
-    """Return one line a member or strategy, state and convention; without labels one a member or strategy and state."""
+    """Return one line per member or strategy, state and convention; without labels per member or strategy and state."""
     text = io.StringIO()
     write = csv.writer(text, lineterminator="\n").writerow
     head = ["name", "kind", "state", "images_per_second", "agreement"]

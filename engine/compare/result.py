@@ -1,4 +1,4 @@
-"""What a comparison gives, as plain data: printed as a table, JSON or CSV, kept in a run file, drawn by the report."""
+"""The result of a comparison, plain data: printed as table, JSON or CSV, stored in a run file, drawn in a report."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ REASONS = ("worst", "disputed", "rarest")
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score and what the bootstrap over groups says about it; NaN (null in JSON) where it says nothing.
+    """A score with its bootstrap interval over groups; NaN (null in JSON) where there is none.
 
     Attributes:
         value: the MIoU.
         low: lower end of its interval.
         high: upper end.
         gain: the MIoU minus that of the best single member, on the same images.
-        gain_low: lower end of the paired interval of that difference.
+        gain_low: lower end of the paired interval of the difference.
         gain_high: upper end.
     """
 
@@ -39,14 +39,14 @@ class Row:
     Attributes:
         name: the member's or strategy's name.
         member: index of the member; -1 for a strategy.
-        state: a name out of :data:`STATES`.
-        rate: images a second of a run of this alone, from the measured time of its parts.
-        scores: an estimate a convention; empty without labels.
-        share: how often each class is predicted, of all pixels.
-        agreement: share of the pixels with the label that the suppressed mean of probabilities gives.
+        state: a name from :data:`STATES`.
+        rate: images per second of a run of only this row, from the measured time of its parts.
+        scores: one estimate per convention; empty without labels.
+        share: share of all pixels predicted as each class.
+        agreement: share of the pixels with the same label as the suppressed mean of probabilities.
         confusion: pixels by true and predicted class, rows are the truth; empty without labels.
-        bias: class biases found on all images, for use; empty for a state without.
-        fold_biases: the biases each fold's images were scored with, found without them.
+        bias: class biases found on all images, for use; empty for a state without bias.
+        fold_biases: the biases used to score each fold, found without its images.
     """
 
     name: str
@@ -67,14 +67,14 @@ class Step:
 
     Attributes:
         name: what is added.
-        detail: what that is here.
+        detail: what is added in this run.
         value: MIoU by the metric of the run.
         low: lower end of its interval.
         high: upper end.
-        change: MIoU minus that of the step before; NaN for the first.
-        change_low: lower end of the paired interval of that.
+        change: MIoU minus that of the previous step; NaN for the first.
+        change_low: lower end of the paired interval of the change.
         change_high: upper end.
-        rate: images a second with all steps so far.
+        rate: images per second with all steps so far.
     """
 
     name: str
@@ -90,12 +90,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Curve:
-    """Reliability of one member or of the mean of all: how often it is right where it is so sure.
+    """Reliability of one member or of the mean of all: accuracy by confidence.
 
     Attributes:
-        name: whose.
+        name: name of the member or of the mean.
         confidence: mean confidence of each bin; NaN in an empty one.
-        accuracy: share of right labels in each bin; NaN in an empty one.
+        accuracy: share of correct labels in each bin; NaN in an empty one.
         weight: share of the pixels in each bin.
         error: expected calibration error (M. Naeini et al. 2015).
     """
@@ -109,11 +109,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class MemberFacts:
-    """What a reader wants to know of a member.
+    """Facts about a member.
 
     Attributes:
-        name: what tables call it.
-        kind: architecture, or kind of the contract.
+        name: its name in tables.
+        kind: architecture, or the contract's kind.
         files: names of its files.
         sha256: checksum, see :class:`engine.models.members.Member`.
         megabytes: size of its files.
@@ -140,11 +140,11 @@ class TileFacts:
 
     Attributes:
         name: the image's id.
-        index: its place among the images.
-        reasons: why it is shown, out of :data:`REASONS`.
-        score: its own MIoU (``per-image``) by the fused mask; NaN without labels or labelled pixels.
-        disputed: mean share of the members that say something else than the fused mask.
-        rare: share of its pixels that hold the rarest class.
+        index: its index among the images.
+        reasons: why it is shown, from :data:`REASONS`.
+        score: its own MIoU (``per-image``) with the fused mask; NaN without labels or labelled pixels.
+        disputed: mean share of members whose label differs from the fused mask.
+        rare: share of its pixels of the rarest class.
     """
 
     name: str
@@ -157,41 +157,41 @@ class TileFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """A whole comparison but its pictures.
+    """A comparison without its pictures.
 
     Attributes:
-        version: of the project.
+        version: version of maskfuse.
         run_sha256: hash of everything that decides the result: members, images, labels, groups, options.
         command: the command line.
-        date: when, ISO 8601, UTC.
+        date: date and time, ISO 8601, UTC.
         machine: processor, cores and system.
-        workers: threads.
-        images: how many.
-        height: of an image.
-        width: of an image.
-        classes: names.
-        ignored_class: -1 for none.
+        workers: number of threads.
+        images: number of images.
+        height: height of an image.
+        width: width of an image.
+        classes: names of the classes.
+        ignored_class: its id, or -1.
         suppressed: ids of the classes that the states ``suppressed`` and ``tuned`` never predict.
-        input: what was read.
-        labels: likewise; empty for none.
-        groups: how many were drawn from; 0 where every image is its own.
+        input: the input that was read.
+        labels: the labels that were read; empty if none.
+        groups: number of groups resampled; 0 if every image is its own.
         metric: the convention that sorts, tunes and selects.
-        folds: of the cross-fitting; 0 without labels.
-        level: of the intervals.
-        flips: of the ablation.
-        rows: sorted, the best first.
-        baseline: for each convention the index of the row every difference is taken to.
-        trap: what the class-0 trap costs the best raw row, in words; empty where it costs nothing.
-        ablation: empty where it was not asked for.
-        members: in the order given.
-        agreement: share of pixels on which two members agree (members, members).
-        disputed_by_class: for each class, mean share of members against the mean, over the pixels that are (or, without
-            labels, are predicted) of that class; NaN where there are none.
-        rarest: id of the rarest class of the truth (or of the fused masks) that is there at all.
-        curves: reliability; empty without labels.
-        curve_images: on how many images that was counted.
+        folds: folds of the cross-fitting; 0 without labels.
+        level: level of the intervals.
+        flips: flips of the ablation.
+        rows: the rows, best first.
+        baseline: per convention, the index of the row that differences refer to.
+        trap: what the class-0 trap costs the best raw row, in words; empty if it costs nothing.
+        ablation: its steps; empty if not requested.
+        members: the members, in the given order.
+        agreement: (members, members) share of pixels on which two members agree.
+        disputed_by_class: per class, mean share of members that differ from the mean, over the pixels of that class
+            (true or, without labels, predicted); NaN where there are none.
+        rarest: id of the rarest class that occurs in the truth (or in the fused masks).
+        curves: reliability curves; empty without labels.
+        curve_images: number of images they were computed on.
         fused: index of the row whose masks the gallery shows as fused.
-        tiles: of the gallery.
+        tiles: tiles of the gallery.
     """
 
     version: str

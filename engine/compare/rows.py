@@ -1,4 +1,4 @@
-"""The rows of a comparison: each member and strategy in each state, with estimates against the best single member."""
+"""The rows of a comparison: each member and strategy in each state, compared with the best single member."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from engine.utils.numbers import images_per_second
 
 @dataclass(frozen=True)
 class Entry:
-    """One row in the making.
+    """A row before its estimates are computed.
 
     Attributes:
-        variant: how it decodes; a tuned one with the bias found on all images.
+        variant: its decoding; if tuned, with the bias found on all images.
         state: ``raw``, ``suppressed`` or ``tuned``.
-        counts: what it predicted.
-        fold_biases: of a tuned one, the bias each fold was decoded with.
+        counts: counts of its predictions.
+        fold_biases: if tuned, the bias used to decode each fold.
     """
 
     variant: Variant
@@ -44,16 +44,16 @@ def entries(study: Study, counts: dict[Variant, Counts]) -> list[Entry]:
 
 
 def rate(study: Study, variant: Variant, counts: Counts) -> float:
-    """Return the images/s a run of this variant alone would reach, from the measured time of its parts."""
+    """Return the images/s of a run of only this variant, from the measured time of its parts."""
     store = study.store
     members = store.plain_seconds if variant.member is None else [store.plain_seconds[variant.member]]
     return images_per_second(store.images, store.workers, sum(members) + counts.seconds)
 
 
 def baselines(found: Sequence[Entry], values: Sequence[Values]) -> dict[str, int]:
-    """Return for each convention the index of the best row of a single member, in whatever state it is best.
+    """Return, per convention, the index of the best row of a single member, in its best state.
 
-    The most demanding rival there is: it is picked after the fact, and may be suppressed and tuned as the strategies.
+    The strictest baseline: it is chosen after scoring, and may be suppressed and tuned like the strategies.
     """
     singles = [index for index, entry in enumerate(found) if entry.variant.member is not None]
     return {
@@ -98,14 +98,14 @@ def _row(study: Study, entry: Entry, scores: dict[str, Estimate]) -> Row:
 
 
 def find_best(study: Study, found: Sequence[Entry]) -> int:
-    """Return which entry's masks to show as fused: the best strategy; without labels the suppressed mean."""
+    """Return the entry whose masks are shown as fused: the best strategy; without labels the suppressed mean."""
     if study.truth is None:
         return next(index for index, entry in enumerate(found) if entry.variant == study.reference)
     return next(index for index, entry in enumerate(found) if entry.variant.member is None)
 
 
 def trap_of(study: Study, found: Sequence[Entry]) -> str:
-    """Say what the class-0 trap costs the best raw strategy; nothing where it costs nothing."""
+    """Return what the class-0 trap costs the best raw strategy; empty if it costs nothing."""
     if study.truth is None:
         return ""
     raw = next((e for e in found if e.variant.member is None and e.state == "raw"), None)

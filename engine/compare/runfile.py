@@ -1,4 +1,4 @@
-"""A comparison as one .npz: ``metadata`` (JSON text) and the gallery's arrays; checked before it is believed."""
+"""A comparison as one .npz: ``metadata`` (JSON text) and the gallery's arrays; checked when it is read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KIND = "maskfuse comparison"
 
 
 def write_run(path: Path, done: Comparison) -> None:
-    """Write a comparison; the file appears whole or not at all.
+    """Write a comparison; the file appears complete or not at all.
 
     Raises:
         OutputError: it cannot be written there.
@@ -44,7 +44,7 @@ def read_run(path: Path) -> Comparison:
     """Read a comparison.
 
     Raises:
-        InputError: no such file, no run of ``engine compare``, of another version, damaged or changed by hand.
+        InputError: no such file, not a run of ``engine compare``, of another version, damaged or edited.
     """
     if path.is_dir() or path.suffix.lower() != ".npz":
         raise InputError(f"{path} is no run: give the .npz that engine compare --out wrote")
@@ -67,7 +67,7 @@ def read_run(path: Path) -> Comparison:
 
 
 def plain(value: Any) -> Any:
-    """Return JSON types alone: NaN becomes None."""
+    """Return only JSON types: NaN becomes None."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -103,7 +103,7 @@ def _digest(facts: Any, arrays: dict[str, Any]) -> str:
 
 
 def _typed(kind: Any, value: Any, path: str, place: str) -> Any:
-    """Return JSON as the dataclasses it was made of; every field present and of its type."""
+    """Return JSON as its original dataclasses; every field must be present and of its type."""
     origin, inner = get_origin(kind), get_args(kind)
     if is_dataclass(kind) and isinstance(kind, type):
         hints = get_type_hints(kind)

@@ -1,7 +1,7 @@
-"""The members' logits of all images, exact, on disk: each member runs once, everything else reads them again.
+"""The members' logits of all images, exact, on disk: each member runs once, everything else reads them.
 
-float32, not rounded: a score out of the store is the score ``engine ensemble`` gives. One thread pool runs the batches
-side by side, as the pipeline does.
+float32, not rounded: a score from the store equals that of ``engine ensemble``. One thread pool runs the batches
+in parallel, as the pipeline does.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from engine.sources.base import Batch, Source
 from engine.utils.threads import available_cores, in_order
 
 Logits = NDArray[np.float32]
-# Room to leave on the disk.
+# Space to leave free on the disk.
 SPARE_BYTES = 2**28
 
 
 class LogitStore:
-    """Logits of every member on every image, plain and (where flips are asked for) averaged over mirror images.
+    """Logits of every member on every image, plain and (with flips) averaged over flipped images.
 
     Attributes:
-        plain: float32 (members, images, classes, pixels), members in the ensemble's own order of fusion.
-        turned: the same, averaged over the mirror images; None without flips.
-        plain_seconds: time of each member (in the order given) on the plain images, summed over workers.
-        turned_seconds: likewise on the plain and the mirror images together.
-        images: how many images there are.
-        workers: how many threads ran.
+        plain: float32 (members, images, classes, pixels), members in the ensemble's fusion order.
+        turned: the same, averaged over the flipped images; None without flips.
+        plain_seconds: time of each member (in the given order) on the plain images, summed over workers.
+        turned_seconds: likewise on plain and flipped images together.
+        images: number of images.
+        workers: number of threads.
     """
 
     def __init__(self, folder: Path, ensemble: Ensemble, images: int, size: tuple[int, int], turned: bool) -> None:
-        """Make the files.
+        """Create the files.
 
         Raises:
-            OutputError: the disk has no room for them.
+            OutputError: not enough disk space.
         """
         shape = (len(ensemble.members), images, len(ensemble.classes), size[0] * size[1])
         needed = int(np.prod(shape)) * 4 * (2 if turned else 1)
@@ -50,7 +50,7 @@ class LogitStore:
         if needed + SPARE_BYTES > free:
             raise OutputError(
                 f"the members' logits need {needed / 1e9:,.1f} GB in {folder}, {free / 1e9:,.1f} GB are free: "
-                "name a roomier folder with --scratch, or compare on fewer images with --limit"
+                "name a folder with more space with --scratch, or compare on fewer images with --limit"
             )
         self.ensemble, self.size, self.images = ensemble, size, images
         self.plain = _array(folder / "plain.npy", shape)
@@ -70,14 +70,14 @@ class LogitStore:
         """Run every member on every image.
 
         Args:
-            images: what to predict.
-            flips: the mirror images after the plain one.
-            batch_size: images a worker takes at a time.
-            workers: threads; 0 for one a core.
-            advance: called with a number of images as they are done.
+            images: the images to predict.
+            flips: the flips after the plain image.
+            batch_size: images per batch.
+            workers: threads; 0 for one per core.
+            advance: called with the number of images done since the last call.
 
         Raises:
-            EngineError: images the members cannot take, or a member that fails.
+            EngineError: images that do not fit the members, or a member that fails.
         """
         nets = [net for member in self.ensemble.members for net in member.nets]
         for net in nets:
@@ -98,12 +98,12 @@ class LogitStore:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def read(self, tiles: NDArray[np.int64], turned: bool = False) -> Logits:
-        """Return float32 (members, tiles, classes, pixels), a copy that may be written to."""
+        """Return float32 (members, tiles, classes, pixels), a writable copy."""
         held = self.turned if turned and self.turned is not None else self.plain
         return np.ascontiguousarray(np.asarray(held[:, tiles]))
 
     def _run(self, batch: Batch, flips: Sequence[tuple[bool, bool]]) -> tuple[int, list[float], list[float]]:
-        """Store a batch; return the number of its images and each member's seconds, plain and in all."""
+        """Store a batch; return the number of its images and each member's seconds, plain and total."""
         here = slice(batch.start, batch.start + len(batch.ids))
         logits, plain = self.ensemble.logits(batch)
         self.plain[:, here] = logits

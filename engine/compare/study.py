@@ -1,4 +1,4 @@
-"""What all parts of a comparison look at, and the one way they turn stored logits into labels and counts."""
+"""Data shared by all parts of a comparison, and how stored logits become labels and counts."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Done = TypeVar("Done")
 
 @dataclass(frozen=True)
 class Study:
-    """Members, their logits and the truth.
+    """Members, their logits and the ground truth.
 
     Attributes:
-        ensemble: the members; its own variant decides what is suppressed.
+        ensemble: the members; its own variant determines what is suppressed.
         store: their logits.
         truth: uint8 (images, pixels), or None.
         groups: int64 (images,) scene of each image, or None.
         folds: int64 (images,) fold of each image, or None without labels.
         metric: the convention that sorts, tunes and selects.
-        pixels: how many to search on.
-        seed: of sample and bootstrap.
+        pixels: number of pixels to search on.
+        seed: random seed for sample and bootstrap.
     """
 
     ensemble: Ensemble
@@ -53,17 +53,17 @@ class Study:
 
     @property
     def suppressed(self) -> Decoding:
-        """Return the decoding of the state ``suppressed``; of ``raw`` where no class is suppressed."""
+        """Return the decoding of the state ``suppressed``; of ``raw`` if no class is suppressed."""
         return Decoding(self.ensemble.variant.decoding.suppress)
 
     @property
     def reference(self) -> Variant:
-        """Return the variant that agreement is measured against: the suppressed mean of probabilities."""
+        """Return the reference variant for agreement: the suppressed mean of probabilities."""
         return Variant("mean-prob", self.suppressed)
 
     @property
     def variants(self) -> list[Variant]:
-        """Return each member alone and each strategy, raw and (where a class is suppressed) suppressed."""
+        """Return each single member and each strategy, raw and (if a class is suppressed) suppressed."""
         return self.ensemble.every_variant()
 
     @property
@@ -72,7 +72,7 @@ class Study:
         return np.arange(self.store.images)
 
     def pool(self, turned: bool = False) -> Pool:
-        """Return the members as ``engine select`` takes them, with exact logits in place of rounded ones."""
+        """Return the members as a pool of ``engine select``, with exact instead of rounded logits."""
         assert self.truth is not None
         held = self.store.turned if turned and self.store.turned is not None else self.store.plain
         members = [self.ensemble.members[index] for index in self.ensemble.fusion_order]
@@ -88,7 +88,7 @@ class Study:
         )
 
     def in_batches(self, tiles: NDArray[np.int64], work: Callable[[NDArray[np.int64]], Done]) -> Iterator[Done]:
-        """Yield what ``work`` makes of each few images, in order; batches run side by side."""
+        """Yield the results of ``work`` on batches of images, in order; batches run in parallel."""
         parts = [tiles[start : start + BATCH] for start in range(0, len(tiles), BATCH)]
         with ThreadPoolExecutor(self.store.workers) as pool:
             yield from pool.map(work, parts)
@@ -96,12 +96,12 @@ class Study:
 
 @dataclass
 class Counts:
-    """What a variant predicted.
+    """Counts of a variant's predictions.
 
     Attributes:
         matrices: int32 (images, classes, classes), rows are the truth; (0, classes, classes) without labels.
         predicted: int64 (classes,), pixels predicted as each class.
-        agreed: pixels with the label of the reference.
+        agreed: pixels with the same label as the reference.
         seconds: time in fusion and decoding, summed over workers.
     """
 
@@ -116,10 +116,10 @@ def count(study: Study, variants: Sequence[Variant], tiles: NDArray[np.int64]) -
 
     Args:
         study: members, logits, truth.
-        variants: how to decode.
-        tiles: int64, which images.
+        variants: the decodings.
+        tiles: int64, indices of the images.
     """
-    # Without suppression first: decoding a suppressed variant overwrites what the specialists said.
+    # Without suppression first: decoding a suppressed variant overwrites the specialists' logits.
     asked = sorted({study.reference, *variants}, key=lambda variant: bool(variant.decoding.suppress))
     classes = study.classes
 

@@ -1,8 +1,8 @@
-"""Class biases of every member and strategy, found by cross-fitting: no image is scored by a bias that has seen it.
+"""Class biases of every member and strategy, found by cross-fitting: no image is scored with a bias fitted on it.
 
 The search is that of ``engine select`` (one coordinate at a time, halving steps) on its stratified sample of pixels;
-the scores are over all pixels, of the exact logits. ``staple``, which learns how reliable members are, learns it over
-all sampled pixels at once while its bias is searched, and image by image, as ever, when it is scored.
+the scores are over all pixels, from the exact logits. ``staple`` estimates the reliability of members over all
+sampled pixels at once while its bias is searched, and image by image, as usual, when it is scored.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from engine.select.sample import Sample, draw
 from engine.select.search import Scorer, prepare, tune_bias
 
 Bias = tuple[float, ...]
-# Where a strategy is no sum over members, each candidate is fused anew: so many candidates, or so many logits read, end
-# the search of a bias where it is. Few classes stay below both.
+# If a strategy is not a sum over members, each candidate is fused again: this many candidates, or logits read, end the
+# search of a bias. With few classes neither is reached.
 MOST_CANDIDATES, MOST_READ = 640, 3e9
 
 
@@ -32,9 +32,9 @@ class Tuned:
     """A tuned variant.
 
     Attributes:
-        variant: with the bias found on all images.
-        fold_biases: found without each fold; empty tuples where none helped.
-        counts: each image by the bias that has not seen it.
+        variant: the variant with the bias found on all images.
+        fold_biases: the biases found without each fold; empty tuples where none helped.
+        counts: each image decoded with the bias found without it.
     """
 
     variant: Variant
@@ -43,14 +43,14 @@ class Tuned:
 
 
 def tune(study: Study, variants: Sequence[Variant]) -> list[Tuned]:
-    """Tune the biases of variants and count what they predict.
+    """Tune the biases of variants and count their predictions.
 
     Args:
         study: members, logits, truth and folds.
-        variants: without a bias.
+        variants: variants without a bias.
 
     Returns:
-        One a variant, in that order.
+        One result per variant, in that order.
     """
     assert study.folds is not None
     sample = draw(study.pool(), study.metric, study.folds, study.pixels, study.seed)
@@ -75,7 +75,7 @@ def biased(variant: Variant, bias: Bias) -> Variant:
 
 
 def _cross_counted(study: Study, variants: Sequence[Variant], biases: Sequence[Sequence[Bias]]) -> list[Counts]:
-    """Return the counts of each variant, every image decoded by the bias found without its fold, in their order."""
+    """Return the counts of each variant, in order, every image decoded with the bias found without its fold."""
     assert study.folds is not None
     parts: list[list[Counts]] = [[] for _ in variants]
     order = []
@@ -106,7 +106,7 @@ def _searches(study: Study, sample: Sample, variants: Sequence[Variant]) -> list
 
 
 class _Search:
-    """Searches the bias of one choice; what was counted for one fold serves the others, which see other parts of it."""
+    """Searches the bias of one choice; the folds share the counts and use different parts of them."""
 
     def __init__(self, sample: Sample, choice: Choice, scorer: Scorer | None) -> None:
         self.sample, self.choice, self.scorer = sample, choice, scorer
@@ -116,7 +116,7 @@ class _Search:
         self.most = min(MOST_CANDIDATES, max(2 * sample.classes, affordable))
 
     def bias(self, fold: int | None) -> Bias:
-        """Return the bias found without the images of a fold; empty where none helps."""
+        """Return the bias found without the images of a fold; empty if none helps."""
 
         tried = 0
 

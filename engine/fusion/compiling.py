@@ -1,4 +1,4 @@
-"""Compiles the kernels of strategies that were never used on this machine, and says so."""
+"""Compiles the kernels of strategies on first use on this machine, and reports it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from engine.utils import console
 from engine.utils.plugins import search_path
 from engine.utils.threads import available_cores
 
-# Fewer are compiled sooner than a second process starts.
+# Fewer are compiled faster than a second process starts.
 WORTH_SHARING = 4
 CHILD = "import sys; from engine.fusion.compiling import compile_ahead; compile_ahead(sys.argv[2:], int(sys.argv[1]))"
 
 
 def compile_kernels(strategies: Collection[str], classes: int) -> None:
-    """Compile what has not been, and say so on a terminal: else the first run looks slow.
+    """Compile what is missing and report it on a terminal: else the first run looks slow.
 
     Args:
-        strategies: names of strategies that a run needs.
-        classes: how many classes there are.
+        strategies: names of the strategies that a run needs.
+        classes: number of classes.
     """
     added = sorted(set(strategies) - set(STRATEGIES))
     missing = not_compiled([*(name for name in STRATEGIES if name in strategies), *added])
@@ -45,16 +45,16 @@ def compile_kernels(strategies: Collection[str], classes: int) -> None:
     with _compiling(missing[mine:], classes) as wait:
         compile_ahead(missing[:mine], classes)
         wait()
-    # What the other process compiled is loaded; what it could not is compiled.
+    # Load what the other process compiled; compile the rest.
     compile_ahead(missing[mine:], classes)
     told(f"compiled in {perf_counter() - began:.1f} s, kept for the next run")
 
 
 @contextmanager
 def _compiling(names: Sequence[str], classes: int) -> Iterator[Callable[[], object]]:
-    """Compile in a process of its own, since the compiler lets one thread in at a time; yield what waits for it.
+    """Compile in a separate process, since the compiler runs one thread at a time; yield a function that waits for it.
 
-    The machine code goes to the folder of the cache. The process is ended with the context, on Ctrl-C too.
+    The machine code is written to the cache folder. The process ends with the context, also on Ctrl-C.
     """
     if not names:
         yield lambda: None
@@ -81,9 +81,9 @@ def _compiling(names: Sequence[str], classes: int) -> Iterator[Callable[[], obje
 
 
 def not_compiled(names: Iterable[str]) -> list[str]:
-    """Return which strategies must be compiled before they run: each once an installation, a second or so.
+    """Return which strategies must be compiled before they run: once per installation, about a second each.
 
-    A strategy may have kernels for few and for many classes; one of them is compiled when it is needed. One that is
+    A strategy may have kernels for few and for many classes; each is compiled when needed. A strategy in
     plain NumPy has none.
     """
     kernels = {name: _kernels(named_strategy(name)) for name in names}
@@ -91,11 +91,11 @@ def not_compiled(names: Iterable[str]) -> list[str]:
 
 
 def compile_ahead(names: Iterable[str], classes: int = 5) -> None:
-    """Run strategies on a few pixels, so that compilation does not count as part of a run.
+    """Run strategies on a few pixels, so that a run's time does not include compilation.
 
     Args:
         names: the strategies.
-        classes: how many there are: up to :data:`engine.kernels.registers.MOST_SLOTS`, each number has its own code.
+        classes: number of classes; up to :data:`engine.kernels.registers.MOST_SLOTS`, each number has its own code.
     """
     for name in names:
         shape = (1, 1, classes, 8)

@@ -1,4 +1,4 @@
-"""What happens between scores and labels: bias, prior correction, suppression, clean-up of small regions."""
+"""From scores to labels: bias, prior correction, suppression, clean-up of small regions."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 from engine.errors import PlanError
 
 VOTE_STAGES = ("members", "fused")
-# No probability reaches it: suppression without condition.
+# No probability reaches it: unconditional suppression.
 ALWAYS = 2.0
-# Biases and priors beyond this would leave float32 when they are added up; NaN is not within it either.
+# Sums of larger biases and priors would exceed float32; NaN fails this check too.
 MOST = 1e30
 
 
 class Rule(NamedTuple):
-    """A decoding as the kernels take it.
+    """A decoding in the form the kernels use.
 
     Attributes:
         bias: float32 (classes,), added to the scores.
-        gain: float32 (classes,), the scores are multiplied by it before the bias is added.
+        gain: float32 (classes,), multiplied with the scores before the bias is added.
         allowed: bool (classes,), the classes that are not suppressed; at least one.
-        threshold: a suppressed class may stay where its probability reaches this; 2 for never.
+        threshold: a suppressed class is kept where its probability reaches this; 2 for never.
     """
 
     bias: NDArray[np.float32]
@@ -39,16 +39,16 @@ class Decoding:
     """How scores become labels: prior and bias, suppression, argmax (lowest id on an exact tie), clean-up.
 
     Attributes:
-        suppress: classes that do not appear in the result; the best remaining class takes their place.
-        threshold: None suppresses without condition; otherwise a suppressed class stays where its fused probability is
+        suppress: classes that do not appear in the result; the best remaining class replaces them.
+        threshold: None suppresses unconditionally; otherwise a suppressed class is kept where its fused probability is
             at least this.
         bias: added to the fused score of each class; empty for none.
-        prior: ratio of target to training frequency of each class; multiplies probabilities and shares, enters logits
-            as its logarithm (Saerens et al. 2002); empty for none.
+        prior: ratio of target to training frequency of each class; multiplies probabilities and shares, is added to
+            logits as its logarithm (Saerens et al. 2002); empty for none.
         vote_stage: for the strategies ``vote`` and ``staple``: ``members`` (each member votes among the allowed
-            classes) or ``fused`` (vote among all classes first, then replace what is suppressed; always so under a
+            classes) or ``fused`` (vote among all classes first, then replace suppressed ones; always so with a
             threshold).
-        min_region: regions of fewer pixels are given to the class that surrounds them; 0 for no clean-up.
+        min_region: regions of fewer pixels are relabelled to the surrounding class; 0 for no clean-up.
     """
 
     suppress: frozenset[int] = frozenset()
@@ -59,7 +59,7 @@ class Decoding:
     min_region: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what no set of classes could make possible.
+        """Refuse what is impossible for any set of classes.
 
         Raises:
             PlanError: unknown stage, threshold outside 0..1, a negative region.
@@ -75,11 +75,11 @@ class Decoding:
         """Return the decoding for a number of classes.
 
         Args:
-            classes: how many there are.
+            classes: number of classes.
             log_domain: whether the scores are logits, so that a prior is added as its logarithm.
 
         Raises:
-            PlanError: a class that does not exist, nothing left to predict, a bias or prior of another length or value.
+            PlanError: a class that does not exist, nothing left to predict, a bias or prior of wrong length or value.
         """
         check_classes(self.suppress, classes)
         if len(self.suppress) >= classes:
@@ -111,7 +111,7 @@ def _one_a_class(values: tuple[float, ...], classes: int, name: str, default: fl
     if not values:
         return np.full(classes, default)
     if len(values) != classes:
-        raise PlanError(f"{len(values)} values of class {name} for {classes} classes: give one a class")
+        raise PlanError(f"{len(values)} values of class {name} for {classes} classes: give one per class")
     if not all(abs(value) <= MOST for value in values):
         raise PlanError(f"class {name} {list(values)}: every value must be finite, at most {MOST:g} in size")
     return np.asarray(values, np.float64)

@@ -38,12 +38,12 @@ def fuse(
 
     Args:
         logits: float32 (members, batch, classes, pixels), C-contiguous and finite.
-        strategy: a name out of :data:`engine.fusion.strategies.STRATEGIES`.
+        strategy: a name from :data:`engine.fusion.strategies.STRATEGIES`.
         weights: (members,) or (members, classes), not negative, of any scale; None for equal weights.
         decoding: bias and suppression; None for neither.
 
     Raises:
-        InputError: the array has another type, rank or memory order, or no member, class or pixel.
+        InputError: the array has a wrong type, rank or memory order, or no member, class or pixel.
         PlanError: unknown strategy, impossible weights or decoding.
     """
     if logits.dtype != np.float32 or logits.ndim != 4 or not logits.flags.c_contiguous:
@@ -68,12 +68,12 @@ def normalised_weights(
 
     Args:
         weights: (members,) or (members, classes), of any scale; None for equal ones.
-        members: how many there are.
-        classes: how many there are.
-        known: bool (members, classes): a member has no weight in a class it does not know; None: all know all.
+        members: number of members.
+        classes: number of classes.
+        known: bool (members, classes), False where a member lacks a class and so has no weight; None: all have all.
 
     Raises:
-        PlanError: a wrong number of weights, a negative one, NaN or infinity, or nothing but zeros.
+        PlanError: a wrong number of weights, a negative one, NaN or infinity, or only zeros.
     """
     if known is not None and not known.all():
         table = np.ones((members, classes)) if weights is None else normalised_weights(weights, members, classes)
@@ -87,11 +87,11 @@ def normalised_weights(
     given = np.asarray(weights, np.float64)
     if given.shape not in ((members,), (members, classes)):
         count = given.shape[0] if given.ndim == 1 else given.shape
-        raise PlanError(f"{count} weights for {members} members: give one weight a member, in the members' order")
+        raise PlanError(f"{count} weights for {members} members: give one weight per member, in the members' order")
     if not np.isfinite(given).all() or (given < 0).any():
         raise PlanError(f"weights {given.tolist()}: each must be a finite number, 0 or above")
     if given.max(initial=0) > 0:
-        # Of any scale: huge weights must not add up to infinity.
+        # Any scale is allowed: huge weights must not add up to infinity.
         given = given / given.max()
     table = np.repeat(given[:, None], classes, axis=1) if given.ndim == 1 else given
     total = table.sum(axis=0)
@@ -101,7 +101,7 @@ def normalised_weights(
 
 
 def check_finite(logits: NDArray[np.float32], member: str, ids: Sequence[str]) -> None:
-    """Refuse logits that hold NaN or infinity.
+    """Refuse logits that contain NaN or infinity.
 
     Args:
         logits: float32 (batch, ...), C-contiguous.

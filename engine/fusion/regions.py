@@ -1,4 +1,4 @@
-"""Clean-up after decoding: regions too small to be believed are given to the class that surrounds them."""
+"""Clean-up after decoding: implausibly small regions are relabelled to the surrounding class."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from engine.utils.optional import require
 def absorb_small_regions(labels: NDArray[np.uint8], min_region: int) -> NDArray[np.uint8]:
     """Relabel 4-connected regions of fewer than ``min_region`` pixels to the majority of the pixels that touch them.
 
-    All small regions of an image are judged at once, by the labels as they came, so no order of regions shows. The
-    lowest class wins an equal count; a region that nothing touches (it is the whole image) stays.
+    All small regions of an image are judged at once, by the original labels, so the order of regions does not matter.
+    The lowest class wins equal counts; a region without neighbours (the whole image) stays.
 
     Args:
         labels: uint8 (batch, height, width).
-        min_region: pixels a region needs to stay.
+        min_region: minimum size in pixels of a region that is kept.
 
     Returns:
-        uint8 (batch, height, width); the input itself is left alone.
+        uint8 (batch, height, width); the input is not changed.
 
     Raises:
         PlanError: the package that finds the regions is not installed.
     """
-    cc3d = require("cc3d", "cleanup", "--min-region needs a further package")
+    cc3d = require("cc3d", "cleanup", "--min-region needs an additional package")
     cleaned = labels.copy()
     for image, out in zip(labels, cleaned, strict=True):
-        # cc3d leaves zeros out, so labels start at 1 while it looks; uint16 because 255 + 1 must fit.
+        # cc3d ignores zeros, so labels start at 1 here; uint16 because 255 + 1 must fit.
         regions = cc3d.connected_components(image.astype(np.uint16) + 1, connectivity=4)
         small = np.bincount(regions.ravel()) < min_region
         small[0] = False
@@ -39,14 +39,14 @@ def absorb_small_regions(labels: NDArray[np.uint8], min_region: int) -> NDArray[
 
 
 def cleaned(labels: NDArray[np.uint8], decoding: Decoding, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return (batch, pixels) labels after the clean-up of small regions, where the decoding asks for one."""
+    """Return (batch, pixels) labels after the clean-up of small regions, if the decoding has one."""
     if decoding.min_region <= 1:
         return labels
     return absorb_small_regions(labels.reshape(-1, *size), decoding.min_region).reshape(labels.shape)
 
 
 def _surrounding(image: NDArray[np.uint8], regions: NDArray[np.integer], small: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Return for each region the class most of its touching pixels have; for regions that stay, anything."""
+    """Return, per region, the majority class of the pixels that touch it; undefined for regions that stay."""
     own = np.zeros(len(small), np.uint8)
     own[regions.ravel()] = image.ravel()
     classes = int(image.max()) + 1

@@ -1,4 +1,4 @@
-"""One member with nothing around it: images/s at its best batch size and use of threads."""
+"""A single member outside the pipeline: images/s at its best batch size and thread layout."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from engine.models.runtimes import DEFAULT, fed_as
 from engine.models.runtimes.onnxruntime import OnnxSession
 
 BATCH_SIZES = (1, 2, 4, 8, 16)
-# A batch of more pixels is not tried: large images alone fill every cache.
+# Batches of more pixels are not tried: large images fill every cache by themselves.
 MOST_PIXELS = 1 << 18
-# How long one timing of one setting takes, at least: while it is chosen, and once it is.
+# Minimum duration of one timing of a setting: during the choice, and afterwards.
 CHOOSING_SECONDS, SECONDS = 0.15, 0.3
-# How many settings of a member stay in the choice.
+# Number of settings of a member that are timed again.
 FINALISTS = 3
 CHOOSING_ROUNDS = 2
 
 
 @dataclass(frozen=True)
 class MemberSpeed:
-    """What one member does with nothing around it.
+    """The speed of a single member outside the pipeline.
 
     Attributes:
-        name: the member.
-        runtime: what runs it.
+        name: name of the member.
+        runtime: the runtime that runs it.
         rate: images/s, the median at the best setting.
-        batch_size: images at a time there.
-        layout: how the threads are used there, in words.
-        tried: images/s of every setting when it was chosen, by its name.
+        batch_size: batch size of that setting.
+        layout: thread layout of that setting, in words.
+        tried: images/s of every setting during the choice, by name.
     """
 
     name: str
@@ -49,7 +49,7 @@ class MemberSpeed:
 
 
 class MemberBenchmark:
-    """One member by itself: every batch size, on one thread a worker and on one session of all threads."""
+    """A single member: every batch size, with one thread per worker and with one session of all threads."""
 
     def __init__(self, member: Member, sample: NDArray[Any], workers: int, skip: Collection[int]) -> None:
         self.member, self.workers = member, workers
@@ -82,7 +82,7 @@ class MemberBenchmark:
             return done / (perf_counter() - began)
 
         def measure(seconds: float) -> float:
-            # Each thread by its own clock: none waits at the end for another, as none does in the pipeline.
+            # Each thread is timed separately: none waits for another at the end, as in the pipeline.
             end = perf_counter() + seconds
             return sum(done.result() for done in [self.pool.submit(work, end) for _ in range(threads)])
 
@@ -94,18 +94,18 @@ class MemberBenchmark:
         for turn in range(CHOOSING_ROUNDS + 1):
             for key, call in self.calls.items():
                 rate = call(CHOOSING_SECONDS if turn else 0.0)
-                if turn:  # the first warms up
+                if turn:  # the first run warms up
                     rates[key].append(rate)
         self.tried = {key: median(held) for key, held in rates.items()}
         self.rates = {key: [] for key in sorted(self.tried, key=self.tried.__getitem__)[-FINALISTS:]}
 
     def measure(self) -> None:
-        """Time the settings that were kept once more."""
+        """Time the remaining settings once more."""
         for key, rates in self.rates.items():
             rates.append(self.calls[key](SECONDS))
 
     def best(self) -> MemberSpeed:
-        """Return what was found."""
+        """Return the result."""
         layout, size = self._fastest()
         tried = {f"{name}, batches of {count}": rate for (name, count), rate in self.tried.items()}
         self.pool.shutdown()

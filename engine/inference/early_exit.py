@@ -1,12 +1,12 @@
-"""Early exit: members run cheapest first, and an image leaves as soon as no pixel of it can still change.
+"""Early exit: members run fastest first, and an image is done as soon as none of its pixels can change.
 
-**Why it is exact.** Let a pixel's score of class c after some members be s_c, and R_c the weight of the members still
-to come. Each of them adds to s_c between 0 and its weight: a vote adds its weight or nothing, a probability lies within
-0..1. So the final score lies within [s_c, s_c + R_c], and, as gain and bias rise with the score, the final decoded
-score within [g_c s_c + b_c, g_c (s_c + R_c) + b_c]. When the leader's lower end is above every other allowed class's
-upper end, no member to come can change the label. Ties never qualify (the inequality is strict), and averages are asked
-for a margin above what rounding to float32 could move. It holds for ``vote`` and ``mean-prob``; logits are not bounded,
-so it does not hold for ``mean-logit``.
+**Why it is exact.** Let a pixel's score of class c after some members be s_c, and R_c the weight of the remaining
+members. Each of them adds to s_c between 0 and its weight: a vote adds its weight or nothing, a probability is within
+0..1. So the final score is within [s_c, s_c + R_c], and, as gain and bias rise with the score, the final decoded
+score within [g_c s_c + b_c, g_c (s_c + R_c) + b_c]. If the leader's lower end is above every other allowed class's
+upper end, no remaining member can change the label. Ties never qualify (the inequality is strict), and averages need a
+margin larger than any rounding to float32. This holds for ``vote`` and ``mean-prob``; logits are not bounded, so it
+does not hold for ``mean-logit``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MARGIN = 1e-5
 
 @dataclass(frozen=True)
 class EarlyExit:
-    """When an image may leave early.
+    """When an image is done early.
 
     Attributes:
         agreement: share of the pixels that must be settled; 1 is exact, less is approximate.
@@ -39,7 +39,7 @@ class EarlyExit:
     agreement: float = 1.0
 
     def check(self, strategy: str, decoding: Decoding) -> None:
-        """Refuse what early exit cannot do.
+        """Refuse settings that early exit does not support.
 
         Raises:
             PlanError: a strategy whose scores are not bounded, a threshold of suppression, an impossible share.
@@ -47,15 +47,13 @@ class EarlyExit:
         if strategy not in BOUNDED:
             raise PlanError(f"early exit needs bounded scores, {strategy} has none: use {' or '.join(BOUNDED)}")
         if decoding.threshold is not None:
-            raise PlanError(
-                "early exit and a suppression threshold: a threshold looks at final probabilities, drop one"
-            )
+            raise PlanError("early exit and a suppression threshold: a threshold needs final probabilities; drop one")
         if not 0 < self.agreement <= 1:
             raise PlanError(f"early-exit agreement {self.agreement}; a share above 0 and at most 1 is needed")
 
 
 class RunningScores:
-    """Scores of a batch while its members come in.
+    """Scores of a batch while its members run.
 
     Attributes:
         labels: uint8 (batch, pixels), the leader of each pixel so far.
@@ -68,7 +66,7 @@ class RunningScores:
         weights: NDArray[np.float64],
         decoding: Decoding,
     ) -> None:
-        """Start from nothing.
+        """Start with zero scores.
 
         Args:
             shape: (batch, classes, pixels).
@@ -83,7 +81,7 @@ class RunningScores:
         self.bias = rule.bias.astype(np.float64)[:, None]
         self.is_vote = strategy == "vote"
         if self.is_vote:
-            # The very units of the strategy, so that a lead here is a lead there; float64 holds them exactly.
+            # The same units as the strategy, so that leads are equal; exact in float64.
             units = np.stack([voting_units(column) for column in weights.T], axis=1).astype(np.float64)
             weights = units / units.sum(axis=0)
         self.weights = weights
@@ -92,15 +90,15 @@ class RunningScores:
         self.labels = np.zeros((shape[0], shape[2]), np.uint8)
 
     def add(self, slot: int, logits: NDArray[np.float32], images: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Take one member's logits in.
+        """Add one member's logits.
 
         Args:
             slot: the member.
-            logits: float32 (batch, classes, pixels) of the images named.
-            images: int64, which images of the batch.
+            logits: float32 (batch, classes, pixels) of these images.
+            images: int64, their indices in the batch.
 
         Returns:
-            float64 (images,): the share of each image's pixels that no member to come can change.
+            float64 (images,): the share of each image's pixels that no remaining member can change.
         """
         weight = self.weights[slot][:, None]
         self.left = self.left - self.weights[slot]
@@ -123,16 +121,16 @@ class RunningScores:
 def run_early(
     ensemble: Forward, batch: Batch, early: EarlyExit, order: list[int]
 ) -> tuple[NDArray[np.uint8], list[int], list[float]]:
-    """Predict a batch, letting images leave when they are settled.
+    """Predict a batch, stopping for images whose labels are settled.
 
     Args:
         ensemble: the members.
         batch: the images.
-        early: when an image may leave.
-        order: indices of the members, cheapest first.
+        early: when an image is done early.
+        order: indices of the members, fastest first.
 
     Returns:
-        uint8 (batch, pixels) labels before clean-up; how many images each member ran on; seconds of each member.
+        uint8 (batch, pixels) labels before clean-up; number of images each member ran on; seconds of each member.
 
     Raises:
         ModelError: a member fails or computes NaN or infinity.
@@ -155,7 +153,7 @@ def run_early(
             staying = staying[settled < early.agreement]
             if not len(staying):
                 return standing.labels, runs, seconds
-    # Who saw every member is fused by the strategy itself: bit by bit what a run without early exit gives.
+    # Images that ran on every member are fused by the strategy itself: bit-identical to a run without early exit.
     whole = np.ascontiguousarray(logits[ensemble.fusion_order][:, staying])
     standing.labels[staying] = ensemble.decode(whole, ensemble.variant, batch.size, clean=False)[0]
     return standing.labels, runs, seconds

@@ -1,4 +1,4 @@
-"""The main job on one page: images -> sessions -> fuse -> decode -> masks."""
+"""The main path in one file: images -> sessions -> fuse -> decode -> masks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ CONTRACT_FIELDS = (
     - ENSEMBLE_OPTIONS
     - {"notes", "architecture", "version", "temperature"}
 )
-# Labels have neither scores nor probabilities: what counts labels alone can take members that put them out.
+# Labels have neither scores nor probabilities: only strategies that count labels accept members that output them.
 LABEL_STRATEGIES = ("vote", "staple")
 
 
@@ -55,10 +55,10 @@ class Ensemble(Forward):
     """A set of segmentation nets, a fusion strategy and a decoding.
 
     Attributes:
-        ignored_class: the class the members leave out of the score, or None.
-        early_exit: when an image may leave before all members ran on it; None for never.
+        ignored_class: the class that the members exclude from the score, or None.
+        early_exit: when an image is done before all members ran on it; None for never.
         device: fuses batches on a GPU, see :mod:`engine.inference.gpu`; None to fuse on the CPU.
-        runtime_options: which arithmetic and runtimes are allowed, see :mod:`engine.inference.tuning`.
+        runtime_options: the allowed precision and runtimes, see :mod:`engine.inference.tuning`.
     """
 
     def __init__(
@@ -71,15 +71,15 @@ class Ensemble(Forward):
         early_exit: EarlyExit | None = None,
         **decoding: Any,
     ) -> None:
-        """Put an ensemble together.
+        """Create an ensemble.
 
         Args:
-            members: what :func:`engine.models.members.gather` returned.
-            strategy: a name out of :data:`engine.fusion.strategies.STRATEGIES`.
-            weights: one weight a member, or a row of one a class; None for equal ones.
+            members: the result of :func:`engine.models.members.gather`.
+            strategy: a name from :data:`engine.fusion.strategies.STRATEGIES`.
+            weights: one weight per member, or one per member and class; None for equal ones.
             suppress: classes never predicted; None for the ignored class the contracts declare.
-            flips: ``none``, ``horizontal``, ``vertical`` or ``both``: mirror images a member sees too.
-            early_exit: let images leave before all members ran on them, see
+            flips: ``none``, ``horizontal``, ``vertical`` or ``both``: flipped images that members also run on.
+            early_exit: stop for images before all members ran on them, see
                 :mod:`engine.inference.early_exit`; None for never.
             **decoding: further fields of :class:`engine.fusion.decoding.Decoding`: ``threshold``, ``bias``, ``prior``,
                 ``vote_stage``, ``min_region``.
@@ -111,6 +111,8 @@ class Ensemble(Forward):
             early_exit.check(strategy, variant.decoding)
             _check_all_run(members)
         self.runtime_options = RuntimeOptions("cpu")
+        # What is stated about the images, part of the run's record: it decides the labels as much as the members do.
+        self.input_facts: Mapping[str, Any] = {}
         self.device: DeviceFusion | None = None
 
     @classmethod
@@ -127,17 +129,17 @@ class Ensemble(Forward):
         """Open files, folders or globs of ONNX models as one ensemble.
 
         Args:
-            models: what to open.
-            sample: one raw image (height, width, channels); needed for foreign files, checked against all members.
-            stated: contract fields, for what the files do not say themselves.
+            models: files, folders or globs.
+            sample: one raw image (height, width, channels); needed for foreign files; checked against all members.
+            stated: contract fields that the files do not contain.
             suppress: classes never predicted, by id or name; None for the ignored class the contracts declare.
-            grey_as_rgb: let nets of three channels take grey images.
+            grey_as_rgb: allow grey images for nets of three channels.
             **options: contract fields by name (``scale``, ``classes``, ``activation`` and so on), ``normalize`` (the
-                name of a scale, mean and std: ``imagenet``, ``0..1``, ``-1..1``, ``none``), and further arguments of
-                the constructor: ``strategy``, ``weights``, ``flips``, ``bias`` and so on.
+                name of a scale, mean and std: ``imagenet``, ``0..1``, ``-1..1``, ``none``), and other arguments of the
+                constructor: ``strategy``, ``weights``, ``flips``, ``bias`` and so on.
 
         Raises:
-            EngineError: a file cannot be opened or trusted, members disagree, an option is impossible.
+            EngineError: a file cannot be opened or trusted, members contradict each other, an option is impossible.
         """
         specs = [models] if isinstance(models, str | Path) else list(models)
         facts = dict(stated or {})
@@ -148,7 +150,7 @@ class Ensemble(Forward):
         unknown = [name for name in options if name not in ENSEMBLE_OPTIONS]
         if unknown:
             known = ", ".join(sorted(ENSEMBLE_OPTIONS | CONTRACT_FIELDS))
-            raise PlanError(f"unknown argument {', '.join(unknown)}; known are {known}")
+            raise PlanError(f"unknown argument {', '.join(unknown)}; known: {known}")
         facts = {**facts, "grey_as_rgb": True} if grey_as_rgb else facts
         found = stated_facts(facts, lambda name: f"the argument {name}")
         requests = [Request(path, found) for path in find_models(specs)]
@@ -174,14 +176,14 @@ class Ensemble(Forward):
 
         Args:
             images: raw pixels (n, height, width) or (n, height, width, channels).
-            batch_size: images a worker takes at a time.
-            workers: threads; 0 for one a core.
+            batch_size: images per batch.
+            workers: threads; 0 for one per core.
 
         Returns:
             uint8 (n, height, width); multi-label: (n, classes, height, width), 1 where a pixel has the class.
 
         Raises:
-            EngineError: images the members cannot take, or a member that fails.
+            EngineError: images that do not fit the members, or a member that fails.
         """
         source = from_array(images, "images", "images")
         shape = (self.masks_per_image, *source.size) if self.is_multilabel else source.size
@@ -198,18 +200,18 @@ class Ensemble(Forward):
         batch_size: int = BATCH_SIZE,
         workers: int = 0,
     ) -> Stream:
-        """Return the batches' predictions in the images' order, to iterate over once; memory does not grow with them.
+        """Return the batches' predictions in the images' order, to iterate over once, with bounded memory.
 
         Args:
-            images: where the images come from.
+            images: source of the images.
             labels: true label maps of the same images; None for no scores.
-            variants: further ways to decode, scored beside the ensemble's own when labels are given; none are with
-                early exit, since not every member runs on every image.
-            batch_size: images a worker takes at a time.
-            workers: threads; 0 for one a core.
+            variants: additional variants, scored if labels are given; not with early exit, since not every member
+                runs on every image.
+            batch_size: images per batch.
+            workers: threads; 0 for one per core.
 
         Raises:
-            EngineError: images or labels that do not fit, or a member that fails.
+            EngineError: images or labels that do not match, or a member that fails.
         """
         if batch_size < 1 or workers < 0:
             raise PlanError(f"batch size {batch_size}, workers {workers}: at least 1 image, and 0 or more workers")
@@ -231,9 +233,9 @@ class Ensemble(Forward):
         )
 
     def every_variant(self) -> list[Variant]:
-        """Return each member alone and each strategy, raw and (where a class is suppressed) suppressed.
+        """Return each single member and each strategy, raw and (if a class is suppressed) suppressed.
 
-        Of a packed ensemble there is its own variant alone; a member that puts out labels is there as it is.
+        A packed or multi-label ensemble has only its own variant; a member that outputs labels is listed as it is.
         """
         if self.is_packed or self.is_multilabel:
             return [self.variant]
@@ -252,14 +254,14 @@ class Ensemble(Forward):
         return [*members, *(Variant(name, decoding) for name in names for decoding in decodings)]
 
     def variant_name(self, variant: Variant) -> str:
-        """Return what tables call a variant: the member's name, or the strategy's."""
+        """Return a variant's name in tables: the member's name, or the strategy's."""
         return variant.strategy if variant.member is None else self.members[variant.member].name
 
 
 def _check_untouched(
     name: str, strategy: str, weights: object, suppress: object, flips: str, decoding: Mapping[str, Any]
 ) -> None:
-    """Refuse to fuse what a packed file has fused already."""
+    """Refuse options that a packed ensemble has built in."""
     given = weights is not None or suppress is not None or (strategy, flips) != ("mean-logit", "none")
     if given or Decoding(**{**decoding, "min_region": 0}) != Decoding():
         raise PlanError(
@@ -271,7 +273,7 @@ def _check_untouched(
 def _check_label_members(
     members: Sequence[Member], strategy: str, suppress: Collection[int], flips: str, decoding: dict[str, Any]
 ) -> None:
-    """Refuse what members that put out labels cannot do; a vote for a suppressed class then counts for none.
+    """Refuse what members that output labels do not support; their votes for a suppressed class are not counted.
 
     Among the allowed classes such a member has no second choice, so votes are counted first and replaced afterwards.
     """
@@ -280,10 +282,10 @@ def _check_label_members(
         return
     if strategy not in LABEL_STRATEGIES:
         allowed = " or ".join(option("strategy", name) for name in LABEL_STRATEGIES)
-        raise PlanError(f"{names[0]} puts out labels, which {strategy} cannot fuse: use {allowed}")
+        raise PlanError(f"{names[0]} outputs labels, which {strategy} cannot fuse: use {allowed}")
     if flips != "none":
         raise PlanError(
-            f"{names[0]} puts out labels, which have no mean over mirror images: leave out {option('flips')}"
+            f"{names[0]} outputs labels, which have no mean over mirror images: leave out {option('flips')}"
         )
     if suppress and len(names) == len(members):
         raise PlanError(
@@ -292,7 +294,7 @@ def _check_label_members(
         )
     if suppress and decoding.setdefault("vote_stage", "fused") != "fused":
         raise PlanError(
-            f"{names[0]} puts out labels, so it has no second choice for a suppressed class: use "
+            f"{names[0]} outputs labels, so it has no second choice for a suppressed class: use "
             f"{option('vote_stage', 'fused')}"
         )
 

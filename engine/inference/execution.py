@@ -1,4 +1,4 @@
-"""How a member may run on the CPU (runtime, precision, images at a time), and which of them is fastest here."""
+"""The ways a member can run on the CPU (runtime, precision, images per run), and the choice of the fastest."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from engine.models.runtimes import AUTO, DEFAULT, RuntimeOptions, automatic_runt
 from engine.models.runtimes.base import Session
 from engine.sources.base import Batch
 
-# What a way must gain on the one before it: less is noise.
+# Minimum gain over the previous one: less is noise.
 GAIN = 1.03
-# How often each way is timed where there is time, and where there is little.
+# How often each one is timed if there is time, and if there is little.
 ROUNDS, LEAST_ROUNDS = 5, 2
-# The note by which `exporters quantize` names the file it started from.
+# The metadata key in which `exporters quantize` names its source file.
 TWIN_NOTE = "precision_of_sha256"
 
 
@@ -31,8 +31,8 @@ class Execution:
     """One way to run a member.
 
     Attributes:
-        sessions: one a net of the member; none for masks.
-        part: how many images they take at a time.
+        sessions: one per net of the member; none for masks.
+        part: number of images per run.
     """
 
     sessions: tuple[Session, ...]
@@ -40,7 +40,7 @@ class Execution:
 
     @property
     def name(self) -> str:
-        """Return what people call it; masks are read, not run."""
+        """Return its name in messages; masks are read, not run."""
         if not self.sessions:
             return "masks"
         first = self.sessions[0]
@@ -49,7 +49,7 @@ class Execution:
 
     @property
     def precision(self) -> str:
-        """Return the least precise arithmetic it was told to use."""
+        """Return the lowest precision of its sessions."""
         return self.sessions[0].precision if self.sessions else "float32"
 
     def of(self, member: Member) -> Member:
@@ -59,22 +59,22 @@ class Execution:
 
 
 def present_execution(member: Member, part: int) -> Execution:
-    """Return the way a member runs now, with so many images at a time."""
+    """Return the member's current execution, with this number of images per run."""
     return Execution(tuple(net.session for net in member.nets), part)
 
 
 def executions_of(member: Member, runtime_options: RuntimeOptions, batch_size: int, workers: int) -> list[Execution]:
-    """Return the executions that are allowed, the most careful first.
+    """Return the allowed executions, the most precise first.
 
     Args:
         member: the member, opened in ONNX Runtime.
         runtime_options: what the user allows.
-        batch_size: images of a batch; a net takes as many at a time as suits its runtime, at most.
-        workers: threads that will run it at once.
+        batch_size: images per batch; a net takes at most this many per run, as suits its runtime.
+        workers: threads that run it in parallel.
 
     Raises:
-        PlanError: the runtime that was asked for is not installed, or computes in no precision that is allowed.
-        ModelError: the runtime that was asked for cannot read a net.
+        PlanError: the requested runtime is not installed, or supports no allowed precision.
+        ModelError: the requested runtime cannot read a net.
     """
     asked = runtime_options.runtime
     twins = _int8_twins(member) if runtime_options.allows("int8") else []
@@ -104,7 +104,7 @@ def executions_of(member: Member, runtime_options: RuntimeOptions, batch_size: i
 
 
 def _int8_twins(member: Member) -> list[Path]:
-    """Return the quantised files beside a member's nets (NAME_int8.onnx), if each net has one made of just this net."""
+    """Return the quantised files beside a member's nets (NAME_int8.onnx), if each net has one made from it."""
     found = []
     for net in member.nets:
         path = net.path.with_name(f"{net.path.stem}_int8.onnx")
@@ -129,10 +129,10 @@ def fastest_execution(
 
     Args:
         member: the member.
-        executions: what to choose from; one that fails is left out.
+        executions: the candidates; those that fail are left out.
         sample: images to run on.
         workers: threads.
-        seconds: about how long it may take; each way is timed twice at least, after a run that warms it up.
+        seconds: approximate time limit; each one is timed at least twice, after a warm-up run.
 
     Raises:
         ModelError: all executions fail.
@@ -167,7 +167,7 @@ def fastest_execution(
 
 
 def _timer(member: Member, part: int, sample: Batch, pool: ThreadPoolExecutor, workers: int) -> Callable[[], float]:
-    """Return what measures the seconds that all workers take for the sample, each."""
+    """Return a function that measures the seconds that each worker takes for the sample."""
     pixels = sample.size[0] * sample.size[1]
     outs = [np.empty((len(sample.ids), len(member.contract.classes), pixels), np.float32) for _ in range(workers)]
     prepared: Prepared = {net.input_key: net.prepare(sample.pixels) for net in member.nets}

@@ -1,4 +1,4 @@
-"""Flip test-time augmentation: a member sees the image mirrored too, and its logits are turned back and averaged."""
+"""Flip test-time augmentation: a member also runs on flipped images, and its logits are flipped back and averaged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.errors import PlanError
 
 Element = TypeVar("Element", bound=np.generic)
 
-# A flip is (vertical, horizontal): whether rows and whether columns run backwards.
+# A flip is (vertical, horizontal): whether rows and columns are reversed.
 Flip = tuple[bool, bool]
 FLIPS: dict[str, tuple[Flip, ...]] = {
     "none": ((False, False),),
@@ -25,7 +25,7 @@ def named_flips(name: str) -> tuple[Flip, ...]:
     """Return the flips of that name.
 
     Raises:
-        PlanError: there are none; the message lists the names.
+        PlanError: unknown name; the message lists the names.
     """
     if name not in FLIPS:
         raise PlanError(f"unknown flips {name!r}; allowed are {', '.join(FLIPS)}")
@@ -33,11 +33,11 @@ def named_flips(name: str) -> tuple[Flip, ...]:
 
 
 def flipped(array: NDArray[Element], flip: Flip, rows: int) -> NDArray[Element]:
-    """Return a view with rows and columns turned as the flip says.
+    """Return a view with rows and columns reversed by the flip.
 
     Args:
-        array: any array with rows and columns as neighbouring axes.
-        flip: which of the two run backwards.
+        array: any array with rows and columns as adjacent axes.
+        flip: which of the two are reversed.
         rows: the axis of the rows; the columns are the next one.
     """
     cut: list[Any] = [slice(None)] * array.ndim

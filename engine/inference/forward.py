@@ -1,4 +1,4 @@
-"""Members on one batch: their logits, and the labels that a variant makes of them."""
+"""Members on one batch: their logits, and a variant's labels."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from engine.sources.base import Batch
 
 
 class Forward:
-    """Members with their weights, and how one batch passes through them.
+    """Members with their weights, and how they process one batch.
 
     Attributes:
-        members: multi-class nets, specialist sets and finished masks, in the order given.
+        members: multi-class nets, specialist sets and finished masks, in the given order.
         classes: names of the classes.
-        variant: the strategy and decoding that labels are made by.
+        variant: the strategy and decoding of the labels.
         weights: float64 (members, classes), columns summing to 1.
-        flips: mirror images that each member sees too.
+        flips: flipped images that each member also runs on.
         fusion_order: indices of the members in the order in which they are summed.
-        parts: how many images of a batch each member takes at a time; 0 for all of them.
+        parts: number of images of a batch that each member takes per run; 0 for all.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Forward:
         weights: NDArray[np.float64],
         flips: str = "none",
     ) -> None:
-        """Put members and weights together; the arguments are the attributes.
+        """Combine members and weights; the arguments are the attributes.
 
         Raises:
             PlanError: unknown flips.
@@ -53,7 +53,7 @@ class Forward:
         self.variant = variant
         self.weights = weights
         self.flips = named_flips(flips)
-        # Members are summed in the order of their checksums: the order of the command line never shows in a result.
+        # Members are summed in the order of their checksums: the order on the command line never affects a result.
         self.fusion_order = sorted(range(len(self.members)), key=lambda index: self.members[index].checksum)
         self._slot = {index: slot for slot, index in enumerate(self.fusion_order)}
         self._slot_weights = self.weights[self.fusion_order]
@@ -67,7 +67,7 @@ class Forward:
 
     @property
     def is_packed(self) -> bool:
-        """Return whether the one member is a packed ensemble, which puts out labels."""
+        """Return whether the only member is a packed ensemble, which outputs labels."""
         return self.members[0].contract.kind == "packed"
 
     @property
@@ -88,7 +88,7 @@ class Forward:
         Args:
             batch: the images.
             skip: classes whose specialists need not run.
-            ended: once it is set, the run is given up before the next member.
+            ended: once set, the run is cancelled before the next member.
 
         Returns:
             float32 (members, batch, classes, pixels), valid until this thread's next call, in the internal order of
@@ -96,7 +96,7 @@ class Forward:
 
         Raises:
             ModelError: a member fails or computes NaN or infinity.
-            CancelledError: the run was given up.
+            CancelledError: the run was cancelled.
         """
         count, height, width = batch.pixels.shape[:3]
         shape = (len(self.members), count, len(self.classes), height * width)
@@ -119,7 +119,7 @@ class Forward:
         out: NDArray[np.float32],
         skip: Collection[int],
     ) -> None:
-        """Run one member on a batch and on its mirror images; the mean of the logits, turned back, goes to ``out``."""
+        """Run one member on a batch and its flips; the mean of the logits, flipped back, is written to ``out``."""
         member, part = self.members[index], self.parts[index]
         if isinstance(member, MaskMember):
             member.vote(batch, out)
@@ -141,12 +141,12 @@ class Forward:
         return out
 
     def use(self, index: int, execution: Execution) -> None:
-        """Let a member run in another way: in another runtime, or on another number of images at a time."""
+        """Change how a member runs: its runtime, or its number of images per run."""
         self.members[index] = execution.of(self.members[index])
         self.parts[index] = execution.part
 
     def interrupt(self) -> None:
-        """Make all runs of the members fail soon, those under way among them."""
+        """Make all runs of the members fail soon, including those in progress."""
         for net in self.nets:
             net.session.stop()
 
@@ -160,10 +160,10 @@ class Forward:
     ) -> tuple[NDArray[np.uint8], int]:
         """Return uint8 (batch, pixels) labels of a variant for images of a size, and the number of tied votes.
 
-        Of a multi-label ensemble the labels are (batch, classes * pixels), 1 where a pixel has the class.
+        The labels of a multi-label ensemble are (batch, classes * pixels), 1 where a pixel has the class.
 
-        ``clean=False`` leaves out the clean-up of small regions. Where the variant suppresses a class, specialist sets
-        count as if that class's net had not run.
+        ``clean=False`` leaves out the clean-up of small regions. If the variant suppresses a class, specialist sets
+        are decoded as if that class's net had not run.
         """
         if self.is_multilabel:
             return self._decode_each_class(logits, variant, size, clean)

@@ -1,7 +1,7 @@
-"""Batches that stay on an NVIDIA GPU: inputs go up once for all members, labels come down, logits never do.
+"""Batches on an NVIDIA GPU: inputs are uploaded once for all members, only labels are downloaded, never logits.
 
-Each worker thread is a lane with buffers and a stream of its own; of two lanes one copies and fuses while the other
-computes. All batches have one shape, the last is filled up: cuDNN and TensorRT prepare anew for each shape.
+Each worker thread is a lane with its own buffers and stream; of two lanes one copies and fuses while the other
+computes. All batches have one shape, the last is padded: cuDNN and TensorRT prepare again for each shape.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class BoundSession(Protocol):
     """A session that runs between arrays on the device, as :class:`engine.models.runtimes.onnxruntime.OnnxSession`."""
 
     def run_bound(self, output_name: str, given: Any, out: Any, shape: tuple[int, ...]) -> None:
-        """Run on a device array and write into another, which holds ``shape``; return when it is done."""
+        """Run on a device array and write into another of shape ``shape``; return when it is done."""
 
 
 def why_not(ensemble: Forward, early: bool = False) -> str:
-    """Return why an ensemble cannot be fused on the device (it then runs there and is fused here); empty if it can.
+    """Return why an ensemble cannot be fused on the device (it runs there and is fused on the CPU); empty if it can.
 
-    ``early`` says whether images may leave before all members ran on them.
+    ``early`` says whether images may be done before all members ran on them.
     """
     if not all(member.nets for member in ensemble.members):
         return "members that are finished masks"
@@ -68,13 +68,13 @@ def why_not(ensemble: Forward, early: bool = False) -> str:
 
 @dataclass
 class OnDevice:
-    """What a batch gave.
+    """The result of a batch.
 
     Attributes:
         labels: uint8 (batch, pixels), before clean-up.
         ties: pixels whose vote was tied.
-        member_seconds: time of each member, its upload included.
-        fuse_seconds: time of fusion and of the way back.
+        member_seconds: time of each member, including its upload.
+        fuse_seconds: time of fusion and of the download.
     """
 
     labels: NDArray[np.uint8]
@@ -84,13 +84,13 @@ class OnDevice:
 
 
 class DeviceFusion:
-    """Runs and fuses batches on the device; any number of threads may share it."""
+    """Runs and fuses batches on the device; can be shared by any number of threads."""
 
     def __init__(self, ensemble: Forward, batch_size: int) -> None:
-        """Get ready; nothing is allocated before the first batch.
+        """Prepare; nothing is allocated before the first batch.
 
         Args:
-            ensemble: its sessions keep :class:`BoundSession`, and :func:`why_not` found nothing.
+            ensemble: its sessions satisfy :class:`BoundSession`, and :func:`why_not` is empty.
             batch_size: images of every batch on the device.
         """
         self._ensemble, self._batch_size = ensemble, batch_size
@@ -158,7 +158,7 @@ class _Lane:
         return OnDevice(np.ascontiguousarray(labels[:count]), int(ties[:count].sum()), told, perf_counter() - began)
 
     def _check(self, broken: NDArray[np.uint8], batch: Batch) -> None:
-        """Refuse NaN and infinity as :func:`engine.fusion.fuse.check_finite` does, by the same path."""
+        """Refuse NaN and infinity like :func:`engine.fusion.fuse.check_finite`, with the same error."""
         if broken.any():
             self.ensemble.logits(batch)
             slot, image = np.argwhere(broken)[0]
@@ -167,7 +167,7 @@ class _Lane:
 
 
 def _launcher(lane: _Lane, ensemble: Forward) -> Callable[[], None]:
-    """Return what starts the strategy's kernel on a lane's buffers."""
+    """Return a function that starts the strategy's kernel on a lane's buffers."""
     from numba import cuda
 
     from engine.kernels import cuda_fuse
@@ -193,13 +193,13 @@ def _launcher(lane: _Lane, ensemble: Forward) -> Callable[[], None]:
 def vote_constants(
     weights: NDArray[np.float64], gain: NDArray[np.float32], bias: NDArray[np.float32], changed: bool
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64], NDArray[np.int32]]:
-    """Return units (members, classes), spread, gain and bias as :mod:`engine.fusion.strategies.vote`.
+    """Return units (members, classes), spread, gain and bias as in :mod:`engine.fusion.strategies.vote`.
 
     Args:
         weights: (members, classes), columns summing to 1.
         gain: (classes,) of the decoding's rule.
         bias: (classes,) of the decoding's rule.
-        changed: whether a bias or prior is set: the counts are then spread over the whole range.
+        changed: whether a bias or prior is set: the counts are then scaled to the whole range.
     """
     units = np.stack([voting_units(column) for column in weights.T], axis=1)
     plain = not changed and bool((units[:, :1] == units).all())

@@ -1,4 +1,4 @@
-"""What is asked of an ensemble (a variant) and what a batch gives back."""
+"""The request to an ensemble (a variant) and the result of a batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Variant:
     Attributes:
         strategy: fusion strategy.
         decoding: bias and suppression.
-        member: index of the one member it looks at; None for all.
+        member: index of its single member; None for all.
     """
 
     strategy: str
@@ -30,21 +30,21 @@ class Variant:
 
 @dataclass
 class Predicted:
-    """What one batch gave.
+    """The result of one batch.
 
     Attributes:
         start: index of the first image.
         ids: (batch,) names of the images.
-        labels: uint8 (batch, pixels), of the ensemble's own variant.
+        labels: uint8 (batch, pixels), of the ensemble's variant.
         ties: pixels whose vote was tied.
-        confusion: int64 (batch, classes, classes) a variant, when true labels were given.
+        confusion: int64 (batch, classes, classes) per variant, if true labels were given.
         member_seconds: time in each member's nets.
-        member_runs: on how many of the images each member ran.
-        compared: pixels that were predicted a second time by all members, to check an approximate early exit.
-        agreed: how many of those got the same label.
+        member_runs: number of images each member ran on.
+        compared: pixels predicted again by all members, to check an approximate early exit.
+        agreed: number of those with the same label.
         variant_seconds: time in each variant's fusion and decoding.
         skipped: (index, id, reason) of images of the batch that could not be predicted; they are not in ``ids``.
-        clean_seconds: the part of the own variant's time that clean-up of small regions took.
+        clean_seconds: the part of the ensemble's variant's time spent in the clean-up of small regions.
     """
 
     start: int
@@ -69,28 +69,28 @@ class BadImages:
         self._lock = threading.Lock()
 
     def add(self, name: str, reason: object) -> None:
-        """Note why an image is left out; its first reason stands."""
+        """Record why an image is left out; the first reason is kept."""
         with self._lock:
             self._reasons.setdefault(name, str(reason))
 
     def reason(self, name: str) -> str | None:
-        """Return why an image is left out, or None when it is not."""
+        """Return why an image is left out, or None if it is not."""
         return self._reasons.get(name)
 
 
 class Predictions(Protocol):
-    """A run that is iterated over once, in this process or on a cluster.
+    """A run to iterate over once, in this process or on a cluster.
 
     Attributes:
-        bad: where images that cannot be predicted are noted, which are then left out; None when they are an error.
-        read_seconds: processor time that reading took so far; 0 where other processes read.
+        bad: records images that cannot be predicted, which are then left out; None if they are an error.
+        read_seconds: processor time of reading so far; 0 if other processes read.
     """
 
     bad: BadImages | None
 
     @property
     def read_seconds(self) -> float:
-        """Return the processor time that reading took so far."""
+        """Return the processor time of reading so far."""
 
     def __iter__(self) -> Iterator[Predicted]:
-        """Yield what each batch gave, in the order of the images."""
+        """Yield the result of each batch, in the order of the images."""

@@ -1,4 +1,4 @@
-"""A batch that fails is done again once; images that cannot be predicted are set apart where the user allows it."""
+"""A failed batch is retried once; images that cannot be predicted are left out if the user allows it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Work = Callable[[Batch, Truth], Predicted]
 def attempt(
     work: Work, batch: Batch, truth: Truth, bad: BadImages | None = None, ended: threading.Event | None = None
 ) -> Predicted:
-    """Predict a batch; where a session fails, once more; where images are bad, without them.
+    """Predict a batch; retry once if a session fails; leave out bad images.
 
     Args:
         work: predicts a batch.
         batch: the images.
         truth: their true labels, uint8 (batch, pixels), or None.
-        bad: where bad images are noted; None when they are an error.
-        ended: set once nobody wants the batch any more: it is not done again then.
+        bad: records bad images; None if they are an error.
+        ended: set once the batch is no longer needed; it is not retried then.
 
     Returns:
-        What ``work`` gave for the good images, with the bad ones in ``skipped``.
+        The result of ``work`` for the good images, with the bad ones in ``skipped``.
 
     Raises:
         EngineError: ``work`` failed twice, or an image is bad and ``bad`` is None.
@@ -65,7 +65,7 @@ def _twice(work: Work, batch: Batch, truth: Truth, ended: threading.Event | None
     except (ModelError, MemoryError, RuntimeError):
         if ended is not None and ended.is_set():
             raise
-        # A session or its worker died: what fails for good fails again.
+        # A session or its worker died: a permanent failure occurs again.
     try:
         return work(batch, truth)
     except EngineError as error:

@@ -1,4 +1,4 @@
-"""One run over a set of images: read ahead, a worker a core, results in the images' order, memory bounded."""
+"""One run over a set of images: reading ahead, one worker per core, results in the images' order, bounded memory."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from engine.sources.base import Batch, Source
 from engine.sources.labels import as_labels
 from engine.utils.threads import Ahead, in_order
 
-# With an approximate early exit, one batch in so many is predicted by all members too, to see how well the two agree.
+# With an approximate early exit, one batch in this many is also predicted by all members, to measure the agreement.
 CHECK_EVERY = 16
-# Two batches a worker in flight: nobody waits, and memory stays bounded.
+# Two batches per worker in flight: no worker waits, and memory stays bounded.
 IN_FLIGHT = 2
 
 Fed = tuple[Batch, NDArray[np.uint8] | None]
@@ -38,15 +38,15 @@ class Stream:
 
     Attributes:
         ensemble: the members and how they are fused.
-        images: what to predict.
+        images: the images to predict.
         labels: true label maps, or None.
-        variants: further ways to decode, scored beside the ensemble's own.
-        batch_size: images a worker takes at a time.
+        variants: additional variants to score.
+        batch_size: images per batch.
         workers: threads.
-        bad: where images that cannot be predicted are noted, which are then left out; None when they are an error.
-        early_exit: when an image may leave before all members ran on it; None for never.
+        bad: records images that cannot be predicted, which are then left out; None if they are an error.
+        early_exit: when an image is done before all members ran on it; None for never.
         device: fuses batches on a GPU; None to fuse on the CPU.
-        read_seconds: processor time that reading took so far.
+        read_seconds: processor time of reading so far.
     """
 
     ensemble: Forward
@@ -63,14 +63,14 @@ class Stream:
 
     @property
     def read_seconds(self) -> float:
-        """Return the processor time that reading took so far."""
+        """Return the processor time of reading so far."""
         return self._reader.seconds if self._reader is not None else 0.0
 
     def __iter__(self) -> Iterator[Predicted]:
         """Yield the batches' predictions in the images' order.
 
         Raises:
-            EngineError: images or labels that do not fit, or a member that fails.
+            EngineError: images or labels that do not match, or a member that fails.
         """
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="maskfuse")
         self._reader = Ahead(self._fed(), self.workers)
@@ -90,7 +90,7 @@ class Stream:
             if batch.start == 0:
                 check_range(batch.pixels, self.ensemble.nets)
             if self.early_exit is not None and not order:
-                # Only the time counts; in the first image itself a member may compute NaN.
+                # Only the time matters; on the first image itself a member might compute NaN.
                 order = cheapest_first(self.ensemble, Batch(0, batch.ids[:1], np.zeros_like(batch.pixels[:1])))
             work = partial(self._work, order=order)
             yield pool.submit(attempt, work, batch, truth, self.bad, self._ended)
@@ -109,7 +109,7 @@ class Stream:
             return self._work_early(batch, truth, self.early_exit, order)
         if self.device is not None and not self.variants:
             return self._work_on_device(batch, truth, self.device)
-        # Without suppression first: decoding a suppressed variant overwrites what the specialists said.
+        # Without suppression first: decoding a suppressed variant overwrites the specialists' logits.
         asked = sorted({ensemble.variant, *self.variants}, key=lambda variant: bool(variant.decoding.suppress))
         skip = frozenset.intersection(*(variant.decoding.suppress for variant in asked))
         logits, seconds = ensemble.logits(batch, skip, self._ended)

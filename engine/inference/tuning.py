@@ -28,28 +28,28 @@ from engine.utils.threads import available_cores
 if TYPE_CHECKING:
     from engine.inference.ensemble import Ensemble
 
-# One net takes all parts of a batch in turn, while its weights are in the cache: 16 were a tenth faster than 4.
+# One net runs all parts of a batch in turn while its weights are in the cache: 16 images were 10 % faster than 4.
 BATCH_SIZE = 16
 PARTS = (2, 4, 8)
-# On a GPU a launch must be worth its while; of its two lanes one copies and fuses while the other computes.
+# On a GPU a launch must be worthwhile; of two lanes one copies and fuses while the other computes.
 GPU_BATCH_SIZE, GPU_WORKERS = 32, 2
-# A batch of more pixels leaves every cache, and large images take much memory.
+# A batch of more pixels exceeds every cache, and large images need much memory.
 MOST_PIXELS = 1 << 17
-# How many images are measured on, and what share of the whole run, and seconds, that may take.
+# Number of images for measurements, and the maximum share of the run, and seconds, for them.
 SAMPLE, SHARE, MOST_SECONDS = 16, 0.01, 4.0
-# A measurement shorter than this says nothing.
+# A shorter measurement is meaningless.
 LEAST_SECONDS = 0.2
 
 
 @dataclass
 class Tuned:
-    """How a run goes.
+    """The settings of a run.
 
     Attributes:
-        batch_size: images a worker takes at a time.
+        batch_size: images per batch.
         workers: threads.
-        told: lines for people about what was chosen and why.
-        seconds: what settling took.
+        told: messages about what was chosen and why.
+        seconds: time spent on choosing.
     """
 
     batch_size: int
@@ -65,25 +65,25 @@ def tune(
     batch_size: int = 0,
     workers: int = 0,
 ) -> Tuned:
-    """Settle how the members run, and put their sessions in place.
+    """Choose how the members run, and install their sessions.
 
-    Neither batch size nor workers change the labels. Another runtime rounds differently; arithmetic below float32 is
-    used only when ``runtime_options`` allows it; its agreement with float32 on the sample is measured and reported.
+    Neither batch size nor workers change the labels. Another runtime rounds differently; precision below float32 is
+    used only if ``runtime_options`` allows it; its agreement with float32 on the sample is measured and reported.
 
     Args:
         ensemble: its members' sessions and its ``parts`` are replaced.
-        images: what will be predicted; the first few are measured on. None where they are not at hand: then a choice
-            of runtimes is measured on blank images of the size the members declare.
+        images: the images to predict; the first few are used for measuring. None if not available: then runtimes are
+            measured on blank images of the size that the members declare.
         runtime_options: what the user allows; None for ONNX Runtime in float32, on a GPU where one works.
-        batch_size: images a worker takes at a time; 0 to measure.
-        workers: threads; 0 for the faster of one a core and one every other core.
+        batch_size: images per batch; 0 to measure.
+        workers: threads; 0 for the faster of one per core and one per two cores.
 
     Raises:
-        PlanError: a negative number, a provider or runtime that is not there.
-        ModelError: a net that the runtime asked for cannot run.
+        PlanError: a negative number, or an unavailable provider or runtime.
+        ModelError: a net that the requested runtime cannot run.
     """
     if batch_size < 0 or workers < 0:
-        raise PlanError(f"batch size {batch_size}, workers {workers}: give a number above 0, or 0 to have it measured")
+        raise PlanError(f"batch size {batch_size}, workers {workers}: give a number above 0, or 0 to measure it")
     runtime_options = runtime_options or RuntimeOptions()
     began = perf_counter()
     tuned = Tuned(batch_size or BATCH_SIZE, workers or available_cores())
@@ -104,7 +104,7 @@ def tune(
 
 
 def _on_gpu(ensemble: Ensemble, runtime_options: RuntimeOptions, tuned: Tuned) -> bool:
-    """Move the members to the provider that works; return whether that is a GPU."""
+    """Move the members to the first working provider; return whether that is a GPU."""
     choice = choose_provider(runtime_options.provider)
     if choice.told:
         tuned.told.append(choice.told)
@@ -120,7 +120,7 @@ def _on_gpu(ensemble: Ensemble, runtime_options: RuntimeOptions, tuned: Tuned) -
 
 
 def _interruptible(ensemble: Ensemble, call: Callable[[], None]) -> None:
-    """Call in a thread, so that Ctrl-C reaches this one while a net is in the middle of a batch."""
+    """Call in a thread, so that Ctrl-C reaches this thread while a net is running a batch."""
     with ThreadPoolExecutor(1, thread_name_prefix="maskfuse-warm-up") as pool:
         try:
             pool.submit(call).result()
@@ -130,7 +130,7 @@ def _interruptible(ensemble: Ensemble, call: Callable[[], None]) -> None:
 
 
 def _sample(ensemble: Ensemble, images: Source | None) -> tuple[Batch | None, bool]:
-    """Return a few images to measure on, and whether they are real ones; blank ones where those cannot be read."""
+    """Return a few images to measure on, and whether they are real; blank ones if those cannot be read."""
     if images is not None:
         with contextlib.suppress(EngineError):
             first = next(images.batches(min(SAMPLE, max(1, len(images)))), None)
@@ -153,14 +153,14 @@ def _on_cpu(
     batch_size: int,
     workers: int,
 ) -> None:
-    """Choose runtime and precision of each member where there is a choice, then its batch size where there is time."""
+    """Choose runtime and precision of each member if there is a choice, then its batch size if there is time."""
     runtime_options = ensemble.runtime_options
     choice = (runtime_options.runtime, runtime_options.precision) != (DEFAULT, "float32")
     try:
         want = _labels(ensemble, sample) if real and runtime_options.precision != "float32" else None
         expected = _seconds_an_image(ensemble, sample)
     except ModelError:
-        # What is wrong with an image is for the run to say, which knows what to do then.
+        # Bad images are reported by the run, which knows how to handle them.
         sample, want = Batch(0, sample.ids, np.zeros_like(sample.pixels)), None
         try:
             expected = _seconds_an_image(ensemble, sample)
@@ -179,7 +179,7 @@ def _on_cpu(
         if choice:
             executions = executions_of(member, runtime_options, tuned.batch_size, tuned.workers)
             execution = fastest_execution(member, executions, sample, tuned.workers, share)
-        # Others (OpenVINO) compile anew for each number of images, which takes longer than the choice gains.
+        # Others (OpenVINO) compile again for each number of images, which takes longer than the choice gains.
         if execution.sessions[0].runtime == DEFAULT and share * len(ensemble.members) > LEAST_SECONDS:
             others = [
                 replace(execution, part=size) for size in PARTS if size != execution.part and size <= tuned.batch_size
@@ -216,7 +216,7 @@ def _tell(
     tuned.told.append(f"fastest by measurement: {', '.join(names)}")
     lowered = [execution for execution in chosen if execution.precision != "float32"]
     if ensemble.runtime_options.precision != "float32" and not lowered:
-        told = f"--precision {ensemble.runtime_options.precision}: nothing below float32 is at hand and faster here"
+        told = f"--precision {ensemble.runtime_options.precision}: nothing below float32 is available and faster here"
         tuned.told.append(told)
     if lowered:
         told = "their agreement with float32 could not be measured on the first images"
@@ -245,7 +245,7 @@ def _spare_twins(ensemble: Ensemble, sample: Batch, images: int, tuned: Tuned) -
 def make_ready(
     ensemble: Ensemble, images: Source | None, runtime_options: RuntimeOptions, batch_size: int = 0, workers: int = 0
 ) -> Tuned:
-    """Settle how an ensemble runs; on a terminal say at once what was chosen. Arguments, errors: :func:`tune`."""
+    """Choose how an ensemble runs; on a terminal report the choice at once. Arguments, errors: :func:`tune`."""
     compile_kernels({ensemble.variant.strategy}, len(ensemble.classes))
     tuned = tune(ensemble, images, runtime_options, batch_size, workers)
     if sys.stderr.isatty():
@@ -254,7 +254,7 @@ def make_ready(
 
 
 def tell(tuned: Tuned) -> None:
-    """Say behind the run what was chosen, where it was not said before: in a pipe an error stays the only line."""
+    """Report the choice after the run if not done before: in a pipe an error stays the only line."""
     if not sys.stderr.isatty():
         _say(tuned)
 

@@ -1,1 +1,1 @@
-"""Compiled loops, private to the engine: numba, serial, GIL released. Their public twins validate and allocate."""
+"""Compiled loops, private to the engine: numba, serial, GIL released. Their public callers validate and allocate."""

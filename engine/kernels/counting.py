@@ -26,7 +26,7 @@ def count_confusion(truth, predicted, confusion):  # type: ignore[no-untyped-def
 
 @kernel
 def first_not_finite(bits):  # type: ignore[no-untyped-def]
-    """Return the first image that holds a NaN or an infinity, or -1.
+    """Return the first image that contains NaN or infinity, or -1.
 
     Args:
         bits: int32 (batch, values), the memory of float32 values: all exponent bits set means NaN or infinity.

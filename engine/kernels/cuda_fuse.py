@@ -1,7 +1,7 @@
-"""Fusion and decoding on an NVIDIA GPU: one thread a pixel, logits in, one byte out.
+"""Fusion and decoding on an NVIDIA GPU: one thread per pixel, logits in, one byte out.
 
 The same scores as the strategies of the same names; neighbouring threads read neighbouring pixels of one row, so every
-access to the logits is coalesced. Nothing here is imported before a GPU was found to work (or its simulator is on).
+access to the logits is coalesced. Nothing here is imported before a GPU was found to work (or the simulator is on).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numba import cuda
 
-# Scores of all classes are held by each thread: more would spill out of its registers.
+# Each thread keeps the scores of all classes: more would spill from its registers.
 MOST_CLASSES = 32
 THREADS = 256
 FIXED_POINT = 2.0**30
@@ -25,7 +25,7 @@ def mean_logit(logits, weights, gain, bias, allowed, labels, broken):  # type: i
         logits: float32 (members, batch, classes, pixels).
         weights: float32 (members, classes).
         gain: float32 (classes,), multiplies the score.
-        bias: float32 (classes,), is added then.
+        bias: float32 (classes,), then added.
         allowed: uint8 (classes,), 0 for a class that is suppressed.
         labels: uint8 (batch, pixels), the result; the lowest class wins an exact tie.
         broken: uint8 (members, batch), set to 1 where a logit is not finite.
@@ -74,10 +74,10 @@ def vote(logits, units, spread, gain, bias, voted, allowed, labels, broken, ties
 
     Args:
         logits: float32 (members, batch, classes, pixels).
-        units: int32 (members, classes), votes a member has.
+        units: int32 (members, classes), votes of each member.
         spread: int32 (classes,), multiplies the counts.
-        gain: float64 (classes,), multiplies them then.
-        bias: int32 (classes,), is added then.
+        gain: float64 (classes,), then multiplies them.
+        bias: int32 (classes,), then added.
         voted: uint8 (classes,), 0 for a class that no member may vote for.
         allowed: uint8 (classes,), 0 for a class that is suppressed.
         labels: uint8 (batch, pixels), the result.
@@ -145,7 +145,7 @@ def softmax(terms, logits, member, image, pixel):  # type: ignore[no-untyped-def
 
 @cuda.jit(device=True)
 def likelier(votes, first, logits, units, spread, allowed, image, pixel):  # type: ignore[no-untyped-def]
-    """Return which class with as many votes as ``first`` has the highest mean probability, in whole numbers."""
+    """Return which class with as many votes as ``first`` has the highest mean probability, in integers."""
     terms = cuda.local.array(MOST_CLASSES, np.float32)
     means = cuda.local.array(MOST_CLASSES, np.int64)
     classes = logits.shape[2]

@@ -15,13 +15,13 @@ NEVER = np.float32(-np.inf)
 
 @kernel
 def argmax_block(labels, scores, rule, log_domain, best, label):  # type: ignore[no-untyped-def]
-    """Write the best class of each pixel that the rule leaves; the lowest id wins an exact tie.
+    """Write the best class of each pixel that the rule allows; the lowest id wins an exact tie.
 
     Args:
         labels: uint8 (pixels,), the result.
-        scores: float32 (classes, >= pixels); left changed (gain, bias and threshold are applied in place).
+        scores: float32 (classes, >= pixels); modified (gain, bias and threshold are applied in place).
         rule: :class:`engine.fusion.decoding.Rule`.
-        log_domain: whether scores are logits; a threshold then looks at their softmax.
+        log_domain: whether scores are logits; a threshold then applies to their softmax.
         best: float32 (pixels,) scratch.
         label: int32 (pixels,) scratch.
     """
@@ -49,7 +49,7 @@ def argmax_block(labels, scores, rule, log_domain, best, label):  # type: ignore
 
 @kernel
 def drop_unlikely(scores, size, rule, log_domain):  # type: ignore[no-untyped-def]
-    """Set the scores of suppressed classes to minus infinity where their probability misses the threshold."""
+    """Set the scores of suppressed classes to minus infinity where their probability is below the threshold."""
     classes = scores.shape[0]
     for i in range(size):
         shift, total = 0.0, 1.0

@@ -1,4 +1,4 @@
-"""exp of what is at most 0, written out so that LLVM packs it: its maths library cannot be called from packed loops."""
+"""exp of values up to 0, written out so that LLVM vectorises it: library calls prevent vectorisation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from engine.kernels.jit import kernel
 
 LOG2_E = np.float32(1.4426950408889634)
-# Its exp is near the least normal float32: such a term is nothing beside the greatest one, which is 1.
+# Its exp is near the smallest normal float32: negligible beside the greatest term, which is 1.
 LEAST_VALUE = np.float32(-87.0)
 ROUNDER = np.float32(1.5 * 2.0**23)
 # 2**f on [-0.5, 0.5] as a polynomial of degree 5 with the least relative error (9.2e-8) of those that are 1 at 0.
@@ -23,9 +23,9 @@ WIDE_LOG2_E, LN_2, WIDE_ROUNDER = 1.4426950408889634, 0.6931471805599453, 1.5 * 
 
 @kernel
 def exp_of(value):  # type: ignore[no-untyped-def]
-    """Return exp of a float32 at most 0, down to exp(-87); relative error below 4e-7 and 6e-8 a unit of ``value``.
+    """Return exp of a float32 at most 0, down to exp(-87); relative error below 4e-7 and 6e-8 per unit of ``value``.
 
-    Adding 1.5 * 2**23 rounds to a whole number and leaves it in the lowest bits, from where it is shifted to the
+    Adding 1.5 * 2**23 rounds to an integer in the lowest bits, which is then shifted into the
     exponent of the polynomial's value.
     """
     power = (value if value > LEAST_VALUE else LEAST_VALUE) * LOG2_E
@@ -63,6 +63,6 @@ def exp_below_adding(row, total, source, peak):  # type: ignore[no-untyped-def]
 
 @kernel
 def weigh_by_surety(row, surety):  # type: ignore[no-untyped-def]
-    """Multiply by itself and by exp of ``surety``, which is at most 0 but for rounding."""
+    """Multiply by itself and by exp of ``surety``, which is at most 0 except for rounding."""
     for i in range(row.size):
         row[i] *= row[i] * exp_of(surety[i])

@@ -1,4 +1,4 @@
-"""The one place that holds the options of every compiled kernel.
+"""The options of every compiled kernel, in one place.
 
 Kernels are serial and release the GIL: parallelism is one thread pool over batches (numba's own threading layers abort
 the process when two threads enter them). ``contract`` lets LLVM fuse multiply and add; nothing that would change the
@@ -15,15 +15,15 @@ import numba
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
-# Elements worked on at a time where all of them are in a cache anyway.
+# Elements per block where all of them are in a cache anyway.
 BLOCK = 1024
 
 
 def kernel(function: Function) -> Function:
-    """Compile ``function`` in nopython mode on first call and keep the machine code on disk.
+    """Compile ``function`` in nopython mode on first call and store the machine code on disk.
 
-    A folder that cannot be written (a read-only install without a home) must not keep the engine from starting: there
-    the kernels are compiled anew in each process.
+    A folder that cannot be written (a read-only install without a home) must not prevent the engine from starting: the
+    kernels are then compiled again in each process.
     """
     options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
     try:
@@ -34,7 +34,7 @@ def kernel(function: Function) -> Function:
 
 
 def compiled_before(function: Callable[..., object]) -> bool:
-    """Return whether machine code of a kernel waits on disk, so that its first call does not compile."""
+    """Return whether machine code of a kernel is stored on disk, so that its first call does not compile."""
     path = getattr(getattr(function, "stats", None), "cache_path", None)
     if path is None:
         return numba.config.DISABLE_JIT == 1

@@ -1,4 +1,4 @@
-"""Votes with the counts of all classes side by side in one int32: one addition a member counts for every class."""
+"""Votes with the counts of all classes side by side in one int32: one addition per member counts for every class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add_packed_votes(packed, image, start, payloads, ids, slots):  # type: ignor
         packed: int32 (pixels,), counts of all classes side by side; added to.
         image: float32 (classes, all pixels), the member's logits.
         start: first pixel.
-        payloads: int32 (classes,), what a vote for each adds.
+        payloads: int32 (classes,), the number a vote for each adds.
         ids: int64 (count,), the classes a member may vote for, ascending.
         slots: a tuple as long as ``ids``.
     """
@@ -45,8 +45,8 @@ def top_of_packed(packed, label, tied, shifts, mask, ids, slots):  # type: ignor
         packed: int32 (pixels,), counts of all classes side by side.
         label: int32 (pixels,), the result.
         tied: int32 (pixels,), the result.
-        shifts: int32 (classes,), where each count begins.
-        mask: int32 of as many ones as a count has bits.
+        shifts: int32 (classes,), first bit of each count.
+        mask: int32 with as many one bits as a count has.
         ids: int64 (count,), the allowed classes, ascending.
         slots: a tuple as long as ``ids``.
 
@@ -74,7 +74,7 @@ def top_of_packed(packed, label, tied, shifts, mask, ids, slots):  # type: ignor
 
 @kernel
 def positions(at, tied):  # type: ignore[no-untyped-def]
-    """Set the first of int64 ``at`` to where ``tied`` is 1; stretches without a tie are passed by at once."""
+    """Set the first of int64 ``at`` to where ``tied`` is 1; stretches without a tie are skipped at once."""
     found = 0
     whole = tied.size // STRETCH * STRETCH
     for start in range(0, whole, STRETCH):
@@ -152,8 +152,8 @@ def pick_tied(choice, packed, means, shifts, mask, ids, slots):  # type: ignore[
         choice: int32 (pixels,), the result.
         packed: int32 (pixels,), counts of all classes side by side.
         means: int32 (classes, pixels), not negative.
-        shifts: int32 (classes,), where each count begins.
-        mask: int32 of as many ones as a count has bits.
+        shifts: int32 (classes,), first bit of each count.
+        mask: int32 with as many one bits as a count has.
         ids: int64 (count,), the allowed classes, ascending.
         slots: a tuple as long as ``ids``.
     """

@@ -1,11 +1,11 @@
-"""All classes of a pixel in registers: one loop over pixels, nothing between logits and scores goes through memory.
+"""All classes of a pixel in registers: one loop over pixels, no memory access between logits and scores.
 
-The number of classes is told to the compiler by a tuple of that length (``slots``), so loops over ``range(len(slots))``
-are unrolled and what they keep in :func:`registers` needs no memory. Rows are reached through :func:`rows_of`: several
-rows of one array look to LLVM as if each store could change the next load, unless their addresses come as numbers; it
-then checks once, before the loop, that they do not overlap, and packs the loop.
+A tuple of that length (``slots``) gives the compiler the number of classes, so loops over ``range(len(slots))`` are
+unrolled and values in :func:`registers` need no memory. Rows are accessed through :func:`rows_of`: LLVM assumes that a
+store to one row of an array may change the next load from another, unless their addresses are numbers; it then checks
+once, before the loop, that they do not overlap, and vectorises the loop.
 
-With the JIT off plain Python twins take their place.
+With the JIT off, plain Python versions replace these functions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-# With more classes than this there are not enough registers: rows are then worked on one after the other.
+# With more classes than this there are not enough registers: rows are then processed one after the other.
 MOST_SLOTS = 8
 
 
@@ -29,15 +29,15 @@ def slots_of(count: int) -> tuple[int, ...]:
 if numba.config.DISABLE_JIT:
 
     def registers(slots, zero):  # type: ignore[no-untyped-def]
-        """Return room for a value a slot, of the type of ``zero``."""
+        """Return space for one value per slot, of the type of ``zero``."""
         return [zero] * len(slots)
 
     def get(held, slot):  # type: ignore[no-untyped-def]
-        """Return what a slot holds."""
+        """Return the value of a slot."""
         return held[slot]
 
     def put(held, slot, value):  # type: ignore[no-untyped-def]
-        """Let a slot hold a value."""
+        """Set the value of a slot."""
         held[slot] = value
 
     def rows_of(array, ids, start, slots):  # type: ignore[no-untyped-def]
@@ -52,11 +52,11 @@ if numba.config.DISABLE_JIT:
         """Set element ``i`` of a slot's row."""
         rows[slot][i] = value
 
-else:  # pragma: no cover: makes machine code; the twins above are what runs with the JIT off
+else:  # pragma: no cover: makes machine code; the versions above run with the JIT off
 
     @intrinsic
     def registers(typing, slots, zero):  # type: ignore[no-untyped-def]
-        """Return room for a value a slot, of the type of ``zero``."""
+        """Return space for one value per slot, of the type of ``zero``."""
         count = len(slots)
 
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
@@ -66,7 +66,7 @@ else:  # pragma: no cover: makes machine code; the twins above are what runs wit
 
     @intrinsic
     def get(typing, held, slot):  # type: ignore[no-untyped-def]
-        """Return what a slot holds."""
+        """Return the value of a slot."""
 
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             return builder.load(builder.gep(arguments[0], [arguments[1]], inbounds=True))
@@ -75,7 +75,7 @@ else:  # pragma: no cover: makes machine code; the twins above are what runs wit
 
     @intrinsic
     def put(typing, held, slot, value):  # type: ignore[no-untyped-def]
-        """Let a slot hold a value."""
+        """Set the value of a slot."""
 
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             builder.store(arguments[2], builder.gep(arguments[0], [arguments[1]], inbounds=True))

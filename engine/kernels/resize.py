@@ -1,4 +1,4 @@
-"""Planes enlarged or reduced bilinearly, at the speed of memory."""
+"""Planes enlarged or reduced bilinearly, at memory speed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from engine.kernels.jit import kernel
 
 
 def axis_weights(source: int, target: int, kept: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return between which two pixels of an axis each target pixel lies, and how far from the first.
+    """Return the two pixels of an axis between which each target pixel lies, and its distance from the first.
 
-    The convention is half-pixel: pixel i covers i..i+1, so its centre is i + 0.5. It is that of ONNX Resize with
+    The convention is half-pixel: pixel i covers i..i+1, so its centre is i + 0.5. The same as ONNX Resize with
     ``half_pixel``, of ``torch.nn.functional.interpolate`` without ``align_corners``, and of OpenCV.
 
     Args:
-        source: pixels of the axis.
-        target: pixels it is resized to.
-        kept: how many of those are computed, from the first one on.
+        source: number of pixels of the axis.
+        target: number of pixels after resizing.
+        kept: number of those to compute, from the first on.
 
     Returns:
         int64 (kept,), the first of the two pixels; float32 (kept,), 0 for the first pixel and 1 for the next.
@@ -50,7 +50,7 @@ def resize_bilinear(out, source, rows, row_weights, columns, column_weights, wid
             if first != at:
                 for k in range(2):
                     own = first if k == 0 else second
-                    # The lower row of the pair before is the upper row of the next pair.
+                    # The lower row of the previous pair is the upper row of the next pair.
                     if k == 0 and at >= 0 and first == at + 1:
                         for j in range(width):
                             wide[0, j] = wide[1, j]

@@ -1,4 +1,4 @@
-"""Loops over one-dimensional contiguous rows of one dtype: the form LLVM turns into packed instructions.
+"""Loops over one-dimensional contiguous rows of one dtype: the form LLVM turns into vector instructions.
 
 Every function writes its first argument and returns nothing. All rows of a call have the same length.
 """
@@ -59,7 +59,7 @@ def set_scaled_three(row, a, b, c, fa, fb, fc):  # type: ignore[no-untyped-def]
 
 @kernel
 def add_scaled_three(row, a, b, c, fa, fb, fc):  # type: ignore[no-untyped-def]
-    """Add ``fa * a + fb * b + fc * c``: three runs through memory at once keep it busier than one after the other."""
+    """Add ``fa * a + fb * b + fc * c``: three streams at once use memory better than one after the other."""
     for i in range(row.size):
         row[i] += fa * a[i] + fb * b[i] + fc * c[i]
 
@@ -131,7 +131,7 @@ def take_surer(row, term, share, rest, least):  # type: ignore[no-untyped-def]
 
 @kernel
 def add_rank(below, other_below, value, other, weight, other_weight):  # type: ignore[no-untyped-def]
-    """Add each one's weight to what lies below the other where the other is greater; ``value`` goes below an equal."""
+    """Add the weight of the smaller to the sum below the greater; of equal ones ``value`` counts as the smaller."""
     for i in range(below.size):
         own, others = below[i], other_below[i]
         greater = value[i] > other[i]
@@ -141,7 +141,7 @@ def add_rank(below, other_below, value, other, weight, other_weight):  # type: i
 
 @kernel
 def add_median(row, value, below, weight, half):  # type: ignore[no-untyped-def]
-    """Add ``value`` where its weight covers the middle, half of it where it ends there."""
+    """Add ``value`` where its weight covers the middle, half of it where its weight ends there."""
     for i in range(row.size):
         low, old = below[i], row[i]
         high = low + weight
@@ -152,7 +152,7 @@ def add_median(row, value, below, weight, half):  # type: ignore[no-untyped-def]
 
 @kernel
 def add_inside(row, value, below, weight, low, high):  # type: ignore[no-untyped-def]
-    """Add ``value`` times what of its weight lies within ``low`` and ``high``."""
+    """Add ``value`` times the part of its weight between ``low`` and ``high``."""
     for i in range(row.size):
         start, old = below[i], row[i]
         stop = start + weight
@@ -197,7 +197,7 @@ def invert(row):  # type: ignore[no-untyped-def]
 def take_greater(best, label, row, candidate):  # type: ignore[no-untyped-def]
     """Where ``row`` beats ``best``, put it there and ``candidate`` into the int32 row ``label``."""
     for i in range(best.size):
-        # All three loads stand before the first store: otherwise LLVM leaves the loop scalar, eight times slower.
+        # All three loads come before the first store: otherwise LLVM leaves the loop scalar, eight times slower.
         new, old, known = row[i], best[i], label[i]
         label[i] = candidate if new > old else known
         best[i] = new if new > old else old

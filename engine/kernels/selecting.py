@@ -1,11 +1,11 @@
 """Candidate ensembles against the truth: sum, argmax and counting in one pass over sampled pixels.
 
-Pixels stand in segments of one true class each, so a row of the confusion matrix is a histogram of labels. Scores are
-whole numbers: sums do not depend on the order of the members, and equal scores are true ties (the lowest class wins).
+Pixels are in segments of one true class each, so a row of the confusion matrix is a histogram of labels. Scores are
+integers: sums do not depend on the order of the members, and equal scores are true ties (the lowest class wins).
 
-Memory is laid out block after block, a block being up to :data:`BLOCK` pixels of one segment: block of pixels start..
-stop of an array with R rows begins at start * R and holds row after row. So a pass over all candidates of a block reads
-one stretch of memory, which was measured twice as fast as rows of all pixels.
+Memory is laid out block after block, a block being up to :data:`BLOCK` pixels of one segment: the block of pixels
+start..stop of an array with R rows begins at start * R and contains row after row. So a pass over all candidates of a
+block reads one stretch of memory, which was measured twice as fast as rows of all pixels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from engine.kernels import rows
 from engine.kernels.jit import kernel
 
-# Pixels worked on at a time, so that sums, labels and the rows of a few members stay in the first caches.
+# Pixels per block, so that sums, labels and the rows of a few members stay in the first-level caches.
 BLOCK = 1024
 
 
@@ -46,7 +46,7 @@ def add_times(row, term, factor):  # type: ignore[no-untyped-def]
 
 @kernel
 def count_labels(label, counts):  # type: ignore[no-untyped-def]
-    """Add to ``counts``, int32 (classes,), how often each label stands in an int32 row."""
+    """Add to ``counts``, int32 (classes,), how often each label occurs in an int32 row."""
     left = label.size
     for c in range(counts.size - 1):
         found = 0
@@ -59,13 +59,13 @@ def count_labels(label, counts):  # type: ignore[no-untyped-def]
 
 @kernel
 def pack(table, packed, first, starts):  # type: ignore[no-untyped-def]
-    """Put one member's scores among those of all members.
+    """Insert one member's scores into those of all members.
 
     Args:
         table: (classes, pixels).
         packed: flat, (rows * pixels,), of the same type; written to.
-        first: which of its rows is the member's first.
-        starts: int64 (segments + 1,), where each segment begins, and the end.
+        first: index of the member's first row in it.
+        starts: int64 (segments + 1,), start of each segment, and the end.
     """
     classes, pixels = table.shape
     height = packed.size // max(pixels, 1)
@@ -92,7 +92,7 @@ def add_member(base, packed, first, factor, starts, classes):  # type: ignore[no
 
 @kernel
 def count_additions(base, packed, starts, counts):  # type: ignore[no-untyped-def]
-    """Count the labels of ``base`` plus each one member.
+    """Count the labels of ``base`` plus each single member.
 
     Args:
         base: int32 (classes * pixels,), the sum so far, in blocks.
@@ -122,7 +122,7 @@ def count_shifts(base, shifts, starts, counts):  # type: ignore[no-untyped-def]
 
     Args:
         base: int32 (classes * pixels,), the sum of the members, in blocks.
-        shifts: int32 (candidates, classes), what is added.
+        shifts: int32 (candidates, classes), the biases to add.
         starts: int64 (segments + 1,).
         counts: int32 (candidates, segments, classes), added to.
     """
@@ -143,11 +143,11 @@ def count_shifts(base, shifts, starts, counts):  # type: ignore[no-untyped-def]
 
 @kernel
 def count_sets(packed, sets, starts, counts):  # type: ignore[no-untyped-def]
-    """Count the labels of each multiset of members; cheap where neighbours differ in few members.
+    """Count the labels of each multiset of members; cheap if consecutive sets differ in few members.
 
     Args:
         packed: int16 or int32 (members * classes * pixels,), the members' scores, in blocks.
-        sets: int32 (candidates, members), how often each member stands in it.
+        sets: int32 (candidates, members), how often it contains each member.
         starts: int64 (segments + 1,).
         counts: int32 (candidates, segments, classes), added to.
     """

@@ -15,7 +15,7 @@ ONE = np.float32(1.0)
 
 @kernel
 def softmax_terms(terms, total, peak, image, start, stop):  # type: ignore[no-untyped-def]
-    """Set ``terms`` to exp(logit - greatest logit) a class and ``total`` to one over their sum.
+    """Set ``terms`` to exp(logit - greatest logit) per class and ``total`` to one over their sum.
 
     Args:
         terms: float32 (classes, >= pixels), the result.

@@ -1,4 +1,4 @@
-"""Labels -> the text of a submission: one number a pixel, or runs of equal labels."""
+"""Labels -> the text of a submission: one number per pixel, or runs of equal labels."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def write_rows(text, names, ends, labels):  # type: ignore[no-untyped-def]
     """Write rows ``NAME,label,label,...`` that end in a line break.
 
     Args:
-        text: uint8, the result; at least 4 bytes a pixel, the names and one byte a row.
-        names: uint8, the names of all rows, one after the other, as they shall stand there.
+        text: uint8, the result; at least 4 bytes per pixel, the names and one byte per row.
+        names: uint8, the names of all rows, one after the other, exactly as written.
         ends: int64 (rows,), where each name ends.
         labels: uint8 (rows, pixels), C-contiguous.
 
@@ -54,7 +54,7 @@ def _largest(values):  # type: ignore[no-untyped-def]
 
 @kernel
 def _write_pairs(pairs, values):  # type: ignore[no-untyped-def]
-    """Write a comma and a digit a label with one store, forty times as fast as byte by byte."""
+    """Write a comma and a digit per label with one store, forty times as fast as byte by byte."""
     for i in range(values.size):
         pairs[i] = PAIR + (np.uint16(values[i]) << np.uint16(8))
 
@@ -78,10 +78,10 @@ def _write_numbers(text, at, values):  # type: ignore[no-untyped-def]
 
 @kernel
 def find_runs(starts, labels):  # type: ignore[no-untyped-def]
-    """Write where runs of equal labels start.
+    """Write the starts of runs of equal labels.
 
     Args:
-        starts: int64 (>= pixels + 1,), the result; behind the last start stands the number of pixels.
+        starts: int64 (>= pixels + 1,), the result; after the last start comes the number of pixels.
         labels: uint8 (pixels,).
 
     Returns:
@@ -104,7 +104,7 @@ def write_runs(text, at, labels, starts, count, value):  # type: ignore[no-untyp
         text: uint8, the result.
         at: where to begin in it.
         labels: uint8 (pixels,).
-        starts: int64, what :func:`find_runs` wrote.
+        starts: int64, the result of :func:`find_runs`.
         count: the number of runs.
         value: the class.
 

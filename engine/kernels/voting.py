@@ -8,7 +8,7 @@ from engine.kernels import rows
 from engine.kernels.jit import kernel
 from engine.kernels.softmax import softmax_terms
 
-# Below any count of votes: a class that a threshold has struck out.
+# Below any count of votes: a class excluded by a threshold.
 STRUCK = np.int32(-(2**31))
 
 
@@ -29,7 +29,7 @@ def count_votes(votes, logits, image, units, voted, best, choice, start, stop): 
 
 @kernel
 def count_top(votes, allowed, top, label, tied):  # type: ignore[no-untyped-def]
-    """Set the most votes of an allowed class, the first class that has them, and 1 where another has as many.
+    """Set the most votes of any allowed class, the first class that has them, and 1 where another has as many.
 
     Returns:
         The number of tied pixels.
@@ -55,8 +55,8 @@ def count_top(votes, allowed, top, label, tied):  # type: ignore[no-untyped-def]
 def break_ties(label, at, votes, tie, logits, image, start):  # type: ignore[no-untyped-def]
     """Give each tied pixel to the tied class with the highest mean probability, the lowest id of equals.
 
-    The probabilities are weighted and summed as whole numbers. Tied pixels are few: their logits are gathered first, so
-    that the softmax runs over them alone.
+    The probabilities are weighted and summed as integers. Tied pixels are few: their logits are gathered first, so
+    that the softmax runs only over them.
 
     Args:
         label: int32 (pixels,), written at the tied pixels.
@@ -92,15 +92,15 @@ def break_ties(label, at, votes, tie, logits, image, start):  # type: ignore[no-
 
 @kernel
 def settle(votes, size, spread, gain, bias, least):  # type: ignore[no-untyped-def]
-    """Strike out what misses its least count, then apply gain and bias, in place.
+    """Exclude classes below their least count, then apply gain and bias, in place.
 
-    Only where there is something to apply are the counts spread to the full range of units: a bias finer than one vote
+    The counts are scaled to the full range of units only if there is something to apply: a bias finer than one vote
     must not be rounded away.
 
     Args:
         votes: int32 (classes, >= size).
         size: pixels of the block.
-        spread: int32 (classes,), what one unit becomes.
+        spread: int32 (classes,), value of one unit.
         gain: float64 (classes,), at most 1.
         bias: int32 (classes,), in units.
         least: int32 (classes,), in units.

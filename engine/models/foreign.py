@@ -32,6 +32,7 @@ MOST_NOISE = 1 << 26
 BINARY = ("background", "foreground")
 # What a kind of net alone may have; a trial run needs none of it.
 OF_KIND = ("kind", "class_id", "foreground_threshold", "thresholds", "bias", "temperature")
+GREY_ADVICE = "state rgb_as_grey = true in the [input] of a plan"
 Run = Callable[[Sequence[str], NDArray[Any]], list[NDArray[Any]]]
 
 
@@ -214,8 +215,11 @@ def _check_channels(found: Examined, sample: NDArray[Any]) -> None:
         raise ContractError(f"bands {', '.join(map(str, bands))}: the images have {got} channels; name 1 to {got}")
     if not bands and got != needed and not (got == 1 and needed == 3):
         advice = f"; pick the right ones with {option('bands', ','.join(map(str, range(1, needed + 1))))}"
+        if (got, needed) == (3, 1):
+            advice += f", or {GREY_ADVICE}"
         raise ContractError(
-            f"it takes images of {needed} channels, the images have {got}" + (advice if got > needed else "")
+            f"it takes images of {needed} channel{'s' * (needed > 1)}, the images have {got}"
+            + (advice if got > needed else "")
         )
 
 

@@ -16,7 +16,7 @@ from engine.models.adapt.class_map import ClassMap, onto, votes_onto
 from engine.models.adapt.labels import NOT_FINITE, votes
 from engine.models.adapt.size import Size, joined, nearest_into, reduction, resize_into, windows
 from engine.models.contract import ModelContract
-from engine.models.foreign import as_planes
+from engine.models.foreign import GREY_ADVICE, as_planes
 from engine.models.prepare import input_size, prepare
 from engine.models.runtimes.base import Session
 
@@ -244,6 +244,8 @@ def check_sample(net: Net, shape: tuple[int, ...]) -> None:
         advice = f"add {option('grey_as_rgb')} to repeat the grey channel" if grey else "convert the images"
         if channels > held.channels:
             advice = f"pick channels with {option('bands', _listed(range(1, held.channels + 1)))}"
+            if (channels, held.channels) == (3, 1):
+                advice += f", or {GREY_ADVICE}"
         raise InputError(
             f"images have {channels} channel{'s' if channels > 1 else ''}; {net.path.name} takes "
             f"{held.channels}: {advice}"

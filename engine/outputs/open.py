@@ -11,12 +11,13 @@ from engine.errors import OutputError, PlanError
 from engine.outputs.arrays import NpyWriter, NpzWriter
 from engine.outputs.base import FolderMixin, MaskWriter
 from engine.outputs.path import FolderOutput
-from engine.outputs.png import PngWriter
+from engine.outputs.png import PngWriter, check_files
 from engine.outputs.rle import CocoWriter, KaggleWriter
 from engine.outputs.sidecar import check_sidecar
 from engine.outputs.submission import RLE_SUFFIX, CsvWriter, RleWriter
 from engine.outputs.zarr_store import ZarrWriter
-from engine.sources.open import split_key
+from engine.sources.pictures import SUFFIXES as PICTURES
+from engine.sources.spec import is_url, split_key
 from engine.sources.zarr_store import is_store
 from engine.utils.optional import require
 
@@ -151,7 +152,7 @@ def check_output(output: Path, overwrite: bool, allowed: Sequence[str] = tuple(W
     if (
         form == FOLDER
         and output.is_dir()
-        and any(path.suffix.lower() not in (".png", ".tif") for path in output.iterdir())
+        and any(path.suffix.lower() not in (".png", ".tif") for path in output.rglob("*") if not path.is_dir())
     ):
         raise OutputError(f"{output} holds more than masks (.png, .tif), so it is not replaced: choose another folder")
     needs = WRITERS[form].needs if form in WRITERS else None
@@ -159,6 +160,21 @@ def check_output(output: Path, overwrite: bool, allowed: Sequence[str] = tuple(W
         require(*needs, f"writing {output} needs {needs[0]}", OutputError)
     if form == ".zarr" and output.is_dir() and any(output.iterdir()) and not is_store(output):
         raise OutputError(f"{output} is a folder and no Zarr store, so it is not replaced: choose another name")
+
+
+def check_names(output: Path, ids: Sequence[str], named: bool) -> None:
+    """Refuse images whose names cannot become files, where the output is a folder.
+
+    Args:
+        output: file or folder to make.
+        ids: names of all images.
+        named: whether they are names of their own, and not row numbers.
+
+    Raises:
+        OutputError: naming the first.
+    """
+    if named and form_of(output) == FOLDER:
+        check_files(ids, ".png")
 
 
 def check_replaceable(output: Path, overwrite: bool) -> None:
@@ -176,7 +192,7 @@ def check_replaceable(output: Path, overwrite: bool) -> None:
 
 
 def check_not_read(output: Path, noun: str, sources: Mapping[str, str]) -> None:
-    """Refuse an output that would replace what the run itself reads.
+    """Refuse an output that would replace what the run itself reads, or masks inside a folder of images.
 
     Args:
         output: file or folder to make.
@@ -187,14 +203,21 @@ def check_not_read(output: Path, noun: str, sources: Mapping[str, str]) -> None:
         OutputError: naming the option.
     """
     for option, source in sources.items():
-        if source and output.resolve() == split_key(source)[0].resolve():
+        if not source or is_url(source):
+            continue
+        read, place = split_key(source)[0].resolve(), output.resolve()
+        if place == read:
             raise OutputError(f"{output} is what {option} reads: choose another name for the {noun}")
+        # Folders are read with the folders inside them: the next run would take these masks for images.
+        if read in place.parents and (form_of(output) == FOLDER or output.suffix.lower() in PICTURES) and read.is_dir():
+            raise OutputError(f"{output} lies in {read}, which {option} reads whole: write the {noun} elsewhere")
 
 
 __all__ = [
     "FORMATS",
     "WRITERS",
     "MaskWriter",
+    "check_names",
     "check_not_read",
     "check_output",
     "check_replaceable",

@@ -7,7 +7,7 @@ import os
 import struct
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO
 
@@ -27,6 +27,8 @@ EIGHT_BIT, INDEXED = 8, 3
 LEVEL, WINDOW_BITS, MEMORY = 4, 15, 9
 # zlib lets go of the GIL; more threads than this wait for the disk.
 MOST_ENCODERS = 4
+# What common file systems take for one part of a path.
+MOST_NAME_BYTES = 255
 
 
 class PngStream:
@@ -76,7 +78,7 @@ def png_bytes(labels: NDArray[np.uint8], classes: int) -> bytes:
 
 
 class PngWriter(FolderMixin, MaskWriter):
-    """A folder with a palette PNG an image, named as the input; encoded side by side."""
+    """A folder with one palette PNG per image, named as the input, in the same folders; encoded side by side."""
 
     holds = "palette PNGs"
     _pool: ThreadPoolExecutor | None = None
@@ -85,6 +87,7 @@ class PngWriter(FolderMixin, MaskWriter):
         from engine.utils.threads import available_cores
 
         self.partial.mkdir()
+        self._made: set[str] = set()
         self._encoders = min(MOST_ENCODERS, available_cores())
         self._pool = ThreadPoolExecutor(self._encoders, thread_name_prefix="maskfuse-png")
         self._pending: deque[Future[None]] = deque()
@@ -97,11 +100,15 @@ class PngWriter(FolderMixin, MaskWriter):
             self._pending.popleft().result()
 
     def _encode(self, ids: Sequence[str], labels: NDArray[np.uint8]) -> None:
-        folder = str(self.partial)
         for name, row in zip(ids, labels, strict=True):
             data = png_bytes(row.reshape(self.size), self.classes)
             # Small files: the calls to the system take longer than the encoding, so there are as few as can be.
-            place = os.open(os.path.join(folder, file_name(name, ".png")), os.O_WRONLY | os.O_CREAT | BINARY, 0o666)  # noqa: PTH118
+            file = file_name(name, ".png")
+            folder = os.path.join(self.partial, os.path.dirname(file))  # noqa: PTH118, PTH120
+            if folder not in self._made:
+                os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+                self._made.add(folder)
+            place = os.open(os.path.join(self.partial, file), os.O_WRONLY | os.O_CREAT | BINARY, 0o666)  # noqa: PTH118
             try:
                 while data:
                     data = data[os.write(place, data) :]
@@ -118,11 +125,29 @@ class PngWriter(FolderMixin, MaskWriter):
 
 
 def file_name(name: str, suffix: str) -> str:
-    """Return the file an image's mask gets in a folder.
+    """Return the file that an image's mask gets in a folder; the folders in its name are kept, as in ``city/b``.
 
     Raises:
         OutputError: the image's name cannot be that of a file.
     """
-    if name in ("", ".", "..") or "/" in name or "\0" in name:
+    *folders, last = name.split("/")
+    parts = [*folders, last + suffix]
+    too_long = any(len(part.encode("utf-8", "surrogateescape")) > MOST_NAME_BYTES for part in parts)
+    if last == "" or "\0" in name or any(part in ("", ".", "..") for part in (*folders, last)) or too_long:
         raise OutputError(f"an image named {name[:60]!r} cannot become a file: choose another form than a folder")
-    return name + suffix
+    return "/".join(parts)
+
+
+def check_files(ids: Iterable[str], suffix: str) -> None:
+    """Refuse names of images that no folder of masks can have.
+
+    Raises:
+        OutputError: a name that cannot be that of a file, or one file where another name needs a folder.
+    """
+    files = {file_name(name, suffix) for name in ids}
+    folders = {
+        "/".join(parts[:depth]) for parts in (file.split("/") for file in files) for depth in range(1, len(parts))
+    }
+    both = sorted(files & folders)
+    if both:
+        raise OutputError(f"{both[0]} would be a file and a folder of masks: choose another form than a folder")

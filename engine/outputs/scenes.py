@@ -119,7 +119,9 @@ class SceneFolder(FolderMixin, SceneWriter):
 
     def _row_file(self, scene: Scene) -> RowFile:
         kind, suffix = (TiffRows, ".tif") if scene.georeference is not None else (PngRows, ".png")
-        return kind(self.partial / file_name(scene.id, suffix), scene.size, self.classes, scene.georeference)
+        path = self.partial / file_name(scene.id, suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return kind(path, scene.size, self.classes, scene.georeference)
 
 
 class WholeMasks:

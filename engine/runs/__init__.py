@@ -1,1 +1,1 @@
-"""A run of `engine ensemble`: options checked, images or scenes predicted, kept against a kill, written, recorded."""
+"""A run of `engine ensemble`: options checked, images or scenes predicted, stored for resuming, written, recorded."""

@@ -1,4 +1,4 @@
-"""From the options of ``engine ensemble`` to a checked job: what can be refused is refused before it runs."""
+"""From the options of ``engine ensemble`` to a checked job: invalid input is refused before it runs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from engine.errors import OutputError, PlanError
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import BadImages
-from engine.outputs.open import check_not_read, check_output, check_replaceable, check_rle
+from engine.outputs.open import check_names, check_not_read, check_output, check_replaceable, check_rle
 from engine.outputs.sidecar import check_sidecar
 from engine.runs.durable.resume import incomplete_output, may_replace, skipped_list
-from engine.runs.options import Options, open_ensemble, planned
+from engine.runs.options import Options, open_ensemble, planned, reading_of
 from engine.runs.plan import Plan, PlannedMember
 from engine.samples import SAMPLES
 from engine.sources.base import Source
@@ -30,16 +30,16 @@ class Job:
 
     Attributes:
         ensemble: the members, opened.
-        images: what to predict.
+        images: the images to predict.
         labels: true label maps, or None.
-        output: where the masks go, or None.
-        preview: where the picture goes, or None.
-        resume: go on with a run that was cut off.
-        replace: whether an output that is there may be replaced.
-        bad: where images that cannot be predicted are noted; None when they are an error.
+        output: path of the masks, or None.
+        preview: path of the picture, or None.
+        resume: continue an interrupted run.
+        replace: whether an existing output may be replaced.
+        bad: records images that cannot be predicted; None if they are an error.
         input_sha256: fingerprint of the images.
-        labels_sha256: fingerprint of the true label maps; empty without.
-        rle: the form of run lengths to write; empty for what the output's name says.
+        labels_sha256: fingerprint of the true label maps; empty without labels.
+        rle: the format of run lengths to write; empty for the one that the output's name says.
     """
 
     ensemble: Ensemble
@@ -56,10 +56,10 @@ class Job:
 
 
 def prepare(options: Options) -> Job:
-    """Open and check everything a run needs.
+    """Open and check everything that a run needs.
 
     Raises:
-        EngineError: the first thing that does not fit, in one line.
+        EngineError: the first problem found, in one line.
     """
     plan = planned(options)
     if plan is None and not options.input:
@@ -71,7 +71,9 @@ def prepare(options: Options) -> Job:
     output = options.output or Path("submission.csv")
     replaced = _check_outputs(options, output)
     bad = _bad_images(options)
-    every = open_source(options.input, bad=bad.add if bad is not None else None)
+    reading = reading_of(plan, options)
+    every = open_source(options.input, bad=bad.add if bad is not None else None, reading=reading)
+    check_names(output, every.ids, every.named)
     images = limited(every, options.limit)
     labels = limited(open_labels(options.labels, every), options.limit) if options.labels else None
     ensemble = open_ensemble(plan, options, images, every)
@@ -101,7 +103,7 @@ def _sample_job(options: Options) -> Job:
     from engine.sources.base import from_array
 
     if options.labels:
-        raise PlanError("--labels without --input: the sample scenes bring their own labels")
+        raise PlanError("--labels without --input: the sample scenes have their own labels")
     output = options.output or Path("submission.csv")
     preview = options.preview or Path("preview.png")
     options = replace(options, preview=preview)
@@ -126,7 +128,7 @@ def _sample_job(options: Options) -> Job:
 
 
 def _check_outputs(options: Options, output: Path) -> bool:
-    """Refuse outputs that cannot be written; return whether those that are there may be replaced."""
+    """Refuse outputs that cannot be written; return whether existing ones may be replaced."""
     check_rle(output, options.rle)
     replaced = may_replace(output, options.resume, options.overwrite)
     outputs = [output, incomplete_output(output)] if options.on_bad_image == "skip" else [output]

@@ -1,4 +1,4 @@
-"""What ``engine ensemble`` does with a checked job: compile, predict, write, draw, report."""
+"""How ``engine ensemble`` runs a checked job: compile, predict, write, draw, report."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def run_job(job: Job, batch_size: int, workers: int, overwrite: bool, on_ray: On
     """Predict, score, write the masks and the picture.
 
     Args:
-        job: what to do.
-        batch_size: images a worker takes at a time.
+        job: the checked job.
+        batch_size: images per batch.
         workers: threads.
-        overwrite: whether outputs that are there are replaced.
+        overwrite: whether existing outputs are replaced.
         on_ray: predict on a Ray cluster; None predicts in this process.
 
     Raises:
-        EngineError: the images, the labels, a member or the disk fails; the output is then not there, and of a run
-            that was long enough the finished images are kept for ``--resume``.
+        EngineError: the images, the labels, a member or the disk fails; the output is then not written, and if the
+            run was long enough its finished images are kept for ``--resume``.
     """
     assert job.output is not None
     header = run_header(job.ensemble, job.images, job.input_sha256, job.labels_sha256)
@@ -67,7 +67,7 @@ def run_job(job: Job, batch_size: int, workers: int, overwrite: bool, on_ray: On
             outcome, output = _predict(job, work, variants, batch_size, workers, on_ray)
         work.finish(output)
     new = outcome.images - outcome.resumed
-    before = f" ({outcome.resumed:,} of them by the run before)" if outcome.resumed else ""
+    before = f" ({outcome.resumed:,} of them from the previous run)" if outcome.resumed else ""
     rate = f", {new / outcome.seconds:,.0f} images/s" if new else ""
     console.say(f"wrote {output}: {outcome.images:,} masks{before} in {outcome.seconds:.1f} s{rate}")
     if job.preview is not None:
@@ -79,11 +79,11 @@ def run_job(job: Job, batch_size: int, workers: int, overwrite: bool, on_ray: On
 def _predict(
     job: Job, work: DurableRun, variants: Sequence[Variant], batch_size: int, workers: int, on_ray: OnRay | None
 ) -> tuple[Outcome, Path]:
-    """Predict what is left to do and write all masks; return what came of it and where the masks are."""
+    """Predict the remaining images and write all masks; return the outcome and the path of the masks."""
     assert job.output is not None
     done = work.done
     if done:
-        console.say(f"resuming behind {done:,} of {len(job.images):,} images")
+        console.say(f"resuming after {done:,} of {len(job.images):,} images")
     images = rest_of(job.images, done)
     labels = rest_of(job.labels, done) if job.labels is not None else None
     predict = partial(run, job.ensemble, images, None, labels, variants, batch_size, workers, elsewhere=on_ray)
@@ -97,7 +97,7 @@ def _predict(
 
                 outcome = predict(advance, record)
         else:
-            # Which images the file will hold is known at the end alone.
+            # The images in the file are known only at the end.
             outcome = predict(advance, work.record, job.bad)
             work.seal()
             with _writing(job, work, [*work.outcome.skipped, *outcome.skipped]):
@@ -110,7 +110,7 @@ def _predict(
 
 @contextlib.contextmanager
 def _writing(job: Job, work: DurableRun, skipped: Sequence[tuple[int, str, str]]) -> Iterator[BlockWriter]:
-    """Open the writer and hand it what the shards hold; leaving puts the output in its place."""
+    """Open the writer and pass it the content of the shards; on exit the output is moved into place."""
     assert job.output is not None
     left_out = {index for index, _, _ in skipped}
     ids: Sequence[str] = job.images.ids
@@ -123,7 +123,7 @@ def _writing(job: Job, work: DurableRun, skipped: Sequence[tuple[int, str, str]]
         ids = [name for index, name in enumerate(ids) if index not in left_out]
         _write_skipped(skipped_list(job.output), skipped)
     record = run_record(job.ensemble, **more)
-    # What stands there was allowed to be replaced when the job was checked.
+    # Replacing it was allowed when the job was checked.
     size, classes = job.images.size, len(job.ensemble.classes)
     if job.ensemble.is_multilabel:
         writer, ids = open_class_masks(output, ids, size, job.ensemble.classes, job.replace, record)

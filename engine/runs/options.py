@@ -1,15 +1,16 @@
-"""From the options of a command to an open ensemble: the members of a plan, the command line's word over its own."""
+"""From the options of a command to an open ensemble: options of the command line override those of a plan."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from engine.errors import InputError, PlanError, option
+from engine.errors import EngineError, InputError, PlanError, option
 from engine.fusion.strategies import named_strategy
 from engine.inference.early_exit import EarlyExit
 from engine.inference.ensemble import Ensemble
@@ -17,15 +18,17 @@ from engine.inference.mask_members import open_mask_member
 from engine.models.facts import Facts, stated_facts
 from engine.models.members import Member, class_names, find_members, find_models, holds_masks
 from engine.models.net import Net
-from engine.models.opening import Request, open_nets
+from engine.models.opening import Request, inspect_net, open_nets
 from engine.runs.plan import Plan, PlannedMember, Weight, read_plan
+from engine.runs.plan_input import InputTable
 from engine.sources.base import Source
+from engine.sources.reading import Reading, Taken
 from engine.utils import console
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for; empty or None means: not stated."""
+    """The user's options; empty or None means: not given."""
 
     models: Sequence[str] = ()
     input: str = ""
@@ -48,6 +51,7 @@ class Options:
     preview: Path | None = None
     overwrite: bool = False
     grey_as_rgb: bool = False
+    image_layout: str = ""
     resume: bool = False
     on_bad_image: str = "fail"
     rle: str = ""
@@ -56,7 +60,7 @@ class Options:
 
 
 def planned(options: Options) -> Plan | None:
-    """Return the plan that ``--plan`` or ``--models`` name; None where neither is given.
+    """Return the plan named by ``--plan`` or ``--models``; None if neither is given.
 
     Raises:
         EngineError: both are given, or the plan cannot be read.
@@ -68,30 +72,83 @@ def planned(options: Options) -> Plan | None:
     return Plan(tuple(PlannedMember(spec) for spec in options.models)) if options.models else None
 
 
+def input_table(plan: Plan, options: Options) -> InputTable:
+    """Return what is stated about images: the plan's table, with the options of the command line over it."""
+    return replace(plan.input, layout=options.image_layout) if options.image_layout else plan.input
+
+
+def reading_of(plan: Plan, options: Options) -> Reading:
+    """Return how the images of a run are read.
+
+    Raises:
+        PlanError: a layout that does not exist.
+    """
+    table = input_table(plan, options)
+    repeated = options.grey_as_rgb or any(item.contract.get("grey_as_rgb") for item in plan.members)
+    taken = cache(lambda: _taken(plan, options, table.rgb_as_grey))
+    return Reading(table.layout, table.exif, table.rgb_as_grey, repeated, taken)
+
+
+def _taken(plan: Plan, options: Options, rgb_as_grey: bool) -> Taken:
+    """Return how many channels all members of a plan take; nothing where that is not clear before they see an image."""
+    counts: set[int] | None = None
+    least = 0
+    try:
+        for path, item in _files(plan, masks=True).values():
+            if holds_masks(path):
+                continue
+            opened = inspect_net(path, _facts(options, item, path))
+            held = opened.contract or opened.found.draft
+            if held is None:
+                return Taken()
+            if held.bands:
+                least = max(least, *held.bands)
+                continue
+            own = {held.channels}
+            own |= {1} if held.grey_as_rgb and held.channels == 3 else set()
+            own |= {3} if rgb_as_grey and held.channels == 1 else set()
+            counts = own if counts is None else counts & own
+    except EngineError:  # reported with its reason when the members are opened
+        return Taken()
+    if counts is None:
+        return Taken(least=least)
+    return Taken(frozenset(count for count in counts if count >= least))
+
+
+def _files(plan: Plan, masks: bool) -> dict[Path, tuple[Path, PlannedMember]]:
+    """Return the files (and masks, if allowed) that a plan names, each once, with the member that names it.
+
+    Raises:
+        EngineError: a name that fits no file, or a checksum for several.
+    """
+    files: dict[Path, tuple[Path, PlannedMember]] = {}
+    for item in plan.members:
+        paths = find_members([item.model]) if masks else find_models([item.model])
+        if item.sha256 and len(paths) > 1:
+            raise PlanError(f"sha256 beside model {item.model}, which names {len(paths)} files: name one of them")
+        for path in paths:
+            files.setdefault(path.resolve(), (path, item))
+    return files
+
+
 def open_ensemble(plan: Plan, options: Options, images: Source | None, every: Source | None = None) -> Ensemble:
-    """Open the members of a plan, with the options of the command line over those of the plan.
+    """Open the members of a plan; options of the command line override those of the plan.
 
     Args:
         plan: the members.
-        options: the command line's.
-        images: what is predicted; None where it is not at hand.
-        every: all images that masks as members are joined with; None where members must be nets.
+        options: those of the command line.
+        images: the images to predict; None if they are not available.
+        every: all images that masks as members are joined with; None if all members must be nets.
 
     Raises:
-        EngineError: the first thing that does not fit.
+        EngineError: the first problem found.
     """
     strategy = options.strategy or plan.strategy or "mean-logit"
     named_strategy(strategy)
     sample = next(images.batches(1)).pixels[0] if images is not None and len(images) else None
     if images is not None and sample is None:
         raise InputError(f"{images.name} holds no images")
-    files: dict[Path, tuple[Path, PlannedMember]] = {}
-    for item in plan.members:
-        paths = find_members([item.model]) if every is not None else find_models([item.model])
-        if item.sha256 and len(paths) > 1:
-            raise PlanError(f"sha256 beside model {item.model}, which names {len(paths)} files: name one of them")
-        for path in paths:
-            files.setdefault(path.resolve(), (path, item))
+    files = _files(plan, masks=every is not None)
     opened, planned = _open_members(plan, options, list(files.values()), sample, every), []
     for net, (_, item) in zip(opened, files.values(), strict=True):
         planned.append(item.weight)
@@ -120,6 +177,7 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None, every: So
     )
     if ensemble.is_multilabel and options.rle:
         raise PlanError("--rle does not take multi-label members, whose pixels have several classes: leave it out")
+    ensemble.input_facts = input_table(plan, options).stated
     if ensemble.is_multilabel and (options.preview is not None or options.labels or options.tiled):
         raise PlanError(
             "--preview, --labels and --tile do not take multi-label members: leave them out, and score the masks with "
@@ -169,7 +227,7 @@ def _class_names(plan: Plan, options: Options, nets: Sequence[Net], path: Path) 
 
 
 def _facts(options: Options, item: PlannedMember, path: Path) -> tuple[Facts, ...]:
-    """Return what the plan and the options state about a file, by origin."""
+    """Return the contract fields given by plan and options for a file, by origin."""
     given = [Facts("the plan", dict(item.contract))] if item.contract else []
     stated = {**options.stated, "output_name": output_of(options.stated.get("output_name"), path)}
     if options.grey_as_rgb:
@@ -195,15 +253,15 @@ def check_named_outputs(named: str | Mapping[str, str] | None, paths: Sequence[P
         for key in named:
             if key and key not in known:
                 listed = ", ".join(path.name for path in paths)
-                raise PlanError(f"--output-name {key}={named[key]}: {key} is no member; there are {listed}")
+                raise PlanError(f"--output-name {key}={named[key]}: {key} is not a member; members: {listed}")
 
 
 def _check_same_file(net: Net | Member, sha256: str) -> None:
-    """Refuse a file that is not the one a plan was made with."""
+    """Refuse a file other than the one a plan was made with."""
     if sha256 and net.checksum != sha256:
         raise PlanError(
             f"{net.path} has SHA-256 {net.checksum[:12]}..., the plan was made with {sha256[:12]}...: "
-            "put that file back, or take the line out of the plan"
+            "restore that file, or remove the line from the plan"
         )
 
 
@@ -214,7 +272,7 @@ def _early_exit(options: Options) -> EarlyExit | None:
 
 
 def _plan_weights(opened: Sequence[Net | Member], planned: Sequence[Weight]) -> list[float] | list[list[float]] | None:
-    """Return one weight (or a row of one a class) a member of the ensemble, or None where all are 1.
+    """Return one weight (or one per class) per member of the ensemble, or None if all are 1.
 
     The specialists of a set share one weight, that of the first.
     """
@@ -225,7 +283,7 @@ def _plan_weights(opened: Sequence[Net | Member], planned: Sequence[Weight]) -> 
         onto = net.onto if isinstance(net, Net) else None
         classes = len(net.contract.classes if onto is None else onto.classes)
         if isinstance(weight, tuple) and len(weight) != classes:
-            raise PlanError(f"{net.path} has {len(weight)} weights for {classes} classes: give one, or one a class")
+            raise PlanError(f"{net.path} has {len(weight)} weights for {classes} classes: give one, or one per class")
         specialist = net.contract.kind == "specialist"
         key: object = (net.contract.group or str(net.path.parent)) if specialist else net.path
         weights.setdefault(key, weight)
@@ -240,7 +298,7 @@ def numbers(text: str, option: str) -> list[float]:
     """Return the numbers of ``1,2,0.5``.
 
     Raises:
-        PlanError: something else stands there.
+        PlanError: the text is something else.
     """
     try:
         return [float(part) for part in text.split(",")]

@@ -1,4 +1,4 @@
-"""What a run gave: counted batch by batch, added up over shards, written to the journal and read back."""
+"""The outcome of a run: counted per batch, summed over shards, written to the journal and read back."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _LISTS = ("member_seconds", "member_runs")
 
 @dataclass
 class Outcome:
-    """What a run gave.
+    """The outcome of a run.
 
     Attributes:
-        images: how many were predicted.
-        seconds: wall time from the first image to the last mask; of a resumed run, since it went on.
+        images: number of images predicted.
+        seconds: wall time from the first image to the last mask; of a resumed run, since it was resumed.
         workers: worker threads.
         ties: pixels whose vote was tied.
-        pixels: pixels predicted in all.
-        scores: a score a variant; empty without labels.
+        pixels: total number of pixels predicted.
+        scores: one score per variant; empty without labels.
         member_seconds: time inside each member's nets, summed over workers.
         variant_seconds: time inside each variant's fusion and decoding, summed over workers.
-        member_runs: on how many images each member ran; fewer than all with early exit.
+        member_runs: number of images each member ran on; fewer than all with early exit.
         compared: pixels predicted again by all members, to check an approximate early exit.
-        agreed: how many of those got the same label.
-        class_pixels: int64 (classes,): how often each class was predicted.
+        agreed: number of those with the same label.
+        class_pixels: int64 (classes,), pixels predicted as each class.
         skipped: (index, id, reason) of the images that could not be predicted and were left out.
-        resumed: how many of the images an earlier run had finished.
-        clean_seconds: time in clean-up of small regions, of the own variant, summed over workers.
-        read_seconds: processor time that reading took in its own thread; not kept over a resumed run.
-        write_seconds: processor time that writing took in its own thread; not kept over a resumed run.
+        resumed: number of images finished by an earlier run.
+        clean_seconds: time in the clean-up of small regions of the ensemble's variant, summed over workers.
+        read_seconds: processor time of the reading thread; not stored for resumed runs.
+        write_seconds: processor time of the writing thread; not stored for resumed runs.
     """
 
     images: int = 0
@@ -72,7 +72,7 @@ class Outcome:
         )
 
     def rate(self, variant: Variant) -> float:
-        """Return the images/s a run of this variant alone would reach, from the measured time of its parts."""
+        """Return the images/s of a run of only this variant, from the measured time of its parts."""
         members = self.member_seconds if variant.member is None else [self.member_seconds[variant.member]]
         busy = sum(members) + self.variant_seconds[variant]
         return images_per_second(self.images, self.workers, busy)
@@ -102,7 +102,7 @@ class Outcome:
             score.add(matrices)
 
     def add(self, other: Outcome) -> None:
-        """Add what another part of the same run gave."""
+        """Add the outcome of another part of the same run."""
         for name in _NUMBERS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in _LISTS:
@@ -118,7 +118,7 @@ class Outcome:
 
 
 def to_entry(outcome: Outcome, variants: Sequence[Variant]) -> dict[str, Any]:
-    """Return an outcome as plain JSON types; variants are named by their place in ``variants``."""
+    """Return an outcome as plain JSON types; variants are identified by their index in ``variants``."""
     return {
         **{name: getattr(outcome, name) for name in (*_NUMBERS, *_LISTS)},
         "class_pixels": outcome.class_pixels.tolist(),
@@ -134,7 +134,7 @@ def to_entry(outcome: Outcome, variants: Sequence[Variant]) -> dict[str, Any]:
 
 
 def from_entry(entry: Mapping[str, Any], variants: Sequence[Variant], ensemble: Ensemble) -> Outcome:
-    """Return what :func:`to_entry` wrote, for the same variants."""
+    """Return the outcome that :func:`to_entry` wrote, for the same variants."""
     outcome = Outcome(**{name: entry[name] for name in (*_NUMBERS, *_LISTS)})
     outcome.class_pixels = np.array(entry["class_pixels"], np.int64)
     outcome.skipped = [(int(index), str(name), str(reason)) for index, name, reason in entry["skipped"]]

@@ -1,23 +1,28 @@
 """ensemble.toml: everything a run needs in one declarative file, checked field by field before anything is opened.
 
-strategy = "mean-prob"        # a name out of engine.fusion.strategies
+strategy = "mean-prob"        # a name from engine.fusion.strategies
 suppress = [0]                # omit for the ignored class that the contracts declare, [] for none
-threshold = 0.9               # a suppressed class stays where its probability reaches this; omit for never
-bias = [0, 0, 0.1, 0, 0.3]    # one a class, added to the fused score; omit for none
-prior = [1, 1, 1, 0.5, 2]     # one a class: frequency to come / frequency in training; omit for none
+threshold = 0.9               # a suppressed class is kept where its probability reaches this; omit for never
+bias = [0, 0, 0.1, 0, 0.3]    # one per class, added to the fused score; omit for none
+prior = [1, 1, 1, 0.5, 2]     # one per class: target frequency / frequency in training; omit for none
 vote_stage = "members"        # members or fused
-min_region = 16               # regions of fewer pixels go to the class around them; omit for no clean-up
+min_region = 16               # regions of fewer pixels go to the surrounding class; omit for no clean-up
 flips = "horizontal"          # none, horizontal, vertical or both
 
+[input]                       # how images are read; omit for what their files say
+layout = "NCHW"               # axes of an array: NHWC, NCHW, NHW, HWC, CHW or HW
+exif = "ignore"               # leave pictures as stored; omit to turn them as their EXIF orientation says
+rgb_as_grey = true            # RGB images for nets of one channel (ITU-R BT.601)
+
 [[members]]
-model = "unet.onnx"           # relative to this file; a folder or glob gives one member a file
-weight = 2                    # omit for 1; a list has one a class
-# The file must be this one; omit to take any.
+model = "unet.onnx"           # relative to this file; a folder or glob: one member per file
+weight = 2                    # omit for 1; a list has one per class
+# The checksum of the file; omit to accept any file.
 sha256 = "9f2c0d6b5e7a4f1380c4d2a1b6e8f7035a9d1c2e4b6f8a0d3c5e7f9b1a2d4c6e"
 
 [[members]]
 model = "foreign.onnx"
-[members.contract]            # what a file without a contract does not say
+[members.contract]            # for a file without a contract
 classes = ["background", "soil", "bedrock", "sand", "big rock"]
 scale = 0.00392156862745098
 activation = "logits"
@@ -37,6 +42,7 @@ from typing import Any
 from engine.errors import ContractError, OutputError, PlanError
 from engine.models.facts.base import Facts
 from engine.models.facts.toml_file import expanded
+from engine.runs.plan_input import InputTable
 from engine.utils.console import one_line
 from engine.utils.files import write_text
 
@@ -52,11 +58,11 @@ class PlannedMember:
     """One ``[[members]]`` table.
 
     Attributes:
-        model: file, folder or glob, made absolute against the plan's folder.
-        weight: not negative; a tuple has one a class.
-        contract: contract fields stated for files that carry none; may hold ``output_name``.
-        sha256: what the file must be, 64 hexadecimal digits; empty to take any.
-        class_map: the ensemble's name of a class by the model's own, an empty text for none; None: the same classes.
+        model: file, folder or glob, resolved against the plan's folder.
+        weight: not negative; a tuple has one per class.
+        contract: contract fields for files without a contract; may contain ``output_name``.
+        sha256: the file's checksum, 64 hexadecimal digits; empty to accept any.
+        class_map: the ensemble's class name for each of the model's, empty for none; None: the same classes.
     """
 
     model: str
@@ -68,7 +74,7 @@ class PlannedMember:
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked plan; None (of ``bias`` and ``prior``: empty) means: not stated, the default holds.
+    """A checked plan; None (for ``bias`` and ``prior``: empty) means: not given, the default applies.
 
     Attributes:
         members: at least one.
@@ -76,11 +82,12 @@ class Plan:
         strategy: name of the fusion strategy.
         suppress: ids of the classes never predicted.
         threshold: see :class:`engine.fusion.decoding.Decoding`, as the next four.
-        bias: one a class.
-        prior: one a class.
+        bias: one per class.
+        prior: one per class.
         vote_stage: ``members`` or ``fused``.
-        min_region: pixels a region needs to stay.
-        flips: mirror images the members see too, see :mod:`engine.inference.flips`.
+        min_region: minimum size in pixels of a region that is kept.
+        flips: flips applied to the members, see :mod:`engine.inference.flips`.
+        input: how images are read.
     """
 
     members: tuple[PlannedMember, ...]
@@ -93,6 +100,7 @@ class Plan:
     vote_stage: str | None = None
     min_region: int | None = None
     flips: str | None = None
+    input: InputTable = field(default_factory=InputTable)
 
 
 def read_plan(path: Path) -> Plan:
@@ -104,11 +112,11 @@ def read_plan(path: Path) -> Plan:
     if not path.is_file():
         raise PlanError(f"no such plan: {path}")
     if path.stat().st_size > MOST_BYTES:
-        raise PlanError(f"{path} is larger than {MOST_BYTES} bytes: that is no plan")
+        raise PlanError(f"{path} is larger than {MOST_BYTES} bytes: not a plan")
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PlanError(f"{path} is not TOML ({error}): mend that line") from None
+        raise PlanError(f"{path} is not TOML ({error}): correct that line") from None
     try:
         return _plan(raw, path.parent)
     except (PlanError, ContractError) as error:
@@ -116,12 +124,12 @@ def read_plan(path: Path) -> Plan:
 
 
 def write_plan(path: Path, plan: Plan, comment: str = "") -> None:
-    """Write a plan that :func:`read_plan` reads back as it was; what is not stated is not written.
+    """Write a plan that :func:`read_plan` reads back unchanged; values not given are not written.
 
     Args:
-        path: the file to make; replaced when it is there. It appears whole or not at all.
-        plan: what to write; models inside the plan's folder (or near it) are named relative to it.
-        comment: lines that stand above it as comments.
+        path: the file to write; replaced if it exists. It appears complete or not at all.
+        plan: the plan to write; models inside the plan's folder (or near it) are named relative to it.
+        comment: comment lines above it.
 
     Raises:
         OutputError: it cannot be written there.
@@ -142,6 +150,8 @@ def write_plan(path: Path, plan: Plan, comment: str = "") -> None:
 def _tables(plan: Plan, folder: Path) -> dict[str, Any]:
     stated = {key: getattr(plan, key) for key in KEYS}
     kept = {key: value for key, value in stated.items() if value is not None and (value != () or key == "suppress")}
+    if plan.input.stated:
+        kept["input"] = plan.input.stated
     return {**kept, "members": [_member_table(member, folder) for member in plan.members]}
 
 
@@ -151,7 +161,7 @@ def _member_table(member: PlannedMember, folder: Path) -> dict[str, Any]:
     if member.sha256:
         table["sha256"] = member.sha256
     if member.contract:
-        # TOML has no null: what is None is left out.
+        # TOML has no null: None is omitted.
         table["contract"] = {key: value for key, value in member.contract.items() if value is not None}
     if member.class_map is not None:
         table["map"] = dict(member.class_map)
@@ -159,12 +169,12 @@ def _member_table(member: PlannedMember, folder: Path) -> dict[str, Any]:
 
 
 def _short(number: float) -> float | int:
-    """Return a whole number as such: 2 reads better than 2.0."""
+    """Return whole numbers as int: 2 reads better than 2.0."""
     return int(number) if number.is_integer() and abs(number) < 2**53 else number
 
 
 def _relative(model: str, folder: Path) -> str:
-    """Return the model's path as seen from the plan's folder; as it is where there is no way (another drive)."""
+    """Return the model's path relative to the plan's folder; unchanged if there is none (another drive)."""
     try:
         return Path(os.path.relpath(model, folder)).as_posix()
     except ValueError:
@@ -172,7 +182,7 @@ def _relative(model: str, folder: Path) -> str:
 
 
 def _plan(raw: dict[str, Any], folder: Path) -> Plan:
-    _known(raw, {*KEYS, "members"}, "plan")
+    _known(raw, {*KEYS, "members", "input"}, "plan")
     tables = raw.get("members")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise PlanError("members: at least one [[members]] table is needed")
@@ -188,6 +198,7 @@ def _plan(raw: dict[str, Any], folder: Path) -> Plan:
         vote_stage=_text(raw, "vote_stage"),
         min_region=_number(raw["min_region"], "min_region", int) if "min_region" in raw else None,
         flips=_text(raw, "flips"),
+        input=InputTable.of(raw.get("input", {})),
     )
 
 
@@ -213,7 +224,7 @@ def _member(table: dict[str, Any], folder: Path) -> PlannedMember:
 
 
 def _check_path(model: str) -> None:
-    """Refuse names that no file has, and patterns that walk through whole disks."""
+    """Refuse impossible file names, and patterns that match whole disks."""
     if len(model) > MOST_PATH or "\0" in model:
         raise PlanError(f"model: {model[:60]!r} is no file name: at most {MOST_PATH} characters, none of them NUL")
     parts = model.replace("\\", "/").split("/")
@@ -224,7 +235,7 @@ def _check_path(model: str) -> None:
 def _weight(value: object) -> Weight:
     if isinstance(value, list):
         if not value:
-            raise PlanError("weight: an empty list; give a number, or one a class")
+            raise PlanError("weight: an empty list; give a number, or one per class")
         return tuple(float(item) for item in _numbers(value, "weight", (int, float)))
     return _number(value, "weight", (int, float))
 
@@ -258,7 +269,7 @@ def _numbers(value: object, key: str, kinds: type | tuple[type, ...]) -> tuple[A
         wanted = "whole numbers" if kinds is int else "numbers"
         raise PlanError(f"{key}: {str(value)[:80]} does not fit; {wanted} are needed")
     if any(isinstance(v, int) and abs(v) >= 2**63 for v in value):
-        raise PlanError(f"{key}: a whole number of more than 64 bits stands there")
+        raise PlanError(f"{key}: a whole number of more than 64 bits")
     if any(not math.isfinite(v) for v in value):
         raise PlanError(f"{key}: {str(value)[:80]}; every number must be finite")
     return tuple(value)

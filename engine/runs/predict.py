@@ -1,4 +1,4 @@
-"""One run of ``engine ensemble``: predict a source, score it where labels are given, write masks and a preview."""
+"""One run of ``engine ensemble``: predict a source, score it if labels are given, write the masks."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def run(
 
     Args:
         ensemble: the members and how to fuse them.
-        images: what to predict.
-        writer: takes the masks; None for none.
+        images: the images to predict.
+        writer: writer of the masks; None for none.
         labels: true label maps; None for no scores.
-        variants: further variants to score beside the ensemble's own.
-        batch_size: images a worker takes at a time.
-        workers: threads; 0 for one a core.
-        advance: called with the number of images each time a batch is done.
+        variants: additional variants to score.
+        batch_size: images per batch.
+        workers: threads; 0 for one per core.
+        advance: called with the number of images after each batch.
         record: called with each batch before its masks are written.
-        bad: where images that cannot be predicted are noted, which are then left out; None when they are an error.
+        bad: records images that cannot be predicted, which are then left out; None if they are an error.
         elsewhere: returns the predictions, as from a cluster; None predicts in this process.
 
     Raises:
-        EngineError: images, labels or members fail; the writer then leaves nothing behind.
+        EngineError: images, labels or members fail; the writer then leaves no output.
     """
     outcome = Outcome.empty(ensemble, workers or available_cores())
     began = perf_counter()
@@ -61,7 +61,7 @@ def run(
         if writer is not None:
             writer.write(part.ids, part.labels)
 
-    # The workers' results do not wait for the disk, nor the workers for either.
+    # Results do not wait for the disk, nor do the workers.
     with Behind(finish, outcome.workers) as later:
         for part in stream:
             later(part)

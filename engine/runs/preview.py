@@ -1,4 +1,4 @@
-"""A picture for people: image | truth | fused mask | disagreement of the members, a row a tile, with a legend."""
+"""A picture for people: image | truth | fused mask | disagreement of the members, one row per tile, with a legend."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Tile:
     Attributes:
         name: the image's id.
         image: (height, width, channels) raw pixels.
-        truth: uint8 (height, width), or None when there is none.
+        truth: uint8 (height, width), or None if not available.
         fused: uint8 (height, width).
-        disagreement: float (height, width), share of the members that say something else than the fused mask.
+        disagreement: float (height, width), share of the members whose label differs from the fused mask.
     """
 
     name: str
@@ -101,7 +101,7 @@ def draw(tiles: Sequence[Tile], classes: Sequence[str], path: Path) -> None:
 
 
 def _legend(classes: Sequence[str], width: int, length: Any) -> tuple[list[tuple[int, int]], int]:
-    """Return where each class's swatch goes, and the legend's height."""
+    """Return the position of each class's swatch, and the legend's height."""
     spots, left, down = [], MARGIN, 0
     for name in classes:
         needed = 20 + int(length(name)) + 18
@@ -123,7 +123,7 @@ def _grey(image: NDArray[Any]) -> NDArray[np.uint8]:
 def preview_tiles(
     ensemble: Ensemble, images: Source, labels: Source | None = None, count: int = PREVIEW_TILES
 ) -> list[Tile]:
-    """Predict a few images spread over the set again, and see where the members disagree.
+    """Predict a few images spread over the set again to show where the members disagree.
 
     Returns:
         At most ``count`` tiles.
@@ -155,7 +155,7 @@ def preview_tiles(
 
 
 def _picked(source: Source, wanted: Sequence[int]) -> Iterator[Batch]:
-    """Yield the wanted images (ascending indices) as batches of one."""
+    """Yield the requested images (ascending indices) as batches of one."""
     left = list(wanted)
     for batch in source.batches(64):
         while left and left[0] < batch.start + len(batch.ids):

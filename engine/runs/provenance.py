@@ -1,4 +1,4 @@
-"""What goes with every result: the whole plan as it was run, the members' checksums, and one hash over them."""
+"""The record of every result: the complete plan as run, the members' checksums, and one hash over them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ SCHEMA = 1
 
 
 def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
-    """Return everything that decides the labels, as plain JSON types, with every default filled in.
+    """Return everything that determines the labels, as plain JSON types, with all defaults filled in.
 
-    Members are named by their checksums, in the order of those: neither paths nor the order of the command line show.
+    Members are identified and sorted by their checksums: neither paths nor the order of the command line matter.
     Weights are normalised and rounded to 12 digits, so that 1, 2 and 0.5, 1 are the same plan.
     """
     decoding, early = ensemble.variant.decoding, ensemble.early_exit
@@ -52,6 +52,8 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
         "flips": next(name for name, flips in FLIPS.items() if flips == ensemble.flips),
         "members": sorted(members, key=lambda member: json.dumps(member, sort_keys=True)),
     }
+    if ensemble.input_facts:
+        plan["input"] = dict(ensemble.input_facts)
     runtime_options = ensemble.runtime_options
     if (runtime_options.runtime, runtime_options.precision) != (DEFAULT, "float32"):
         plan["arithmetic"] = {"runtime": runtime_options.runtime, "precision": runtime_options.precision}
@@ -60,7 +62,7 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
         "runtime": package_of(plugins.RUNTIMES, runtime_options.runtime, (AUTO, *RUNTIMES)),
     }
     if any(added.values()):
-        # Another version of the package may give other labels.
+        # Another version of the package may give different labels.
         plan["added_by"] = {key: package for key, package in added.items() if package}
     return plan
 
@@ -71,8 +73,8 @@ def _held(member: Member) -> dict[str, Any]:
 
 
 def _net(net: Net) -> dict[str, Any]:
-    """Return what decides a net's logits: the file, and what was stated about it."""
-    held = replace(net.contract, grey_as_rgb=False)  # has a place of its own, which it had before the contract knew it
+    """Return what determines a net's logits: the file, and the contract fields given for it."""
+    held = replace(net.contract, grey_as_rgb=False)  # has its own key, from before it became a contract field
     contract = hashlib.sha256(held.to_json().encode()).hexdigest()
     grey = net.contract.grey_as_rgb
     found = {"sha256": net.checksum, "contract": contract, "output": net.output_name, "grey_as_rgb": grey}
@@ -84,14 +86,14 @@ def _net(net: Net) -> dict[str, Any]:
 def plan_hash(ensemble: Ensemble) -> str:
     """Return the SHA-256, hexadecimal, of the canonical JSON of :func:`resolved_plan`.
 
-    Two runs with the same hash give the same labels for the same images, wherever their models lie.
+    Two runs with the same hash give the same labels for the same images, wherever their models are stored.
     """
     canonical = json.dumps(resolved_plan(ensemble), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def run_record(ensemble: Ensemble, **more: Any) -> dict[str, Any]:
-    """Return what a result carries: hash, plan and members by name.
+    """Return the record of a result: hash, plan and members by name.
 
     Args:
         ensemble: the members and how they are fused.
@@ -122,13 +124,13 @@ def _file(net: Net) -> dict[str, Any]:
 
 
 def run_header(ensemble: Ensemble, images: Source, input_sha256: str, labels_sha256: str = "") -> dict[str, Any]:
-    """Return what decides every label of a run and every score, as plain JSON types.
+    """Return what determines all labels and scores of a run, as plain JSON types.
 
     Args:
         ensemble: the members and how they are fused.
-        images: what is predicted.
+        images: the images to predict.
         input_sha256: fingerprint of the images, see :func:`engine.sources.fingerprint.fingerprint`.
-        labels_sha256: fingerprint of the true label maps; empty without.
+        labels_sha256: fingerprint of the true label maps; empty without labels.
     """
     size = [ensemble.masks_per_image, *images.size] if ensemble.is_multilabel else list(images.size)
     return {**_header(ensemble, input_sha256, labels_sha256), "images": len(images), "size": size}
@@ -149,7 +151,7 @@ def _header(ensemble: Ensemble, input_sha256: str, labels_sha256: str) -> dict[s
         "plan": resolved_plan(ensemble),
         HASH_KEY: plan_hash(ensemble),
         "members": {file.checksum: file.path.name for member in ensemble.members for file in member.nets or [member]},
-        # Two runtimes round differently: labels on the edge of a decision may differ.
+        # Two runtimes round differently: labels close to a decision boundary may differ.
         "run_by": {net.checksum: _run_by(net.session) for net in ensemble.nets},
         INPUT_KEY: input_sha256,
         "labels_sha256": labels_sha256,

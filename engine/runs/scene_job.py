@@ -16,12 +16,12 @@ from engine.inference.tiles.grid import DEFAULT_OVERLAP, Tiling, parse_tile
 from engine.inference.tiles.stride import with_stride
 from engine.models.adapt.size import mirrored
 from engine.models.net import check_range
-from engine.outputs.open import FOLDER, check_not_read, check_output, form_of
+from engine.outputs.open import FOLDER, check_names, check_not_read, check_output, form_of
 from engine.outputs.row_files import ROW_FILES
 from engine.outputs.sidecar import check_sidecar
 from engine.runs.durable.resume import may_replace
 from engine.runs.image_job import Job
-from engine.runs.options import Options, open_ensemble, planned
+from engine.runs.options import Options, open_ensemble, planned, reading_of
 from engine.sources.base import Source
 from engine.sources.fingerprint import fingerprint
 from engine.sources.scenes import Scenes, first_scenes, open_scenes
@@ -67,11 +67,12 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
         raise PlanError("no models: name them with --models or --plan")
     if not options.input:
         raise PlanError("no scene: name one, or a folder of them, with --input")
-    scenes = first_scenes(open_scenes(options.input), options.limit)
+    scenes = first_scenes(open_scenes(options.input, reading=reading_of(plan, options)), options.limit)
     truths = first_scenes(open_scenes(options.labels, "labels"), options.limit) if options.labels else None
     output = options.output or Path("mask.png" if scenes.alone else "masks")
     replaced = may_replace(output, options.resume, options.overwrite)
     _check_output(output, options, scenes, replaced)
+    check_names(output, scenes.ids, scenes.named)
     if truths is not None:
         _check_truths(scenes, truths)
     sample = _first_tile(scenes, tiling)

@@ -1,4 +1,4 @@
-"""The embedded default: a seeded generator of labelled sample scenes, and small sample nets beside it."""
+"""The embedded default: a seeded generator of labelled sample scenes, and small sample nets."""
 
 from __future__ import annotations
 

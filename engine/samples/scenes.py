@@ -1,9 +1,9 @@
-"""Seeded, labelled scenes that imitate grey tiles of Mars panoramas, in NumPy alone.
+"""Seeded, labelled scenes that imitate grey tiles of Mars panoramas, in NumPy only.
 
 A scene is a flat plain seen in perspective. Unit-variance random fields are drawn on the ground, each with its own
-power spectrum, and projected into the image once. Some of them say where a terrain lies, the others carry its texture.
+power spectrum, and projected into the image once. Some determine where a terrain lies, the others its texture.
 Stones are drawn on top, then sky, sensor and the black frame of the mosaic. Labels come from the same fields, drawn
-less carefully than the image, and parts of the ground stay unlabelled (class 0) whatever they show.
+less accurately than the image, and parts of the ground stay unlabelled (class 0) whatever they show.
 
 Grey values are offsets from soil (0) at a reference level of 130 until :func:`_expose` turns them into pixels.
 """
@@ -60,7 +60,7 @@ class Scenes:
 
 @dataclass(frozen=True)
 class _View:
-    """Where the camera looks: rows (h, 1), columns (1, w), texels a pixel and texel row of each row, light, dip."""
+    """Where the camera looks: rows (h, 1), columns (1, w), texels per pixel and texel row of each row, light, dip."""
 
     rows: Float
     cols: Float
@@ -75,7 +75,7 @@ class _View:
 def generate(count: int, seed: int = 0, size: tuple[int, int] = (64, 128)) -> Scenes:
     """Make labelled scenes.
 
-    Scene ``i`` depends on ``seed``, ``i`` and ``size`` alone, so a shorter set is a prefix of a longer one. A larger
+    Scene ``i`` depends only on ``seed``, ``i`` and ``size``, so a shorter set is a prefix of a longer one. A larger
     size shows a wider view at the same grain, with larger stones and regions.
 
     Args:
@@ -87,7 +87,7 @@ def generate(count: int, seed: int = 0, size: tuple[int, int] = (64, 128)) -> Sc
         Images and labels, uint8 (count, height, width) each.
 
     Raises:
-        InputError: ``count`` or ``seed`` is negative or no whole number, or ``size`` is no pair or too small.
+        InputError: ``count`` or ``seed`` is negative or not a whole number, or ``size`` is not a pair or too small.
     """
     count, seed = _whole("count", count, 0), _whole("seed", seed, 0)
     try:
@@ -166,7 +166,7 @@ def _filters(shape: tuple[int, int]) -> Float:
         if longest:
             amplitude *= 1 - np.exp(-((frequency * longest) ** 2) / 2)
         amplitude[0, 0] = 0.0
-        # A column stands for its mirror image too, but for the outermost, of which the real part alone counts.
+        # A column also represents its mirror image, except the outermost ones, where only the real part counts.
         weight = np.where((fx > 0) & (fx < 0.5), 4.0, 1.0)
         filters.append(amplitude * (height * width / np.sqrt((weight * amplitude**2).sum())))
     result = np.stack(filters).astype(np.float32)

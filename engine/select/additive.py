@@ -1,4 +1,4 @@
-"""Strategies whose score is a sum over members, as whole numbers that a search can add and take away exactly."""
+"""Strategies whose score is a sum over members, as integers that a search can add and subtract exactly."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from engine.select.cache import LEAST_LOG, log_softmax
 
-# The greatest sum of scores, with room in int32 for a class bias of the same size.
+# The largest sum of scores; leaves room in int32 for a class bias of the same size.
 MOST_SUM = 2**30
 SMALL = 2**15 - 1
 Scores = Callable[[NDArray[np.float32], NDArray[np.int64], int], tuple[NDArray[np.float64], int]]
@@ -24,10 +24,10 @@ def member_table(
         strategy: a key of :data:`ADDITIVE`.
         logits: float32 (classes, pixels).
         allowed: the classes that can be predicted, ascending.
-        most: how many members (each as often as it counts) will ever be summed.
+        most: the maximum number of members (with repetition) in a sum.
 
     Returns:
-        int16 or int32 (len(allowed), pixels), and what a score of 1 is in it.
+        int16 or int32 (len(allowed), pixels), and the integer that represents a score of 1.
     """
     scores, unit = ADDITIVE[strategy](logits, allowed, most)
     kind = np.int16 if unit * float(np.abs(scores).max(initial=0)) <= SMALL else np.int32

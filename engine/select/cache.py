@@ -1,6 +1,6 @@
-"""The members' log-probabilities on the validation images: run once, kept as float16, checked before they are believed.
+"""The members' log-probabilities on the validation images: run once, stored as float16, verified when read.
 
-float16 keeps a log-probability to one part in 2,048, so a probability of 0.99 to 0.000005 and one of 0.01 to 0.00001.
+float16 stores a log-probability to one part in 2,048: a probability of 0.99 to 0.000005, one of 0.01 to 0.00001.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from engine.utils.threads import available_cores, in_order
 
 FORMAT = 1
 BATCH = 8
-# Stands for a probability of 0, as engine.models.net.LEAST_PROBABILITY does.
+# Represents a probability of 0, as engine.models.net.LEAST_PROBABILITY does.
 LEAST_LOG = np.float32(-87.5)
 Logs = NDArray[np.float16]
 
@@ -38,7 +38,7 @@ def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def log_probabilities(logits: NDArray[np.float32]) -> Logs:
-    """Return what is stored of planar logits (..., classes, pixels): their :func:`log_softmax` as float16."""
+    """Return the stored form of planar logits (..., classes, pixels): their :func:`log_softmax` as float16."""
     return log_softmax(logits).astype(np.float16)
 
 
@@ -52,13 +52,13 @@ def pixel_hash(images: Source) -> str:
 
 
 class Cache:
-    """A folder with one array a member, float16 (images, classes, pixels), and what it was made from beside it."""
+    """A folder with one array per member, float16 (images, classes, pixels), and a record of its origin beside it."""
 
     def __init__(self, folder: Path) -> None:
-        """Use a folder; it is made when it is not there.
+        """Use a folder; it is created if missing.
 
         Raises:
-            OutputError: it cannot be made.
+            OutputError: it cannot be created.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -74,14 +74,14 @@ class Cache:
         flips: str,
         advance: Callable[[int], object] = lambda count: None,
     ) -> tuple[Logs, bool]:
-        """Return a member's log-probabilities, memory-mapped, and whether the member had to run for them.
+        """Return a member's log-probabilities, memory-mapped, and whether the member had to run.
 
         Args:
             member: the member.
             images: all validation images.
             print_of_images: their :func:`pixel_hash`.
-            flips: name of the flips the member sees.
-            advance: called with a number of images as they are done.
+            flips: name of the flips applied to the member.
+            advance: called with the number of images done since the last call.
 
         Raises:
             EngineError: the member fails, or the folder cannot be written.
@@ -130,7 +130,7 @@ class Cache:
 
 
 def _predicted(member: Member, images: Source, flips: str) -> Iterator[tuple[Batch, Logs]]:
-    """Yield each batch with the member's log-probabilities, in order; batches run side by side."""
+    """Yield each batch with the member's log-probabilities, in order; batches run in parallel."""
     alone = Ensemble([member], flips=flips, suppress=())
     for net in member.nets:
         check_sample(net, (*images.size, images.channels))
@@ -155,7 +155,7 @@ def _digest(path: Path) -> str:
 
 
 def _believed(path: Path, made_from: dict[str, Any]) -> Logs | None:
-    """Return what a file holds if it is whole and was made from just this; None means: run the member again."""
+    """Return the content of a file if it is complete and matches its origin; None means: run the member again."""
     try:
         told = json.loads(path.with_suffix(".json").read_bytes())
         if told != {**made_from, "sha256": _digest(path)}:

@@ -1,4 +1,4 @@
-"""``engine select``: from its options to a plan file, with nothing written before everything is checked."""
+"""``engine select``: from options to a plan file; nothing is written before everything is checked."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from engine.bootstrap import GroupedCounts, Interval, interval, paired_differenc
 from engine.inference.ensemble import Ensemble
 from engine.runs.options import open_ensemble, planned
 from engine.runs.plan import Plan, PlannedMember, write_plan
+from engine.runs.plan_input import InputTable
 from engine.runs.provenance import plan_hash
 from engine.select.cache import Cache, pixel_hash
 from engine.select.crossfit import PLAIN, SINGLE, Fitted, assign_folds, cross_fit, score
@@ -28,21 +29,21 @@ from engine.utils.progress import Starting
 
 @dataclass(frozen=True)
 class Selection:
-    """What was selected, and what it is worth.
+    """A selection and its scores.
 
     Attributes:
-        plan: as written.
+        plan: the plan as written.
         sha256: hash of the plan, see :func:`engine.runs.provenance.plan_hash`.
-        metric: the convention of all scores.
-        fitted: choices and confusion matrices.
-        pool: what was selected from.
-        sampled: pixels the search looked at.
-        available: pixels the metric counts.
+        metric: the MIoU convention of all scores.
+        fitted: its choices and confusion matrices.
+        pool: the pool of members.
+        sampled: number of pixels searched on.
+        available: number of pixels that the metric counts.
         seconds: wall time of all searches.
-        cross: cross-fitted score of each level.
-        same: score of each level on the images it was made on.
-        gain_single: the chosen level minus the best single member, both cross-fitted, paired.
-        gain_plain: the chosen level minus the mean of all members, likewise.
+        cross: the cross-fitted score of each level.
+        same: the score of each level on the images it was selected on.
+        gain_single: chosen level minus best single member, both cross-fitted, paired.
+        gain_plain: chosen level minus mean of all members, likewise.
     """
 
     plan: Plan
@@ -65,7 +66,7 @@ class Selection:
 
     @property
     def rate(self) -> float:
-        """Return candidate ensembles scored a second, over all folds."""
+        """Return candidate ensembles scored per second, over all folds."""
         return self.fitted.tried / self.seconds
 
 
@@ -73,11 +74,11 @@ def select(options: SelectOptions, starting: Starting = lambda name, total: lamb
     """Select an ensemble and write its plan.
 
     Args:
-        options: what to do.
+        options: the user's options.
         starting: called with a name and a total for each of the two long parts; returns what to call as it advances.
 
     Raises:
-        EngineError: the first thing that does not fit; nothing is written then, but what ``--cache`` keeps.
+        EngineError: the first problem found; nothing is written then except the cache of ``--cache``.
     """
     check_options(options)
     data = open_validation(options.job, options.groups)
@@ -109,7 +110,7 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting) -> Selection
         paired_difference(counts[fitted.chosen], counts[rival], metric, seed=settings.seed) for rival in (SINGLE, PLAIN)
     ]
     same = tuple(score(pool, level.same, metric) for level in fitted.levels)
-    plan, sha256 = plan_of(pool, fitted.best.choice, options.job.flips or "none")
+    plan, sha256 = plan_of(pool, fitted.best.choice, options.job.flips or "none", InputTable(options.job.image_layout))
     done = Selection(
         plan, sha256, metric, fitted, pool, sample.logits.shape[2], sample.available, seconds, cross, same, *gains
     )
@@ -117,8 +118,9 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting) -> Selection
     return done
 
 
-def plan_of(pool: Pool, choice: Choice, flips: str) -> tuple[Plan, str]:
-    """Return the plan of a choice, and its hash."""
+def plan_of(pool: Pool, choice: Choice, flips: str, table: InputTable | None = None) -> tuple[Plan, str]:
+    """Return the plan of a choice, with what is stated about the images, and its hash."""
+    table = table or InputTable()
     decoding = choice.decoding
     members = [
         PlannedMember(str(net.path), float(choice.counts[index]), net.stated, net.checksum)
@@ -133,6 +135,7 @@ def plan_of(pool: Pool, choice: Choice, flips: str) -> tuple[Plan, str]:
         bias=decoding.bias,
         min_region=decoding.min_region or None,
         flips=flips,
+        input=table,
     )
     ensemble = Ensemble(
         [pool.members[index] for index in choice.members],
@@ -144,11 +147,12 @@ def plan_of(pool: Pool, choice: Choice, flips: str) -> tuple[Plan, str]:
         bias=decoding.bias,
         min_region=decoding.min_region,
     )
+    ensemble.input_facts = table.stated
     return plan, plan_hash(ensemble)
 
 
 def comment(done: Selection, options: SelectOptions) -> str:
-    """Return what stands above the plan."""
+    """Return the comment lines above the plan."""
     by = f"{done.honest.groups} {'images' if done.pool.groups is None else 'groups'}"
     return "\n".join(
         [
@@ -172,7 +176,7 @@ def _fill(
     flips: str,
     starting: Starting,
 ) -> Pool:
-    """Run the members, or find what an earlier run kept."""
+    """Run the members, or read their results from the cache."""
     shown = pixel_hash(images)
     advance = starting("running members", len(images) * len(ensemble.members))
     fetched = [cache.fetch(member, images, shown, flips, advance) for member in ensemble.members]

@@ -1,4 +1,4 @@
-"""What a selection is worth where it was not made: selected on all folds but one, scored on that one, in turn."""
+"""Cross-fitted score of a selection: selected on all folds but one, scored on that one, in turn."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ LEVELS = (
 
 @dataclass(frozen=True)
 class Level:
-    """One more or less elaborate way to make an ensemble of the pool, and what it is worth.
+    """One of several increasingly elaborate ensembles of the pool, with its score.
 
     Attributes:
-        name: what tables call it.
-        choice: made with all images.
-        fold_choices: made without each fold.
-        cross: int64 (images, classes, classes), each image by a choice that has not seen it.
-        same: int64 (images, classes, classes) of ``choice``: optimistic, it has seen them.
+        name: its name in tables.
+        choice: the choice made with all images.
+        fold_choices: the choices made without each fold.
+        cross: int64 (images, classes, classes), each image by a choice made without it.
+        same: int64 (images, classes, classes) of ``choice``: optimistic, since it was made with them.
     """
 
     name: str
@@ -51,13 +51,13 @@ class Level:
 
 @dataclass(frozen=True)
 class Fitted:
-    """All levels, from the plainest, and which of them is best where it has not looked.
+    """All levels, simplest first, and the best of them by cross-fitted score.
 
     Attributes:
         levels: best single member, mean of all, selected members, and each further step.
-        chosen: index of the level with the best cross-fitted score; of nearly equal ones the plainest.
-        alone: int64 (members, images, classes, classes) of each member by itself.
-        tried: candidates scored.
+        chosen: index of the level with the best cross-fitted score; of nearly equal ones the simplest.
+        alone: int64 (members, images, classes, classes) of each single member.
+        tried: number of candidates scored.
     """
 
     levels: tuple[Level, ...]
@@ -74,14 +74,14 @@ class Fitted:
 def assign_folds(
     truth: NDArray[np.uint8], groups: NDArray[np.int64] | None, folds: int, classes: int, seed: int
 ) -> NDArray[np.int64]:
-    """Return int64 (images,): the fold of each image; images of one group share it, classes are spread evenly.
+    """Return int64 (images,): the fold of each image; images of one group share a fold, classes are spread evenly.
 
-    Groups are dealt by their largest share of any class, the largest first, each to the fold whose load overlaps least
-    with what it brings.
+    Groups are assigned by their largest share of any class, largest first, each to the fold whose class load overlaps
+    least with the group's.
 
     Args:
         truth: uint8 (images, pixels).
-        groups: int64 (images,), or None to deal every image alone.
+        groups: int64 (images,), or None to assign every image separately.
         folds: at least 2.
         classes: number of classes.
         seed: decides between equal choices.
@@ -103,7 +103,7 @@ def assign_folds(
     sizes = np.zeros(folds, np.int64)
     fold_of = np.empty(dealt, np.int64)
     for place, group in enumerate(order):
-        # The last groups go where none is yet, so that no fold stays empty.
+        # The last groups go to empty folds, so that none stays empty.
         open_folds = np.flatnonzero(sizes == 0) if dealt - place <= (sizes == 0).sum() else np.arange(folds)
         fold = open_folds[np.argmin(load[open_folds] @ brought[group])]
         fold_of[group] = fold
@@ -126,7 +126,7 @@ def cross_fit(
         pool: members and truth.
         sample: the pixels to search on.
         folds: int64 (images,).
-        settings: how to search.
+        settings: settings of the search.
         clean_up: whether to try clean-up of small regions.
         advance: called after each of the folds + 1 selections.
     """
@@ -164,9 +164,9 @@ def cross_fit(
 
 
 def tune_region(pool: Pool, choice: Choice, tiles: NDArray[np.int64], convention: str) -> Choice:
-    """Add clean-up of small regions if it helps on whole images and no class gets worse.
+    """Add the clean-up of small regions if it helps on whole images and no class gets worse.
 
-    Without the package that finds regions (``maskfuse[cleanup]``) the choice is returned as it is.
+    Without the package that finds regions (``maskfuse[cleanup]``) the choice is returned unchanged.
     """
     if find_spec("cc3d") is None:
         return choice
@@ -176,7 +176,7 @@ def tune_region(pool: Pool, choice: Choice, tiles: NDArray[np.int64], convention
     iou = np.stack([class_iou(found.sum(axis=0), by_class, pool.ignored_class) for found in matrices])
     kept = [0]
     for index in range(1, len(matrices)):
-        # NaN after: the class is not true anywhere and no longer predicted. NaN before and a number after: invented.
+        # NaN after: the class is not in the truth and no longer predicted. NaN before, a number after: a false class.
         unharmed = np.isnan(iou[index]) | (iou[index] >= iou[0])
         if scores[index] >= scores[0] + LEAST_GAIN and unharmed.all():
             kept.append(index)
@@ -185,7 +185,7 @@ def tune_region(pool: Pool, choice: Choice, tiles: NDArray[np.int64], convention
 
 
 def best_single(pool: Pool, alone: NDArray[np.int64], convention: str) -> int:
-    """Return the member that scores best by itself on some images (members, images, classes, classes)."""
+    """Return the best single member on some images (members, images, classes, classes)."""
     return int(np.argmax([np.nan_to_num(score(pool, matrices, convention)) for matrices in alone]))
 
 

@@ -1,4 +1,4 @@
-"""What ``engine select`` is asked for, and what of it is refused before anything is opened."""
+"""The options of ``engine select``, and the checks before anything is opened."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ MOST_ROUNDS, MOST_BAGS = 200, 100
 
 @dataclass(frozen=True)
 class SelectOptions:
-    """What the user asked for.
+    """The user's options.
 
     Attributes:
-        job: models, input, labels, suppression, flips and stated contract fields, as ``engine ensemble`` takes them.
+        job: models, input, labels, suppression, flips and contract fields, as for ``engine ensemble``.
         out: the plan file to write.
-        groups: file with the scene of each image; empty for none.
+        groups: file with the scene of each image; empty if not given.
         metric: the MIoU convention to maximise.
-        settings: how to search.
-        folds: of the cross-fitting.
-        pixels: how many to search on.
-        clean_up: whether to try clean-up of small regions.
-        cache: folder that keeps the members' probabilities; None for a temporary one.
+        settings: settings of the search.
+        folds: number of folds for cross-fitting.
+        pixels: number of pixels to search on.
+        clean_up: whether to try the clean-up of small regions.
+        cache: folder that stores the members' probabilities; None for a temporary one.
         command: the command line, for the plan's comment.
     """
 
@@ -50,11 +50,11 @@ class SelectOptions:
 
 
 def check_options(options: SelectOptions) -> None:
-    """Refuse what no file needs to be opened for.
+    """Check everything that needs no file to be opened.
 
     Raises:
         PlanError: naming the option and what is allowed.
-        OutputError: the plan cannot be written where it is wanted.
+        OutputError: the plan cannot be written to the requested place.
     """
     settings = options.settings
     for needed, option in ((options.job.models, "--models"), (options.job.input, "--input")):
@@ -102,10 +102,10 @@ def check_pool(ensemble: Ensemble, options: SelectOptions) -> None:
             'plan afterwards with strategy = "vote"'
         )
     if options.settings.method == "exhaustive" and count > MOST_EXHAUSTIVE:
-        raise PlanError(f"--method exhaustive with {count} members; {MOST_EXHAUSTIVE} at most: take --method greedy")
+        raise PlanError(f"--method exhaustive with {count} members; {MOST_EXHAUSTIVE} at most: use --method greedy")
 
 
 def with_strategies(settings: Settings, names: Sequence[str]) -> Settings:
-    """Return the settings with strategies given as ``a,b`` or one by one; all of them for none."""
+    """Return the settings with strategies given as ``a,b`` or one by one; all if none are given."""
     listed = tuple(dict.fromkeys(name.strip() for item in names for name in item.split(",") if name.strip()))
     return replace(settings, strategies=listed) if listed else settings

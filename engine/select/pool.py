@@ -1,4 +1,4 @@
-"""The pool that is selected from: its members' stored log-probabilities, the truth, and which images are one scene."""
+"""The pool to select from: its members' stored log-probabilities, the ground truth, and the scene of each image."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to make an ensemble of the pool.
+    """One ensemble of members of the pool.
 
     Attributes:
         strategy: fusion strategy.
-        counts: how often each member of the pool stands in it: its weight; 0 leaves it out.
+        counts: how often it contains each member of the pool: the member's weight; 0 omits it.
         decoding: suppression, bias, threshold, clean-up.
-        score: what the search saw; NaN where it did not look.
+        score: its score in the search; NaN if it was not scored there.
     """
 
     strategy: str
@@ -38,28 +38,28 @@ class Choice:
 
     @property
     def members(self) -> list[int]:
-        """Return the indices of the members that take part."""
+        """Return the indices of the participating members."""
         return [index for index, count in enumerate(self.counts) if count]
 
     @property
     def weights(self) -> list[float]:
-        """Return the weight of each member that takes part."""
+        """Return the weight of each participating member."""
         return [float(count) for count in self.counts if count]
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Everything a selection looks at.
+    """All data of a selection.
 
     Attributes:
-        members: the members, in the order given.
+        members: the members, in the given order.
         logs: log-probabilities of each member, float16 (images, classes, pixels).
         truth: uint8 (images, pixels).
         groups: int64 (images,) scene of each image, or None.
         size: (height, width) of an image.
-        classes: names.
-        ignored_class: the class scores leave out, or None.
-        suppress: classes that are not predicted.
+        classes: names of the classes.
+        ignored_class: the class excluded from scores, or None.
+        suppress: classes that are never predicted.
     """
 
     members: Sequence[Member]
@@ -79,7 +79,7 @@ class Pool:
     def floored(self, member: int, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return a member's logits (..., classes, pixels) as the pipeline decodes them.
 
-        Where a class is suppressed, a set of specialists counts as if that class's net had not run; in place.
+        If a class is suppressed, a set of specialists is decoded as if that class's net had not run; in place.
         """
         if self.suppress and self.members[member].is_set:
             logits[..., sorted(self.suppress), :] = FLOOR
@@ -95,7 +95,7 @@ class Pool:
         return labels
 
     def confusions(self, choice: Choice, tiles: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-        """Return int64 (tiles, classes, classes), one matrix an image, over all its pixels.
+        """Return int64 (tiles, classes, classes), one matrix per image, over all its pixels.
 
         Args:
             choice: the ensemble.

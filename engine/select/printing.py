@@ -1,4 +1,4 @@
-"""What ``engine select`` prints: one table, the same as JSON, and a few lines on stderr."""
+"""Output of ``engine select``: one table or JSON, and a few lines on stderr."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from engine.utils.numbers import json_number
 
 
 def print_selection(done: Selection, out: Path, as_json: bool) -> None:
-    """Print the scores on stdout, and how they came about on stderr."""
+    """Print the scores on stdout and a summary of the search on stderr."""
     if as_json:
         print(json.dumps(as_dict(done), indent=2))
     else:
@@ -37,7 +37,7 @@ def print_selection(done: Selection, out: Path, as_json: bool) -> None:
 
 
 def describe(choice: Choice) -> str:
-    """Say in a few words what was chosen."""
+    """Return a short description of a choice."""
     held = choice.decoding
     told = [f"{choice.strategy} of {len(choice.members)} members"]
     if held.bias:
@@ -50,15 +50,15 @@ def describe(choice: Choice) -> str:
 
 
 def table(done: Selection) -> Table:
-    """Return a row a member and a row a level, with the chosen level in bold."""
+    """Return one row per member and one per level, with the chosen level in bold."""
     by = "images" if done.pool.groups is None else "groups"
     made = Table(
         title=f"MIoU ({done.metric}) on {len(done.pool.truth):,} images of {done.honest.groups:,} {by}",
         title_justify="left",
         header_style="bold",
         box=SIMPLE_HEAD,
-        caption="cross-fitted: each image by what was selected without its fold.\nsame: by what was selected "
-        "with them, which flatters.",
+        caption="cross-fitted: each image scored by a selection without its fold.\nsame: by a selection "
+        "with them, which is optimistic.",
         caption_justify="left",
     )
     made.add_column("", no_wrap=True)
@@ -78,7 +78,7 @@ def table(done: Selection) -> Table:
 
 
 def member_scores(done: Selection) -> list[float]:
-    """Return the score of each member by itself."""
+    """Return the score of each single member."""
     return [score(done.pool, matrices, done.metric) for matrices in done.fitted.alone]
 
 
@@ -136,6 +136,6 @@ def _shown(value: float) -> str:
 
 def _gain(gain: Interval) -> str:
     if gain.low == gain.value == gain.high == 0:
-        return "none, it is what was chosen"
-    doubt = "" if gain.low > 0 else "; the interval holds 0, so it may be chance"
+        return "none, this is the chosen ensemble"
+    doubt = "" if gain.low > 0 else "; the interval contains 0, so it may be chance"
     return f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]{doubt}"

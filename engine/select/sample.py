@@ -1,4 +1,4 @@
-"""The pixels a search looks at: a stratified sample, sorted so that a kernel can count it without looking at labels."""
+"""The pixels of a search: a stratified sample, sorted so that a kernel can count without reading labels."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from engine.select.pool import Choice, Pool
 
 @dataclass(frozen=True)
 class Sample:
-    """Pixels in segments: one a unit and true class, unit by unit.
+    """Pixels in segments: one per unit and true class, unit by unit.
 
-    A unit is what a score is put together from: a fold of images, or (for ``per-image``) an image.
+    A unit is the smallest part of a score: a fold of images, or (for ``per-image``) an image.
 
     Attributes:
-        logits: float32 (members, classes, pixels), as the pipeline decodes them.
-        starts: int64 (units * classes + 1,), where each segment begins, and the end.
-        scale: float64 (units, classes), how many pixels of the images each sampled pixel stands for.
+        logits: float32 (members, classes, pixels), the form that the pipeline decodes.
+        starts: int64 (units * classes + 1,), start of each segment, and the end.
+        scale: float64 (units, classes), number of image pixels that each sampled pixel represents.
         folds: int64 (units,), the fold of each unit.
-        available: pixels that the convention counts in all images.
-        convention: what is maximised.
-        ignored_class: the class it leaves out, or None.
-        decoding: suppression.
+        available: number of pixels in all images that the convention counts.
+        convention: the metric to maximise.
+        ignored_class: the class it excludes, or None.
+        decoding: its suppression is applied.
     """
 
     logits: NDArray[np.float32]
@@ -56,7 +56,7 @@ class Sample:
 
         Args:
             counts: (candidates, units * classes, len(predicted)) labels counted in each segment.
-            predicted: the classes the last axis stands for.
+            predicted: the classes of the last axis.
         """
         units = len(self.scale)
         whole = np.zeros((len(counts), units, self.classes, self.classes))
@@ -82,14 +82,14 @@ class Sample:
 
 
 def draw(pool: Pool, convention: str, folds: NDArray[np.int64], pixels: int, seed: int) -> Sample:
-    """Draw the sample: every class gets an equal share as far as its pixels go, spread evenly over the images.
+    """Draw the sample: every class gets an equal share as far as it has pixels, spread evenly over the images.
 
     Args:
         pool: members and truth.
-        convention: what will be maximised; decides which pixels count.
+        convention: the metric to maximise; determines which pixels count.
         folds: int64 (images,) fold of each image.
-        pixels: about how many to draw.
-        seed: of the random start within each segment.
+        pixels: approximate number of pixels to draw.
+        seed: random seed for the start within each segment.
 
     Raises:
         InputError: no pixel counts.
@@ -108,7 +108,7 @@ def draw(pool: Pool, convention: str, folds: NDArray[np.int64], pixels: int, see
     else:
         rates = _shares(available.sum(axis=0), pixels) / np.maximum(available.sum(axis=0), 1)
         wanted = np.minimum(np.ceil(available * rates).astype(np.int64), available)
-    # Stable: within a segment the pixels stay in the order of the images, so an even spread is one over images.
+    # Stable: within a segment the pixels stay in image order, so even steps spread them over the images.
     order = np.argsort(key.ravel().astype(np.uint16 if units * classes < 2**16 else np.int64), kind="stable")
     sizes = np.bincount(key.ravel(), minlength=units * classes)
     begins = np.cumsum(sizes) - sizes
@@ -127,7 +127,7 @@ def draw(pool: Pool, convention: str, folds: NDArray[np.int64], pixels: int, see
 
 
 def _shares(available: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
-    """Share a budget out equally; what a class cannot use goes to the others."""
+    """Divide a budget equally; what a class cannot use goes to the others."""
     given = np.zeros_like(available)
     order = np.argsort(available, kind="stable")
     left = budget

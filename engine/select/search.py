@@ -1,4 +1,4 @@
-"""The search itself: members and weights, then strategy, class bias and threshold, each step only where it helps."""
+"""The search itself: members and weights, then strategy, class bias and threshold, each step only if it helps."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from engine.select.sample import Sample
 
 MOST_EXHAUSTIVE = 12
 METHODS = ("greedy", "exhaustive")
-# A step that gains less is noise, and one more thing to carry along.
+# A smaller gain is noise and not worth another setting.
 LEAST_GAIN = 1e-4
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
-# Steps of a class bias, largest first, and how far it may go: of logits, and of everything that lies within 0..1.
+# Steps of a class bias, largest first, and its range: for logits, and for scores within 0..1.
 LOG_STEPS, MOST_LOG = (1.0, 0.5, 0.25, 0.125), 10.0
 SHARE_STEPS, MOST_SHARE = (0.1, 0.05, 0.025, 0.0125), 0.9
 MOST_MOVES = 20
@@ -34,11 +34,11 @@ class Settings:
     """How to search.
 
     Attributes:
-        strategies: which to try; the first wins an equal score.
+        strategies: strategies to try; the first wins if scores are equal.
         method: ``greedy`` or ``exhaustive``.
-        rounds: members that greedy selection adds, one a round.
-        bags: random halves of the pool whose selections are added up; 0 for the whole pool once.
-        seed: of the bags and the sample.
+        rounds: number of members that greedy selection adds, one per round.
+        bags: number of random halves of the pool whose selections are summed; 0 for the whole pool once.
+        seed: random seed for bags and sample.
         bias: whether to search class biases.
         threshold: whether to search the threshold of suppression.
     """
@@ -58,8 +58,8 @@ class Scorer:
 
     Attributes:
         sample: the pixels.
-        packed: all members' scores in whole numbers, in the blocks of :mod:`engine.kernels.selecting`.
-        unit: what a score of 1 is in them.
+        packed: all members' scores as integers, in the blocks of :mod:`engine.kernels.selecting`.
+        unit: the integer that represents a score of 1.
         fold: the fold left out, or None.
         tried: candidates scored so far.
     """
@@ -89,7 +89,7 @@ class Scorer:
         add_member(base, self.packed, member * classes, times, self.sample.starts, classes)
 
     def additions(self, base: NDArray[np.int32]) -> NDArray[np.float64]:
-        """Return the score of a sum plus each one member, float64 (members,)."""
+        """Return the score of a sum plus each single member, float64 (members,)."""
         found = self._counts(self.members)
         count_additions(base, self.packed, self.sample.starts, found)
         return self._scores(found)
@@ -105,7 +105,7 @@ class Scorer:
         return np.concatenate(scores)
 
     def biased(self, base: NDArray[np.int32], members: int, biases: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the score of a sum of so many members under each class bias (candidates, classes)."""
+        """Return the score of a sum of ``members`` members under each class bias (candidates, classes)."""
         shifts = np.rint(biases[:, self.sample.allowed] * self.unit * members).astype(np.int32)
         found = self._counts(len(shifts))
         count_shifts(base, shifts, self.sample.starts, found)
@@ -130,7 +130,7 @@ def prepare(sample: Sample, strategy: str, most: int) -> Scorer:
 
 
 def prepare_all(sample: Sample, settings: Settings) -> dict[str, Scorer]:
-    """Make the scorers of all additive strategies that are asked for; of mean-prob where there is none."""
+    """Make the scorers of all requested additive strategies; of mean-prob if there is none."""
     most = (len(sample.logits) + settings.rounds) * max(settings.bags, 1)
     names = [name for name in settings.strategies if name in ADDITIVE] or ["mean-prob"]
     return {name: prepare(sample, name, most) for name in names}
@@ -140,15 +140,15 @@ def greedy(scorer: Scorer, rounds: int, members: Sequence[int] | None = None) ->
     """Select members one by one, with replacement, after a sorted start (Caruana et al. 2004).
 
     The start is the best of: the best member, the best two, the best three, and so on. Each round then adds the member
-    that helps most or harms least; the best set met on the way is returned, so it is never below the best member.
+    that helps most or harms least; the best set seen is returned, so it is never worse than the best member.
 
     Args:
         scorer: scores candidates.
-        rounds: how many members to add.
-        members: which may be taken; None for all.
+        rounds: number of members to add.
+        members: members to choose from; None for all.
 
     Returns:
-        How often each member stands in the set, and its score.
+        How often the set contains each member, and its score.
     """
     size = scorer.members
     mine = np.arange(size) if members is None else np.asarray(members)
@@ -172,7 +172,7 @@ def greedy(scorer: Scorer, rounds: int, members: Sequence[int] | None = None) ->
 
 
 def bagged(scorer: Scorer, rounds: int, bags: int, seed: int) -> tuple[tuple[int, ...], float]:
-    """Add up greedy selections from random halves of the pool: steadier, not always better on what was searched."""
+    """Sum greedy selections from random halves of the pool: more stable, not always better on the searched pixels."""
     size = scorer.members
     rng = np.random.default_rng(seed)
     total = np.zeros(size, np.int64)
@@ -184,7 +184,7 @@ def bagged(scorer: Scorer, rounds: int, bags: int, seed: int) -> tuple[tuple[int
 
 
 def exhaustive(scorer: Scorer) -> tuple[tuple[int, ...], float]:
-    """Try every subset of the members, each once or not at all; of equal ones the smaller wins.
+    """Try every subset of the members; of equally good ones the smaller wins.
 
     Raises:
         PlanError: the pool has more than :data:`MOST_EXHAUSTIVE` members.
@@ -192,7 +192,7 @@ def exhaustive(scorer: Scorer) -> tuple[tuple[int, ...], float]:
     size = scorer.members
     if size > MOST_EXHAUSTIVE:
         raise PlanError(f"{2**size - 1:,} subsets of {size} members: exhaustive search takes {MOST_EXHAUSTIVE} at most")
-    # In Gray's order neighbours differ in one member.
+    # In Gray code order neighbours differ in one member.
     number = np.arange(1, 2**size)
     sets = ((number ^ (number >> 1))[:, None] >> np.arange(size) & 1).astype(np.int32)
     scores = scorer.sets(sets)
@@ -204,7 +204,7 @@ def tune_bias(choice: Choice, allowed: NDArray[np.int64], classes: int, score_al
     """Search class biases one coordinate at a time, in halving steps.
 
     Args:
-        choice: where to start; its score is that without a bias.
+        choice: the start; its score is the one without bias.
         allowed: the classes that can be predicted.
         classes: number of all classes.
         score_all: maps biases (candidates, classes) to scores (candidates,).
@@ -214,7 +214,7 @@ def tune_bias(choice: Choice, allowed: NDArray[np.int64], classes: int, score_al
     for step in steps:
         moves = np.array([sign * step * np.eye(classes)[c] for c, sign in product(allowed, (1, -1))])
         for _ in range(MOST_MOVES):
-            # Rounded, so that steps there and back again end where they began.
+            # Rounded, so that steps forth and back end at the start.
             biases = np.round(np.clip(bias + moves, -most, most), 6)
             scores = score_all(biases)
             at = int(np.argmax(scores))
@@ -231,17 +231,17 @@ def search(
 ) -> tuple[list[Choice], int]:
     """Find the best ensemble on a sample.
 
-    Members and weights are searched under every additive strategy; the other strategies are tried on the sets found so.
-    The best of all is given class biases, then a threshold, each only where it gains.
+    Members and weights are searched under every additive strategy; the other strategies are tried on the sets found.
+    The best of all gets class biases, then a threshold, each only if it helps.
 
     Args:
         sample: the pixels.
-        settings: how to search.
-        scorers: what :func:`prepare_all` made of them.
-        fold: the fold whose images must not be looked at; None looks at all.
+        settings: settings of the search.
+        scorers: the result of :func:`prepare_all`.
+        fold: the fold whose images must not be used; None uses all.
 
     Returns:
-        The choice after each of the three steps, and how many candidates were scored.
+        The choice after each of the three steps, and the number of candidates scored.
 
     Raises:
         PlanError: an exhaustive search of too large a pool.
@@ -270,7 +270,7 @@ def search(
 def _selected(
     sample: Sample, settings: Settings, scorers: dict[str, Scorer], fold: int | None
 ) -> tuple[list[tuple[Choice, Scorer | None]], int]:
-    """Return the best members under each strategy, with the scorer of the additive ones, and the candidates tried."""
+    """Return the best members under each strategy, with the scorer of additive ones, and the number of candidates."""
     size, tried = len(sample.logits), 0
     found: list[tuple[Choice, Scorer | None]] = []
     sets = {(1,) * size}

@@ -1,4 +1,4 @@
-"""Images with their labels and scenes, opened and checked: what ensembles are selected and compared on."""
+"""Images with their labels and scenes, opened and checked, for selection and comparison."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.runs.options import Options
+from engine.runs.options import Options, planned, reading_of
 from engine.sources.base import Source
 from engine.sources.groups import read_groups
 from engine.sources.labels import as_labels, check_match, open_labels
@@ -18,7 +18,7 @@ from engine.sources.slices import limited
 
 @dataclass(frozen=True)
 class Validation:
-    """Images that belong to their labels and groups.
+    """Images with matching labels and groups.
 
     Attributes:
         images: the images.
@@ -34,23 +34,24 @@ class Validation:
         """Return all true labels, uint8 (images, pixels).
 
         Raises:
-            InputError: a value is no class id, or a file is damaged.
+            InputError: a value is not a class id, or a file is damaged.
         """
         assert self.labels is not None
         return np.concatenate([as_labels(batch, classes, self.labels.name) for batch in self.labels.batches(64)])
 
 
 def open_validation(job: Options, groups: str) -> Validation:
-    """Open the images, labels and groups that the options name, as many images as their limit allows.
+    """Open the images, labels and groups named by the options, up to their limit.
 
     Args:
-        job: names input and labels.
-        groups: file with the group of each image; empty for none.
+        job: options with input and labels.
+        groups: file with the group of each image; empty if not given.
 
     Raises:
-        EngineError: nothing there, damaged, labels or groups that are not of these images, or all images of one group.
+        EngineError: missing or damaged files, labels or groups of other images, or all images of one group.
     """
-    images = open_source(job.input)
+    plan = planned(job)
+    images = open_source(job.input, reading=reading_of(plan, job)) if plan is not None else open_source(job.input)
     labels = open_labels(job.labels, images) if job.labels else None
     if labels is not None:
         check_match(images, labels)

@@ -78,13 +78,41 @@ def from_array(array: NDArray[Any], role: Role = "images", name: str = "array") 
     """
     if array.dtype.kind not in "buif":
         raise InputError(f"{name} holds {array.dtype}; bool, whole numbers or floats are needed")
-    layout = layout_of(array.shape, role, name)
+    return arranged(name, array.shape, layout_of(array.shape, role, name), None, lambda start, stop: array[start:stop])
+
+
+def arranged(
+    name: str,
+    shape: tuple[int, ...],
+    layout: Layout,
+    chunks: Callable[[int], Iterator[NDArray[Any]]] | None,
+    part: Callable[[int, int], NDArray[Any]] | None,
+) -> Source:
+    """Return the source of an array, whose images are named by their row numbers.
+
+    Args:
+        name: where it comes from, for messages.
+        shape: of the array.
+        layout: its axes.
+        chunks: yields so many elements of its first axis at a time, in order; None where ``part`` is as good.
+        part: returns elements of its first axis; None where they can be read in order alone.
+    """
+    if layout.alone:
+
+        def whole(start: int, stop: int) -> NDArray[Any]:
+            found = part(0, shape[0]) if part is not None else next(chunks(shape[0]))  # type: ignore[misc]
+            return layout.arrange(found[None])[start:stop]
+
+        return _source(name, 1, layout, lambda count: iter((whole(0, 1),)), whole)
 
     def read(count: int) -> Iterator[NDArray[Any]]:
-        for start in range(0, len(array), count):
-            yield layout.arrange(array[start : start + count])
+        if chunks is not None:
+            return map(layout.arrange, chunks(count))
+        assert part is not None
+        return (layout.arrange(part(start, start + count)) for start in range(0, shape[0], count))
 
-    return _source(name, len(array), layout, read, lambda start, stop: layout.arrange(array[start:stop]))
+    at = None if part is None else lambda start, stop: layout.arrange(part(start, stop))
+    return _source(name, shape[0], layout, read, at)
 
 
 def _source(

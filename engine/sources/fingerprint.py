@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import InputError
+from engine.sources.naming import files_of, is_glob, pattern_base
 from engine.sources.remote import fingerprint_of
 from engine.sources.spec import is_url, split_key, split_url
 
@@ -27,7 +28,8 @@ def fingerprint(spec: str) -> str:
     URL sizes and checksums (ETag, MD5, CRC-32C) count as the file system tells them, else the time of the last change.
 
     Args:
-        spec: ``file``, ``file.npz:key``, a folder or a URL, as :func:`engine.sources.open.open_source` takes them.
+        spec: ``file``, ``file.npz:key``, a folder, a pattern or a URL, as
+            :func:`engine.sources.open.open_source` takes them.
 
     Raises:
         InputError: it cannot be read.
@@ -53,10 +55,13 @@ def _archive(path: Path, digest: Any) -> None:
 
 
 def _files(path: Path, digest: Any) -> None:
-    sizes = [(file, file.stat().st_size) for file in ([path] if path.is_file() else sorted(_found(path)))]
+    pattern = is_glob(str(path))
+    found = files_of(path) if pattern else [path] if path.is_file() else list(_found(path))
+    base = pattern_base(path) if pattern else path
+    sizes = [(file, file.stat().st_size) for file in sorted(found)]
     total = sum(size for _, size in sizes)
     for file, size in sizes:
-        name = "" if path.is_file() else file.relative_to(path).as_posix()
+        name = "" if path.is_file() else file.relative_to(base).as_posix()
         digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
     if total <= WHOLE:
         for file, _ in sizes:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,14 @@ from numpy.typing import NDArray
 
 from engine.errors import EngineError, InputError
 from engine.sources.base import RowNumbers, Source
+from engine.sources.decode import AnyFile
 from engine.sources.layout import Role
+from engine.sources.naming import natural
 from engine.sources.parquet_column import Column, pick_column
 from engine.sources.parquet_ids import NamedRows, read_ids
-from engine.sources.pictures import DECODERS, WAITING, AnyFile, Bad, told_shape
+from engine.sources.pictures import DECODERS, WAITING, Alike, Bad, Once
 from engine.sources.pictures import SUFFIXES as PICTURES
+from engine.sources.reading import PLAIN, Reading
 from engine.sources.remote import READ_BYTES, RemoteFile
 from engine.utils.console import first_line
 from engine.utils.optional import require
@@ -97,15 +102,19 @@ class ParquetRows:
             yield from reader.iter_batches(self.rows_at_once, row_groups=[group], columns=wanted, use_threads=False)
 
 
-def open_parquet(files: Sequence[AnyFile], key: str, role: Role, label: str, bad: Bad | None = None) -> Source:
+def open_parquet(
+    files: Sequence[AnyFile], key: str, role: Role, label: str, bad: Bad | None = None, facts: Reading = PLAIN
+) -> Source:
     """Open Parquet files as one set of images, in the files' order.
 
     Args:
         files: the files.
         key: the column; empty to look for it.
-        role: whether images or label maps are wanted.
+        role: whether they hold images or label maps.
         label: what messages call the set.
-        bad: told of an image that is damaged or has another shape, in whose place zeros come; None makes it an error.
+        bad: called with an image that is damaged or unlike the others, in whose place zeros come; None makes it an
+            error.
+        facts: what is stated about images.
 
     Raises:
         InputError: damaged, no such column, files that differ; or pyarrow is missing.
@@ -113,8 +122,8 @@ def open_parquet(files: Sequence[AnyFile], key: str, role: Role, label: str, bad
     rows = ParquetRows(files, key, role, label)
     ids = read_ids(files, rows.count, label, open_file, reading)
     named: Sequence[str] = ids if ids is not None else RowNumbers(range(rows.count))
-    images = _Images(rows, role, named, bad)
-    height, width, channels = images.shape
+    images = _Images(rows, role, named, bad, facts)
+    height, width, channels = images.alike.shape
 
     def read(size: int) -> Iterator[NDArray[Any]]:
         return images.batches(0, rows.count, size)
@@ -125,20 +134,28 @@ def open_parquet(files: Sequence[AnyFile], key: str, role: Role, label: str, bad
 class _Images:
     """The images of a table's rows."""
 
-    def __init__(self, rows: ParquetRows, role: Role, ids: NamedRows | RowNumbers | Sequence[str], bad: Bad | None):
+    def __init__(
+        self,
+        rows: ParquetRows,
+        role: Role,
+        ids: NamedRows | RowNumbers | Sequence[str],
+        bad: Bad | None,
+        facts: Reading,
+    ) -> None:
         self._rows, self._role, self._ids, self._bad = rows, role, ids, bad
-        self.shape = self._first_shape()
-        size = int(np.prod(self.shape))
+        # What the members take is found out once, not for each row.
+        self._reading, self._note = replace(facts, taken=cache(facts.taken)), Once()
+        self.alike = self._first()
+        size = int(np.prod(self.alike.shape))
         if not rows.column.is_bytes:
             rows.rows_at_once = max(1, min(MOST_ROWS, MOST_NUMBERS // size))
         self._lock, self._next = threading.Lock(), -1
         self._left: Iterator[NDArray[Any]] = iter(())
 
-    def _first_shape(self) -> tuple[int, int, int]:
+    def _first(self) -> Alike:
         for row, value, stated in self._rows.values(0):
             try:
-                height, width, channels = self._decoded(row, value, stated).shape
-                return height, width, channels
+                return Alike.of("the first image", self._decoded(row, value, stated), self._role, self._reading)
             except InputError:
                 if self._bad is None:
                     raise
@@ -167,22 +184,16 @@ class _Images:
 
     def _decoded(self, row: int, value: Any, stated: tuple[int, ...]) -> NDArray[Any]:
         name = f"{self._rows.label}:{self._rows.column.name} row {row}"
-        return self._rows.column.pixels(value, stated, self._role, name)
+        return self._rows.column.pixels(value, stated, self._role, name, self._reading, self._note)
 
     def _checked(self, item: tuple[int, Any, tuple[int, ...]]) -> NDArray[Any]:
         try:
-            image = self._decoded(*item)
-            if image.shape == self.shape:
-                return image
-            raise InputError(
-                f"{self._rows.label} row {item[0]} is {told_shape(image.shape)}, the first image is "
-                f"{told_shape(self.shape)}: all must be alike"
-            )
+            return self.alike.made(self._decoded(*item), f"{self._rows.label} row {item[0]}")
         except InputError as error:
             if self._bad is None:
                 raise
             self._bad(self._ids[item[0]], error)
-            return np.zeros(self.shape, np.uint8)
+            return self.alike.empty()
 
 
 def _footer(file: AnyFile, key: str, role: Role) -> tuple[Column, NDArray[np.int64]]:
@@ -231,7 +242,7 @@ def tables_of(path: Path) -> list[AnyFile]:
 
 
 def tables_among(held: Iterable[AnyFile]) -> list[AnyFile]:
-    """Return the Parquet files among those of a folder, sorted by name, or by number where all names are numbers.
+    """Return the Parquet files among those of a folder, in natural order of their names.
 
     None where there are pictures too: there a table only describes them. Names that begin with ``_`` or ``.`` are those
     of programs that are still writing, or that keep notes.
@@ -243,5 +254,4 @@ def tables_among(held: Iterable[AnyFile]) -> list[AnyFile]:
             return []
         if suffix == SUFFIX and file.name[0] not in "_.":
             found.append(file)
-    numbered = all(file.stem.isdecimal() for file in found)
-    return sorted(found, key=lambda file: (int(file.stem) if numbered else 0, file.name))
+    return sorted(found, key=lambda file: natural(file.name))

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
+from engine.sources.decode import Note, decode
 from engine.sources.layout import Role, layout_of
 from engine.sources.numpy_files import MOST_ROW_BYTES
-from engine.sources.pictures import decode
+from engine.sources.reading import PLAIN, Reading
 from engine.utils.optional import require
 
-# Columns that are taken by themselves, in this order.
+# Columns that are looked for, in this order.
 NAMES: dict[Role, tuple[str, ...]] = {
     "images": ("image", "images", "img", "pixels", "test_set"),
     "labels": ("labels", "label", "masks", "mask", "label_map", "annotation", "segmentation"),
@@ -63,14 +64,24 @@ class Column:
                 raise InputError(f"column {', '.join(self.sides)}: {stated} is no size of an image")
             yield value, stated
 
-    def pixels(self, value: Any, stated: tuple[int, ...], role: Role, label: str) -> NDArray[Any]:
+    def pixels(
+        self,
+        value: Any,
+        stated: tuple[int, ...],
+        role: Role,
+        label: str,
+        reading: Reading = PLAIN,
+        note: Note | None = None,
+    ) -> NDArray[Any]:
         """Return one value as (height, width, channels).
 
         Args:
             value: the Arrow scalar.
             stated: shape that its row tells; empty for none.
-            role: whether an image or a label map is wanted.
+            role: whether it is an image or a label map.
             label: what messages call it.
+            reading: what is stated about images; the layout is that of one image.
+            note: see :func:`engine.sources.decode.decode`.
 
         Raises:
             InputError: no value, a damaged picture, or one that has not the pixels its shape asks for.
@@ -81,7 +92,7 @@ class Column:
             held = value.as_buffer()
             shape = _filled(stated or self.shape, held.size)
             if math.prod(shape) != held.size and bytes(held[:4]).startswith(MAGIC):
-                return decode(label, role, bytes(held))
+                return decode(label, role, bytes(held), reading, note)
             flat = np.frombuffer(held, np.uint8)
             own: tuple[int, ...] = ()
         else:
@@ -94,7 +105,14 @@ class Column:
         if math.prod(shape) != len(flat):
             raise InputError(f"{label} holds {len(flat)} numbers, its shape {shape} asks for {math.prod(shape)}")
         image = flat.reshape(shape)
-        return layout_of((1, *image.shape), role, label).arrange(image[None])[0]
+        layout = layout_of((1, *image.shape), role, label, reading=_of_set(reading))
+        return layout.arrange(image[None])[0]
+
+
+def _of_set(reading: Reading) -> Reading:
+    """Return what is stated about one image as what is stated about a set of one."""
+    stated = reading.layout
+    return replace(reading, layout=f"N{stated}") if stated and not stated.startswith("N") else reading
 
 
 def pick_column(schema: Any, key: str, role: Role, label: str) -> Column:

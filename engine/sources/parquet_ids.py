@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.errors import InputError
 from engine.sources.base import RowNumbers
-from engine.sources.pictures import AnyFile
+from engine.sources.decode import AnyFile
 from engine.utils.optional import require
 
 # Columns of ids, the first that is there.

@@ -217,6 +217,21 @@ def listed(folder: RemoteFile) -> list[RemoteFile]:
     return sorted(held, key=lambda file: file.name)
 
 
+def walked(folder: RemoteFile) -> dict[str, RemoteFile]:
+    """Return the files of a folder and of those inside it by their places in it; names with a leading dot are left out.
+
+    Raises:
+        InputError: it cannot be listed.
+    """
+    found = asked(folder.url, folder.label, lambda: folder.system.find(folder.path, detail=True))
+    files: dict[str, RemoteFile] = {}
+    for path, told in sorted(found.items()):
+        place = path.split("?")[0].removeprefix(folder.path.split("?")[0]).strip("/")
+        if not any(part.startswith(".") for part in place.split("/")):
+            files[place] = _inside(folder, told, place)
+    return files
+
+
 def fingerprint_of(url: str, key: str) -> str:
     """Return the SHA-256, hexadecimal, of what a file system tells of a file, or of all files of a folder.
 
@@ -237,9 +252,9 @@ def fingerprint_of(url: str, key: str) -> str:
     return digest.hexdigest()
 
 
-def _inside(folder: RemoteFile, told: dict[str, Any]) -> RemoteFile:
+def _inside(folder: RemoteFile, told: dict[str, Any], place: str = "") -> RemoteFile:
     path = str(told["name"])
-    name = PurePosixPath(path.split("?")[0]).name
+    name = place or PurePosixPath(path.split("?")[0]).name
     return RemoteFile(folder.system, path, folder.url, f"{folder.label.rstrip('/')}/{name}", dict(told))
 
 

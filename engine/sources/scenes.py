@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -15,11 +14,14 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError, PlanError
 from engine.sources.base import Source
+from engine.sources.decode import decode, orientation_of, shape_of
 from engine.sources.georeference import Georeference, georeference_of, opened, read_window
 from engine.sources.layout import Role, layout_of
+from engine.sources.naming import is_glob
 from engine.sources.open import KEYS, PAIRED_KEY, open_array, open_source, split_key
 from engine.sources.parquet import tables_of
-from engine.sources.pictures import FORMATS, SUFFIXES, decode, picture_files, told_shape
+from engine.sources.pictures import SUFFIXES, Once, picture_files, shape_in_words
+from engine.sources.reading import PLAIN, Reading, grey
 from engine.sources.spec import is_url
 
 TIFF = (".tif", ".tiff")
@@ -77,8 +79,14 @@ class Scenes:
         return self.sizes[0] if len(set(self.sizes)) == 1 else None
 
 
-def open_scenes(spec: str | Path, role: Role = "images") -> Scenes:
-    """Open a picture, a folder of pictures of any sizes, or an array: of images, or of two axes as one scene.
+def open_scenes(spec: str | Path, role: Role = "images", reading: Reading = PLAIN) -> Scenes:
+    """Open a picture, a folder or pattern of pictures of any sizes, or an array of images or of one scene.
+
+    Args:
+        spec: as :func:`engine.sources.open.open_source` takes it.
+        role: whether they are images or label maps.
+        reading: what is stated about images. An array of two axes is one scene; one of three is one scene where the
+            layout says so or the members take as many channels as its first or last axis has elements.
 
     Raises:
         InputError: nothing there, unusable, or a package is missing.
@@ -88,22 +96,22 @@ def open_scenes(spec: str | Path, role: Role = "images") -> Scenes:
 
     path, key = split_key(str(spec))
     if is_url(str(spec)) or (path.exists() and tables_of(path)):
-        return _source_scenes(open_source(spec, role))
+        return _source_scenes(open_source(spec, role, reading=reading))
     label = f"{path}:{key}" if key else str(path)
     if looks_like_zarr(path):
         stored = open_zarr(path, key, KEYS[role])
         # Chunks as long as the scene would hold all of it in memory: then fewer rows, decoded anew for each strip.
-        return _array_scenes(Checked(stored, label), stored.shape, label, path.stem, role, stored.chunks)
-    if path.is_dir():
-        return _picture_scenes(str(path), picture_files(path), role, alone=False)
+        return _array_scenes(Checked(stored, label), stored.shape, label, path.stem, role, reading, stored.chunks)
+    if path.is_dir() or is_glob(str(path)):
+        return _picture_scenes(str(path), picture_files(path), role, reading, alone=False)
     if not path.exists():
         raise InputError(f"no such file or folder: {path}")
     if path.suffix.lower() in SUFFIXES:
-        return _picture_scenes(str(path), [path], role, alone=True)
+        return _picture_scenes(str(path), {path.stem: path}, role, reading, alone=True)
     if path.suffix.lower() == ".npy":
         array = open_array(path, key, role)
-        return _array_scenes(array, array.shape, label, path.stem, role)
-    return _source_scenes(open_source(spec, role))
+        return _array_scenes(array, array.shape, label, path.stem, role, reading)
+    return _source_scenes(open_source(spec, role, reading=reading))
 
 
 def first_scenes(scenes: Scenes, limit: int) -> Scenes:
@@ -137,25 +145,34 @@ def whole_scenes(scenes: Scenes) -> Source:
 
 
 def _array_scenes(
-    array: Any, shape: tuple[int, ...], label: str, stem: str, role: Role, chunks: tuple[int, ...] = ()
+    array: Any,
+    shape: tuple[int, ...],
+    label: str,
+    stem: str,
+    role: Role,
+    reading: Reading,
+    chunks: tuple[int, ...] = (),
 ) -> Scenes:
     """Return the scenes of an array that can be read in parts."""
-    alone = len(shape) == 2
-    layout = layout_of((1, *shape) if alone else shape, role, label, paired=label.endswith(f":{PAIRED_KEY}"))
-    ids = [stem] if alone else [str(index) for index in range(shape[0])]
-    rows_axis = {"HW": 1, "HWC": 1, "CHW": 2, "PHW": 2}[layout.axes] - (1 if alone else 0)
-    block = chunks[rows_axis] if chunks else 1
+    paired = label.endswith(f":{PAIRED_KEY}")
+    layout = layout_of(shape, role, label, paired=paired, reading=reading, scene=True)
+    ids = [stem] if layout.alone else [str(index) for index in range(shape[0])]
+    block = chunks[layout.rows_axis] if chunks else 1
+    becomes_grey = role == "images" and reading.rgb_as_grey and layout.channels == 3
+    channels = 1 if becomes_grey else layout.channels
 
     def rows(index: int) -> Rows:
-        if alone:
-            return lambda start, stop: np.asarray(array[start:stop])[..., None]
-        return lambda start, stop: layout.rows(array, index, start, stop)
+        def read(start: int, stop: int) -> NDArray[Any]:
+            found = layout.rows(array, index, start, stop)
+            return grey(found) if becomes_grey else found
+
+        return read
 
     def each() -> Generator[Scene, None, None]:
         for index, name in enumerate(ids):
-            yield Scene(name, layout.size, layout.channels, rows(index), block)
+            yield Scene(name, layout.size, channels, rows(index), block)
 
-    return Scenes(label, ids, [layout.size] * len(ids), layout.channels, each, alone, named=alone)
+    return Scenes(label, ids, [layout.size] * len(ids), channels, each, layout.alone, named=layout.alone)
 
 
 def _source_scenes(source: Source) -> Scenes:
@@ -172,57 +189,62 @@ def _rows_of(pixels: NDArray[Any]) -> Rows:
     return lambda start, stop: pixels[start:stop]
 
 
-def _picture_scenes(name: str, files: Sequence[Path], role: Role, alone: bool) -> Scenes:
-    shapes = [_shape(path, role) for path in files]
-    for path, shape in zip(files, shapes, strict=True):
-        if shape[2] != shapes[0][2]:
+def _picture_scenes(name: str, files: Mapping[str, Path], role: Role, reading: Reading, alone: bool) -> Scenes:
+    if reading.layout and role == "images":
+        raise InputError(f"--image-layout {reading.layout}: {name} is pictures, whose axes are known: leave it out")
+    shapes = [_shape(path, role, reading) for path in files.values()]
+    channels = shapes[0][2]
+    repeated = reading.grey_as_rgb and role == "images" and {shape[2] for shape in shapes} == {1, 3}
+    if repeated:
+        channels = 3
+    first = next(iter(files.values()))
+    for path, shape in zip(files.values(), shapes, strict=True):
+        if shape[2] != channels and not (repeated and shape[2] == 1):
             raise InputError(
-                f"{path} is {told_shape(shape)}, {files[0].name} is {told_shape(shapes[0])}: "
+                f"{path} is {shape_in_words(shape)}, {first.name} is {shape_in_words(shapes[0])}: "
                 "all must have the same channels"
             )
+    note = Once()
 
     def each() -> Generator[Scene, None, None]:
-        for path in files:
-            with (_opened_tiff if path.suffix.lower() in TIFF else _opened_picture)(path, role) as scene:
-                yield scene
+        for id_, path in files.items():
+            is_tiff = path.suffix.lower() in TIFF
+            with _opened_tiff(path, role) if is_tiff else _opened_picture(path, role, reading, note) as scene:
+                yield _as_asked(replace(scene, id=id_), channels, role, reading)
 
     sizes = [(shape[0], shape[1]) for shape in shapes]
-    return Scenes(name, [path.stem for path in files], sizes, shapes[0][2], each, alone, named=True)
+    return Scenes(name, list(files), sizes, channels, each, alone, named=True)
 
 
-def _shape(path: Path, role: Role) -> tuple[int, int, int]:
+def _as_asked(scene: Scene, channels: int, role: Role, reading: Reading) -> Scene:
+    """Return a scene with its channels made like those of the set."""
+    rows = scene.rows
+    if role == "images" and reading.rgb_as_grey and scene.channels == 3:
+        return replace(scene, channels=1, rows=lambda start, stop: grey(rows(start, stop)))
+    if scene.channels == 1 and channels == 3:
+        return replace(scene, channels=3, rows=lambda start, stop: np.repeat(rows(start, stop), 3, axis=2))
+    return scene
+
+
+def _shape(path: Path, role: Role, reading: Reading) -> tuple[int, int, int]:
     """Return (height, width, channels) of a picture from its header."""
-    if path.suffix.lower() in TIFF:
-        with _opened_tiff(path, role) as scene:
-            return (*scene.size, scene.channels)
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with _large_pictures(), Image.open(path, formats=FORMATS) as image:
-            grey = role == "labels" or image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;")
-            return (image.height, image.width, 1 if grey else 3)
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path} is too large to decode whole ({error}): save it as GeoTIFF or Zarr") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"cannot read the image {path} ({error}): replace it or take it out") from None
+    if path.suffix.lower() not in TIFF:
+        return shape_of(path, role, reading)
+    if reading.exif == "apply" and orientation_of(path) != 1:
+        raise InputError(
+            f"{path} is a TIFF with an EXIF orientation, and tiles are read as stored: save it upright, or state "
+            'exif = "ignore" in the plan\'s [input]'
+        )
+    with _opened_tiff(path, role) as scene:
+        channels = 1 if role == "images" and reading.rgb_as_grey and scene.channels == 3 else scene.channels
+        return (*scene.size, channels)
 
 
 @contextlib.contextmanager
-def _opened_picture(path: Path, role: Role) -> Iterator[Scene]:
+def _opened_picture(path: Path, role: Role, reading: Reading, note: Once) -> Iterator[Scene]:
     """Decode a picture whole: PNG and JPEG cannot be read in parts."""
-    with _large_pictures():
-        pixels = decode(path, role)
+    pixels = decode(path, role, reading=reading, note=note)
     yield Scene(path.stem, (pixels.shape[0], pixels.shape[1]), pixels.shape[2], _rows_of(pixels))
-
-
-@contextlib.contextmanager
-def _large_pictures() -> Iterator[None]:
-    """Keep Pillow from warning of large pictures; what it refuses is still refused."""
-    from PIL import Image
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        yield
 
 
 @contextlib.contextmanager

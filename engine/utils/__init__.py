@@ -1,1 +1,1 @@
-"""Console, files that appear whole, threads, optional packages: what every folder needs."""
+"""Console, atomic files, threads, optional packages: shared by all folders."""

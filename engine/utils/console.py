@@ -1,4 +1,4 @@
-"""What the three command lines share: two consoles, and one place where an error becomes one line and exit code 2."""
+"""Shared by the three command lines: two consoles, and one place that turns an error into one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-# What shells expect of a program that SIGTERM ended: 128 + SIGTERM.
+# Exit code that shells expect of a program ended by SIGTERM: 128 + SIGTERM.
 TERMINATED = 143
-# What shells expect of a program that Ctrl-C ended: 128 + SIGINT.
+# Exit code that shells expect of a program ended by Ctrl-C: 128 + SIGINT.
 INTERRUPTED = 130
 
 
 def stdout() -> Console:
-    """Return the console for results; names of classes and files are printed as they are, never read as markup."""
+    """Return the console for results; names of classes and files are printed literally, never interpreted as markup."""
     from rich.console import Console
 
     return Console(soft_wrap=False, highlight=False, markup=False, emoji=False)
@@ -39,7 +39,7 @@ def stderr() -> Console:
 
 
 def say(text: str) -> None:
-    """Print one line about the run on stderr: no markup, no wrapping, and no control characters out of names."""
+    """Print one line about the run on stderr: no markup, no wrapping, and no control characters from names."""
     print(one_line(text), file=sys.stderr, flush=True)
 
 
@@ -49,7 +49,7 @@ def run(app: typer.Typer) -> None:
 
 
 def exit_code(action: Callable[[], object]) -> None:
-    """Call ``action``; leave the process with 2 on an EngineError, MemoryError or OSError, with 130 on Ctrl-C."""
+    """Call ``action``; exit with 2 on an EngineError, MemoryError or OSError, with 130 on Ctrl-C."""
     try:
         with naming_options():
             action()
@@ -60,12 +60,12 @@ def exit_code(action: Callable[[], object]) -> None:
         say("interrupted")
         sys.exit(INTERRUPTED)
     except SystemExit as left:
-        # Typer turns Ctrl-C into this exit code by itself, without a word.
+        # Typer turns Ctrl-C into this exit code itself, without a message.
         if left.code == INTERRUPTED:
             say("interrupted")
         raise
     except BrokenPipeError:
-        # The reader of our stdout went away (`| head`): not an error of ours. Keep the exit flush from complaining.
+        # The reader of our stdout has gone (`| head`): not our error. Keep the exit flush from complaining.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except MemoryError as error:
@@ -73,23 +73,23 @@ def exit_code(action: Callable[[], object]) -> None:
         say(f"error: not enough memory{told}: try a smaller --batch-size, fewer --workers or a smaller --tile")
         sys.exit(2)
     except OSError as error:
-        # What the operating system refuses outside any place that expects it: a name too long, a folder without rights.
+        # An error of the operating system where none was expected: a name too long, a folder without permission.
         place = f"{error.filename}: " if error.filename else ""
         say("error: " + one_line(f"{place}{error.strerror or error}"))
         sys.exit(2)
 
 
 def one_line(text: str) -> str:
-    """Return ``text`` with line breaks and other control characters made harmless."""
+    """Return ``text`` with line breaks and other control characters replaced by spaces."""
     return "".join(character if character.isprintable() else " " for character in text.strip())
 
 
 def first_line(error: BaseException, kind: bool = False) -> str:
-    """Return the first line of what a library complains about, at most 200 characters; its kind where it says nothing.
+    """Return the first line of a library's error, at most 200 characters; the type of the error if it has no text.
 
     Args:
         error: the library's error.
-        kind: whether its kind goes before the line.
+        kind: whether to put the type of the error before the line.
     """
     name, lines = type(error).__name__, str(error).strip().splitlines()
     line = lines[0][:200] if lines else ""
@@ -97,7 +97,7 @@ def first_line(error: BaseException, kind: bool = False) -> str:
 
 
 def with_options(shared: Callable[..., Any], name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of ``shared`` after its own.
+    """Append the options of ``shared`` to those of a command.
 
     Args:
         shared: a function whose parameters are options; called with what the user gave.
@@ -127,10 +127,10 @@ def with_options(shared: Callable[..., Any], name: str) -> Callable[[Callable[..
 
 @contextlib.contextmanager
 def silenced(*descriptors: int) -> Iterator[None]:
-    """Send what is printed to nowhere, down at the file descriptors: C++ libraries know no ``sys.stderr``.
+    """Discard printed output at the file descriptors, since C++ libraries bypass ``sys.stderr``.
 
     Args:
-        descriptors: 1 for stdout, 2 for stderr; stderr alone where none is given.
+        descriptors: 1 for stdout, 2 for stderr; only stderr if none is given.
     """
     numbers = descriptors or (2,)
     _flush(numbers)
@@ -156,7 +156,7 @@ def _flush(descriptors: Sequence[int]) -> None:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGTERM end the run as Ctrl-C does: what is finished is kept. Only the main thread can."""
+    """Let SIGTERM end the run like Ctrl-C, keeping finished work; works only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -173,7 +173,7 @@ def stoppable() -> Iterator[None]:
 
 
 def plain_table(title: str | None = None) -> Table:
-    """Return an empty table in the style of all tables that the command line prints."""
+    """Return an empty table in the style of all tables of the command line."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what a killed process leaves of them."""
+"""Files that appear complete or not at all, and the temporary files that a killed process leaves."""
 
 from __future__ import annotations
 
@@ -12,66 +12,66 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-# Tells this process from others with its number: the first process of every container has number 1.
+# Distinguishes this process from others with the same number: the first process of every container has number 1.
 _TOKEN = secrets.token_hex(4)
 _NUMBERS = count()
-# How the end of a temporary name begins: a process number and that process's token, which older names lack.
+# Start of a temporary name's ending: a process number and that process's token, which older names lack.
 _OWNER = re.compile("([0-9]+)(?:-([0-9a-f]+))?")
 
 
 def temporary_name(path: Path, mark: str = "partial", suffix: str = "") -> Path:
-    """Return a hidden name beside a path that no other process, thread or call is given.
+    """Return a hidden name in the same folder, unique to this process, thread and call.
 
     Args:
-        path: what is written or replaced.
-        mark: ``partial`` for what is half-written, ``replaced`` for an output whose successor is in place by now.
-        suffix: ending of the name, for writers that insist on one.
+        path: the file or folder to write or replace.
+        mark: ``partial`` for what is half-written, ``replaced`` for an output that has already been replaced.
+        suffix: ending of the name, for writers that require one.
     """
     return path.with_name(f".{path.name}.{mark}-{os.getpid()}-{_TOKEN}-{next(_NUMBERS)}{suffix}")
 
 
 @contextlib.contextmanager
 def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
-    """Yield a temporary path in the folder of ``path``; on success it takes the place of ``path``, else it is removed.
+    """Yield a temporary path in the folder of ``path``; on success it replaces ``path``, else it is removed.
 
     Args:
-        path: the file to write in the end.
-        suffix: ending of the temporary name, for writers that insist on one.
+        path: the file to write.
+        suffix: ending of the temporary name, for writers that require one.
 
     Raises:
-        OSError: the system refuses.
+        OSError: the operating system refuses.
     """
     partial = temporary_name(path, suffix=suffix)
     try:
         yield partial
         partial.replace(path)
     finally:
-        with contextlib.suppress(OSError):  # the error that is under way says more
+        with contextlib.suppress(OSError):  # the error being raised says more
             partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file that appears whole or not at all.
+    """Write a text file that appears complete or not at all.
 
     Raises:
-        OSError: the system refuses.
-        UnicodeEncodeError: the text holds lone surrogates (bytes of a file name that are not UTF-8).
+        OSError: the operating system refuses.
+        UnicodeEncodeError: the text contains lone surrogates (bytes of a file name that are not UTF-8).
     """
     with replacing(path) as partial:
         partial.write_text(text, "utf-8")
 
 
 def clear_left_over(output: Path, mark: str) -> None:
-    """Remove what killed processes have left beside an output; those that live keep theirs.
+    """Remove temporary files of killed processes beside an output; those of running processes stay.
 
-    Call it with the lock on the output, which holds across containers: process numbers do not.
+    Call it while holding the lock on the output: it works across containers, process numbers do not.
 
     Args:
         output: the output.
-        mark: ``partial`` for what is half-written, ``replaced`` for an output whose successor is in place by now.
+        mark: ``partial`` for what is half-written, ``replaced`` for an output that has already been replaced.
 
     Raises:
-        OSError: the system refuses.
+        OSError: the operating system refuses.
     """
     for name in (output.name, f"{output.name}.json"):
         for path in output.parent.glob(glob.escape(f".{name}.{mark}-") + "*"):
@@ -80,19 +80,19 @@ def clear_left_over(output: Path, mark: str) -> None:
 
 
 def _is_stale(owner: str) -> bool:
-    """Return whether the process that the end of a temporary name tells of has ended."""
+    """Return whether the process named in the ending of a temporary name has ended."""
     found = _OWNER.match(owner)
     if found is None:
         return False
     number, token = found.groups()
     if number == str(os.getpid()):
-        # Not of this process: one with the same number had it before, or in another container.
+        # Another token: an earlier process with the same number, or one in another container.
         return token != _TOKEN
     return _is_dead(number)
 
 
 def _is_dead(number: str) -> bool:
-    """Return whether no process has this number; False where that cannot be told."""
+    """Return whether no process has this number; False where that cannot be determined."""
     if int(number) >= 1 << 31 or os.name == "nt":
         return False
     try:
@@ -105,7 +105,7 @@ def _is_dead(number: str) -> bool:
 
 
 def sync_output(output: Path) -> None:
-    """Bring a finished output and its name to disk.
+    """Flush a finished output and its name to disk.
 
     Raises:
         OSError: the disk refuses.
@@ -116,10 +116,10 @@ def sync_output(output: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to disk, where the system can."""
+    """Flush the names in a folder to disk, where the system supports it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
+    except OSError:  # Windows cannot open folders
         return
     try:
         os.fsync(descriptor)

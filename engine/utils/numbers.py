@@ -1,4 +1,4 @@
-"""Numbers as they are told: in JSON, and as speed."""
+"""Numbers as they are reported: in JSON, and as speed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 
 
 def json_number(value: float, digits: int | None = 6) -> float | None:
-    """Return a number as JSON knows it: None (null) for NaN and infinities.
+    """Return a number that JSON can represent: None (null) for NaN and infinities.
 
     Args:
         value: the number.
-        digits: decimal places to round to; None keeps it as it is.
+        digits: decimal places to round to; None leaves it unchanged.
     """
     if not math.isfinite(value):
         return None
@@ -21,8 +21,8 @@ def images_per_second(images: float, workers: int, busy: float) -> float:
     """Return the images/s of workers that do nothing else; NaN where no time was measured.
 
     Args:
-        images: how many were predicted.
-        workers: threads side by side.
-        busy: seconds all of them together spent on these images.
+        images: number of images predicted.
+        workers: parallel threads.
+        busy: seconds spent on these images, summed over the threads.
     """
     return images * workers / busy if busy else math.nan

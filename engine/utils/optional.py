@@ -1,4 +1,4 @@
-"""Packages that not every install has: one place that says in one line what is missing and how to get it."""
+"""Optional packages: one line that says what is missing and how to install it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ def require(module: str, extra: str, needs: str, kind: type[EngineError] = PlanE
     """Return a module of an optional package.
 
     Args:
-        module: what to import.
-        extra: the extra that brings it.
+        module: the module to import.
+        extra: the extra that installs it.
         needs: the start of the message, as in ``--on ray needs Ray``.
-        kind: the error to raise where it is missing.
+        kind: the error to raise if it is missing.
 
     Raises:
-        EngineError: of that kind, when it is not installed.
+        EngineError: of that kind, if it is not installed.
     """
     try:
         return import_module(module)

@@ -19,7 +19,7 @@ GOLDEN_RATIO = 0.6180339887498949
 
 
 def colours(classes: int) -> list[tuple[int, int, int]]:
-    """Return one RGB colour (0..255) a class; beyond the safe eight, hues spread by the golden ratio."""
+    """Return one RGB colour (0..255) per class; beyond the safe eight, hues spread by the golden ratio."""
     further = []
     for index in range(max(0, classes - len(FIRST))):
         value = (0.95, 0.7, 0.5)[index % 3]

@@ -1,6 +1,6 @@
-"""What other installed packages add by entry points: found by name, loaded when it is used, never in place of our own.
+"""Additions of other installed packages by entry points: found by name, loaded on use, never replacing our own.
 
-A package adds to a table of the engine by an entry point of the group that the table names, as in::
+A package extends a table of the engine with an entry point in that table's group, as in::
 
     [project.entry-points."maskfuse.strategies"]
     min-rule = "maskfuse_min_rule:min_rule"
@@ -23,17 +23,17 @@ RUNTIMES = "maskfuse.runtimes"
 
 
 def added_names(group: str, built_in: Collection[str] = ()) -> list[str]:
-    """Return the names that packages add to a table, sorted; none of the table's own. Nothing is loaded.
+    """Return the names that packages add to a table, sorted, without the built-in ones; nothing is loaded.
 
     Args:
         group: :data:`STRATEGIES` or :data:`RUNTIMES`.
-        built_in: the table's own names, which no package can replace.
+        built_in: the built-in names, which no package can replace.
     """
     return sorted({point.name for point in _points(group)} - set(built_in))
 
 
 def listed(group: str, built_in: Iterable[str]) -> str:
-    """Return all names of a table for a message: its own, then those that packages add."""
+    """Return all names of a table for a message: the built-in ones, then those that packages add."""
     own = list(built_in)
     return ", ".join([*own, *map(one_line, added_names(group, own))])
 
@@ -59,14 +59,14 @@ def load(group: str, name: str) -> Any:
         return point.load()
     except EngineError as error:
         reason = str(error)
-    except (Exception, SystemExit) as error:  # whatever a package's own code raises
+    except (Exception, SystemExit) as error:  # a package's code may raise anything
         reason = first_line(error, kind=True)
     called = f"{_kind(group)} {name} of package {_package(point)}"
     raise PlanError(f"{called} cannot be loaded ({reason}): update or uninstall it")
 
 
 def search_path() -> str:
-    """Return the PYTHONPATH by which a process of its own, in whatever folder, imports what this one imports."""
+    """Return the PYTHONPATH with which another process, in any folder, imports the same modules as this one."""
     given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     engine = Path(__file__).resolve().parents[2]
     return os.pathsep.join(dict.fromkeys([str(engine), *map(os.path.abspath, given)]))
@@ -76,7 +76,7 @@ def search_path() -> str:
 def _points(group: str) -> list[metadata.EntryPoint]:
     try:
         return list(metadata.entry_points(group=group))
-    except Exception as error:  # what any package's metadata may hold; the standard library does not say which
+    except Exception as error:  # metadata may contain anything; the standard library does not document the errors
         reason = first_line(error, kind=True)
         raise PlanError(f"cannot read the entry points of the installed packages ({reason}): run pip check") from None
 

@@ -1,4 +1,4 @@
-"""Bars on a terminal, nothing in a pipe."""
+"""Progress bars on a terminal, nothing in a pipe."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def progress(total: int, done: int = 0) -> Iterator[Callable[[int], object]]:
 
 @contextmanager
 def bars() -> Iterator[Starting]:
-    """Yield what shows a bar for each long part on a terminal, and nothing in a pipe."""
+    """Yield a function that shows a bar for each long part on a terminal, and nothing in a pipe."""
     if not sys.stderr.isatty():
         yield lambda name, total: lambda count: None
         return

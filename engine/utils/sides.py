@@ -1,4 +1,4 @@
-"""Heights and widths of images: how they are written, and the nearest ones that a net takes."""
+"""Heights and widths of images: how they are written, and the nearest ones that a net accepts."""
 
 from __future__ import annotations
 

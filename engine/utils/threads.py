@@ -1,7 +1,7 @@
-"""Threads of one run: a reader ahead of the workers, a writer behind them, bounded queues between; any error ends all.
+"""Threads of one run: a reader before the workers, a writer after them, bounded queues in between; any error ends all.
 
 Reader and writer spend their time outside the interpreter's lock (decoding, compiled loops, the disk), so the workers
-wait for neither. A queue that is full makes its producer wait: memory is bounded by the queues' lengths.
+wait for neither. A full queue makes its producer wait: memory is bounded by the queues' lengths.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 Item = TypeVar("Item")
-# How long a thread sleeps on a full or empty queue before it looks whether it is still wanted.
+# How long a thread sleeps on a full or empty queue before it checks whether it is still needed.
 PATIENCE = 0.1
 # How long the end of a run waits for a reader in the middle of a slow file.
 FAREWELL = 0.5
@@ -29,7 +29,7 @@ def available_cores() -> int:
 
 
 class Ahead(Generic[Item]):
-    """Iterates over something in a thread of its own, a few items ahead.
+    """Iterates in a separate thread, a few items ahead.
 
     Attributes:
         seconds: processor time the reading took.
@@ -39,8 +39,8 @@ class Ahead(Generic[Item]):
         """Start reading.
 
         Args:
-            items: what to read; its errors come out of :meth:`__iter__`.
-            depth: how many items may wait.
+            items: the items to read; their errors are raised by :meth:`__iter__`.
+            depth: maximum number of waiting items.
         """
         self.seconds = 0.0
         self._items = items
@@ -79,7 +79,7 @@ class Ahead(Generic[Item]):
                     return
         except StopIteration:
             pass
-        except BaseException as error:  # whatever it is, it is raised where the items are used
+        except BaseException as error:  # any error is raised where the items are used
             last = error
         finally:
             close = getattr(iterator, "close", None)
@@ -89,18 +89,18 @@ class Ahead(Generic[Item]):
 
 
 class Behind:
-    """Calls an action in a thread of its own, in the order of the calls; use it as a context.
+    """Calls an action in a separate thread, in the order of the calls; a context manager.
 
     Attributes:
         seconds: processor time the calls took.
     """
 
     def __init__(self, action: Callable[..., object], depth: int) -> None:
-        """Get ready.
+        """Create the writer's queue.
 
         Args:
-            action: what to call.
-            depth: how many calls may wait.
+            action: the function to call.
+            depth: maximum number of waiting calls.
         """
         self.seconds = 0.0
         self._action = action
@@ -110,7 +110,7 @@ class Behind:
         self._thread = threading.Thread(target=self._work, name="maskfuse-writer", daemon=True)
 
     def __call__(self, *arguments: Any) -> None:
-        """Have the action called with these arguments once its turn comes; waits while too many calls do.
+        """Queue a call of the action with these arguments; blocks while the queue is full.
 
         Raises:
             BaseException: what an earlier call raised.
@@ -126,10 +126,10 @@ class Behind:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait until all calls are done; after an error only for the one under way.
+        """Wait until all calls are done; after an error only for the one in progress.
 
         Raises:
-            BaseException: what a call raised, unless another error is under way.
+            BaseException: what a call raised, unless another error is being raised.
         """
         if error is not None:
             self._left.set()
@@ -156,7 +156,7 @@ class Behind:
 
 
 def _put(goal: queue.Queue[Any], item: Any, left: threading.Event) -> bool:
-    """Put an item; return False once nobody wants it any more."""
+    """Put an item; return False once it is no longer needed."""
     while not left.is_set():
         try:
             goal.put(item, timeout=PATIENCE)
@@ -170,11 +170,11 @@ Result = TypeVar("Result")
 
 
 def in_order(calls: Iterable[Future[Result]], most: int) -> Iterator[Result]:
-    """Yield the results of calls in the calls' order, with a bounded number of further calls under way.
+    """Yield the results of calls in the calls' order, with a bounded number of further calls in progress.
 
     Args:
-        calls: futures, each submitted as it is taken from here; an error is raised where its result would have come.
-        most: results beyond the one that is yielded that may be ready or under way; it bounds the memory.
+        calls: futures, each submitted when it is taken; an error is raised in place of its result.
+        most: maximum number of further results, ready or in progress; bounds the memory.
     """
     pending: deque[Future[Result]] = deque()
     for call in calls:
@@ -186,23 +186,23 @@ def in_order(calls: Iterable[Future[Result]], most: int) -> Iterator[Result]:
 
 
 def ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int, waiting: int) -> Iterator[Result]:
-    """Yield ``function(item)`` in the items' order, computed by threads before it is asked for.
+    """Yield ``function(item)`` in the items' order, computed ahead by threads.
 
-    Whoever leaves early does not wait for the calls under way. Where they must have ended, as before a file that they
-    read is closed, use :func:`in_order` over a pool of your own.
+    A caller that stops early does not wait for the calls in progress. Where they must have ended, as
+    before a file that they read is closed, use :func:`in_order` with your own pool.
 
     Args:
-        function: what is called; its error is raised where its result would have come.
-        items: taken one by one, never more than ``waiting`` beyond what was yielded.
-        threads: how many calls run side by side.
-        waiting: results that may be ready or under way; it bounds the memory.
+        function: the function to call; its error is raised in place of its result.
+        items: taken one by one, at most ``waiting`` beyond the last yielded one.
+        threads: number of parallel calls.
+        waiting: maximum number of results, ready or in progress; bounds the memory.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="maskfuse-ahead")
     wait = True
     try:
         yield from in_order((pool.submit(function, item) for item in items), waiting - 1)
     except GeneratorExit:
-        # The garbage collector may close this in any thread, even in one of this pool that is only just starting: it
+        # The garbage collector may close this in any thread, even in one of this pool that is just starting: it
         # would wait for itself.
         wait = False
         raise

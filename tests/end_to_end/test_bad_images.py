@@ -58,7 +58,7 @@ def test_what_is_left_out_is_listed_and_the_result_is_not_called_whole(
     run = engine(*arguments)
     assert run.code == 3
     assert run.err.splitlines()[-1] == (
-        f"INCOMPLETE: 3 of 20 images could not be predicted and are missing in {tmp_path / f'incomplete-{name}'}; "
+        f"INCOMPLETE: 3 of 20 images could not be predicted and are missing from {tmp_path / f'incomplete-{name}'}; "
         f"{goal} was not written; see {goal}.skipped.txt"
     )
     assert not goal.exists()
@@ -114,7 +114,7 @@ def test_a_run_that_a_bad_image_ended_goes_on_without_it(
     assert "images are kept in" in engine(*arguments).err
     run = engine(*arguments, "--resume", "--on-bad-image", "skip")
     assert run.code == 3
-    assert "resuming behind" in run.err
+    assert "resuming after" in run.err
     assert list(pandas.read_csv(tmp_path / "incomplete-m.csv")["id"]) == [*range(17), 18, 19]
 
 

@@ -95,6 +95,11 @@ def one_stem_twice(world: World) -> None:
     Image.open("tiles/a.png").save("tiles/a.bmp")
 
 
+def mixed_depths(world: World) -> None:
+    pictures(a=(8, 16))(world)
+    Image.fromarray(np.zeros((8, 16), np.uint16)).save("tiles/b.png")
+
+
 def garbled_names(world: World) -> None:
     raw = (world.models / "a.onnx").read_bytes()
     Path("net.onnx").write_bytes(raw.replace(b"maskfuse.contract", b"maskfuse.contra\xff\xff"))

@@ -48,8 +48,8 @@ def command(world: World, images: Path, goal: Path, *more: object) -> tuple[obje
 
 
 def resumed(done: Result) -> int:
-    """How many images the run before had finished; how many of its last batches reached the disk is up to chance."""
-    told = re.search(r"resuming behind (\d+) of 40 images\n", done.err)
+    """How many images the previous run had finished; how many of its last batches reached the disk is up to chance."""
+    told = re.search(r"resuming after (\d+) of 40 images\n", done.err)
     assert told is not None, done.err
     return int(told[1])
 

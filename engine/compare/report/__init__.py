@@ -1,1 +1,1 @@
-"""A comparison as one self-contained page: no network, no fonts, nothing but the file."""
+"""A comparison as one self-contained page: no network, no fonts, a single file."""

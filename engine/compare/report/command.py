@@ -15,8 +15,8 @@ def report(run: Path, out: Path, overwrite: bool) -> int:
     """Write the page of a run.
 
     Args:
-        run: what ``engine compare --out`` wrote.
-        out: the .html file to write; it appears whole or not at all.
+        run: the file written by ``engine compare --out``.
+        out: the .html file to write; it appears complete or not at all.
         overwrite: whether to replace it.
 
     Returns:
@@ -25,7 +25,7 @@ def report(run: Path, out: Path, overwrite: bool) -> int:
     Raises:
         InputError: the run cannot be read or trusted.
         OutputError: the page cannot be written there.
-        PlanError: a name that is no .html, or the packages of the extra ``report`` are missing.
+        PlanError: a name without .html, or the packages of the extra ``report`` are missing.
     """
     if out.suffix.lower() not in (".html", ".htm"):
         raise PlanError(f"--out {out}: the page is an .html file")

@@ -15,17 +15,17 @@ from engine.utils.palette import colours
 
 MOST_CLASSES = 24
 MOST_NAMED_CURVES = 8
-# Bins with a smaller share of the pixels say nothing.
+# Bins with a smaller share of the pixels are not drawn.
 LEAST_BIN = 0.001
-# Lines of members: Okabe and Ito's colours that stand out on white and on black alike.
+# Lines of members: Okabe and Ito's colours that are visible on both white and black.
 LINES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a7fd1", "#8c8c8c")
 
 
-# Inches across: beside text on a desk, and on a phone.
+# Width in inches: on a desktop, and on a phone.
 WIDE, NARROW = 8.2, 4.3
-# Where a legend stands that finds no room in its plot.
+# Position of a legend that does not fit into its plot.
 BESIDE: dict[str, Any] = {"bbox_to_anchor": (1.02, 1.0), "loc": "upper left"}
-# Above this share of the darkest shade a cell's figure is written in the colour of the page.
+# Above this share of the darkest shade a cell's number has the colour of the page.
 DARK_CELL = 0.62
 
 
@@ -35,7 +35,7 @@ def short(name: str, most: int = 22) -> str:
 
 
 def steps(facts: Facts, narrow: bool = False) -> str:
-    """Draw the ablation: where each step begins and ends."""
+    """Draw the ablation: start and end of each step."""
     figure, plot = axes(NARROW if narrow else WIDE, 0.42 * len(facts.ablation) + 0.7)
     before = facts.ablation[0].value
     for place, step in enumerate(facts.ablation):
@@ -86,7 +86,7 @@ def class_scores(facts: Facts, rows: Sequence[Row], narrow: bool = False) -> str
 
 
 def _classes_shown(facts: Facts) -> list[int]:
-    """Return the classes that are scored, of very many those with the most pixels."""
+    """Return the scored classes; if there are many, those with the most pixels."""
     pixels = np.array(facts.rows[0].confusion).sum(axis=1)
     order = [index for index in range(len(facts.classes)) if index != facts.ignored_class]
     kept = sorted(order, key=lambda index: -pixels[index])[:MOST_CLASSES]
@@ -108,7 +108,7 @@ def confusion(facts: Facts, row: Row, name: str) -> str:
 
 
 def _matrix(plot: object, shares: np.ndarray, down: Sequence[str], across: Sequence[str], floor: float = 0.0) -> None:
-    """Draw cells, the darker the more they lie above ``floor``, each with its value in percent."""
+    """Draw cells, darker the further they are above ``floor``, each with its value in percent."""
     from matplotlib.patches import Rectangle
 
     for (y, x), share in np.ndenumerate(shares):
@@ -143,7 +143,7 @@ def reliability(facts: Facts, narrow: bool = False) -> str:
     plot.set_ylim(0, 1)
     plot.set_aspect("equal")
     plot.set_xlabel("confidence")
-    plot.set_ylabel("share that is right")
+    plot.set_ylabel("accuracy")
     where: dict[str, Any] = {"bbox_to_anchor": (0.5, -0.16), "loc": "upper center", "ncols": 2} if narrow else BESIDE
     plot.legend(title="calibration error", labelcolor=MUTED, alignment="left", **where)
     plot.get_legend().get_title().set_color(MUTED)
@@ -156,23 +156,23 @@ def in_width(name: str, narrow: bool) -> str:
 
 
 def _told(curve: Curve) -> list[float]:
-    """Return the accuracy of the bins that hold enough pixels to tell."""
+    """Return the accuracy of the bins with enough pixels."""
     return [own if weight >= LEAST_BIN else nan for own, weight in zip(curve.accuracy, curve.weight, strict=True)]
 
 
 def agreement(facts: Facts) -> str:
-    """Draw on which share of the pixels two members agree."""
+    """Draw the share of pixels on which two members agree."""
     names = [member.name for member in facts.members]
     figure, plot = axes(0.52 * len(names) + 1.4, 0.42 * len(names) + 0.9)
     shares = np.array(facts.agreement)
-    # Nets of one task agree on most pixels: shades from just below the least agreement on tell more.
+    # Nets of one task agree on most pixels: starting the shades just below the lowest agreement shows more.
     least = float(np.nanmin(shares)) if np.isfinite(shares).any() else 0.0
     _matrix(plot, shares, names, names, max(0.0, np.floor(10 * least) / 10 - 0.1))
     return inline(figure, "agreement", "Share of pixels on which two members agree, in percent")
 
 
 def disputed(facts: Facts) -> str:
-    """Draw for each class how many members speak against the mean of all."""
+    """Draw, per class, how many members disagree with the mean of all."""
     held = [(value, index) for index, value in enumerate(facts.disputed_by_class) if not isnan(value)]
     held = sorted(held, reverse=True)[:MOST_CLASSES]
     figure, plot = axes(4.6, 0.36 * len(held) + 0.7)
@@ -187,12 +187,12 @@ def disputed(facts: Facts) -> str:
     plot.grid(axis="y", visible=False)
     plot.tick_params(axis="y", length=0)
     plot.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    plot.set_xlabel("members against the mean of all")
-    return inline(figure, "disputed", "Share of members against the mean of all, by class")
+    plot.set_xlabel("members that disagree with the mean of all")
+    return inline(figure, "disputed", "Share of members that disagree with the mean of all, by class")
 
 
 def shares(facts: Facts, narrow: bool = False) -> str:
-    """Draw how often each class is predicted by every member and strategy, suppressed where a class is."""
+    """Draw how often every member and strategy predicts each class, suppressed if a class is."""
     state = "suppressed" if any(row.state == "suppressed" for row in facts.rows) else "raw"
     rows = [row for row in facts.rows if row.state == state]
     figure, plot = axes(NARROW if narrow else 9.0, 0.3 * len(rows) + 0.6)

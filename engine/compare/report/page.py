@@ -1,4 +1,4 @@
-"""From a comparison to one HTML text: figures, tables, gallery, and a policy that lets nothing in or out."""
+"""From a comparison to one HTML text: figures, tables, gallery, and a policy that blocks all loading and sending."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def render(done: Comparison) -> str:
 
 
 def policy(style: str, script: str) -> str:
-    """Return a Content-Security-Policy: this very style and script, pictures out of the file, and nothing else."""
+    """Return a Content-Security-Policy: only this style and script, and pictures from the file."""
 
     def digest(text: str) -> str:
         return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
@@ -95,7 +95,7 @@ def policy(style: str, script: str) -> str:
 
 
 def class_rules(facts: Facts) -> tuple[str, list[tuple[str, str]]]:
-    """Return CSS rules for the swatches of the classes (no inline styles), and (CSS class, name) of each."""
+    """Return CSS rules for the swatches of the classes (no inline styles), and (CSS class, name) per class."""
     palette = colours(len(facts.classes))
     rules = [f".k{index}{{background:rgb({r},{g},{b})}}" for index, (r, g, b) in enumerate(palette)]
     return "\n".join(rules), [(f"k{index}", name) for index, name in enumerate(facts.classes)]
@@ -124,7 +124,7 @@ def both(draw: Callable[..., str], *given: object) -> str:
 
 
 def _table_row(facts: Facts, row: Row, place: int) -> dict[str, Any]:
-    """Return a row of the strategy table, with where the ends of its intervals lie on a scale of 0 to 100."""
+    """Return a row of the strategy table, with the ends of its intervals on a scale of 0 to 100."""
     bars = {}
     for convention, found in row.scores.items():
         values = [
@@ -163,14 +163,14 @@ def _card(done: Comparison, index: int) -> Card:
 
 
 def _disputed(facts: Facts) -> str:
-    """Say which class is disputed most."""
+    """Return which class is disputed most."""
     held = [
         (value, name) for value, name in zip(facts.disputed_by_class, facts.classes, strict=True) if not isnan(value)
     ]
     if not held or len(facts.members) < 2:
         return ""
     value, name = max(held)
-    return f"{name} is disputed most: there, {value:.0%} of the members speak against the mean of all."
+    return f"{name} is disputed most: there, {value:.0%} of the members disagree with the mean of all."
 
 
 def score(value: float) -> str:
@@ -184,7 +184,7 @@ def signed(value: float) -> str:
 
 
 def rate(value: float) -> str:
-    """Return images a second."""
+    """Return images per second."""
     return "\N{EN DASH}" if isnan(value) else f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 

@@ -1,4 +1,4 @@
-"""The gallery's tiles as data URIs: small palette PNGs for masks, whatever is smaller for photographs."""
+"""The gallery's tiles as data URIs: palette PNGs for masks, the smaller of PNG and JPEG for photographs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from engine.utils.palette import colours
 
-# Wider tiles are shown smaller: a page must not weigh what its data weighs.
+# Wider tiles are shown smaller: a page must not be as large as its data.
 MOST_SIDE = 1024
-# Photographs above so many pixels go as JPEG.
+# Photographs with more pixels than this are stored as JPEG.
 LOSSLESS_PIXELS = 256 * 256
 DISPUTE = (0, 114, 178)
 
@@ -36,7 +36,7 @@ def mask(labels: NDArray[np.uint8], classes: int) -> str:
 
 
 def dispute(against: NDArray[np.floating]) -> str:
-    """Return shares (height, width) of members that disagree, from transparent (none) to blue (all)."""
+    """Return a picture of the share of members that disagree (height, width), transparent (none) to blue (all)."""
     from PIL import Image
 
     pixels = np.empty((*against.shape, 4), np.uint8)

@@ -1,4 +1,4 @@
-"""Score against images/s, one point a member or strategy and state, with the Pareto front."""
+"""Score against images/s, one point per member or strategy and state, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.compare.result import Facts, Row
 
 MARKERS = {"raw": "o", "suppressed": "s", "tuned": "D"}
 FONT = 8.5
-# Of a letter, on average, in parts of the font's size.
+# Average width of a letter relative to the font size.
 LETTER = 0.56
 DOTS_A_POINT = 100 / 72
 
@@ -44,11 +44,11 @@ def throughput(facts: Facts, narrow: bool = False) -> str:
     plot.set_xlabel("images/s")
     plot.set_ylabel(f"MIoU ({facts.metric})" if scored else "agreement with mean-prob")
     _key(plot, sorted({row.state for row in facts.rows}, key=list(MARKERS).index), 3 if narrow else 6)
-    return inline(figure, in_width("throughput", narrow), "Score against images a second, with the Pareto front")
+    return inline(figure, in_width("throughput", narrow), "Score against images per second, with the Pareto front")
 
 
 def pareto(rates: Sequence[float], values: Sequence[float]) -> list[int]:
-    """Return the indices of the points that no other beats in both, the fastest first."""
+    """Return the indices of the points that no other beats in both respects, the fastest first."""
     order = sorted(range(len(rates)), key=lambda index: (-rates[index], -values[index]))
     front: list[int] = []
     for index in order:
@@ -58,7 +58,7 @@ def pareto(rates: Sequence[float], values: Sequence[float]) -> list[int]:
 
 
 def _named_rows(rows: Sequence[Row], values: Sequence[float], front: Sequence[int]) -> list[int]:
-    """Return which points get a name: the best of each member or strategy on the front, and the best strategy."""
+    """Return the points that get a label: the best of each member or strategy on the front, and the best strategy."""
     strategies = [index for index, row in enumerate(rows) if row.member < 0 and not isnan(values[index])]
     wanted = [*front, *sorted(strategies, key=lambda index: -values[index])[:1]]
     best: dict[str, int] = {}
@@ -86,7 +86,7 @@ def _plain_ticks(plot: Any, low: float, high: float) -> None:
 def _name_points(
     plot: Any, points: Sequence[tuple[float, float]], front: Sequence[int], names: Sequence[tuple[int, str]]
 ) -> None:
-    """Write names beside points, each where it covers as little as can be of points and front, and no other name."""
+    """Write names beside points, each where it overlaps points and front least, and no other name."""
     dots: list[tuple[float, float]] = [tuple(plot.transData.transform(point)) for point in points]
     for before, after in pairwise([dots[index] for index in front]):
         parts = [part / 12 for part in range(1, 13)]

@@ -4,7 +4,7 @@
   const all = (query, within = document) => Array.from(within.querySelectorAll(query));
   const one = (id) => document.getElementById(id);
 
-  // Light and dark: what the system says, until the button says otherwise.
+  // Light and dark: the system's setting until the button is used.
   one("theme").addEventListener("click", () => {
     const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     root.dataset.theme = dark ? "light" : "dark";

@@ -1,4 +1,4 @@
-"""matplotlib figures as inline SVG that follows the page: its colours, its font, nothing a strict policy bars."""
+"""matplotlib figures as inline SVG with the page's colours and font, allowed under a strict policy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.utils.optional import require
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Stand-ins that no figure uses otherwise; in the page each is a CSS variable, so a plot turns dark with it.
+# Placeholder colours that no figure uses otherwise; each becomes a CSS variable, so a plot turns dark with the page.
 INK, MUTED, LINE, PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
 FIRST, SECOND, GAIN, LOSS, CELL = "#0d0e0f", "#101112", "#131415", "#161718", "#191a1b"
 VARIABLES = {
@@ -51,12 +51,12 @@ RC: dict[str, Any] = {
     "legend.fontsize": 9.0,
 }
 #: Start of the message where a package of the extra is missing.
-NEEDS = "engine report needs further packages"
+NEEDS = "engine report needs additional packages"
 
 
 @contextmanager
 def page_style() -> Iterator[None]:
-    """Give matplotlib the page's style, whatever the user's own settings are; no glyph of a name is warned about.
+    """Give matplotlib the page's style, regardless of the user's settings, and silence warnings about missing glyphs.
 
     Raises:
         PlanError: matplotlib is not installed.
@@ -74,8 +74,8 @@ def inline(figure: Figure, name: str, label: str) -> str:
 
     Args:
         figure: drawn under :func:`page_style`, in the colours of this module.
-        name: prefix of every id, so that the figures of one page do not meet.
-        label: what it shows, for those who cannot see it.
+        name: prefix of every id, so that ids are unique within a page.
+        label: description for screen readers.
     """
     import matplotlib
 
@@ -97,7 +97,7 @@ def inline(figure: Figure, name: str, label: str) -> str:
 
 
 def _in_tags(text: str, change: Callable[[str], str]) -> str:
-    """Change the tags alone; what a user named (the text between them, already escaped) stays as it is."""
+    """Change only the tags; names given by the user (the text between them, already escaped) stay unchanged."""
     return re.sub(r"<[^>]*>", lambda found: change(found[0]), text)
 
 
@@ -111,7 +111,7 @@ def _retouched(tag: str, name: str) -> str:
 
 
 def _attributes(style: str) -> str:
-    """Return a style as presentation attributes, which a page without inline styles may have."""
+    """Return a style as presentation attributes, which a page without inline styles may use."""
     made: dict[str, str] = {}
     for part in style.split(";"):
         key, _, value = (item.strip() for item in part.partition(":"))
@@ -133,7 +133,7 @@ def _escaped(text: str) -> str:
 
 
 def axes(width: float, height: float) -> tuple[Any, Any]:
-    """Return a figure of so many inches that no window system knows of, and its axes."""
+    """Return a figure of the given size in inches, outside any window system, and its axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))

@@ -1,4 +1,4 @@
-"""The fusion strategies by name. A new one is one file and one line here; the tests run over this table."""
+"""The fusion strategies by name. A new one needs one file and one line here; the tests cover this table."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def named_strategy(name: str) -> Strategy:
     """Return the strategy of that name: a built-in one, or one that another installed package adds.
 
     Raises:
-        PlanError: there is none (the message lists the names), or the package that adds it is broken.
+        PlanError: unknown name (the message lists the names), or the package that adds it is broken.
     """
     if name in STRATEGIES:
         return STRATEGIES[name]

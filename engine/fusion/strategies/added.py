@@ -1,4 +1,4 @@
-"""A strategy of another installed package: loaded by its name, and held to what every strategy keeps."""
+"""A strategy of another installed package: loaded by name, and checked like every strategy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.utils.console import first_line
 
 @cache
 def added_strategy(name: str) -> Callable[[Task], None]:
-    """Return the strategy that a package adds under a name; what it raises or does wrong becomes one line.
+    """Return the strategy that a package adds under a name; its errors become one line.
 
     Raises:
         PlanError: no package adds it, several do, or what the package adds cannot be loaded or called.
@@ -40,7 +40,7 @@ def added_strategy(name: str) -> Callable[[Task], None]:
 
 
 def _check_labels(task: Task, called: str) -> None:
-    """Refuse labels that no decoding gives."""
+    """Refuse labels that no decoding produces."""
     allowed = task.rule().allowed
     for label in np.flatnonzero(np.bincount(task.labels.ravel())).tolist():
         if label >= len(allowed):

@@ -10,7 +10,7 @@ from engine.kernels import rows
 from engine.kernels.decode import argmax_block
 from engine.kernels.jit import kernel
 
-# Whole numbers up to here are exact in float32, so that equal ranks are true ties whatever the members' order.
+# Integers up to here are exact in float32, so that equal ranks are true ties in any order of the members.
 MOST_EXACT = 2**24
 ZERO = np.float32(0.0)
 

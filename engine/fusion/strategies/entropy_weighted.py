@@ -1,4 +1,4 @@
-"""entropy-weighted: soft vote in which a member counts for less where it is unsure, by exp(-entropy) at each pixel."""
+"""entropy-weighted: soft vote with less weight for uncertain members, by exp(-entropy) at each pixel."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ ZERO = np.float32(0.0)
 def entropy_weighted(task: Task) -> None:
     """Score of a class = sum over members of weight x exp(-H(q)) x q, with H the entropy of q in nats.
 
-    The scores are not divided by their sum: the labels do not need it. A threshold of suppression and a class bias see
-    them as they are, at most 1 in sum.
+    The scores are not divided by their sum: the labels do not need it. A suppression threshold and a class bias
+    apply to them unnormalised, with a sum of at most 1.
     """
     scores, best, label = task.scratch()
     work = scratch(task.logits.shape[2] + 3, PART)

@@ -1,4 +1,4 @@
-"""max-confidence: each pixel is decided by the member that is surest of it."""
+"""max-confidence: each pixel is decided by the most confident member."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ INFINITE = np.float32(np.inf)
 
 
 def max_confidence(task: Task) -> None:
-    """Score of a class = its probability by the member whose top probability is highest at the pixel.
+    """Score of a class = its probability under the member whose top probability is highest at the pixel.
 
-    How sure a member is, is told by what it leaves to all other classes: a top probability within 1e-7 of 1 would be
-    rounded to 1, what is left of it is not. A member takes part when it has a weight above 0; how much above does not
-    matter. Members that are equally sure are merged by the greater of their probabilities, class by class, so their
-    order never shows.
+    Confidence is measured by the probability left to all other classes: a top probability within 1e-7 of 1 would be
+    rounded to 1, the rest is not. A member participates if its weight is above 0, whatever its size. Equally confident
+    members are merged by the greater of their probabilities, per class, so their order does not matter.
     """
     taking_part = np.flatnonzero((task.weights > 0).any(axis=1))
     scores, best, label = task.scratch()
@@ -48,7 +47,7 @@ def _max_confidence(logits, taking_part, work, scores, least, label, rule, label
                     softmax_terms(work, share, peak, logits[m, b], at, at + p)
                     rows.fill(rest, ZERO)
                     rows.fill(count, ZERO)
-                    # What all other classes have against the top one, smallest terms untouched by the 1 of the top.
+                    # The sum of all other classes relative to the top one, without losing small terms to the top's 1.
                     for c in range(classes):
                         rows.add_left(rest, count, work[c, :p], logits[m, b, c, at : at + p], peak)
                     rows.add_but_one(rest, count)

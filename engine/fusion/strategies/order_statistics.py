@@ -1,7 +1,7 @@
-"""median-prob and trimmed-mean: averages a class at a time that a broken member cannot drag away.
+"""median-prob and trimmed-mean: averages per class that are robust to a broken member.
 
-Members are not sorted: for each it is summed what weight lies below its value, pair by pair and whole rows at a time,
-and that tells how much of its own weight lies in the middle.
+Members are not sorted: for each, the weight below its value is summed, pair by pair and whole rows at a time. This
+gives the part of its own weight that lies in the middle.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from engine.kernels.softmax import softmax_terms
 
 # Share of the weight that trimmed-mean drops at each end: of four equal members, the lowest and the highest.
 TRIM = 0.25
-# Whole numbers up to here, and their halves, are exact in float32, so that what meets in the middle truly does.
+# Integers up to here, and their halves, are exact in float32, so that weights that meet in the middle do so exactly.
 MOST_EXACT = 2**23
 ZERO = np.float32(0.0)
 
@@ -31,7 +31,7 @@ def median_prob(task: Task) -> None:
 def trimmed_mean(task: Task) -> None:
     """Score of a class = weighted mean over members of its probability without a quarter of the weight at each end.
 
-    A member that straddles the border counts with the share of its weight that lies inside.
+    A member across the border counts with the share of its weight inside.
     """
     _fuse(task, TRIM)
 
@@ -47,13 +47,13 @@ def _fuse(task: Task, trim: float) -> None:
 
 @kernel
 def middle_row(score, terms, below, units, c, trim):  # type: ignore[no-untyped-def]
-    """Set one class's scores: the mean of what lies between the shares ``trim`` and ``1 - trim`` of the sorted weight.
+    """Set one class's scores: the mean between the shares ``trim`` and ``1 - trim`` of the sorted weight.
 
     Args:
         score: float32 (pixels,), the result.
         terms: float32 (members, classes, >= pixels), the probabilities.
         below: float32 (>= members, >= pixels) scratch.
-        units: float32 (members, classes), whole numbers, at least one a class above 0.
+        units: float32 (members, classes), whole numbers, at least one per class above 0.
         c: the class.
         trim: share of the weight dropped at each end; 0.5 gives the median.
     """

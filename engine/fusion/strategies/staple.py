@@ -1,8 +1,8 @@
-"""staple: the most likely truth and the reliability of each member, learned together from the label maps alone.
+"""staple: the most likely truth and the reliability of each member, estimated jointly from the label maps only.
 
 S. K. Warfield, K. H. Zou, W. M. Wells: Simultaneous Truth and Performance Level Estimation (STAPLE), IEEE Transactions
 on Medical Imaging 23(7), 2004; for several labels T. Rohlfing, D. B. Russakoff, C. R. Maurer, 2004. Each image is
-fitted by itself, so the result does not depend on batches.
+fitted separately, so the result does not depend on batches.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from engine.kernels.exponential import exp_in_place
 from engine.kernels.jit import kernel
 
 MOST_ROUNDS = 100
-# The fit has settled when no entry of any confusion matrix moves by more than this in a round.
+# The fit has converged when no entry of any confusion matrix changes by more than this per iteration.
 SETTLED = 1e-5
-# A reliability of exactly 0 would silence a class for good.
+# A reliability of exactly 0 would exclude a class permanently.
 LEAST = 1e-7
-# Patterns of labels are numbered where there are fewer possible ones than this.
+# Patterns of labels are numbered if fewer than this are possible.
 MOST_NUMBERED = 2.0**62
-# Multiplied by it, numbers that differ little differ in the middle bits (Knuth's multiplicative hashing).
+# Multiplied by this, similar numbers differ in the middle bits (Knuth's multiplicative hashing).
 SPREAD = 2654435761
 
 
 def staple(task: Task) -> None:
     """Score of a class = its posterior probability under the fitted reliabilities.
 
-    A weight multiplies a member's log-likelihood, in units of the least weight above 0; members with weight 0 take no
-    part. Members label among the classes that are not suppressed, unless there is a threshold or the stage is
-    ``fused``; what is suppressed is then replaced afterwards.
+    A weight multiplies a member's log-likelihood, in units of the least weight above 0; members with weight 0 do not
+    participate. Members choose among the classes not suppressed, unless there is a threshold or the stage is ``fused``;
+    suppressed classes are then replaced afterwards.
     """
     rule = task.rule()
     weights = task.weights.mean(axis=1)
@@ -67,7 +67,7 @@ def label_image(logits, image, members, voted, found, best, label):  # type: ign
 
 @kernel
 def gather_patterns(found, classes, patterns, counts, owner):  # type: ignore[no-untyped-def]
-    """Merge pixels on which all members say the same: they share one belief, and there are few such patterns.
+    """Merge pixels with the same labels from all members: they share one belief, and there are few such patterns.
 
     Args:
         found: int32 (members, pixels), the members' labels.
@@ -128,7 +128,7 @@ def start_from_majority(said, exponents, belief):  # type: ignore[no-untyped-def
 
 @kernel
 def reliabilities(said, counts, belief, sums, tables):  # type: ignore[no-untyped-def]
-    """Set ``tables[k, l, c]`` to the probability that member k says l where the truth is c; return the largest move.
+    """Set ``tables[k, l, c]`` to the probability that member k says l where the truth is c; return the largest step.
 
     ``sums`` is float64 scratch of the same shape (members, classes, classes).
     """

@@ -1,4 +1,4 @@
-"""What every strategy takes: one batch, its weights, its decoding, and where the labels go."""
+"""The input of every strategy: one batch, its weights, its decoding, and the array for its labels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Task:
 
     @property
     def single_weights(self) -> NDArray[np.float32]:
-        """Return the weights as the kernels of averages take them."""
+        """Return the weights in the form that the averaging kernels use."""
         return self.weights.astype(np.float32)
 
     def rule(self, log_domain: bool = False) -> Rule:

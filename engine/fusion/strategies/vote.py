@@ -1,6 +1,6 @@
 """vote: each member votes for its best class; a tie goes to the tied class with the higher mean probability.
 
-Votes and the tie-break are summed in whole numbers, so the result cannot depend on the order of the members.
+Votes and the tie-break are summed as integers, so the result cannot depend on the order of the members.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from engine.kernels.voting import break_ties, count_top, count_votes, settle
 
 # The sum of one column of voting units: leaves room in int32 for a class bias, in int64 for the tie-break.
 MOST_UNITS = 2**30
-# Where the counts of all classes fit side by side into an int32, one addition a member counts for all classes.
+# If the counts of all classes fit side by side into an int32, one addition per member counts for all classes.
 PACKED_BITS = 31
-# A count of more bits leaves too few for the probabilities that break ties, which are summed in an int32 as well.
+# A count of more bits leaves too few for the probabilities that break ties, which are also summed in an int32.
 MOST_WIDTH = 10
-# Pixels that the widest registers hold.
+# Number of pixels in the widest registers.
 PACK = 16
 
 
 class PackedPlan(NamedTuple):
-    """How counts of votes stand side by side in an int32, and what the ties are decided by.
+    """How vote counts are packed side by side in an int32, and how ties are decided.
 
     Attributes:
-        units: int32 (members, classes), the weights as whole numbers.
+        units: int32 (members, classes), the weights as integers.
         payloads: int32 (members, classes), what a vote adds.
-        shifts: int32 (classes,), where the count of each class begins.
-        mask: as many ones as a count has bits.
-        scale: what probabilities are multiplied by before they are rounded down and summed.
+        shifts: int32 (classes,), first bit of each class's count.
+        mask: as many one bits as a count has.
+        scale: factor on probabilities before they are rounded down and summed.
         classes: int64 (classes,), 0, 1, ...
         voted: int64 (count,), the classes a member may vote for, ascending.
         allowed: int64 (count,), the classes that may win, ascending.
@@ -64,11 +64,11 @@ class PackedPlan(NamedTuple):
 
 
 class TieBreak(NamedTuple):
-    """What a tie is decided by.
+    """How a tie is decided.
 
     Attributes:
-        units: int32 (members, classes), the weights as whole numbers.
-        spread: int32 (classes,), what one unit counts for.
+        units: int32 (members, classes), the weights as integers.
+        spread: int32 (classes,), value of one unit.
         allowed: int64 (count,), the classes that may win, ascending.
     """
 
@@ -80,17 +80,17 @@ class TieBreak(NamedTuple):
 def vote(task: Task) -> None:
     """Score of a class = share of the votes; a member votes for its best class with its weight.
 
-    With the stage ``members`` (and no threshold) a member votes among the classes that are not suppressed, otherwise
-    among all, and what is suppressed is replaced afterwards. ``task.ties`` counts the pixels a tie-break decided.
+    With the stage ``members`` (and no threshold) a member votes among the classes not suppressed, otherwise among all,
+    and suppressed classes are replaced afterwards. ``task.ties`` counts the pixels decided by the tie-break.
     """
     classes = task.logits.shape[2]
     decoding, rule = task.decoding, task.rule()
     units = np.stack([voting_units(column) for column in task.weights.T], axis=1)
-    # Equal ratios everywhere: the counts may stay small, which is faster, unless something finer is to be added.
+    # Equal ratios everywhere: counts can stay small, which is faster, unless something finer is added.
     plain = not decoding.bias and not decoding.prior and decoding.threshold is None and (units[:, 0] == units.T).all()
     spread = np.ones(classes, np.int64) if plain else MOST_UNITS // units.sum(axis=0)
     total = units.sum(axis=0) * spread
-    # Gains above 1 could leave the range of int32: dividing all scores by the greatest changes no label.
+    # Gains above 1 could overflow int32: dividing all scores by the greatest changes no label.
     shrink = max(1.0, float(rule.gain.max()))
     gain = rule.gain.astype(np.float64) / shrink
     raised = np.rint(rule.bias.astype(np.float64) * total / shrink)
@@ -134,12 +134,12 @@ def packed_plan(
 
 
 def voting_units(weights: Sequence[float] | NDArray[np.float64], most: int = MOST_UNITS) -> NDArray[np.int64]:
-    """Return whole numbers in the ratio of the weights, so that sums of votes are exact and ties are true ties.
+    """Return integers in the ratio of the weights, so that sums of votes are exact and ties are true ties.
 
     Args:
-        weights: (members,), not negative, summing to 1. Ratios of whole numbers up to 100,000 in sum (1/6 and 2/6,
-            say, though neither is a float) are found again exactly; finer ones are rounded to their sum / most.
-        most: what they may sum to.
+        weights: (members,), not negative, summing to 1. Ratios of integers with a sum up to 100,000 (such as
+            1/6 and 2/6, though neither is a float) are recovered exactly; finer ones are rounded to their sum / most.
+        most: maximum of their sum.
 
     Returns:
         int64 (members,), summing to at most ``most``.
@@ -174,7 +174,7 @@ def _vote_packed(logits, plan, slots, work, at, gathered, means, labels, ties): 
             if count > 0:
                 ties[b] += count
                 positions(at, tied)
-                # Whole packs of pixels: what is too much repeats the first one.
+                # Full packs of pixels: surplus slots repeat the first one.
                 whole = -(-count // PACK) * PACK
                 for k in range(count, whole):
                     at[k] = at[0]

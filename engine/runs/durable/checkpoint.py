@@ -1,13 +1,13 @@
-"""What runs that survive share: a folder beside the output with a lock, a journal and shards of finished labels.
+"""The basis of resumable runs: a folder beside the output with a lock, a journal and shards of finished labels.
 
-Beside ``masks.csv`` the folder ``.masks.csv.run`` holds, while the run lasts:
+Beside ``masks.csv`` the folder ``.masks.csv.run`` contains, during the run:
 
-- ``lock``: held by the one process that works on this output;
-- ``journal``: a first entry that says what is run (plan, members, input, by hash), then an entry a finished shard;
+- ``lock``: held by the one process that writes this output;
+- ``journal``: a first entry that identifies the run (plan, members, input, by hash), then one entry per finished shard;
 - ``00000000.labels`` and so on: finished labels, in order.
 
-A shard is on disk before its entry is, so whatever the journal names is whole. The folder goes when the output is in
-its place and on disk.
+A shard is on disk before its entry, so every shard in the journal is complete. The folder is removed once the output is
+in place and on disk.
 """
 
 from __future__ import annotations
@@ -34,31 +34,31 @@ from engine.utils.files import clear_left_over, sync_folder, sync_output
 
 
 class Checkpoint(ABC):
-    """One run on one output: seals what is finished, and finds it again.
+    """One run on one output: seals finished work, and restores it.
 
-    Use it as a context manager. An error or an interruption seals what is finished and keeps it, once a first shard is
-    full; before that nothing is left.
+    Use it as a context manager. An error or an interruption seals and keeps finished work once a first shard is
+    full; before that nothing is kept.
 
     Attributes:
         output: the output.
-        folder: where the shards lie.
-        noun: what is counted.
+        folder: the folder of the shards.
+        noun: the unit that is counted.
     """
 
     noun = "images"
 
     def __init__(self, output: Path, header: Mapping[str, Any], resume: bool) -> None:
-        """Take the lock on the output and find out what is finished.
+        """Take the lock on the output and determine what is finished.
 
         Args:
             output: the output.
-            header: what is run, see :func:`engine.runs.provenance.run_header`.
-            resume: go on with what a run that was cut off has left.
+            header: identifies the run, see :func:`engine.runs.provenance.run_header`.
+            resume: continue an interrupted run.
 
         Raises:
-            OutputError: another run works on this output, one that was cut off has left something and ``resume`` is not
-                set, or the disk refuses.
-            PlanError: what was left is of another run.
+            OutputError: another run writes this output, an interrupted run was found and ``resume`` is not set, or the
+                disk refuses.
+            PlanError: the interrupted run was a different one.
         """
         self.output, self.folder = output, run_folder(output)
         self._shards: list[dict[str, Any]] = []
@@ -81,19 +81,19 @@ class Checkpoint(ABC):
 
     @abstractmethod
     def _bytes(self, entry: Mapping[str, Any]) -> int:
-        """Return how large the shard of a journal entry is."""
+        """Return the size of the shard of a journal entry."""
 
     @abstractmethod
     def _adopt(self, entry: Mapping[str, Any], number: int) -> None:
-        """Count what a shard holds as finished."""
+        """Count the content of a shard as finished."""
 
     @abstractmethod
     def _begin(self) -> None:
-        """Begin to count for the next shard."""
+        """Start counting for the next shard."""
 
     @abstractmethod
     def _entry(self) -> dict[str, Any]:
-        """Return what the journal says of the shard that is being sealed."""
+        """Return the journal entry of the shard that is being sealed."""
 
     def _open(self, entries: list[dict[str, Any]], ends: list[int], header: Mapping[str, Any], resume: bool) -> None:
         left: InterruptedRun | None = described(self.output, entries)
@@ -109,7 +109,7 @@ class Checkpoint(ABC):
             sync_folder(self.folder)
 
     def _take_over(self, entries: list[dict[str, Any]], ends: list[int]) -> int:
-        """Keep the shards that are whole, up to the first that is not; return the bytes of the journal to keep."""
+        """Keep the complete shards, up to the first that is not; return the bytes of the journal to keep."""
         size = ends[0] if ends else 0
         for entry, end in zip(entries[1:], ends[1:], strict=True):
             if "shard" in entry:
@@ -127,7 +127,7 @@ class Checkpoint(ABC):
 
     @property
     def done(self) -> int:
-        """Return how many images (or tiles) lie in sealed shards, those that were skipped among them."""
+        """Return how many images (or tiles) are in sealed shards, including skipped ones."""
         return sum(map(consumed, self._shards))
 
     def _write(self, labels: NDArray[np.uint8]) -> Shard:
@@ -141,7 +141,7 @@ class Checkpoint(ABC):
         return self._shard
 
     def seal(self) -> None:
-        """Bring what was recorded to disk, whole.
+        """Flush recorded labels to disk, completely.
 
         Raises:
             OutputError: the disk refuses.
@@ -153,7 +153,7 @@ class Checkpoint(ABC):
             sync_folder(self.folder)
             self._journal.append(entry)
         except OSError as error:
-            # It may be closed by now: nobody is to try again.
+            # It may be closed by now: do not try again.
             self._drop()
             raise self._refused(error) from None
         self._shards.append(entry)
@@ -161,7 +161,7 @@ class Checkpoint(ABC):
         self._begin()
 
     def placing(self) -> None:
-        """Note that the output is about to appear in its place, for a kill between that and :meth:`finish`."""
+        """Record that the output is about to be moved into place, in case of a kill before :meth:`finish`."""
         try:
             self.seal()
             self._journal.append({"placing": True})
@@ -169,10 +169,10 @@ class Checkpoint(ABC):
             raise self._refused(error) from None
 
     def finish(self, output: Path) -> None:
-        """Remove the shards: the output is in its place; it is brought to disk first.
+        """Remove the shards once the output is in place; it is flushed to disk first.
 
         Args:
-            output: where the output is; another name than was asked for when images are missing in it.
+            output: path of the output; not the requested name if images are missing from it.
 
         Raises:
             OutputError: the disk refuses.
@@ -193,7 +193,7 @@ class Checkpoint(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Keep what is finished once a first shard is full, else leave nothing; a word about it goes to the error."""
+        """Keep finished work once a first shard is full, else nothing; the error message says so."""
         self.keep()
         self._journal.close()
         if error is None or self._shards:
@@ -205,12 +205,12 @@ class Checkpoint(ABC):
             error.args = (f"{error}; {self.kept()}",)
 
     def keep(self) -> None:
-        """Seal what is finished, once a first shard is full; what cannot be sealed is dropped."""
+        """Seal finished work once a first shard is full; what cannot be sealed is dropped."""
         try:
             if self._shards:
                 self.seal()
         except EngineError:
-            pass  # the disk that refused may be the very error; what was sealed before stays
+            pass  # the disk may be the cause of the error; what was sealed before stays
         self._drop()
 
     def _drop(self) -> None:
@@ -220,7 +220,7 @@ class Checkpoint(ABC):
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Keep what is finished when the user or the system ends the run within the context, and say what that is."""
+        """Keep finished work when the user or the system ends the run within the context, and report it."""
         try:
             yield
         except (KeyboardInterrupt, SystemExit):
@@ -230,11 +230,11 @@ class Checkpoint(ABC):
             raise
 
     def kept(self) -> str:
-        """Say what is kept of a run that does not finish."""
+        """Return what is kept of an unfinished run."""
         return f"{self.done:,} {self.noun} are kept in {self.folder}: go on with --resume"
 
     def _empty(self) -> None:
-        """Remove all but the lock; the journal goes last, so that a kill leaves something that says what it is."""
+        """Remove all but the lock; the journal last, so that the folder can be identified after a kill."""
         for path in self.folder.iterdir():
             if path.name not in (JOURNAL, NAME):
                 path.unlink()

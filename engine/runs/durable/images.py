@@ -1,4 +1,4 @@
-"""Runs over images that survive: finished label maps lie in shards, and ``--resume`` goes on behind them."""
+"""Resumable runs over images: finished label maps are stored in shards, and ``--resume`` continues after them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engine.runs.durable.checkpoint import Checkpoint
 from engine.runs.durable.shards import MOST_BYTES, MOST_IMAGES, read_shard, shard_path
 from engine.runs.outcome import Outcome, from_entry, to_entry
 
-# A slow run seals a shard after so many seconds, however few images it holds.
+# A slow run seals a shard after this many seconds, however few images it contains.
 MOST_SECONDS = 10.0
 
 
@@ -25,24 +25,24 @@ class DurableRun(Checkpoint):
     """One run on one output: records finished batches, and reads them back.
 
     Attributes:
-        outcome: what was finished before this run began.
+        outcome: the outcome of earlier runs.
     """
 
     def __init__(
         self, output: Path, ensemble: Ensemble, variants: Sequence[Variant], header: Mapping[str, Any], resume: bool
     ) -> None:
-        """Take the lock on the output and find out what is finished.
+        """Take the lock on the output and determine what is finished.
 
         Args:
             output: the output.
-            ensemble: what predicts.
-            variants: what is scored beside the ensemble's own.
-            header: what is run, see :func:`engine.runs.provenance.run_header`.
-            resume: go on with what a run that was cut off has left.
+            ensemble: the ensemble that predicts.
+            variants: additional variants to score.
+            header: identifies the run, see :func:`engine.runs.provenance.run_header`.
+            resume: continue an interrupted run.
 
         Raises:
             OutputError: see :class:`engine.runs.durable.checkpoint.Checkpoint`.
-            PlanError: what was left is of another run.
+            PlanError: the interrupted run was a different one.
         """
         self._ensemble = ensemble
         self._variants = list(dict.fromkeys((ensemble.variant, *variants)))
@@ -63,7 +63,7 @@ class DurableRun(Checkpoint):
         return {"outcome": to_entry(self._part, self._variants)}
 
     def record(self, part: Predicted) -> None:
-        """Take a finished batch, the next one in order.
+        """Record a finished batch, the next one in order.
 
         Raises:
             OutputError: the disk refuses.
@@ -76,7 +76,7 @@ class DurableRun(Checkpoint):
             self.seal()
 
     def replay(self) -> Iterator[NDArray[np.uint8]]:
-        """Yield the label maps of all sealed shards in order, uint8 (some, pixels); those skipped are not among them.
+        """Yield the label maps of all sealed shards in order, uint8 (some, pixels); without the skipped ones.
 
         Raises:
             OutputError: a shard cannot be read.

@@ -1,6 +1,6 @@
-"""An append-only journal: a line an entry, each with its checksum, each on disk before the next step is taken.
+"""An append-only journal: one line per entry, each with its checksum, each on disk before the next step.
 
-A line that a kill or a full disk tore is recognised and dropped, with all that follows it.
+A line truncated by a kill or a full disk is detected and dropped, with everything after it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Far above any line of ours: a file that is no journal is not read into memory.
+# Far longer than any of our lines: a file that is not a journal is not read into memory.
 MOST_LINE = 1 << 28
 
 
@@ -23,7 +23,7 @@ def encode(entry: Mapping[str, Any]) -> bytes:
 
 
 def decode(line: bytes) -> dict[str, Any] | None:
-    """Return the entry of a line, or None when the line is torn, damaged or no entry at all."""
+    """Return the entry of a line, or None if the line is truncated, damaged or not an entry."""
     checksum, space, text = line[:8], line[8:9], line[9:-1]
     if space != b" " or not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
         return None
@@ -35,13 +35,13 @@ def decode(line: bytes) -> dict[str, Any] | None:
 
 
 def read_journal(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """Read the entries up to the first one that is not whole.
+    """Read the entries up to the first incomplete one.
 
     Returns:
-        The entries, and the offset in bytes at which each ends; both empty when there is no journal.
+        The entries, and the offset in bytes at which each ends; both empty if there is no journal.
 
     Raises:
-        OSError: the file is there and cannot be read.
+        OSError: the file exists and cannot be read.
     """
     entries: list[dict[str, Any]] = []
     ends: list[int] = []
@@ -60,17 +60,17 @@ def read_journal(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 class Journal:
-    """A journal that is open for appending.
+    """A journal open for appending.
 
     Attributes:
         path: the file.
     """
 
     def __init__(self, path: Path, size: int = 0) -> None:
-        """Open the file and drop all behind its first ``size`` bytes.
+        """Open the file and truncate it to ``size`` bytes.
 
         Raises:
-            OSError: the system refuses.
+            OSError: the operating system refuses.
         """
         self.path, self._size = path, size
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -79,7 +79,7 @@ class Journal:
         os.fsync(self._descriptor)
 
     def append(self, entry: Mapping[str, Any]) -> None:
-        """Write an entry through to the disk; where that fails, no part of it stays.
+        """Write an entry through to the disk; if that fails, no part of it remains.
 
         Raises:
             OSError: the disk refuses.

@@ -1,4 +1,4 @@
-"""One run an output: a lock that the system itself takes back when its process dies, whatever killed it."""
+"""One run per output: a lock that the operating system releases when its process dies, whatever killed it."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from filelock import lock_descriptor
 from engine.errors import OutputError
 
 NAME = "lock"
-# Where the number of the process stands in the file: Windows keeps others from reading the byte that is locked.
+# Offset of the process number in the file: on Windows others cannot read the locked byte.
 NUMBER_AT = 1
 
 
 class Lock:
-    """An exclusive lock on a folder, held until it is closed or the process dies.
+    """An exclusive lock on a folder until it is closed or the process dies.
 
-    filelock takes the system's lock on a descriptor of ours. Its own lock objects leave their file where it is, so a
-    folder could not be removed at the end; and they make a missing file, which :func:`is_locked` must not. What keeps
-    the removal safe is here: the file goes while it is locked, and whoever locks a file that has gone starts again.
-    Each object has a descriptor of its own, so two of them exclude each other in one process and one thread too.
+    filelock takes the system's lock on our descriptor. Its own lock objects leave their file in place, so a folder
+    could not be removed at the end; and they create a missing file, which :func:`is_locked` must not. The removal is
+    made safe here: the file is removed while locked, and a process that locks a removed file starts again.
+    Each object has its own descriptor, so two of them exclude each other even in one process and thread.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Take the lock; the folder is made where it is missing.
+        """Take the lock; the folder is created if missing.
 
         Args:
-            folder: what is locked; the file ``lock`` in it holds the number of the process.
+            folder: the folder to lock; its file ``lock`` contains the process number.
 
         Raises:
             OutputError: another process holds it.
-            OSError: the system refuses the folder or the file.
+            OSError: the operating system refuses the folder or the file.
         """
         self.path = folder / NAME
         self._descriptor = -1
         while self._descriptor < 0:
             try:
                 folder.mkdir()
-            except FileExistsError:  # exist_ok=True would look again, and fail where it has gone since
+            except FileExistsError:  # exist_ok=True would check again, and fail if it has been removed since
                 if folder.is_symlink() and not folder.is_dir():
                     raise
             try:
                 descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-            except FileNotFoundError:  # its last holder is removing the folder at this moment
+            except FileNotFoundError:  # its last holder is just removing the folder
                 continue
             try:
                 if not lock_descriptor(descriptor, blocking=False):
@@ -63,22 +63,22 @@ class Lock:
                     os.close(descriptor)
 
     def _still_there(self, descriptor: int) -> bool:
-        """Return whether the locked file is still the one of that name: its last holder may just have removed it."""
+        """Return whether the locked file still has that name: its last holder may just have removed it."""
         try:
             return os.path.samestat(os.fstat(descriptor), self.path.stat())
         except FileNotFoundError:
             return False
 
     def close(self, remove: bool = False) -> None:
-        """Give the lock back; with ``remove`` the lock file and its folder, which must be empty, go too."""
+        """Release the lock; with ``remove`` also remove the lock file and its folder, which must be empty."""
         if self._descriptor < 0:
             return
-        if remove and sys.platform != "win32":  # an open file can be unlinked: nobody gets in between
+        if remove and sys.platform != "win32":  # an open file can be unlinked: no other process gets in between
             self.path.unlink(missing_ok=True)
         os.close(self._descriptor)
         self._descriptor = -1
         if remove:
-            with contextlib.suppress(OSError):  # a second run may have made itself at home already
+            with contextlib.suppress(OSError):  # a second run may already use it
                 if sys.platform == "win32":  # refused while another run has the file open
                     self.path.unlink(missing_ok=True)
                 self.path.parent.rmdir()
@@ -90,12 +90,12 @@ class Lock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give it back."""
+        """Release it."""
         self.close()
 
 
 def is_locked(folder: Path) -> str:
-    """Return who holds the lock of a folder, in words; empty when nobody does."""
+    """Return who holds the lock of a folder, in words; empty if it is free."""
     try:
         descriptor = os.open(folder / NAME, os.O_RDWR)
     except OSError:

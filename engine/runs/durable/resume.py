@@ -1,4 +1,4 @@
-"""What ``--resume`` finds: what a run that was cut off has left, or that there is nothing left to do."""
+"""What ``--resume`` finds: an interrupted run, or nothing left to do."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ def run_folder(output: Path) -> Path:
 
 
 def incomplete_output(output: Path) -> Path:
-    """Return where the masks go when some images had to be left out: never under the name of the whole set."""
+    """Return the path of the masks when some images were left out: never the name of the complete output."""
     return output.with_name(f"incomplete-{output.name}")
 
 
 def skipped_list(output: Path) -> Path:
-    """Return where the images that were left out are listed, a line each: index, id, reason."""
+    """Return the path of the list of images left out, one per line: index, id, reason."""
     return output.with_name(f"{output.name}.skipped.txt")
 
 
 def read_skipped(output: Path) -> list[tuple[int, str, str]]:
-    """Return (index, id, reason) of the images that are missing in the result beside an output.
+    """Return (index, id, reason) of the images missing from the incomplete result of an output.
 
     Raises:
         OSError: their list cannot be read.
-        OutputError: it is none.
+        OutputError: it is not such a list.
     """
     rows = [line.split("\t", 2) for line in skipped_list(output).read_text("utf-8").splitlines()[1:]]
     if not all(len(row) == 3 and row[0].isdecimal() for row in rows):
-        raise OutputError(f"{skipped_list(output)} is no list of skipped images: remove it and run again")
+        raise OutputError(f"{skipped_list(output)} is not a list of skipped images: remove it and run again")
     return [(int(index), name, reason) for index, name, reason in rows]
 
 
 @dataclass(frozen=True)
 class InterruptedRun:
-    """What a run that was cut off left.
+    """An interrupted run.
 
     Attributes:
-        output: the output it was to write.
+        output: the output that it was writing.
         header: the journal's first entry.
         done: how many images, or tiles of scenes, are finished.
-        placing: whether the output was about to be put in its place, or had just been.
+        placing: whether the output was about to be moved into place, or had just been.
     """
 
     output: Path
@@ -65,19 +65,19 @@ class InterruptedRun:
     placing: bool
 
     def refusal(self) -> OutputError:
-        """Return the error that tells of it and of what can be done about it."""
+        """Return the error that reports it and says what to do."""
         noun = "tiles" if "tiles" in self.header else "images"
         return OutputError(
-            f"a run that writes {self.output} was cut off; {self.done:,} of {self.header[noun]:,} {noun} are kept: add "
-            f"--resume to go on, or remove {run_folder(self.output)}"
+            f"a run that writes {self.output} was interrupted; {self.done:,} of {self.header[noun]:,} {noun} are kept: "
+            f"add --resume to continue, or remove {run_folder(self.output)}"
         )
 
 
 def left_over(output: Path) -> InterruptedRun | None:
-    """Return what a run that was cut off left beside an output; None when there is nothing.
+    """Return the interrupted run of an output; None if there is none.
 
     Raises:
-        OutputError: another process is at work on this output, or the journal is there and cannot be read.
+        OutputError: another process writes this output, or the journal exists and cannot be read.
     """
     if not output.name or not run_folder(output).is_dir():
         return None
@@ -89,16 +89,16 @@ def left_over(output: Path) -> InterruptedRun | None:
         entries, _ = read_journal(folder / JOURNAL)
     except OSError as error:
         raise OutputError(
-            f"cannot read {folder / JOURNAL} ({error.strerror or error}): see to its rights and to the disk"
+            f"cannot read {folder / JOURNAL} ({error.strerror or error}): check its permissions and the disk"
         ) from None
     return described(output, entries)
 
 
 def described(output: Path, entries: list[dict[str, Any]]) -> InterruptedRun | None:
-    """Return what the entries of a journal tell; None when there are none.
+    """Return the interrupted run described by the entries of a journal; None if there are none.
 
     Raises:
-        OutputError: they are no journal of this program's.
+        OutputError: they are not a journal of this program.
     """
     if not entries:
         return None
@@ -111,20 +111,20 @@ def described(output: Path, entries: list[dict[str, Any]]) -> InterruptedRun | N
 
 
 def consumed(entry: Mapping[str, Any]) -> int:
-    """Return how many images (those that were skipped among them) or tiles the journal entry of a shard stands for."""
+    """Return how many images (including skipped ones) or tiles are in the shard of a journal entry."""
     if "tiles" in entry:
         return int(entry["tiles"])
     return int(entry["outcome"]["images"]) + len(entry["outcome"]["skipped"])
 
 
 def may_replace(output: Path, resume: bool, overwrite: bool) -> bool:
-    """Return whether outputs that are there may be replaced.
+    """Return whether existing outputs may be replaced.
 
-    An output that is there beside what a run has left is that run's own, cut off after it was put in its place. One
-    without is looked at once the members are known: it may be complete.
+    An existing output beside an interrupted run is that run's own, interrupted after the output was moved into place.
+    Any other is checked once the members are known: it may be complete.
 
     Raises:
-        OutputError: a run that was cut off has left something, and ``resume`` is not set.
+        OutputError: there is an interrupted run, and ``resume`` is not set.
     """
     left = left_over(output)
     if left is not None and not resume:
@@ -134,10 +134,10 @@ def may_replace(output: Path, resume: bool, overwrite: bool) -> bool:
 
 
 def is_complete(output: Path, header: Mapping[str, Any]) -> bool:
-    """Return whether the output that is there is what this very run writes, so that nothing is left to do.
+    """Return whether the existing output is the result of this same run, so that nothing is left to do.
 
     Raises:
-        OutputError: an output is there, and it is another run's.
+        OutputError: there is an output of another run.
     """
     if not output.exists():
         return False
@@ -151,18 +151,18 @@ def is_complete(output: Path, header: Mapping[str, Any]) -> bool:
 
 
 def nothing_left(output: Path, header: Mapping[str, Any], *others: Path) -> Path | None:
-    """Tell on stderr what ``--resume`` finds where no run has left anything; return the output that is complete.
+    """Report on stderr what ``--resume`` finds if no run was interrupted; return the complete output.
 
     Args:
         output: the output.
-        header: what is run, see :func:`engine.runs.provenance.run_header`.
-        others: further names under which the same run may have written its output.
+        header: identifies the run, see :func:`engine.runs.provenance.run_header`.
+        others: other names under which the same run may have written its output.
 
     Returns:
-        The first of these paths that is complete; None where there is something left to do.
+        The first of these paths that is complete; None if there is something left to do.
 
     Raises:
-        OutputError: an output is there, and it is another run's.
+        OutputError: there is an output of another run.
     """
     if run_folder(output).exists():
         return None
@@ -175,7 +175,7 @@ def nothing_left(output: Path, header: Mapping[str, Any], *others: Path) -> Path
 
 
 def _record_of(output: Path) -> Mapping[str, Any]:
-    """Return the record that goes with an output; empty where there is none that can be read."""
+    """Return the record of an output; empty if there is no readable one."""
     path = sidecar(output)
     try:
         if path is not None:

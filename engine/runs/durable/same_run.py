@@ -1,4 +1,4 @@
-"""What decides every label of a run, and in what two runs differ: none goes on with what another one has left."""
+"""What determines all labels of a run, and how two runs differ: a run never continues a different one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.errors import PlanError
 from engine.runs.durable.resume import run_folder
 from engine.runs.provenance import INPUT_KEY
 
-# What else decides a run, and what it is called.
+# What else determines a run, and its name in messages.
 _NAMES = {
     "tiling": "tiling",
     "images": "number of images",
@@ -23,7 +23,7 @@ _NAMES = {
 
 
 def check_same_run(output: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on with a run that was another one.
+    """Refuse to resume a different run.
 
     Raises:
         PlanError: naming what differs.
@@ -31,13 +31,13 @@ def check_same_run(output: Path, then: Mapping[str, Any], now: Mapping[str, Any]
     differing = next(_differences(then, json.loads(json.dumps(now))), None)
     if differing is not None:
         raise PlanError(
-            f"cannot resume {output}: {differing}; resume with what it was begun with, or remove {run_folder(output)}"
+            f"cannot resume {output}: {differing}; resume with the original settings, or remove {run_folder(output)}"
         )
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     if then.get("maskfuse") != now["maskfuse"]:
-        yield f"it was begun by maskfuse {then.get('maskfuse')}, this is {now['maskfuse']}"
+        yield f"it was started by maskfuse {then.get('maskfuse')}, this is {now['maskfuse']}"
     before, after = then.get("members", {}), now["members"]
     gone = [f"{before[key]} ({key[:12]})" for key in before if key not in after]
     new = [f"{after[key]} ({key[:12]})" for key in after if key not in before]

@@ -1,8 +1,7 @@
-"""Runs over scenes that survive: finished rows of masks lie in shards, and ``--resume`` goes on at the scene and row.
+"""Resumable runs over scenes: finished rows of masks are stored in shards; ``--resume`` continues at scene and row.
 
-What is kept are the labels as they were decoded, before small regions are given to what surrounds them: that needs the
-whole mask, and is done again. A shard ends where a row of tiles does, so that each strip of a scene is fused in the
-same parts as in an undisturbed run.
+The stored labels are those before the clean-up of small regions, which needs the whole mask and is done again. A shard
+ends at the end of a row of tiles, so that each strip of a scene is fused in the same parts as in an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from engine.runs.durable.checkpoint import Checkpoint
 from engine.runs.durable.shards import MOST_BYTES, READ_BYTES, shard_path
 from engine.runs.scene_mask import Strip
 
-# A shard is full at so many tiles, or as engine.runs.durable.shards has it.
+# A shard is full at this many tiles, or at the limits of engine.runs.durable.shards.
 MOST_TILES = 4096
 MOST_SECONDS = 10.0
 
@@ -34,8 +33,8 @@ class _Piece:
 
     Attributes:
         shard: number of the shard.
-        offset: where its labels begin there, in bytes.
-        told: what the journal says of it.
+        offset: offset of its labels there, in bytes.
+        told: its entry in the journal.
     """
 
     shard: int
@@ -61,19 +60,19 @@ class DurableScenes(Checkpoint):
         header: Mapping[str, Any],
         resume: bool,
     ) -> None:
-        """Take the lock on the output and find out what is finished.
+        """Take the lock on the output and determine what is finished.
 
         Args:
             output: the output.
-            ensemble: what predicts.
-            variants: what is scored beside the ensemble's own.
+            ensemble: the ensemble that predicts.
+            variants: additional variants to score.
             sizes: (height, width) of the scenes.
-            header: what is run, see :func:`engine.runs.provenance.scenes_header`.
-            resume: go on with what a run that was cut off has left.
+            header: identifies the run, see :func:`engine.runs.provenance.scenes_header`.
+            resume: continue an interrupted run.
 
         Raises:
             OutputError: see :class:`engine.runs.durable.checkpoint.Checkpoint`.
-            PlanError: what was left is of another run.
+            PlanError: the interrupted run was a different one.
         """
         self._variants = list(dict.fromkeys((ensemble.variant, *variants)))
         self._sizes, self._classes = sizes, len(ensemble.classes)
@@ -104,20 +103,20 @@ class DurableScenes(Checkpoint):
         return {"tiles": self._tiles, "pieces": self._part, "member_seconds": seconds}
 
     def rows_done(self, scene: int) -> int:
-        """Return how many rows of tiles of a scene lie in sealed shards."""
+        """Return how many rows of tiles of a scene are in sealed shards."""
         return int(self._pieces[scene][-1].told["done"]) if scene in self._pieces else 0
 
     def add(self, strip: Strip) -> None:
-        """Take decoded rows; they are kept once their row of tiles is finished."""
+        """Add decoded rows; they are stored once their row of tiles is finished."""
         self._waiting.append(strip)
 
     def finish_row(self, scene: int, done: int, tiles: int, member_seconds: Sequence[float]) -> None:
-        """Keep the rows that were added: a row of tiles is finished.
+        """Store the added rows: a row of tiles is finished.
 
         Args:
             scene: index of the scene.
-            done: rows of tiles of it that are finished now.
-            tiles: how many tiles this one has.
+            done: number of its finished rows of tiles.
+            tiles: number of tiles in this row.
             member_seconds: time inside each member's nets so far.
 
         Raises:
@@ -150,7 +149,7 @@ class DurableScenes(Checkpoint):
         return self._part[-1]
 
     def strips(self, scene: int) -> Iterator[Strip]:
-        """Yield the rows of a scene that lie in sealed shards, from top to bottom, as they were added.
+        """Yield the rows of a scene in sealed shards, from top to bottom, as they were added.
 
         Raises:
             OutputError: a shard cannot be read.
@@ -158,7 +157,7 @@ class DurableScenes(Checkpoint):
         start, width = 0, self._sizes[scene][1]
         step = max(1, READ_BYTES // width)
         for piece in self._pieces.get(scene, []):
-            # Once a piece: what was counted over all its rows.
+            # Once per piece: the counts over all its rows.
             seconds = dict(zip(self._variants, piece.told["seconds"], strict=True))
             held = zip(self._variants, piece.told["confusion"], strict=True)
             confusion = {variant: np.array(found, np.int64) for variant, found in held if found is not None}
@@ -177,5 +176,5 @@ class DurableScenes(Checkpoint):
         except OSError as error:
             raise OutputError(f"cannot read {self.folder} ({error.strerror or error}): check the disk") from None
         if len(data) != count:
-            raise OutputError(f"cannot read {self.folder} (a shard that was whole ends early): check the disk")
+            raise OutputError(f"cannot read {self.folder} (a shard is truncated): check the disk")
         return np.frombuffer(data, np.uint8)

@@ -1,4 +1,4 @@
-"""Label maps of finished images in files of some thousands, each with its SHA-256."""
+"""Label maps of finished images in files of a few thousand, each with its SHA-256."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-# A shard is full at so many images or bytes, whichever comes first.
+# A shard is full at this many images or bytes, whichever comes first.
 MOST_IMAGES = 4096
 MOST_BYTES = 1 << 25
-# What is read back at a time.
+# Bytes read back at a time.
 READ_BYTES = 1 << 23
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """Return where a shard lies."""
+    """Return the path of a shard."""
     return folder / f"{number:08d}.labels"
 
 
@@ -30,7 +30,7 @@ class Shard:
 
     Attributes:
         path: the file.
-        rows: label maps in it.
+        rows: number of label maps in it.
         bytes: their size.
     """
 
@@ -38,7 +38,7 @@ class Shard:
         """Open the file, empty.
 
         Raises:
-            OSError: the system refuses.
+            OSError: the operating system refuses.
         """
         self.path = path
         self.rows = self.bytes = 0
@@ -58,7 +58,7 @@ class Shard:
         self.bytes += labels.size
 
     def seal(self) -> str:
-        """Bring the file to disk, close it, and return its SHA-256, hexadecimal.
+        """Flush the file to disk, close it, and return its SHA-256, hexadecimal.
 
         Raises:
             OSError: the disk refuses.
@@ -70,13 +70,13 @@ class Shard:
 
     def drop(self) -> None:
         """Remove the file."""
-        with contextlib.suppress(OSError):  # what is still in the buffer does not fit on the disk, and is not wanted
+        with contextlib.suppress(OSError):  # the rest of the buffer does not fit on the disk and is not needed
             self._stream.close()
         self.path.unlink(missing_ok=True)
 
 
 def is_whole(path: Path, size: int, sha256: str) -> bool:
-    """Return whether a shard is there with the size in bytes and the checksum it should have."""
+    """Return whether a shard exists with the expected size in bytes and checksum."""
     try:
         if path.stat().st_size != size:
             return False
@@ -87,7 +87,7 @@ def is_whole(path: Path, size: int, sha256: str) -> bool:
 
 
 def read_shard(path: Path, pixels: int) -> Iterator[NDArray[np.uint8]]:
-    """Yield the label maps of a whole shard, uint8 (some, pixels).
+    """Yield the label maps of a complete shard, uint8 (some, pixels).
 
     Raises:
         OSError: it cannot be read.
@@ -96,5 +96,5 @@ def read_shard(path: Path, pixels: int) -> Iterator[NDArray[np.uint8]]:
     with path.open("rb") as stream:
         while data := stream.read(step):
             if len(data) % pixels:
-                raise OSError(errno.EIO, "a shard that was whole ends early")
+                raise OSError(errno.EIO, "a shard is truncated")
             yield np.frombuffer(data, np.uint8).reshape(-1, pixels)

@@ -1,4 +1,4 @@
-"""The one place that speaks to Ray: connects, builds the pool of actors, and hands on what it returns."""
+"""The only module that calls Ray: connects, builds the pool of actors, and passes on its results."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from engine.errors import ModelError, PlanError
 from engine.utils.optional import require
 from engine.utils.plugins import search_path
 
-# Tasks of Ray; each takes several blocks where there are more.
+# Number of Ray tasks; each takes several blocks if there are more.
 MOST_TASKS = 16384
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where and how wide a run on Ray goes.
+    """Where a run on Ray goes, and its number of workers.
 
     Attributes:
-        address: of the Ray cluster; empty for one on this machine alone.
-        workers: actors; 0 for as many as the cluster has room for.
-        gpus: of each actor; a fraction lets actors share one.
+        address: address of the Ray cluster; empty for one on this machine only.
+        workers: number of actors; 0 for as many as fit on the cluster.
+        gpus: GPUs of each actor; a fraction lets actors share one.
     """
 
     address: str = ""
@@ -33,35 +33,35 @@ class Cluster:
     gpus: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what no cluster has.
+        """Refuse impossible numbers.
 
         Raises:
-            PlanError: a negative number of workers or GPUs, or no number.
+            PlanError: a negative number of workers or GPUs, or not a number.
         """
         if self.workers < 0 or not 0 <= self.gpus < 1024:
             raise PlanError(f"{self.workers} workers with {self.gpus:g} GPUs each: give numbers of 0 or above")
 
 
 def require_ray() -> None:
-    """Raise a PlanError where Ray is not installed."""
+    """Raise a PlanError if Ray is not installed."""
     require("ray.data", "ray", "--on ray needs Ray")
 
 
 def connect(cluster: Cluster) -> bool:
-    """Connect to the cluster, or start one on this machine; return whether it is to be left again.
+    """Connect to the cluster, or start one on this machine; return whether to disconnect afterwards.
 
     Raises:
         PlanError: Ray is not installed, or nothing answers at the address.
     """
-    # Ray's core writes to stderr by itself; what matters of it comes as an exception.
+    # Ray's core writes to stderr itself; what matters is also raised as an exception.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     require_ray()
     import ray
 
     if ray.is_initialized():
         return False
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it talks before it reads its own option
-    # Workers of this machine import what this process imported, installed or not; other machines have it installed.
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it prints before it reads its own option
+    # Workers on this machine import the same modules as this process, installed or not; elsewhere they are installed.
     here = {"env_vars": {"PYTHONPATH": search_path()}}
     try:
         ray.init(
@@ -78,7 +78,7 @@ def connect(cluster: Cluster) -> bool:
 
 
 def leave() -> None:
-    """Leave the cluster; one that was started for the run ends."""
+    """Disconnect from the cluster; one started for the run is stopped."""
     import ray
 
     ray.shutdown()
@@ -87,17 +87,17 @@ def leave() -> None:
 def predicted_rows(
     predictor: type, arguments: tuple[Any, ...], cluster: Cluster, starts: range, end: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield what actors return, a row a block, in the blocks' order.
+    """Yield the results of actors, one row per block, in the blocks' order.
 
     Args:
         predictor: the actor's class.
-        arguments: of its constructor.
-        cluster: how many actors, with how many GPUs each.
+        arguments: arguments of its constructor.
+        cluster: number of actors and GPUs of each.
         starts: index of each block's first image.
-        end: index behind the last image.
+        end: index after the last image.
 
     Raises:
-        PlanError: the cluster has no room for a single actor.
+        PlanError: not even one actor fits on the cluster.
         ModelError: Ray gives up.
     """
     import ray.data
@@ -126,7 +126,7 @@ def predicted_rows(
 
 
 def _tables(starts: range, end: int, tasks: int) -> list[Any]:
-    """Return one Arrow table a task: start and count of its blocks."""
+    """Return one Arrow table per task: start and count of its blocks."""
     import pyarrow
 
     begins = np.arange(starts.start, starts.stop, starts.step, dtype=np.int64)
@@ -136,7 +136,7 @@ def _tables(starts: range, end: int, tasks: int) -> list[Any]:
 
 
 def _room(gpus: float) -> int:
-    """Return how many actors the cluster has room for."""
+    """Return how many actors fit on the cluster."""
     import ray
 
     held = ray.cluster_resources()

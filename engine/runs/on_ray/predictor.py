@@ -1,4 +1,4 @@
-"""The actor: opens nets and images once, then predicts blocks of them. It needs Ray for nothing itself."""
+"""The actor: opens nets and images once, then predicts blocks of them. It does not need Ray itself."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from engine.inference.prediction import Variant
     from engine.runs.options import Options
 
-# What is read at a time where images can be read in order alone.
+# Images read at a time if they can only be read in order.
 READ = 64
 
 
 class Predictor:
-    """Predicts blocks; one a worker."""
+    """Predicts blocks; one per worker."""
 
     def __init__(
         self, options: Options, runtime: RuntimeOptions, batch_size: int, plan_sha256: str, scored: bool
     ) -> None:
-        """Open everything; what goes wrong is kept for the first block, whose answer tells it in one line.
+        """Open everything; an error is kept and reported with the first block, in one line.
 
         Args:
-            options: what the user asked for; names of files are absolute.
+            options: the user's options; file names are absolute.
             runtime: provider, runtime and precision.
-            batch_size: images a session takes at a time; 0 to measure.
-            plan_sha256: the plan as the run resolved it; where a node's files give another, it refuses.
+            batch_size: images per session run; 0 to measure.
+            plan_sha256: hash of the run's resolved plan; a node whose files give another one refuses.
             scored: whether true labels are compared.
         """
         self._error = ""
@@ -48,7 +48,7 @@ class Predictor:
 
     def _open(self, options: Options, runtime: RuntimeOptions, batch_size: int, plan_sha256: str, scored: bool) -> None:
         from engine.inference.tuning import tune
-        from engine.runs.options import open_ensemble, planned
+        from engine.runs.options import open_ensemble, planned, reading_of
         from engine.runs.provenance import plan_hash
         from engine.sources.labels import open_labels
 
@@ -56,13 +56,14 @@ class Predictor:
         plan = planned(options)
         if plan is None:
             raise PlanError("no models: name them with --models or --plan")
-        images = open_source(options.input, bad=self._bad.add if self._bad is not None else None)
+        bad = self._bad.add if self._bad is not None else None
+        images = open_source(options.input, bad=bad, reading=reading_of(plan, options))
         self._images = Spans(images)
         self._labels = Spans(open_labels(options.labels, images)) if scored else None
         self._ensemble = open_ensemble(plan, options, images)
         self._how = tune(self._ensemble, images, runtime, batch_size, 1)
         if plan_hash(self._ensemble) != plan_sha256:
-            raise PlanError(f"on node {platform.node()} the models are others: give all nodes the same files")
+            raise PlanError(f"on node {platform.node()} the models differ: give all nodes the same files")
         scored = scored and self._ensemble.early_exit is None
         variants: list[Variant] = self._ensemble.every_variant() if scored else []
         self._asked = list(dict.fromkeys((self._ensemble.variant, *variants)))
@@ -71,10 +72,10 @@ class Predictor:
         """Predict one block.
 
         Args:
-            block: ``start`` and ``count``, an element each.
+            block: ``start`` and ``count``, one element each.
 
         Returns:
-            One row, see :mod:`engine.runs.on_ray.wire`; an error is a row too, since Ray would try it again.
+            One row, see :mod:`engine.runs.on_ray.wire`; an error is a row too, since Ray would retry it.
         """
         start, count = int(block["start"][0]), int(block["count"][0])
         try:
@@ -94,10 +95,10 @@ class Predictor:
 
 
 class Spans:
-    """Blocks of a source by their indices; where it can be read in order alone, it is read on from block to block."""
+    """Blocks of a source by their indices; if it can only be read in order, reading continues from block to block."""
 
     def __init__(self, source: Source) -> None:
-        """Hold the source; nothing is read yet."""
+        """Store the source; nothing is read yet."""
         self._source = source
         self._parts: Iterator[NDArray[Any]] = iter(())
         self._held: NDArray[Any] | None = None
@@ -121,7 +122,7 @@ class Spans:
         return Rest(held.name, held.ids[start : start + count], held.size, held.channels, read, held.named, None, start)
 
     def _next(self, start: int, count: int) -> NDArray[Any]:
-        if start < self._position:  # a block that another worker lost, or the first one
+        if start < self._position:  # a block lost by another worker, or the first one
             self._parts, self._held, self._position = self._source.read(READ), None, 0
         while self._held is None or self._position + len(self._held) < start + count:
             part = next(self._parts)

@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from engine.runs.image_job import Job
     from engine.runs.options import Options
 
-# A block's labels travel at once: a few megabytes at most, and often enough that progress shows.
+# A block's labels are sent at once: at most a few megabytes, and often enough to show progress.
 BLOCK_BYTES, BLOCK_IMAGES = 1 << 22, 128
 
 
 @dataclass
 class RayStream:
-    """One run on Ray; iterate over it once. It stands in for :class:`engine.inference.stream.Stream`.
+    """One run on Ray; iterate over it once. It replaces :class:`engine.inference.stream.Stream`.
 
     Attributes:
         ensemble: the ensemble as this process opened it.
-        images: what is predicted; those that are left of a resumed run.
-        variants: further ways to decode, scored where true labels are given.
+        images: the images to predict; of a resumed run, the remaining ones.
+        variants: additional variants, scored if true labels are given.
         scored: whether true labels are compared.
-        options: what the user asked for.
+        options: the user's options.
         runtime: provider, runtime and precision.
         cluster: where it runs.
-        batch_size: images a session takes at a time; 0 lets each actor choose.
-        bad: where images that cannot be predicted are noted; None when they are an error.
+        batch_size: images per session run; 0 lets each actor choose.
+        bad: records images that cannot be predicted; None if they are an error.
         read_seconds: 0: the actors read.
     """
 
@@ -60,7 +60,7 @@ class RayStream:
         """Yield the blocks' predictions in the images' order.
 
         Raises:
-            EngineError: Ray is missing or cannot be reached, or what went wrong in an actor.
+            EngineError: Ray is missing or cannot be reached, or an actor failed.
         """
         first = getattr(self.images, "first", 0)
         end, pixels = first + len(self.images), math.prod(self.images.size)
@@ -72,30 +72,30 @@ class RayStream:
             for row in predicted_rows(Predictor, arguments, self.cluster, starts, end):
                 part = unpacked(row, pixels, len(self.ensemble.classes), asked)
                 if part.start != first:
-                    raise ModelError(f"Ray gave the images from {part.start} on where those from {first} on were due")
+                    raise ModelError(f"Ray returned images from {part.start} on, expected {first} on")
                 first += len(part.ids) + len(part.skipped)
                 yield part
         finally:
             if ours:
                 leave()
         if first != end:
-            raise ModelError(f"Ray gave no more images behind {first} of {end}: go on with --resume")
+            raise ModelError(f"Ray returned no images after {first} of {end}: go on with --resume")
 
     def _wanted(self) -> RuntimeOptions:
-        """Return what an actor uses: a GPU only where Ray gave it one."""
+        """Return what an actor uses: a GPU only if Ray assigned one."""
         alone = self.runtime.provider == "auto" and not self.cluster.gpus
         return replace(self.runtime, provider="cpu") if alone else self.runtime
 
 
 @dataclass(frozen=True)
 class OnRay:
-    """Makes the predictions of a run come from Ray.
+    """Gets the predictions of a run from Ray.
 
     Attributes:
-        options: what the user asked for.
+        options: the user's options.
         runtime: provider, runtime and precision.
         cluster: where it runs.
-        batch_size: images a session takes at a time; 0 lets each actor choose.
+        batch_size: images per session run; 0 lets each actor choose.
     """
 
     options: Options
@@ -110,12 +110,12 @@ class OnRay:
 
         Args:
             ensemble: the ensemble as this process opened it.
-            images: what to predict.
+            images: the images to predict.
             labels: true label maps of the same images, or None.
-            variants: further ways to decode, scored when labels are given.
+            variants: additional variants, scored if labels are given.
 
         Raises:
-            InputError: labels that do not fit the images.
+            InputError: labels that do not match the images.
         """
         if labels is not None:
             check_match(images, labels)
@@ -123,18 +123,18 @@ class OnRay:
         return RayStream(ensemble, images, variants, labels is not None, *more)
 
     def run_by(self, here: Mapping[str, str]) -> dict[str, str]:
-        """Return by what each net is run, given what would run it here."""
+        """Return what runs each net, given what would run it here."""
         return {net: "Ray with GPUs" if self.cluster.gpus else told for net, told in here.items()}
 
 
 def on_ray(job: Job, options: Options, runtime: RuntimeOptions, cluster: Cluster, batch_size: int) -> OnRay:
-    """Get a checked job ready to run on Ray; arguments as of :class:`OnRay`.
+    """Prepare a checked job for Ray; arguments as of :class:`OnRay`.
 
     Raises:
-        PlanError: Ray is not installed, the images are no files that other nodes could read.
+        PlanError: Ray is not installed, or the images are not files that other nodes can read.
     """
     if not options.input:
-        raise PlanError("--on ray without --input: the sample scenes are made in this process alone")
+        raise PlanError("--on ray without --input: the sample scenes exist only in this process")
     masks = next((member.name for member in job.ensemble.members if not member.nets), None)
     if masks is not None:
         raise PlanError(f"{masks} holds finished masks, which are read on this machine alone: leave out --on ray")
@@ -146,7 +146,7 @@ def on_ray(job: Job, options: Options, runtime: RuntimeOptions, cluster: Cluster
 
 
 def portable(options: Options) -> Options:
-    """Return options whose file names mean the same in every folder, without what concerns the output."""
+    """Return options with absolute file names, without those of the output."""
 
     def absolute(name: str) -> str:
         return name if not name or "://" in name else os.path.abspath(name)  # noqa: PTH100 (keeps globs as they are)

@@ -1,4 +1,4 @@
-"""What travels between an actor and the run: one row of plain types a block."""
+"""What an actor sends to the run: one row of plain types per block."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def packed(start: int, parts: Sequence[Predicted], asked: Sequence[Variant], sco
     Args:
         start: index of the block's first image.
         parts: the batches, in order.
-        asked: the ensemble's own variant, then all others.
-        scored: whether the batches hold confusion matrices.
+        asked: the ensemble's variant, then all others.
+        scored: whether the batches contain confusion matrices.
     """
     whole = [part for part in parts if part.ids]
     told: dict[str, Any] = {
@@ -46,10 +46,10 @@ def packed(start: int, parts: Sequence[Predicted], asked: Sequence[Variant], sco
 
 
 def unpacked(row: Mapping[str, Any], pixels: int, classes: int, asked: Sequence[Variant]) -> Predicted:
-    """Return what a row tells.
+    """Return the content of a row.
 
     Args:
-        row: what :func:`packed` or :func:`failed` returned.
+        row: the result of :func:`packed` or :func:`failed`.
         pixels: size of a label map.
         classes: number of classes.
         asked: the variants the row was packed with.

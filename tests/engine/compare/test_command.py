@@ -328,7 +328,7 @@ def test_verdicts(done: Comparison) -> None:
     assert verdict(replace(found, gain_low=0.1, gain_high=0.2)) == "better"
     assert verdict(replace(found, gain_low=-0.2, gain_high=-0.1)) == "worse"
     assert verdict(replace(found, gain_low=-0.1, gain_high=0.1)) == "may be chance"
-    assert verdict(replace(found, gain_low=math.nan, gain_high=math.nan)) == "cannot be told"
+    assert verdict(replace(found, gain_low=math.nan, gain_high=math.nan)) == "unknown"
 
 
 def test_a_full_disk_is_said_before_anything_runs(

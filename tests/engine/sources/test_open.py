@@ -234,9 +234,7 @@ def test_a_limit_cuts_ids_and_pixels_alike(limit: int, stack: np.ndarray) -> Non
         limited(source, -1)
 
 
-@pytest.mark.parametrize(
-    "shape", [(), (3,), (8, 16), (0, 8, 16), (2, 0, 16), (2, 4, 8, 16), (2, 2, 8, 16), (1, 1, 1, 1, 1)]
-)
+@pytest.mark.parametrize("shape", [(), (3,), (8, 16), (0, 8, 16), (2, 0, 16), (2, 65, 80, 90), (1, 1, 1, 1, 1)])
 def test_other_shapes_are_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
     for role in ("images", "labels"):
         with pytest.raises(InputError, match="has shape"):

@@ -142,10 +142,10 @@ def test_without_labels_there_are_shares_and_no_scores(tmp_path: Path) -> None:
     page = Page(render(hostile_run(tmp_path, labels=False)))
     labels = [attributes["aria-label"] for _, attributes in page.elements if attributes.get("class") == "plot"]
     assert list(dict.fromkeys(labels)) == [
-        "Score against images a second, with the Pareto front",
+        "Score against images per second, with the Pareto front",
         "How often each class is predicted",
         "Share of pixels on which two members agree, in percent",
-        "Share of members against the mean of all, by class",
+        "Share of members that disagree with the mean of all, by class",
     ]
     assert "Confusion" not in page.text
     assert "No labels were given" in page.text

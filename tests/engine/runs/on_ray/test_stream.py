@@ -174,7 +174,7 @@ def test_a_run_begun_here_ends_on_ray(
     monkeypatch.setattr(durable.DurableRun, "seal", seal)
     done = engine(*arguments, "-o", tmp_path / "m.csv", "--on", "ray", "--resume")
     assert done.code == 0, done.err
-    assert "resuming behind 24 of 60 images" in done.err
+    assert "resuming after 24 of 60 images" in done.err
     assert content(tmp_path / "m.csv") == content(tmp_path / "whole.csv")
 
 

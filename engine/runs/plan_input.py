@@ -1,0 +1,50 @@
+"""The plan's ``[input]`` table: how images are read where the data does not say it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from engine.errors import PlanError
+from engine.sources.reading import EXIF, LAYOUTS
+
+
+@dataclass(frozen=True)
+class InputTable:
+    """What a plan states about images; the defaults are what holds without a statement.
+
+    Attributes:
+        layout: axes of an array of images, out of :data:`engine.sources.reading.LAYOUTS`; empty to find them.
+        exif: ``apply`` or ``ignore`` the EXIF orientation of pictures.
+        rgb_as_grey: whether RGB images become grey by ITU-R BT.601.
+    """
+
+    layout: str = ""
+    exif: str = "apply"
+    rgb_as_grey: bool = False
+
+    @classmethod
+    def of(cls, table: object) -> InputTable:
+        """Check a table as TOML gives it.
+
+        Raises:
+            PlanError: no table, an unknown key, or a value that is not allowed.
+        """
+        if not isinstance(table, dict):
+            raise PlanError(f"input: {table!r} is not a table")
+        known = asdict(cls())
+        for key, value in table.items():
+            if key not in known:
+                raise PlanError(f"input: unknown key {key!r}; known are {', '.join(sorted(known))}")
+            allowed = {"layout": LAYOUTS, "exif": EXIF}.get(key)
+            if allowed is not None and value not in allowed:
+                raise PlanError(f"input.{key}: {str(value)[:80]!r} is unknown; allowed are {', '.join(allowed)}")
+            if allowed is None and not isinstance(value, bool):
+                raise PlanError(f"input.{key}: {str(value)[:80]!r} is unknown; allowed are true and false")
+        return cls(**table)
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """Return what differs from the defaults, as TOML and JSON take it."""
+        defaults = asdict(type(self)())
+        return {key: value for key, value in asdict(self).items() if value != defaults[key]}

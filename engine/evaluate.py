@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from engine.bootstrap import GroupedCounts, Interval, interval
 from engine.errors import InputError, PlanError
 from engine.metrics import CONVENTIONS, MOST_CLASSES, VOID, Score, Trap, confusion_matrices, find_trap
-from engine.outputs.recorded import known_facts
+from engine.outputs.recorded import Known, known_facts
 from engine.sources.base import Batch, Source
 from engine.sources.coding import PLAIN, LabelCoding, check_values, told_left_out
 from engine.sources.groups import read_groups
@@ -21,9 +21,12 @@ from engine.sources.labels import as_labels, check_match
 from engine.sources.numpy_files import ArrayFile
 from engine.sources.open import open_array
 from engine.sources.spec import is_url, split_key
+from engine.sources.submission import RLE_FORMS, rle_form
 from engine.utils.sides import told_size
 
 BATCH = 64
+# Files of run lengths that know no images without foreground; one of them no size either.
+SPARSE = ("kaggle", "coco")
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ def evaluate(
     ignored_class: str = "",
     groups: str = "",
     coding: LabelCoding = PLAIN,
+    rle: str = "",
 ) -> Evaluation:
     """Compare masks with true masks, batch by batch.
 
@@ -85,6 +89,7 @@ def evaluate(
         ignored_class: id, or ``none``; empty for that of the record, else 0.
         groups: file with the group of each image, for intervals; see :func:`engine.sources.groups.read_groups`.
         coding: what the true masks hold in place of class numbers.
+        rle: the form of files of run lengths, where their header does not tell it: a name out of :data:`RLE_FORMS`.
 
     Raises:
         InputError: the two do not belong together, hold labels outside the classes, or the groups do not fit.
@@ -93,8 +98,7 @@ def evaluate(
     known = known_facts(predicted, classes, ignored_class, coding)
     names, ignored = known.names, known.ignored_class
     count = len(names) or MOST_CLASSES - 1
-    truths = open_maps(labels, known.truth)
-    guesses = joined(truths, open_maps(predicted, known.masks))
+    guesses, truths = _open_both(predicted, labels, rle, known)
     if not isinstance(truths, VariedMaps) and not isinstance(guesses, VariedMaps):
         check_match(truths, guesses)
     index = read_groups(groups, len(truths)) if groups else None
@@ -175,6 +179,21 @@ def _seen_names(score: Score, name: str) -> tuple[str, ...]:
     score.confusion = np.ascontiguousarray(score.confusion[:used, :used])
     score.classes = used
     return tuple(f"class {index}" for index in range(used))
+
+
+def _open_both(predicted: str, labels: str, rle: str, known: Known) -> tuple[Source, Source]:
+    """Open masks and truth; run lengths that know no size, or not all images, take both from the other side."""
+    forms = [rle_form(predicted), rle_form(labels)]
+    if rle and rle not in RLE_FORMS:
+        raise PlanError(f"--rle {rle[:40]}; allowed are {', '.join(RLE_FORMS)}")
+    if rle and not {rle, *(["kaggle"] if rle == "rows" else [])} & set(forms):
+        raise PlanError(f"--rle {rle}: neither {predicted} nor {labels} holds such run lengths: leave it out")
+    if forms[1] in SPARSE and forms[0] not in SPARSE:
+        guesses = open_maps(predicted, known.masks, rle=rle)
+        return guesses, open_maps(labels, known.truth, guesses, rle)
+    # Of two COCO files the truth names the images.
+    truths = open_maps(labels, known.truth, rle=rle)
+    return joined(truths, open_maps(predicted, known.masks, truths if forms[0] in SPARSE else None, rle)), truths
 
 
 def _trimmed(matrices: NDArray[np.int64]) -> NDArray[np.int64]:

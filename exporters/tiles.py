@@ -97,7 +97,8 @@ def _sources(path: Path, labels: Path | None) -> tuple[Source, Source]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; give an .npz file with tiles and labels")
     if labels is not None:
-        return open_source(path), open_labels(labels)
+        tiles = open_source(path)
+        return tiles, open_labels(labels, like=tiles)
     keys = array_files(path) if path.suffix.lower() == ".npz" else {}
     if any(key in keys for key in _LABEL_KEYS):
         return open_source(path), open_labels(path)

@@ -17,6 +17,7 @@ from engine.cli.options import (
     Models,
     Precision,
     Provider,
+    Rle,
     Runtime,
     Workers,
     contract_fields,
@@ -52,14 +53,15 @@ def ensemble(
             "-o",
             parser=output_path,
             metavar="PATH",
-            help="Masks: submission .csv (default submission.csv), run lengths .rle.csv, .npz, .npy, .zarr or a folder "
-            "of PNGs; for one scene .png, .tif, .npy or .zarr.",
+            help="Masks: submission .csv (default submission.csv), run lengths .rle.csv or .json, .npz, .npy, .zarr or "
+            "a folder of PNGs; for one scene .png, .tif, .npy or .zarr.",
         ),
     ] = None,
     plan: Annotated[
         Path | None, typer.Option(help="An ensemble.toml with members, weights, strategy and decoding.")
     ] = None,
     labels: Annotated[str, typer.Option(help="True masks of the same images, to score the predictions.")] = "",
+    rle: Rle = "",
     strategy: Annotated[
         str | None,
         typer.Option(help=STRATEGY_NAMES, rich_help_panel=FUSION),
@@ -236,6 +238,7 @@ def ensemble(
         image_layout=image_layout,
         resume=resume,
         on_bad_image=on_bad_image,
+        rle=rle,
         stated=stated,
         truth=truth,
     )

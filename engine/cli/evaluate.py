@@ -6,13 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli.options import AsJson, Groups, truth_fields
+from engine.cli.options import AsJson, Groups, Rle, truth_fields
 from engine.utils.console import with_options
 
 
 @with_options(truth_fields, "truth")
 def evaluate(
-    predicted: Annotated[str, typer.Argument(metavar="PRED", help="Masks: submission .csv, .npz, .npy or a folder.")],
+    predicted: Annotated[
+        str, typer.Argument(metavar="PRED", help="Masks: .csv, run lengths .csv or .json, .npz, .npy or a folder.")
+    ],
     labels: Annotated[str, typer.Option(help="True masks, in any of those formats.")],
     classes: Annotated[
         str, typer.Option(help="Class names, or their number. Default: those of the masks' record.")
@@ -21,6 +23,7 @@ def evaluate(
         str, typer.Option(help="Class excluded from the score, or none. Default: that of the masks' record, else 0.")
     ] = "",
     groups: Groups = "",
+    rle: Rle = "",
     as_json: AsJson = False,
     *,
     truth: Any,
@@ -34,4 +37,4 @@ def evaluate(
     if several is not None:
         print_class_scores(several, as_json)
         return
-    print_evaluation(score_masks(predicted, labels, classes, ignored_class, groups, truth), as_json)
+    print_evaluation(score_masks(predicted, labels, classes, ignored_class, groups, truth, rle), as_json)

@@ -51,6 +51,13 @@ Precision = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+Rle = Annotated[
+    str,
+    typer.Option(
+        help="Form of run lengths: rows (this project's, row by row), kaggle (column by column, foreground alone) or "
+        "coco (JSON).",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout instead of tables.")]
 Classes = Annotated[
     str,

@@ -16,6 +16,7 @@ from engine.fusion.strategies import STRATEGIES, named_strategy
 from engine.inference.early_exit import EarlyExit
 from engine.inference.forward import Forward
 from engine.inference.gpu import DeviceFusion
+from engine.inference.mask_members import MaskMember
 from engine.inference.prediction import Variant
 from engine.inference.stream import Stream
 from engine.models.facts import stated_facts
@@ -110,6 +111,7 @@ class Ensemble(Forward):
         self.early_exit = early_exit
         if early_exit is not None:
             early_exit.check(strategy, variant.decoding)
+            _check_all_run(members)
         self.runtime_options = RuntimeOptions("cpu")
         # What is stated about the images, part of the run's record: it decides the labels as much as the members do.
         self.input_facts: Mapping[str, Any] = {}
@@ -157,8 +159,10 @@ class Ensemble(Forward):
         return cls.of(open_nets(requests, sample), suppress=suppress, **options)
 
     @classmethod
-    def of(cls, opened: Sequence[Net], suppress: Collection[int | str] | None = None, **options: Any) -> Ensemble:
-        """Make an ensemble of opened files; arguments as in :meth:`open`."""
+    def of(
+        cls, opened: Sequence[Net | Member], suppress: Collection[int | str] | None = None, **options: Any
+    ) -> Ensemble:
+        """Make an ensemble of opened files and of members that are complete; arguments as in :meth:`open`."""
         if not opened:
             raise PlanError("no models: name at least one")
         names = class_names(opened)
@@ -295,6 +299,13 @@ def _check_label_members(
             f"{names[0]} outputs labels, so it has no second choice for a suppressed class: use "
             f"{option('vote_stage', 'fused')}"
         )
+
+
+def _check_all_run(members: Sequence[Member]) -> None:
+    """Refuse early exit for members that are read, not run: they cost nothing that it could save."""
+    masks = next((member.name for member in members if isinstance(member, MaskMember)), None)
+    if masks is not None:
+        raise PlanError(f"{masks} holds finished masks, which cost nothing to run: leave out {option('early_exit')}")
 
 
 def _check_multilabel(suppress: Collection[int], decoding: Mapping[str, Any], early_exit: EarlyExit | None) -> None:

@@ -31,7 +31,7 @@ class Execution:
     """One way to run a member.
 
     Attributes:
-        sessions: one per net of the member.
+        sessions: one per net of the member; none for masks.
         part: number of images per run.
     """
 
@@ -40,7 +40,9 @@ class Execution:
 
     @property
     def name(self) -> str:
-        """Return its name in messages."""
+        """Return its name in messages; masks are read, not run."""
+        if not self.sessions:
+            return "masks"
         first = self.sessions[0]
         what = first.runtime if first.provider == "cpu" else first.provider
         return what if self.precision == "float32" else f"{what} {self.precision}"
@@ -48,7 +50,7 @@ class Execution:
     @property
     def precision(self) -> str:
         """Return the lowest precision of its sessions."""
-        return self.sessions[0].precision
+        return self.sessions[0].precision if self.sessions else "float32"
 
     def of(self, member: Member) -> Member:
         """Return the member with these sessions."""

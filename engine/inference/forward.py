@@ -14,6 +14,7 @@ from engine.fusion.fuse import check_finite, fuse
 from engine.fusion.regions import cleaned
 from engine.inference.execution import Execution
 from engine.inference.flips import flipped, named_flips
+from engine.inference.mask_members import MaskMember
 from engine.inference.prediction import Variant
 from engine.models.adapt.binary import pairs
 from engine.models.members import FLOOR, Member, Prepared
@@ -25,7 +26,7 @@ class Forward:
     """Members with their weights, and how they process one batch.
 
     Attributes:
-        members: multi-class nets and specialist sets, in the given order.
+        members: multi-class nets, specialist sets and finished masks, in the given order.
         classes: names of the classes.
         variant: the strategy and decoding of the labels.
         weights: float64 (members, classes), columns summing to 1.
@@ -120,6 +121,9 @@ class Forward:
     ) -> None:
         """Run one member on a batch and its flips; the mean of the logits, flipped back, is written to ``out``."""
         member, part = self.members[index], self.parts[index]
+        if isinstance(member, MaskMember):
+            member.vote(batch, out)
+            return
         member.run(batch.pixels, prepared[0], out, skip, part)
         planes = out.reshape(*out.shape[:2], *batch.pixels.shape[1:3])
         for flip, inputs in zip(self.flips[1:], prepared[1:], strict=True):

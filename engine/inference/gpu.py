@@ -36,6 +36,8 @@ def why_not(ensemble: Forward, early: bool = False) -> str:
 
     ``early`` says whether images may be done before all members ran on them.
     """
+    if not all(member.nets for member in ensemble.members):
+        return "members that are finished masks"
     decoding = ensemble.variant.decoding
     plain = all(
         net.contract.kind == "multiclass"

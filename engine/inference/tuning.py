@@ -173,6 +173,9 @@ def _on_cpu(
     chosen = []
     for index, member in enumerate(ensemble.members):
         execution = present_execution(member, min(PART, tuned.batch_size))
+        if not member.nets:
+            chosen.append(execution)
+            continue
         if choice:
             executions = executions_of(member, runtime_options, tuned.batch_size, tuned.workers)
             execution = fastest_execution(member, executions, sample, tuned.workers, share)

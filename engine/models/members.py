@@ -21,16 +21,62 @@ from engine.models.net import Net
 Prepared = dict[tuple[object, ...], NDArray[Any]]
 
 
+# What holds masks and no net: files by their suffix, folders by the pictures in them.
+MASK_FILES = (".csv", ".json", ".npz", ".npy", ".zarr", ".parquet")
+MASK_PICTURES = (".png", ".tif", ".tiff", ".bmp", ".pgm")
+MASK_KEY = re.compile(r"(.+\.(?:npz|zarr|parquet)):[^:/]+")
+
+
+def holds_masks(path: Path) -> bool:
+    """Return whether a file or folder holds finished masks, a member of another kind than nets.
+
+    Raises:
+        InputError: a folder holds nets and masks.
+    """
+    keyed = MASK_KEY.fullmatch(str(path))
+    if keyed and not path.exists():
+        return Path(keyed[1]).exists()
+    if not path.is_dir():
+        return path.exists() and path.suffix.lower() in (*MASK_FILES, *MASK_PICTURES)
+    if path.suffix.lower() == ".zarr":
+        return True
+    nets = sorted(path.glob("*.onnx"))
+    masks = [file for file in sorted(path.iterdir()) if file.suffix.lower() in MASK_PICTURES]
+    if nets and masks:
+        raise InputError(
+            f"{path} holds nets ({nets[0].name}) and masks ({masks[0].name}): name the files, or give each kind a "
+            "folder of its own"
+        )
+    return not nets and (bool(masks) or any(file.suffix.lower() in MASK_PICTURES for file in path.rglob("*.*")))
+
+
 def find_models(specs: Iterable[str | Path]) -> list[Path]:
     """Return the ONNX files that files, folders and globs name, each once, in the order given.
 
     Raises:
-        InputError: a name fits nothing.
+        InputError: a name fits nothing, or masks.
+    """
+    found = find_members(specs)
+    masks = next((path for path in found if holds_masks(path)), None)
+    if masks is not None:
+        raise InputError(f"{masks} holds masks, which are members of engine ensemble alone: name an .onnx file here")
+    return found
+
+
+def find_members(specs: Iterable[str | Path]) -> list[Path]:
+    """Return the ONNX files, and the files and folders of masks, that files, folders and globs name.
+
+    Each comes once, in the order given; :func:`holds_masks` tells the two kinds apart.
+
+    Raises:
+        InputError: a name fits nothing, or a folder holds both kinds.
     """
     found: dict[Path, Path] = {}
     for spec in specs:
         path = Path(spec)
-        if path.is_dir():
+        if holds_masks(path):
+            files = [path]
+        elif path.is_dir():
             files = sorted(path.glob("*.onnx"))
         elif path.exists():
             files = [path]
@@ -38,7 +84,7 @@ def find_models(specs: Iterable[str | Path]) -> list[Path]:
             files = [Path(name) for name in sorted(glob.glob(str(spec), recursive=True))]  # noqa: PTH207
             files = [path for path in files if path.is_file()]
         if not files:
-            raise InputError(f"no model at {spec}: give an .onnx file, a folder that holds some, or a glob")
+            raise InputError(f"no model at {spec}: give an .onnx file, a folder that holds some, a glob, or masks")
         for file in files:
             found.setdefault(file.resolve(), file)
     return list(found.values())
@@ -59,6 +105,11 @@ class Member:
     nets: tuple[Net, ...]
     contract: ModelContract
     checksum: str
+
+    @property
+    def path(self) -> Path:
+        """Return where it lies: the file of the first net."""
+        return self.nets[0].path
 
     @property
     def is_set(self) -> bool:
@@ -100,11 +151,11 @@ class Member:
                 out[:, class_id] = goal[:, 0]
 
 
-def gather(nets: Sequence[Net], optional: Collection[int] = ()) -> list[Member]:
+def gather(nets: Sequence[Net | Member], optional: Collection[int] = ()) -> list[Member]:
     """Gather one-class specialists into sets and check that all members agree.
 
     Args:
-        nets: the opened files.
+        nets: the opened files; members that are complete already stay as they are.
         optional: classes whose specialist may be missing (they are suppressed).
 
     Raises:
@@ -123,7 +174,9 @@ def gather(nets: Sequence[Net], optional: Collection[int] = ()) -> list[Member]:
     sets: dict[str, list[Net]] = {}
     members: list[Member | str] = []
     for net in nets:
-        if net.contract.kind == "specialist":
+        if isinstance(net, Member):
+            members.append(net)
+        elif net.contract.kind == "specialist":
             key = net.contract.group or str(net.path.parent)
             if key not in sets:
                 sets[key] = []
@@ -178,13 +231,13 @@ def known_classes(members: Sequence[Member], classes: int) -> NDArray[np.bool_]:
     """Return bool (members, classes): which classes of the ensemble each member can predict."""
     known = np.ones((len(members), classes), np.bool_)
     for row, member in zip(known, members, strict=True):
-        onto = member.nets[0].onto
+        onto = member.nets[0].onto if member.nets else None
         if onto is not None:
             row[:] = [index in onto.targets for index in range(classes)]
     return known
 
 
-def class_names(members: Sequence[Member] | Sequence[Net]) -> tuple[str, ...]:
+def class_names(members: Sequence[Member | Net]) -> tuple[str, ...]:
     """Return the names of the ensemble's classes, from the first member that was given real ones."""
     contracts = [_of_ensemble(member) if isinstance(member, Net) else member.contract for member in members]
     return next((contract for contract in contracts if _named(contract)), contracts[0]).classes
@@ -237,7 +290,7 @@ def _uniquely_named(members: list[Member]) -> list[Member]:
     names = [member.name for member in members]
     if len(set(names)) == len(names):
         return members
-    return [replace(member, name=f"{member.nets[0].path.parent.name}/{member.name}") for member in members]
+    return [replace(member, name=f"{member.path.parent.name}/{member.name}") for member in members]
 
 
 def class_number(item: int | str, names: Sequence[str]) -> int:

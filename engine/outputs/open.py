@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.errors import OutputError
+from engine.errors import OutputError, PlanError
 from engine.outputs.arrays import NpyWriter, NpzWriter
 from engine.outputs.base import FolderMixin, MaskWriter
 from engine.outputs.path import FolderOutput
 from engine.outputs.png import PngWriter, check_files
+from engine.outputs.rle import CocoWriter, KaggleWriter
 from engine.outputs.sidecar import check_sidecar
 from engine.outputs.submission import RLE_SUFFIX, CsvWriter, RleWriter
 from engine.outputs.zarr_store import ZarrWriter
@@ -25,10 +26,17 @@ FOLDER = ""
 WRITERS: dict[str, type[MaskWriter]] = {
     ".csv": CsvWriter,
     RLE_SUFFIX: RleWriter,
+    ".json": CocoWriter,
     ".npy": NpyWriter,
     ".npz": NpzWriter,
     ".zarr": ZarrWriter,
     FOLDER: PngWriter,
+}
+# What --rle names: the writer, and the suffix of its files.
+RLE_WRITERS: dict[str, tuple[type[MaskWriter], str]] = {
+    "rows": (RleWriter, RLE_SUFFIX),
+    "kaggle": (KaggleWriter, RLE_SUFFIX),
+    "coco": (CocoWriter, ".json"),
 }
 # Forms whose result is a folder on the disk.
 FOLDERS = tuple(form for form, writer in WRITERS.items() if issubclass(writer, FolderMixin))
@@ -52,6 +60,7 @@ def open_writer(
     classes: int,
     overwrite: bool = False,
     record: Mapping[str, Any] | None = None,
+    rle: str = "",
 ) -> MaskWriter:
     """Choose the writer by the suffix of the output.
 
@@ -63,14 +72,33 @@ def open_writer(
         overwrite: replace what is there.
         record: what goes with the masks, see :func:`engine.runs.provenance.run_record`: into an .npz as ``metadata``,
             beside anything else as ``OUTPUT.json``; None for none.
+        rle: the form of run lengths, a name out of :data:`RLE_WRITERS`; empty for what the suffix says.
 
     Raises:
+        PlanError: ``rle`` does not go with the suffix.
         OutputError: unknown suffix, no such folder, or something is there and ``overwrite`` is not set.
     """
     check_output(output, overwrite)
     if record is not None:
         check_sidecar(output, overwrite)
-    return WRITERS[form_of(output)](output, ids, size, classes, record)
+    check_rle(output, rle)
+    writer = RLE_WRITERS[rle][0] if rle else WRITERS[form_of(output)]
+    return writer(output, ids, size, classes, record)
+
+
+def check_rle(output: Path, rle: str) -> None:
+    """Refuse a form of run lengths that there is not, or that the output's name contradicts.
+
+    Raises:
+        PlanError: saying which.
+    """
+    if not rle:
+        return
+    if rle not in RLE_WRITERS:
+        raise PlanError(f"--rle {rle[:40]}; allowed are {', '.join(RLE_WRITERS)}")
+    suffix = RLE_WRITERS[rle][1]
+    if form_of(output) != suffix:
+        raise PlanError(f"--rle {rle} does not go with {output}: name it with {suffix}, as in --output masks{suffix}")
 
 
 def open_class_masks(
@@ -193,6 +221,7 @@ __all__ = [
     "check_not_read",
     "check_output",
     "check_replaceable",
+    "check_rle",
     "form_of",
     "open_writer",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.outputs.base import StreamWriter
-from engine.sources.submission import RLE_HEADER
+from engine.sources.rle import RLE_HEADER
 
 RLE_SUFFIX = ".rle.csv"
 

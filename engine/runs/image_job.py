@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.errors import OutputError, PlanError
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import BadImages
-from engine.outputs.open import check_names, check_not_read, check_output, check_replaceable
+from engine.outputs.open import check_names, check_not_read, check_output, check_replaceable, check_rle
 from engine.outputs.sidecar import check_sidecar
 from engine.runs.durable.resume import incomplete_output, may_replace, skipped_list
 from engine.runs.options import Options, open_ensemble, planned, reading_of
@@ -39,6 +39,7 @@ class Job:
         bad: records images that cannot be predicted; None if they are an error.
         input_sha256: fingerprint of the images.
         labels_sha256: fingerprint of the true label maps; empty without labels.
+        rle: the format of run lengths to write; empty for the one that the output's name says.
     """
 
     ensemble: Ensemble
@@ -51,6 +52,7 @@ class Job:
     bad: BadImages | None = None
     input_sha256: str = ""
     labels_sha256: str = ""
+    rle: str = ""
 
 
 def prepare(options: Options) -> Job:
@@ -72,7 +74,7 @@ def prepare(options: Options) -> Job:
     reading = reading_of(plan, options)
     whole = open_source(options.input, bad=bad.add if bad is not None else None, reading=reading)
     check_names(output, whole.ids, whole.named)
-    ensemble = open_ensemble(plan, options, whole)
+    ensemble = open_ensemble(plan, options, whole, whole)
     images = limited(whole, options.limit)
     labels = open_truth(options.labels, whole, ensemble.coding, options.limit) if options.labels else None
     return Job(
@@ -86,6 +88,7 @@ def prepare(options: Options) -> Job:
         bad=bad,
         input_sha256=fingerprint(options.input),
         labels_sha256=labels_fingerprint(options.labels, ensemble.coding),
+        rle=options.rle,
     )
 
 
@@ -110,11 +113,23 @@ def _sample_job(options: Options) -> Job:
     labels = from_array(scenes.labels, "labels", "sample labels")
     plan = Plan((PlannedMember(str(SAMPLES)),))
     ensemble = open_ensemble(plan, options, images)
-    return Job(ensemble, images, labels, output, preview, options.resume, replaced, _bad_images(options), "samples")
+    return Job(
+        ensemble,
+        images,
+        labels,
+        output,
+        preview,
+        options.resume,
+        replaced,
+        _bad_images(options),
+        "samples",
+        rle=options.rle,
+    )
 
 
 def _check_outputs(options: Options, output: Path) -> bool:
     """Refuse outputs that cannot be written; return whether existing ones may be replaced."""
+    check_rle(output, options.rle)
     replaced = may_replace(output, options.resume, options.overwrite)
     outputs = [output, incomplete_output(output)] if options.on_bad_image == "skip" else [output]
     for path in outputs:

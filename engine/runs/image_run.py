@@ -48,6 +48,8 @@ def run_job(job: Job, batch_size: int, workers: int, overwrite: bool, on_ray: On
     """
     assert job.output is not None
     header = run_header(job.ensemble, job.images, job.input_sha256, job.labels_sha256)
+    if job.rle:
+        header["rle"] = job.rle
     complete = nothing_left(job.output, header, incomplete_output(job.output)) if job.resume else None
     if complete is not None:
         done = Outcome.empty(job.ensemble)
@@ -113,6 +115,8 @@ def _writing(job: Job, work: DurableRun, skipped: Sequence[tuple[int, str, str]]
     left_out = {index for index, _, _ in skipped}
     ids: Sequence[str] = job.images.ids
     more: dict[str, Any] = {"images": len(ids), "input_sha256": job.input_sha256}
+    if job.rle:
+        more["rle"] = job.rle
     output = job.output
     if left_out:
         output, more["skipped"] = incomplete_output(output), len(left_out)
@@ -125,7 +129,7 @@ def _writing(job: Job, work: DurableRun, skipped: Sequence[tuple[int, str, str]]
     if job.ensemble.is_multilabel:
         writer, ids = open_class_masks(output, ids, job.images.size, job.ensemble.classes, job.replace, record)
     else:
-        writer = open_writer(output, ids, job.images.size, values, job.replace, record)
+        writer = open_writer(output, ids, job.images.size, values, job.replace, record, job.rle)
     with writer:
         table = None if job.ensemble.is_multilabel else coding.output_table
         feed = BlockWriter(writer, ids, int(np.prod(writer.size)), table)

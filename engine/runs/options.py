@@ -8,12 +8,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from engine.errors import EngineError, InputError, PlanError, option
 from engine.fusion.strategies import named_strategy
 from engine.inference.early_exit import EarlyExit
 from engine.inference.ensemble import Ensemble
+from engine.inference.mask_members import open_mask_member
 from engine.models.facts import Facts, stated_facts
-from engine.models.members import find_models
+from engine.models.members import Member, class_names, find_members, find_models, holds_masks
 from engine.models.net import Net
 from engine.models.opening import Request, inspect_net, open_nets
 from engine.runs.plan import Plan, PlannedMember, Weight, read_plan
@@ -52,6 +55,7 @@ class Options:
     image_layout: str = ""
     resume: bool = False
     on_bad_image: str = "fail"
+    rle: str = ""
     stated: dict[str, Any] = field(default_factory=dict)
     tiled: bool = False
     truth: LabelCoding = PLAIN
@@ -92,7 +96,9 @@ def _taken(plan: Plan, options: Options, rgb_as_grey: bool) -> Taken:
     counts: set[int] | None = None
     least = 0
     try:
-        for path, item in _files(plan).values():
+        for path, item in _files(plan, masks=True).values():
+            if holds_masks(path):
+                continue
             opened = inspect_net(path, _facts(options, item, path))
             held = opened.contract or opened.found.draft
             if held is None:
@@ -111,15 +117,15 @@ def _taken(plan: Plan, options: Options, rgb_as_grey: bool) -> Taken:
     return Taken(frozenset(count for count in counts if count >= least))
 
 
-def _files(plan: Plan) -> dict[Path, tuple[Path, PlannedMember]]:
-    """Return the files that a plan names, each once, with the member that names it.
+def _files(plan: Plan, masks: bool) -> dict[Path, tuple[Path, PlannedMember]]:
+    """Return the files (and masks, if allowed) that a plan names, each once, with the member that names it.
 
     Raises:
         EngineError: a name that fits no file, or a checksum for several.
     """
     files: dict[Path, tuple[Path, PlannedMember]] = {}
     for item in plan.members:
-        paths = find_models([item.model])
+        paths = find_members([item.model]) if masks else find_models([item.model])
         if item.sha256 and len(paths) > 1:
             raise PlanError(f"sha256 beside model {item.model}, which names {len(paths)} files: name one of them")
         for path in paths:
@@ -127,8 +133,14 @@ def _files(plan: Plan) -> dict[Path, tuple[Path, PlannedMember]]:
     return files
 
 
-def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemble:
+def open_ensemble(plan: Plan, options: Options, images: Source | None, every: Source | None = None) -> Ensemble:
     """Open the members of a plan; options of the command line override those of the plan.
+
+    Args:
+        plan: the members.
+        options: those of the command line.
+        images: the images to predict; None if they are not available.
+        every: all images that masks as members are joined with; None if all members must be nets.
 
     Raises:
         EngineError: the first problem found.
@@ -138,11 +150,10 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
     sample = next(images.batches(1)).pixels[0] if images is not None and len(images) else None
     if images is not None and sample is None:
         raise InputError(f"{images.name} holds no images")
-    files = _files(plan)
-    check_named_outputs(options.stated.get("output_name"), [path for path, _ in files.values()])
-    requests = [Request(path, _facts(options, item, path), item.class_map) for path, item in files.values()]
-    opened, planned = open_nets(requests, sample, plan.classes), [item.weight for _, item in files.values()]
+    files = _files(plan, masks=every is not None)
+    opened, planned = _open_members(plan, options, list(files.values()), sample, every), []
     for net, (_, item) in zip(opened, files.values(), strict=True):
+        planned.append(item.weight)
         _check_same_file(net, item.sha256)
     if not (options.strategy or plan.strategy) and any(net.contract.kind == "labels" for net in opened):
         strategy = "vote"
@@ -166,6 +177,8 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
         threshold=plan.threshold if options.threshold is None else options.threshold,
         min_region=(plan.min_region if options.min_region is None else options.min_region) or 0,
     )
+    if ensemble.is_multilabel and options.rle:
+        raise PlanError("--rle does not take multi-label members, whose pixels have several classes: leave it out")
     ensemble.input_facts = input_table(plan, options).stated
     ensemble.coding = options.truth.over(plan.labels).for_classes(ensemble.classes)
     if ensemble.is_multilabel and (options.preview is not None or options.labels or options.tiled):
@@ -173,12 +186,47 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None) -> Ensemb
             "--preview, --labels and --tile do not take multi-label members: leave them out, and score the masks with "
             "engine evaluate MASKS --labels TRUTH"
         )
-    for net in opened:  # after all checks: an error stays the only line
+    for net in (item for item in opened if isinstance(item, Net)):  # after all checks: an error stays the only line
         if net.adapted:
             console.say(f"{net.path.name}: {'; '.join(net.adapted)}")
         for text in net.warnings:
             console.say(f"warning: {net.path.name}: {text}")
     return ensemble
+
+
+def _open_members(
+    plan: Plan,
+    options: Options,
+    files: Sequence[tuple[Path, PlannedMember]],
+    sample: NDArray[Any] | None,
+    every: Source | None,
+) -> list[Net | Member]:
+    """Open nets and masks, in the order given; the nets first, since masks do not say which classes there are."""
+    masks = [every is not None and holds_masks(path) for path, _ in files]
+    nets = [file for file, is_mask in zip(files, masks, strict=True) if not is_mask]
+    check_named_outputs(options.stated.get("output_name"), [path for path, _ in nets])
+    requests = [Request(path, _facts(options, item, path), item.class_map) for path, item in nets]
+    opened = iter(found := open_nets(requests, sample, plan.classes) if requests else [])
+    ignored = None if found else options.stated.get("ignored_class")
+    members: list[Net | Member] = []
+    for (path, item), is_mask in zip(files, masks, strict=True):
+        if not is_mask or every is None:
+            members.append(next(opened))
+            continue
+        if item.contract or item.class_map is not None:
+            raise PlanError(f"{path} holds masks, which have no contract and no map: take them out of the plan")
+        members.append(open_mask_member(path, every, _class_names(plan, options, found, path), ignored))
+    return members
+
+
+def _class_names(plan: Plan, options: Options, nets: Sequence[Net], path: Path) -> tuple[str, ...]:
+    """Return the names of the ensemble's classes, for a member that does not know them."""
+    names = plan.classes or (class_names(nets) if nets else options.stated.get("classes"))
+    if not names:
+        raise PlanError(
+            f"{path} holds masks and no member is a net, so nothing says which classes there are: add --classes"
+        )
+    return tuple(names)
 
 
 def _facts(options: Options, item: PlannedMember, path: Path) -> tuple[Facts, ...]:
@@ -211,7 +259,7 @@ def check_named_outputs(named: str | Mapping[str, str] | None, paths: Sequence[P
                 raise PlanError(f"--output-name {key}={named[key]}: {key} is not a member; members: {listed}")
 
 
-def _check_same_file(net: Net, sha256: str) -> None:
+def _check_same_file(net: Net | Member, sha256: str) -> None:
     """Refuse a file other than the one a plan was made with."""
     if sha256 and net.checksum != sha256:
         raise PlanError(
@@ -226,7 +274,7 @@ def _early_exit(options: Options) -> EarlyExit | None:
     return EarlyExit() if options.early_exit else None
 
 
-def _plan_weights(opened: Sequence[Net], planned: Sequence[Weight]) -> list[float] | list[list[float]] | None:
+def _plan_weights(opened: Sequence[Net | Member], planned: Sequence[Weight]) -> list[float] | list[list[float]] | None:
     """Return one weight (or one per class) per member of the ensemble, or None if all are 1.
 
     The specialists of a set share one weight, that of the first.
@@ -235,7 +283,8 @@ def _plan_weights(opened: Sequence[Net], planned: Sequence[Weight]) -> list[floa
         return None
     weights: dict[object, Weight] = {}
     for net, weight in zip(opened, planned, strict=True):
-        classes = len(net.contract.classes if net.onto is None else net.onto.classes)
+        onto = net.onto if isinstance(net, Net) else None
+        classes = len(net.contract.classes if onto is None else onto.classes)
         if isinstance(weight, tuple) and len(weight) != classes:
             raise PlanError(f"{net.path} has {len(weight)} weights for {classes} classes: give one, or one per class")
         specialist = net.contract.kind == "specialist"

@@ -13,6 +13,7 @@ from engine.inference.ensemble import Ensemble
 from engine.inference.execution import present_execution
 from engine.inference.flips import FLIPS
 from engine.inference.tiles.grid import Tiling
+from engine.models.members import Member
 from engine.models.net import Net
 from engine.models.runtimes import AUTO, DEFAULT, RUNTIMES
 from engine.models.runtimes.base import Session
@@ -35,7 +36,7 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
     """
     decoding, early = ensemble.variant.decoding, ensemble.early_exit
     members = [
-        {"nets": [_net(net) for net in member.nets], "weights": [round(float(weight), 12) for weight in row]}
+        {**_held(member), "weights": [round(float(weight), 12) for weight in row]}
         for member, row in zip(ensemble.members, ensemble.weights, strict=True)
     ]
     plan = {
@@ -64,6 +65,11 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
         # Another version of the package may give different labels.
         plan["added_by"] = {key: package for key, package in added.items() if package}
     return plan
+
+
+def _held(member: Member) -> dict[str, Any]:
+    """Return what decides a member's logits: its nets, or its masks."""
+    return {"nets": [_net(net) for net in member.nets]} if member.nets else {"masks": member.checksum}
 
 
 def _net(net: Net) -> dict[str, Any]:
@@ -102,7 +108,7 @@ def run_record(ensemble: Ensemble, **more: Any) -> dict[str, Any]:
                 "name": member.name,
                 "sha256": member.checksum,
                 "runtime": present_execution(member, 0).name,
-                "files": [_file(net) for net in member.nets],
+                "files": [_file(net) for net in member.nets] or [{"name": member.path.name, "sha256": member.checksum}],
             }
             for member in ensemble.members
         ],
@@ -147,7 +153,7 @@ def _header(ensemble: Ensemble, input_sha256: str, labels_sha256: str) -> dict[s
         "maskfuse": VERSION,
         "plan": resolved_plan(ensemble),
         HASH_KEY: plan_hash(ensemble),
-        "members": {net.checksum: net.path.name for net in ensemble.nets},
+        "members": {file.checksum: file.path.name for member in ensemble.members for file in member.nets or [member]},
         # Two runtimes round differently: labels close to a decision boundary may differ.
         "run_by": {net.checksum: _run_by(net.session) for net in ensemble.nets},
         INPUT_KEY: input_sha256,

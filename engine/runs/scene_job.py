@@ -102,6 +102,7 @@ def _refuse_others(options: Options) -> None:
         "--early-exit": options.early_exit or options.early_exit_agreement is not None,
         "--preview": options.preview is not None,
         "--on-bad-image": options.on_bad_image != "fail",
+        "--rle": bool(options.rle),
     }
     for option, given in refused.items():
         if given:

@@ -35,16 +35,16 @@ class VariedMaps(Source):
     sizes: Sequence[tuple[int, int]] = ()
 
 
-def open_maps(spec: str | Path, coding: LabelCoding = PLAIN) -> Source:
+def open_maps(spec: str | Path, coding: LabelCoding = PLAIN, like: Source | None = None, rle: str = "") -> Source:
     """Open label maps as :func:`open_labels` does; folders of pictures of different sizes as :class:`VariedMaps`."""
     path = Path(spec)
     if is_url(str(spec)) or not path.is_dir() or path.suffix.lower() == ".zarr" or not has_pictures(path):
-        return open_labels(spec, coding)
+        return open_labels(spec, coding, like, rle)
     files = list(picture_files(path).values())
     role: Role = "labels" if coding.palette is None else "images"
     scenes = open_scenes(path, role)
     if scenes.size is not None:
-        return open_labels(spec, coding)
+        return open_labels(spec, coding, like, rle)
     refuse_lossy(files)
 
     def at(start: int, stop: int) -> NDArray[Any]:

@@ -19,6 +19,7 @@ from engine.sources.numpy_files import array_files
 from engine.sources.open import KEYS, open_source, pictures_source, split_key
 from engine.sources.pictures import SUFFIXES as PICTURES
 from engine.sources.pictures import picture_files
+from engine.sources.rle_coco import coco_source
 from engine.sources.scenes import open_scenes, whole_scenes
 from engine.sources.spec import is_url, shown
 from engine.sources.submission import open_submission
@@ -28,19 +29,21 @@ ONE_MAP = (".npy", ".zarr")
 BATCH = 64
 
 
-def open_labels(spec: str | Path, coding: LabelCoding = PLAIN) -> Source:
-    """Open label maps: a submission ``.csv`` of either form, or anything :func:`engine.sources.open.open_source` reads.
+def open_labels(spec: str | Path, coding: LabelCoding = PLAIN, like: Source | None = None, rle: str = "") -> Source:
+    """Open label maps: a ``.csv``, a ``.json`` of COCO, or what :func:`engine.sources.open.open_source` reads.
 
     A CSV knows no height: its maps are (1, pixels).
 
     Args:
         spec: the file, folder or URL.
         coding: what the maps hold in place of class numbers; what comes out are class numbers.
+        like: the images, or other masks of them; Kaggle's and COCO's run lengths are joined with their ids and size.
+        rle: how run lengths are counted, see :func:`engine.sources.submission.open_submission`.
 
     Raises:
         InputError: nothing there or not readable as label maps, JPEG among them.
     """
-    return coded(_stored(spec, coding), coding)
+    return coded(_stored(spec, coding, like, rle), coding)
 
 
 def open_truth(
@@ -58,7 +61,7 @@ def open_truth(
     Raises:
         InputError: not readable, not of these images, or 0 and 255 alone where nothing says what 255 is.
     """
-    truth = joined(images, open_labels(spec, coding), limit, quiet)
+    truth = joined(images, open_labels(spec, coding, images), limit, quiet)
     if coding.is_plain:
         check_two_values(truth.name, (batch.pixels for batch in truth.batches(BATCH)))
     return truth
@@ -85,13 +88,15 @@ def check_two_values(name: str, maps: Iterator[NDArray[Any]]) -> None:
     check_values(np.array(sorted(seen)), name)
 
 
-def _stored(spec: str | Path, coding: LabelCoding) -> Source:
+def _stored(spec: str | Path, coding: LabelCoding, like: Source | None, rle: str) -> Source:
     """Open label maps as they are stored."""
     path = Path(spec)
     if path.suffix.lower() == ".csv":
         if is_url(str(spec)):
             raise InputError(f"{shown(str(spec))}: a submission is read from this machine alone, copy it here")
-        return open_submission(path)
+        return open_submission(path, like, rle)
+    if path.suffix.lower() == ".json":
+        return coco_source(path, like)
     local = not is_url(str(spec))
     if local and split_key(str(spec))[0].suffix.lower() in ONE_MAP and coding.palette is None:
         scenes = open_scenes(spec, "labels")

@@ -101,7 +101,7 @@ def test_submissions(lines: str, told: str, tmp_path: Path) -> None:
 
 
 def test_a_submission_without_line_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.sources.submission.MOST_LINE", 1000)
+    monkeypatch.setattr("engine.sources.text_rows.MOST_LINE", 1000)
     (tmp_path / "y.csv").write_bytes(b"id,0\n0," + b"1" * 5000)
     with pytest.raises(InputError, match="a line of more than 1000 bytes"):
         list(open_labels(tmp_path / "y.csv").batches(4))

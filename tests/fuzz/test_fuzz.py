@@ -24,6 +24,7 @@ from engine.models.external_data import external_files
 from engine.models.graph_facts import frozen_pools
 from engine.runs.durable.journal import decode, encode, read_journal
 from engine.runs.plan import read_plan
+from engine.sources.base import Source
 from engine.sources.labels import open_labels
 from engine.sources.numpy_files import array_files
 from engine.sources.open import open_source
@@ -119,6 +120,29 @@ def test_submissions(content: bytes) -> None:
         maps = np.concatenate([batch.pixels for batch in source.batches(2)])
         assert maps.shape == (len(source), *source.size, 1)
         assert maps.dtype == np.uint8
+
+
+KAGGLE = [
+    b"ImageId_ClassId,EncodedPixels\na_1,1 2 5 1\nb_2,\nb_1,3 1\n",
+    b"ImageId,EncodedPixels\na.png,2 3\nb.png,\n",
+    b"ImageId,ClassId,EncodedPixels\nb,3,1 6\n",
+]
+COCO = [
+    b'[{"image_id":"a","category_id":1,"segmentation":{"size":[2,3],"counts":"01O1"}}]',
+    b'{"images":[{"id":7,"file_name":"b.jpg"}],"annotations":[{"image_id":7,"category_id":2,'
+    b'"segmentation":{"size":[2,3],"counts":[1,2,3]}}]}',
+]
+
+
+@target(csv=spoilt(*KAGGLE), coco=spoilt(*COCO))
+def test_run_lengths_of_competitions(csv: bytes, coco: bytes) -> None:
+    images = Source("images", ["a", "b"], (2, 3), 1, lambda count: iter(()), named=True)
+    for name, content in (("y.csv", csv), ("y.json", coco)):
+        with ours(InputError):
+            source = open_labels(put(name, content), images)
+            maps = np.concatenate([batch.pixels for batch in source.batches(2)])
+            assert maps.shape == (len(source), *source.size, 1)
+            assert maps.dtype == np.uint8
 
 
 @target(content=spoilt(*PLAN))

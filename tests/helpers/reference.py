@@ -196,6 +196,26 @@ def run_lengths(labels, value):
     return " ".join(f"{begin + 1} {end - begin}" for begin, end in edges.reshape(-1, 2))
 
 
+def coco_counts(mask):
+    """COCO's compressed counts of a bool mask (height, width), as maskApi.c computes them."""
+    counts, now, length = [], False, 0
+    for pixel in mask.ravel(order="F"):
+        if bool(pixel) != now:
+            counts.append(length)
+            now, length = not now, 0
+        length += 1
+    counts.append(length)
+    text = ""
+    for index, count in enumerate(counts):
+        left = count - counts[index - 2] if index > 2 else count
+        more = True
+        while more:
+            bits, left = left & 31, left >> 5
+            more = left != (-1 if bits & 16 else 0)
+            text += chr(48 + bits + 32 * more)
+    return text
+
+
 def resize_matrix(source, target):
     """(target, source) matrix of a bilinear, half-pixel resize along one axis; what lies outside is the edge pixel."""
     matrix = np.zeros((target, source))

@@ -19,6 +19,7 @@ _NAMES = {
     INPUT_KEY: "input",
     "labels_sha256": "true labels",
     "output_ids": "ids in the masks",
+    "rle": "form of run lengths",
 }
 
 

@@ -135,6 +135,9 @@ def on_ray(job: Job, options: Options, runtime: RuntimeOptions, cluster: Cluster
     """
     if not options.input:
         raise PlanError("--on ray without --input: the sample scenes exist only in this process")
+    masks = next((member.name for member in job.ensemble.members if not member.nets), None)
+    if masks is not None:
+        raise PlanError(f"{masks} holds finished masks, which are read on this machine alone: leave out --on ray")
     if job.ensemble.is_multilabel:
         raise PlanError("--on ray does not take multi-label members: leave out --on")
     require_ray()

@@ -23,7 +23,7 @@ SIZE = (3, 4)
 IDS = ["a", "with, comma", 'with "quotes"', "größe", "bytes\udcff"]
 GOALS = [f"masks{form}" for form in WRITERS]
 # What the engine itself reads back.
-READ = ["masks.csv", "masks.rle.csv", "masks.npy", "masks.npz", "masks", "masks.zarr"]
+READ = ["masks.csv", "masks.rle.csv", "masks.json", "masks.json", "masks.npy", "masks.npz", "masks", "masks.zarr"]
 
 
 @pytest.fixture

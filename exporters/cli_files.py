@@ -108,7 +108,7 @@ def adopt(
 
     with quiet():
         load_onnx()
-    from engine.models.facts.base import Facts
+    from engine.models.facts import stated_facts
     from exporters.adoption import adopt as adopt_file
     from exporters.parity import load_tiles
 
@@ -116,7 +116,7 @@ def adopt(
     if isinstance(name, dict):
         name = next((name[key] for key in (str(model), model.name, model.stem, "") if key in name), None)
     given = {**stated, "output_name": name, "grey_as_rgb": grey_as_rgb or None}
-    facts = [Facts(option(key), {key: value}) for key, value in given.items() if value is not None]
+    facts = stated_facts(given, option)
     real = None if tiles is None else load_tiles(tiles)
     _tell_adopted(adopt_file(model, out, facts, tiles=real, overwrite=overwrite))
 

@@ -153,6 +153,16 @@ def test_adopt_then_everything_without_options(exporters, call, data, tmp_path):
     assert (masks[0] != masks[2]).sum() <= 1
 
 
+def test_adopt_takes_a_normalization_by_name(exporters, read_stamp, tmp_path):
+    source = save_net(tmp_path / "net.onnx", seed=4, channels=3)
+    done = exporters("adopt", source, "--out", tmp_path / "own.onnx", "--normalize", "imagenet")
+    assert done.code == 0, done.err
+    assert "std: 0.229, 0.224, 0.225 (--normalize)" in done.out
+    assert read_stamp(tmp_path / "own.onnx").mean == (0.485, 0.456, 0.406)
+    both = ("--normalize", "imagenet", "--mean", "0.5")
+    refused(exporters("adopt", source, "--out", tmp_path / "x.onnx", *both), "--normalize", "--mean 0.5")
+
+
 def test_a_packed_image_that_fails_is_named_or_skipped(exporters, call, tmp_path):
     from engine.cli import app as engine
     from tests.helpers.foreign_nets import Case, pixels_of, save_foreign

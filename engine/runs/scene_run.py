@@ -47,13 +47,13 @@ def run_tiled(job: TiledJob, batch_size: int, workers: int, overwrite: bool) -> 
     with stoppable(), DurableScenes(output, ensemble, variants, sizes, header, base.resume) as work:
         before = work.done
         if before:
-            console.say(f"resuming behind {before:,} of {header['tiles']:,} tiles")
+            console.say(f"resuming after {before:,} of {header['tiles']:,} tiles")
         with work.interruptible():
             _predict(job, work, variants, batch_size, outcome)
         work.finish(output)
     outcome.seconds = perf_counter() - began
     told = "1 mask" if len(sizes) == 1 else f"{len(sizes):,} masks"
-    earlier = f" ({before:,} of them by the run before)" if before else ""
+    earlier = f" ({before:,} of them by an earlier run)" if before else ""
     new = header["tiles"] - before
     rate = f", {new / outcome.seconds:,.0f} tiles/s" if new else ""
     console.say(f"wrote {output}: {told} from {header['tiles']:,} tiles{earlier} in {outcome.seconds:.1f} s{rate}")

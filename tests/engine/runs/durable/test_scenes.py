@@ -99,7 +99,7 @@ def test_a_scene_goes_on_in_mid_scene(
     dying.at(1 << 30)
     done = run(engine, world, scene, tmp_path / goal, "--resume", *more)
     assert done.code == 0, done.err
-    assert f"resuming behind {kept(refused.err)} of" in done.err
+    assert f"resuming after {kept(refused.err)} of" in done.err
     assert content(tmp_path / goal) == content(tmp_path / "whole" / goal)
     assert not list(tmp_path.glob(".*"))
     told = run(engine, world, scene, tmp_path / goal, "--resume", *more)
@@ -122,7 +122,7 @@ def test_a_folder_goes_on_at_the_scene_with_the_same_scores(
     dying.at(1 << 30)
     done = run(engine, world, folder, tmp_path / "m", "--resume", *more)
     assert done.code == 0, done.err
-    assert f"resuming behind {kept(refused.err)} of" in done.err
+    assert f"resuming after {kept(refused.err)} of" in done.err
     for name in "abcde":
         one, other = (tmp_path / place / f"{name}.png" for place in ("m", "whole"))
         assert one.read_bytes() == other.read_bytes()
@@ -168,7 +168,7 @@ def test_a_damaged_shard_is_predicted_again(
     dying.at(1 << 30)
     done = run(engine, world, scene, goal, "--resume")
     assert done.code == 0
-    found = re.search(r"resuming behind (\d+) of", done.err)
+    found = re.search(r"resuming after (\d+) of", done.err)
     assert found is not None and int(found[1]) < before
     assert run(engine, world, scene, tmp_path / "whole.png").code == 0
     assert goal.read_bytes() == (tmp_path / "whole.png").read_bytes()

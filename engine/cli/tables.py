@@ -14,6 +14,7 @@ from engine.fusion.strategies import STRATEGIES
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Variant
 from engine.metrics import CONVENTIONS, Score, class_iou, precision_recall
+from engine.models.external_data import model_size
 from engine.models.opening import CONTRACT, Opened
 from engine.runs.outcome import Outcome
 from engine.sources.coding import told_left_out
@@ -133,7 +134,7 @@ def contracts_table(opened: Sequence[Opened]) -> Table:
             f"{held.get('input_layout', '?')} {sides}\n{held.get('channels', '?')} ch, {scale}",
             f"{held.get('output_layout', '?')}\n{held.get('activation', '?')}",
             "none" if ignored is None else str(ignored),
-            f"{item.path.stat().st_size / 1e6:.2f} MB",
+            f"{model_size(item.path) / 1e6:.2f} MB",
         )
         listed.setdefault(tuple(classes), []).append(item.path.stem)
     for names, models in listed.items():

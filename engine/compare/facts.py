@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.compare.result import MemberFacts
 from engine.compare.study import Study
+from engine.models.external_data import model_size
 from engine.models.members import Member
 from engine.utils.threads import available_cores
 
@@ -32,7 +33,7 @@ def _member(member: Member, milliseconds: float) -> MemberFacts:
         kind=kind,
         files=[net.path.name for net in member.nets],
         sha256=member.checksum,
-        megabytes=sum(net.path.stat().st_size for net in member.nets) / 1e6,
+        megabytes=sum(model_size(net.path) for net in member.nets) / 1e6,
         input=f"{held.input_layout}, {held.sides}, {held.channels} channel{'s' * (held.channels > 1)}",
         scaling=f"x {held.scale:.6g}, mean {_listed(held.mean)}, std {_listed(held.std)}",
         output=f"{held.output_layout}, {held.activation}",

@@ -86,6 +86,17 @@ def model_checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
+def model_size(path: Path) -> int:
+    """Return the bytes of a model with the weights beside it; a file that is not there counts nothing.
+
+    Raises:
+        ModelError: a file with weights lies outside the model's folder.
+        OSError: the model cannot be read.
+    """
+    raw = path.read_bytes()
+    return len(raw) + sum(file.stat().st_size for file in external_files(path, raw) if file.is_file())
+
+
 def _tensors(message: memoryview, kind: str, depth: int) -> Iterator[memoryview]:
     """Yield every TensorProto below a message.
 

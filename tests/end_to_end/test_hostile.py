@@ -17,7 +17,7 @@ from PIL import Image
 
 from engine.errors import InputError, ModelError, PlanError
 from engine.models.contract import ModelContract
-from engine.models.external_data import external_files, model_checksum
+from engine.models.external_data import external_files, model_checksum, model_size
 from engine.models.opening import open_net
 from engine.runs.plan import read_plan
 from engine.sources.labels import open_labels
@@ -137,6 +137,7 @@ def test_weights_beside_the_model_are_read_and_part_of_its_checksum(world: World
     path = outside(tmp_path / "net.onnx", "weights.bin")
     member = open_net(path, sample=world.images[0][..., None])
     plain = open_net(save_member(tmp_path / "plain.onnx"))
+    assert model_size(path) == path.stat().st_size + (tmp_path / "weights.bin").stat().st_size
     prepared = member.prepare(world.images[..., None])
     np.testing.assert_array_equal(member.session.run("out", prepared), plain.session.run("out", prepared))
     (tmp_path / "weights.bin").write_bytes(bytes((tmp_path / "weights.bin").stat().st_size))

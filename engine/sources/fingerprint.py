@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import InputError
+from engine.sources.ranges import is_web, web_fingerprint
+from engine.sources.rasters import raster_suffix
 from engine.sources.remote import fingerprint_of
 from engine.sources.spec import is_url, split_key, split_url
 
@@ -32,6 +34,8 @@ def fingerprint(spec: str) -> str:
     Raises:
         InputError: it cannot be read.
     """
+    if is_web(spec) and raster_suffix(spec):
+        return web_fingerprint(spec)
     if is_url(spec):
         return fingerprint_of(*split_url(spec))
     path, key = split_key(spec)

@@ -40,19 +40,20 @@ def picture_files(folder: Path) -> list[Path]:
     return pictures_among(sorted(folder.iterdir()), str(folder))
 
 
-def pictures_among(found: Sequence[File], folder: str) -> list[File]:
+def pictures_among(found: Sequence[File], folder: str, suffixes: Sequence[str] = SUFFIXES) -> list[File]:
     """Return the pictures among files, sorted by name, or by number where all names are numbers.
 
     Args:
         found: the files of a folder, sorted by name.
         folder: what messages call the folder.
+        suffixes: of what is read.
 
     Raises:
         InputError: there are none, two share a name, or a name holds a line break.
     """
-    files = [path for path in found if path.suffix.lower() in SUFFIXES and path.is_file()]
+    files = [path for path in found if path.suffix.lower() in suffixes and path.is_file()]
     if not files:
-        raise InputError(f"{folder} holds no images; read are {' '.join(SUFFIXES)}")
+        raise InputError(f"{folder} holds no images; read are {' '.join(suffixes)}")
     stems = [path.stem for path in files]
     if len(set(stems)) < len(stems):
         twin = Counter(stems).most_common(1)[0][0]

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,38 +15,15 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError, PlanError
 from engine.sources.base import Source
-from engine.sources.georeference import Georeference, georeference_of, opened, read_window
+from engine.sources.georeference import Georeference
 from engine.sources.layout import Role, layout_of
 from engine.sources.open import KEYS, PAIRED_KEY, open_array, open_source, split_key
 from engine.sources.parquet import tables_of
-from engine.sources.pictures import FORMATS, SUFFIXES, decode, picture_files, told_shape
-from engine.sources.spec import is_url
-
-TIFF = (".tif", ".tiff")
-Rows = Callable[[int, int], NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Scene:
-    """One picture.
-
-    Attributes:
-        id: its name.
-        size: (height, width) in pixels.
-        channels: channels a pixel.
-        rows: returns rows ``start`` to ``stop`` as (rows, width, channels).
-        block: rows that are stored together; reading fewer costs as much.
-        georeference: where it lies, or None.
-        is_tiff: whether it came as a TIFF.
-    """
-
-    id: str
-    size: tuple[int, int]
-    channels: int
-    rows: Rows
-    block: int = 1
-    georeference: Georeference | None = None
-    is_tiff: bool = False
+from engine.sources.pictures import FORMATS, SUFFIXES, decode, pictures_among, told_shape
+from engine.sources.ranges import check_ranges
+from engine.sources.rasters import RASTERS, opened_raster, raster_suffix
+from engine.sources.scene import Rows, Scene, with_nan
+from engine.sources.spec import is_url, shown
 
 
 @dataclass(frozen=True)
@@ -61,6 +38,7 @@ class Scenes:
         each: yields them opened, in order; each is closed when the next is asked for.
         alone: whether it is one scene by itself, and no set.
         named: whether the ids are names of their own, and not row numbers.
+        places: where each of them lies, None for nowhere; empty where none of them says.
     """
 
     name: str
@@ -70,6 +48,7 @@ class Scenes:
     each: Callable[[], Generator[Scene, None, None]]
     alone: bool = False
     named: bool = False
+    places: Sequence[Georeference | None] = ()
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -77,8 +56,13 @@ class Scenes:
         return self.sizes[0] if len(set(self.sizes)) == 1 else None
 
 
-def open_scenes(spec: str | Path, role: Role = "images") -> Scenes:
+def open_scenes(spec: str | Path, role: Role = "images", alpha: bool = False) -> Scenes:
     """Open a picture, a folder of pictures of any sizes, or an array: of images, or of two axes as one scene.
+
+    Args:
+        spec: path or URL.
+        role: whether images or label maps are wanted.
+        alpha: whether the last band of a raster says which pixels hold data.
 
     Raises:
         InputError: nothing there, unusable, or a package is missing.
@@ -87,23 +71,26 @@ def open_scenes(spec: str | Path, role: Role = "images") -> Scenes:
     from engine.sources.zarr_store import open_array as open_zarr
 
     path, key = split_key(str(spec))
+    if is_url(str(spec)) and raster_suffix(str(spec)):
+        check_ranges(str(spec))
+        return _picture_scenes(shown(str(spec)), [str(spec)], role, True, alpha)
     if is_url(str(spec)) or (path.exists() and tables_of(path)):
-        return _source_scenes(open_source(spec, role))
+        return _source_scenes(open_source(spec, role), role)
     label = f"{path}:{key}" if key else str(path)
     if looks_like_zarr(path):
         stored = open_zarr(path, key, KEYS[role])
         # Chunks as long as the scene would hold all of it in memory: then fewer rows, decoded anew for each strip.
         return _array_scenes(Checked(stored, label), stored.shape, label, path.stem, role, stored.chunks)
     if path.is_dir():
-        return _picture_scenes(str(path), picture_files(path), role, alone=False)
+        return _picture_scenes(str(path), _folder_files(path), role, False, alpha)
     if not path.exists():
         raise InputError(f"no such file or folder: {path}")
-    if path.suffix.lower() in SUFFIXES:
-        return _picture_scenes(str(path), [path], role, alone=True)
+    if path.suffix.lower() in SUFFIXES or raster_suffix(path):
+        return _picture_scenes(str(path), [path], role, True, alpha)
     if path.suffix.lower() == ".npy":
         array = open_array(path, key, role)
         return _array_scenes(array, array.shape, label, path.stem, role)
-    return _source_scenes(open_source(spec, role))
+    return _source_scenes(open_source(spec, role), role)
 
 
 def first_scenes(scenes: Scenes, limit: int) -> Scenes:
@@ -145,6 +132,7 @@ def _array_scenes(
     ids = [stem] if alone else [str(index) for index in range(shape[0])]
     rows_axis = {"HW": 1, "HWC": 1, "CHW": 2, "PHW": 2}[layout.axes] - (1 if alone else 0)
     block = chunks[rows_axis] if chunks else 1
+    kind = np.asarray(array[:0]).dtype
 
     def rows(index: int) -> Rows:
         if alone:
@@ -153,48 +141,70 @@ def _array_scenes(
 
     def each() -> Generator[Scene, None, None]:
         for index, name in enumerate(ids):
-            yield Scene(name, layout.size, layout.channels, rows(index), block)
+            read, valid = _with_gaps(rows(index), kind, role)
+            yield Scene(name, layout.size, layout.channels, read, block, valid=valid)
 
     return Scenes(label, ids, [layout.size] * len(ids), layout.channels, each, alone, named=alone)
 
 
-def _source_scenes(source: Source) -> Scenes:
+def _source_scenes(source: Source, role: Role) -> Scenes:
     """Return the images of a source, each held whole while its turn lasts."""
 
     def each() -> Generator[Scene, None, None]:
         for batch in source.batches(1):
-            yield Scene(batch.ids[0], source.size, source.channels, _rows_of(batch.pixels[0]))
+            rows, valid = _with_gaps(_rows_of(batch.pixels[0]), batch.pixels.dtype, role)
+            yield Scene(batch.ids[0], source.size, source.channels, rows, valid=valid)
 
     return Scenes(source.name, source.ids, [source.size] * len(source), source.channels, each, named=source.named)
+
+
+def _with_gaps(rows: Rows, kind: np.dtype[Any], role: Role) -> tuple[Rows, Rows | None]:
+    """Return a reader, and one of the pixels that hold data; None where all do."""
+    return with_nan(rows) if role == "images" and kind.kind == "f" else (rows, None)
 
 
 def _rows_of(pixels: NDArray[Any]) -> Rows:
     return lambda start, stop: pixels[start:stop]
 
 
-def _picture_scenes(name: str, files: Sequence[Path], role: Role, alone: bool) -> Scenes:
-    shapes = [_shape(path, role) for path in files]
+def _folder_files(folder: Path) -> list[Path]:
+    return pictures_among(sorted(folder.iterdir()), str(folder), (*SUFFIXES, *RASTERS))
+
+
+def _picture_scenes(name: str, files: Sequence[Path | str], role: Role, alone: bool, alpha: bool) -> Scenes:
+    found = [_header(path, role, alpha) for path in files]
+    shapes = [shape for shape, _ in found]
     for path, shape in zip(files, shapes, strict=True):
         if shape[2] != shapes[0][2]:
             raise InputError(
-                f"{path} is {told_shape(shape)}, {files[0].name} is {told_shape(shapes[0])}: "
+                f"{path} is {told_shape(shape)}, {Path(files[0]).name} is {told_shape(shapes[0])}: "
                 "all must have the same channels"
             )
 
     def each() -> Generator[Scene, None, None]:
         for path in files:
-            with (_opened_tiff if path.suffix.lower() in TIFF else _opened_picture)(path, role) as scene:
+            with _opened(path, role, alpha) as scene:
                 yield scene
 
     sizes = [(shape[0], shape[1]) for shape in shapes]
-    return Scenes(name, [path.stem for path in files], sizes, shapes[0][2], each, alone, named=True)
+    ids = [PurePosixPath(str(path).split("?")[0]).stem if isinstance(path, str) else path.stem for path in files]
+    return Scenes(name, ids, sizes, shapes[0][2], each, alone, named=True, places=[place for _, place in found])
+
+
+def _opened(path: Path | str, role: Role, alpha: bool) -> contextlib.AbstractContextManager[Scene]:
+    return opened_raster(path, role, alpha) if raster_suffix(path) else _opened_picture(Path(path), role)
+
+
+def _header(path: Path | str, role: Role, alpha: bool) -> tuple[tuple[int, int, int], Georeference | None]:
+    """Return (height, width, channels) of a picture from its header, and where it lies."""
+    if raster_suffix(path):
+        with opened_raster(path, role, alpha) as scene:
+            return (*scene.size, scene.channels), scene.georeference
+    return _shape(Path(path), role), None
 
 
 def _shape(path: Path, role: Role) -> tuple[int, int, int]:
-    """Return (height, width, channels) of a picture from its header."""
-    if path.suffix.lower() in TIFF:
-        with _opened_tiff(path, role) as scene:
-            return (*scene.size, scene.channels)
+    """Return (height, width, channels) of a PNG, JPEG and the like from its header."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -223,26 +233,3 @@ def _large_pictures() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield
-
-
-@contextlib.contextmanager
-def _opened_tiff(path: Path, role: Role) -> Iterator[Scene]:
-    """Open a TIFF that is read in windows; a colour table becomes colours, an alpha band is left out."""
-    with opened(path) as dataset:
-        bands = [band for band, held in zip(dataset.indexes, dataset.colorinterp, strict=True) if held.name != "alpha"]
-        if not bands or np.dtype(dataset.dtypes[0]).kind not in "buif":
-            raise InputError(f"{path} holds {dataset.dtypes[0]}; whole numbers or floats are needed")
-        if role == "labels" and len(bands) > 1:
-            raise InputError(f"{path} has {len(bands)} channels; a label image holds one class id a pixel")
-        table = None
-        if role == "images" and len(bands) == 1 and dataset.colorinterp[0].name == "palette":
-            colours = dataset.colormap(1)
-            table = np.array([colours.get(index, (0, 0, 0))[:3] for index in range(max(colours) + 1)], np.uint8)
-
-        def rows(start: int, stop: int) -> NDArray[Any]:
-            held = read_window(dataset, path, start, stop, bands)
-            return table[held[0]] if table is not None else held.transpose(1, 2, 0)
-
-        size, channels = (dataset.height, dataset.width), 3 if table is not None else len(bands)
-        block = dataset.block_shapes[0][0]
-        yield Scene(path.stem, size, channels, rows, block, georeference_of(dataset), is_tiff=True)

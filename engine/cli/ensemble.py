@@ -152,6 +152,15 @@ def ensemble(
             help="Share of a tile that the next one shows too, 0 up to below 1; 0.5 by default.", rich_help_panel=RUN
         ),
     ] = None,
+    align: Annotated[
+        bool,
+        typer.Option(
+            "--align",
+            help="With --tile: warp the true masks onto the scenes where they have another CRS, transform or extent "
+            "(nearest pixel; outside of them nothing is scored).",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs.", rich_help_panel=RUN)] = False,
     resume: Annotated[
         bool,
@@ -227,6 +236,7 @@ def ensemble(
         grey_as_rgb=grey_as_rgb,
         resume=resume,
         on_bad_image=on_bad_image,
+        align=align,
         stated=stated,
     )
     cluster = _cluster(on, ray_address, workers, gpus_per_worker, bool(tile))
@@ -242,6 +252,8 @@ def ensemble(
         return
     if overlap is not None:
         raise PlanError("--overlap without --tile: say how large a tile is, as in --tile 64x128")
+    if align:
+        raise PlanError("--align without --tile: say how large a tile is, as in --tile 64x128")
     job = prepare(options)
     if on == "ray":
         from engine.runs.on_ray.stream import on_ray

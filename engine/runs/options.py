@@ -47,6 +47,7 @@ class Options:
     grey_as_rgb: bool = False
     resume: bool = False
     on_bad_image: str = "fail"
+    align: bool = False
     stated: dict[str, Any] = field(default_factory=dict)
 
 

@@ -40,6 +40,7 @@ class Outcome:
         clean_seconds: time in clean-up of small regions, of the own variant, summed over workers.
         read_seconds: processor time that reading took in its own thread; not kept over a resumed run.
         write_seconds: processor time that writing took in its own thread; not kept over a resumed run.
+        no_data: pixels of scenes that hold no data, by the value they have in the mask.
     """
 
     images: int = 0
@@ -59,6 +60,7 @@ class Outcome:
     clean_seconds: float = 0.0
     read_seconds: float = 0.0
     write_seconds: float = 0.0
+    no_data: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, ensemble: Ensemble, workers: int = 1) -> Outcome:

@@ -9,6 +9,12 @@ vote_stage = "members"        # members or fused
 min_region = 16               # regions of fewer pixels go to the class around them; omit for no clean-up
 flips = "horizontal"          # none, horizontal, vertical or both
 
+[input]                       # how images are read; omit for what their files say
+alpha = true                  # the last band of a raster is alpha: no data where it is 0, and no band for the nets
+
+[output]                      # how masks are written
+min_area = 25                 # leave out smaller polygons, in squared units of the coordinate reference system
+
 [[members]]
 model = "unet.onnx"           # relative to this file; a folder or glob gives one member a file
 weight = 2                    # omit for 1; a list has one a class
@@ -37,6 +43,8 @@ from typing import Any
 from engine.errors import ContractError, OutputError, PlanError
 from engine.models.facts.base import Facts
 from engine.models.facts.toml_file import expanded
+from engine.runs.plan_input import InputTable
+from engine.runs.plan_output import OutputTable
 from engine.utils.console import one_line
 from engine.utils.files import write_text
 
@@ -81,6 +89,8 @@ class Plan:
         vote_stage: ``members`` or ``fused``.
         min_region: pixels a region needs to stay.
         flips: mirror images the members see too, see :mod:`engine.inference.flips`.
+        input: how images are read.
+        output: how masks are written.
     """
 
     members: tuple[PlannedMember, ...]
@@ -93,6 +103,8 @@ class Plan:
     vote_stage: str | None = None
     min_region: int | None = None
     flips: str | None = None
+    input: InputTable = field(default_factory=InputTable)
+    output: OutputTable = field(default_factory=OutputTable)
 
 
 def read_plan(path: Path) -> Plan:
@@ -142,6 +154,9 @@ def write_plan(path: Path, plan: Plan, comment: str = "") -> None:
 def _tables(plan: Plan, folder: Path) -> dict[str, Any]:
     stated = {key: getattr(plan, key) for key in KEYS}
     kept = {key: value for key, value in stated.items() if value is not None and (value != () or key == "suppress")}
+    for name, table in (("input", plan.input.stated), ("output", plan.output.stated)):
+        if table:
+            kept[name] = table
     return {**kept, "members": [_member_table(member, folder) for member in plan.members]}
 
 
@@ -172,7 +187,7 @@ def _relative(model: str, folder: Path) -> str:
 
 
 def _plan(raw: dict[str, Any], folder: Path) -> Plan:
-    _known(raw, {*KEYS, "members"}, "plan")
+    _known(raw, {*KEYS, "input", "output", "members"}, "plan")
     tables = raw.get("members")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise PlanError("members: at least one [[members]] table is needed")
@@ -188,6 +203,8 @@ def _plan(raw: dict[str, Any], folder: Path) -> Plan:
         vote_stage=_text(raw, "vote_stage"),
         min_region=_number(raw["min_region"], "min_region", int) if "min_region" in raw else None,
         flips=_text(raw, "flips"),
+        input=InputTable.of(raw.get("input", {})),
+        output=OutputTable.of(raw.get("output", {})),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from engine.outputs.scenes import Sink
 from engine.runs.outcome import Outcome
 from engine.sources.base import Batch
 from engine.sources.labels import as_labels
-from engine.sources.scene import Scene, void_label
+from engine.sources.scene import VOID, Scene, void_label
 from engine.sources.strips import Strips
 
 
@@ -58,7 +59,7 @@ class SceneMask:
             OutputError: no value is free for pixels without data.
         """
         self._ensemble, self._size, self._sink, self._outcome = ensemble, scene.size, sink, outcome
-        self._truth = Strips(truth) if truth is not None else None
+        self._truth_scene, self._truth = truth, Strips(truth) if truth is not None else None
         self._id = scene.id
         self._void = void_label(scene, len(ensemble.classes))
         self._confusion: dict[Variant, NDArray[np.int64]] = {}
@@ -150,7 +151,20 @@ class SceneMask:
         """Return uint8 (1, pixels): the true labels of some rows."""
         if self._truth is None:
             return None
-        rows = self._truth.read(np.arange(start, start + count))
+        assert self._truth_scene is not None
+        rows, valid = self._truth.read_valid(np.arange(start, start + count))
+        if valid is None or valid.all():
+            return self._labels(rows)
+        classes, own = len(self._ensemble.classes), self._truth_scene.nodata
+        gone = ~valid
+        if own is not None and own in range(classes):
+            gone &= rows[..., 0] != own  # a nodata value that is a class as well marks pixels of this class
+        labels = self._labels(np.where(gone[..., None], 0, rows))
+        if classes <= VOID:
+            labels[gone.reshape(1, -1)] = VOID
+        return labels
+
+    def _labels(self, rows: NDArray[Any]) -> NDArray[np.uint8]:
         return as_labels(Batch(0, [self._id], rows[None]), len(self._ensemble.classes), "--labels")
 
     def _hand_on(self, labels: NDArray[np.uint8], truth: NDArray[np.uint8] | None) -> None:
@@ -158,6 +172,8 @@ class SceneMask:
         if self._void is not None:
             valid = labels != self._void
             held, truth = labels[valid][None], None if truth is None else truth[valid][None]
+            gone = labels.size - held.size
+            self._outcome.no_data[self._void] = self._outcome.no_data.get(self._void, 0) + gone
         if truth is not None:
             self._confusion[own] = self._confusion.get(own, 0) + self._counted(truth, held)
         self._outcome.pixels += held.size
@@ -165,4 +181,7 @@ class SceneMask:
         self._sink.write_rows(labels.reshape(-1, self._size[1]))
 
     def _counted(self, truth: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.int64]:
-        return confusion_matrices(truth, labels, len(self._ensemble.classes))
+        classes = len(self._ensemble.classes)
+        if classes <= VOID and (void := truth == VOID).any():
+            truth, labels = truth[~void][None], labels[~void][None]
+        return confusion_matrices(truth, labels, classes)

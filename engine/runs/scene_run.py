@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from time import perf_counter
+from typing import Any
 
 from engine.errors import PlanError
 from engine.fusion.compiling import compile_kernels
@@ -36,7 +37,7 @@ def run_tiled(job: TiledJob, batch_size: int, workers: int, overwrite: bool) -> 
     base, sizes = job.base, job.scenes.sizes
     ensemble, output = base.ensemble, base.output
     assert output is not None
-    header = scenes_header(ensemble, sizes, job.tiling, base.input_sha256, base.labels_sha256)
+    header = scenes_header(ensemble, sizes, job.tiling, base.input_sha256, base.labels_sha256) | _stated(job)
     if base.resume and nothing_left(output, header) is not None:
         return Outcome.empty(ensemble)
     variants = ensemble.every_variant() if job.truths is not None else [ensemble.variant]
@@ -57,7 +58,16 @@ def run_tiled(job: TiledJob, batch_size: int, workers: int, overwrite: bool) -> 
     new = header["tiles"] - before
     rate = f", {new / outcome.seconds:,.0f} tiles/s" if new else ""
     console.say(f"wrote {output}: {told} from {header['tiles']:,} tiles{earlier} in {outcome.seconds:.1f} s{rate}")
+    for void, pixels in outcome.no_data.items():
+        if pixels:
+            console.say(f"no data: {pixels:,} of {pixels + outcome.pixels:,} pixels; they have {void} in the mask")
     return outcome
+
+
+def _stated(job: TiledJob) -> dict[str, Any]:
+    """Return what the plan states about scenes and masks, as plain JSON types."""
+    tables = {"input": job.input.stated, "output": job.output.stated}
+    return {name: table for name, table in tables.items() if table}
 
 
 @contextlib.contextmanager
@@ -65,7 +75,7 @@ def _sink(job: TiledJob) -> Iterator[Sink]:
     """Open the writer that fits the scenes and the output; leaving puts the masks in place."""
     ensemble, output, scenes = job.base.ensemble, job.base.output, job.scenes
     assert output is not None
-    more = {"tiling": job.tiling.record, "input_sha256": job.base.input_sha256}
+    more = {"tiling": job.tiling.record, "input_sha256": job.base.input_sha256, **_stated(job)}
     record = run_record(ensemble, images=len(scenes.ids), **more)
     count, classes, form = len(scenes.ids), len(ensemble.classes), form_of(output)
     if not scenes.alone and form != FOLDER:
@@ -89,6 +99,7 @@ def _predict(
     tiles = sum(map(job.tiling.count, job.scenes.sizes))
     truths = job.truths.each() if job.truths is not None else None
     with (
+        contextlib.closing(truths) if truths is not None else contextlib.nullcontext(),
         bounded_cache(),
         _sink(job) as sink,
         TiledRun(ensemble, job.tiling, skip, batch_size, outcome.workers) as tiler,

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.errors import InputError
 from engine.sources.ranges import is_web, web_fingerprint
-from engine.sources.rasters import raster_suffix
+from engine.sources.rasters import raster_files, raster_suffix
 from engine.sources.remote import fingerprint_of
 from engine.sources.spec import is_url, split_key, split_url
 
@@ -57,7 +57,8 @@ def _archive(path: Path, digest: Any) -> None:
 
 
 def _files(path: Path, digest: Any) -> None:
-    sizes = [(file, file.stat().st_size) for file in ([path] if path.is_file() else sorted(_found(path)))]
+    files = raster_files(path) if path.suffix.lower() == ".vrt" else [path] if path.is_file() else sorted(_found(path))
+    sizes = [(file, file.stat().st_size) for file in files]
     total = sum(size for _, size in sizes)
     for file, size in sizes:
         name = "" if path.is_file() else file.relative_to(path).as_posix()

@@ -23,13 +23,9 @@ _PREFIXES = {
     "gs": "/vsigs/",
     "az": "/vsiaz/",
 }
-# No listing of the folder, and two more tries; a header of this size holds the index of most files.
-_REMOTE = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_HTTP_MAX_RETRY": "2",
-    "GDAL_HTTP_RETRY_DELAY": "0.5",
-    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
-}
+_RETRIES = {"GDAL_HTTP_MAX_RETRY": "2", "GDAL_HTTP_RETRY_DELAY": "0.5"}
+# No listing of the folder; so many bytes hold the index of most files.
+_REMOTE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_INGESTED_BYTES_AT_OPEN": "32768", **_RETRIES}
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ def bounded_cache() -> Iterator[None]:
     except ImportError:
         yield
         return
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, **_RETRIES):
         yield
 
 
@@ -102,17 +98,17 @@ def opened(place: object, driver: str = "GTiff") -> Iterator[Any]:
     """
     found = gdal_path(place)
     rasterio = require("rasterio", "geo", f"reading the scene {found.label} needs rasterio", InputError)
-    with rasterio.Env(**(_REMOTE if found.path.startswith("/vsi") else {})):
+    # Left before anything is yielded: generators end in any order, and GDAL's settings are a stack.
+    with rasterio.Env(**(_REMOTE if found.path.startswith("/vsi") else {})), quiet():
         try:
-            with quiet():
-                dataset = rasterio.open(found.path, driver=driver)
+            dataset = rasterio.open(found.path, driver=driver)
         except rasterio.errors.RasterioError as error:
             what = {"GTiff": "TIFF", "VRT": "VRT"}.get(driver, "JPEG 2000")
             raise InputError(
                 f"cannot read the scene {found.label} ({reason(error, str(place))}): it is no {what}, or damaged"
             ) from None
-        with dataset:
-            yield dataset
+    with dataset:
+        yield dataset
 
 
 @contextlib.contextmanager

@@ -60,7 +60,7 @@ def _scene(dataset: Any, place: Raster, role: Role, alpha: bool) -> Scene:
     if role == "labels" and len(bands) > 1:
         raise InputError(f"{label} has {len(bands)} channels; a label image holds one class id per pixel")
     table = _colours(dataset) if role == "images" and len(bands) == 1 else None
-    read = _remembered(lambda start, stop: read_window(dataset, label, start, stop, bands))
+    read = remembered(lambda start, stop: read_window(dataset, label, start, stop, bands))
 
     def rows(start: int, stop: int) -> NDArray[Any]:
         found = read(start, stop)
@@ -96,7 +96,18 @@ def _colours(dataset: Any) -> NDArray[np.uint8] | None:
     return np.array([colours.get(index, (0, 0, 0))[:3] for index in range(max(colours) + 1)], np.uint8)
 
 
-def _remembered(read: Rows) -> Rows:
+def raster_files(path: Path) -> list[Path]:
+    """Return a raster's files on this machine: itself, its sidecars and, of a VRT, the files it is made of.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    with opened(path, RASTERS[raster_suffix(path)]) as dataset:
+        found = [Path(name) for name in dataset.files]
+    return [path, *sorted(file for file in found if file.is_file() and file.resolve() != path.resolve())]
+
+
+def remembered(read: Rows) -> Rows:
     """Return a reader that keeps what it read last: pixels and their validity come from the same rows."""
     last: dict[tuple[int, int], NDArray[Any]] = {}
 

@@ -39,6 +39,7 @@ class Scenes:
         alone: whether it is one scene by itself, and no set.
         named: whether the ids are names of their own, and not row numbers.
         places: where each of them lies, None for nowhere; empty where none of them says.
+        files: the file or URL of each of them; empty where they are no files of their own.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Scenes:
     alone: bool = False
     named: bool = False
     places: Sequence[Georeference | None] = ()
+    files: Sequence[Path | str] = ()
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -108,7 +110,8 @@ def first_scenes(scenes: Scenes, limit: int) -> Scenes:
         with contextlib.closing(scenes.each()) as opened:
             yield from islice(opened, limit)
 
-    return replace(scenes, ids=scenes.ids[:limit], sizes=scenes.sizes[:limit], each=each)
+    kept = {name: getattr(scenes, name)[:limit] for name in ("ids", "sizes", "places", "files")}
+    return replace(scenes, each=each, **kept)
 
 
 def whole_scenes(scenes: Scenes) -> Source:
@@ -188,7 +191,8 @@ def _picture_scenes(name: str, files: Sequence[Path | str], role: Role, alone: b
 
     sizes = [(shape[0], shape[1]) for shape in shapes]
     ids = [PurePosixPath(str(path).split("?")[0]).stem if isinstance(path, str) else path.stem for path in files]
-    return Scenes(name, ids, sizes, shapes[0][2], each, alone, named=True, places=[place for _, place in found])
+    places = [place for _, place in found]
+    return Scenes(name, ids, sizes, shapes[0][2], each, alone, named=True, places=places, files=files)
 
 
 def _opened(path: Path | str, role: Role, alpha: bool) -> contextlib.AbstractContextManager[Scene]:

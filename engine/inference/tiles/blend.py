@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from engine.inference.ensemble import Ensemble
 from engine.inference.tiles.grid import Axis, Tiling
-from engine.inference.tiles.rows import TileRow
-from engine.models.adapt.size import mirrored
+from engine.inference.tiles.rows import TileRow, tile_row
 from engine.sources.base import Batch
 from engine.sources.scene import Scene
 from engine.sources.strips import Strips
@@ -143,12 +142,10 @@ class TiledRun:
 
     def _cut(self, scene: Scene, rows: Axis, columns: Axis, first_row: int) -> Iterator[_Tiles]:
         """Yield the tiles that hold data, row by row; the pixels of the next row are read meanwhile."""
-        across = mirrored(np.arange(columns.starts[-1] + columns.tile), scene.size[1])
         strips = Strips(scene)
 
         def read(row: int) -> TileRow:
-            pixels, valid = strips.read_valid(rows.pixels(row))
-            return TileRow(np.take(pixels, across, axis=1), valid, across, columns)
+            return tile_row(strips, rows, row, columns)
 
         strip_calls = (self._reader.submit(read, row) for row in range(first_row, len(rows.starts)))
         for row, wide in enumerate(in_order(strip_calls, 1), first_row):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.inference.tiles.grid import Axis
+from engine.models.adapt.size import mirrored
 from engine.sources.nodata import fill_mirrored
+from engine.sources.scene import Scene
+from engine.sources.strips import Strips
 
 
 @dataclass(frozen=True)
@@ -54,3 +57,20 @@ class TileRow:
     def _shown(self, column: int) -> NDArray[np.int64]:
         start = self.columns.starts[column]
         return self.across[start : start + self.columns.tile]
+
+
+def tile_row(strips: Strips, rows: Axis, row: int, columns: Axis) -> TileRow:
+    """Read one row of tiles; rows come from top to bottom.
+
+    Raises:
+        InputError: the scene is damaged there.
+    """
+    across = mirrored(np.arange(columns.starts[-1] + columns.tile), columns.length)
+    pixels, valid = strips.read_valid(rows.pixels(row))
+    return TileRow(np.take(pixels, across, axis=1), valid, across, columns)
+
+
+def tile_rows(scene: Scene, rows: Axis, columns: Axis) -> Iterator[TileRow]:
+    """Yield all rows of tiles of a scene from top to bottom; errors as of :func:`tile_row`."""
+    strips = Strips(scene)
+    return (tile_row(strips, rows, row, columns) for row in range(len(rows.starts)))

@@ -142,7 +142,9 @@ def is_complete(output: Path, header: Mapping[str, Any]) -> bool:
     if not output.exists():
         return False
     record = _record_of(output)
-    same = all(record.get(key) == header.get(key) for key in ("maskfuse", HASH_KEY, "images", "tiling", INPUT_KEY))
+    same = all(
+        record.get(key) == header.get(key) for key in ("maskfuse", HASH_KEY, "images", "tiling", INPUT_KEY, "output")
+    )
     if not same:
         raise OutputError(f"{output} exists, and was made by another run: add --overwrite to replace it")
     return True

@@ -1,0 +1,42 @@
+"""The plan's ``[input]`` table: how images are read where the data does not say it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from engine.errors import PlanError
+
+
+@dataclass(frozen=True)
+class InputTable:
+    """What a plan states about images; the defaults are what holds without a statement.
+
+    Attributes:
+        alpha: whether the last band of a raster says which pixels hold data, and is no band of the picture.
+    """
+
+    alpha: bool = False
+
+    @classmethod
+    def of(cls, table: object) -> InputTable:
+        """Check a table as TOML gives it.
+
+        Raises:
+            PlanError: no table, an unknown key, or a value that is not allowed.
+        """
+        if not isinstance(table, dict):
+            raise PlanError(f"input: {table!r} is not a table")
+        known = asdict(cls())
+        for key, value in table.items():
+            if key not in known:
+                raise PlanError(f"input: unknown key {key!r}; known are {', '.join(sorted(known))}")
+            if not isinstance(value, bool):
+                raise PlanError(f"input.{key}: {str(value)[:80]!r} is unknown; allowed are true and false")
+        return cls(**table)
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """Return what differs from the defaults, as TOML and JSON take it."""
+        defaults = asdict(type(self)())
+        return {key: value for key, value in asdict(self).items() if value != defaults[key]}

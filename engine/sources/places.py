@@ -1,0 +1,152 @@
+"""Whether truth and scene lie in the same place, and truth warped onto a scene where it is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import InputError
+from engine.sources.georeference import Georeference, gdal_path, opened, quiet, read_window
+from engine.sources.rasters import RASTERS, raster_suffix, remembered
+from engine.sources.scene import VOID, Scene
+from engine.sources.scenes import Scenes
+
+# Corners may differ by this share of a pixel: coordinates are stored rounded.
+TOLERANCE = 0.01
+
+
+def check_places(scenes: Scenes, truths: Scenes) -> None:
+    """Refuse truth that lies elsewhere than its scene; where one of them does not say where it lies, nothing is known.
+
+    Raises:
+        InputError: naming the scene and both places.
+    """
+    for name, size, here, there in zip(scenes.ids, scenes.sizes, scenes.places, truths.places, strict=False):
+        if here is None or there is None or same_place(here, there, size):
+            continue
+        raise InputError(
+            f"{truths.name} lies at {place_in_words(there)}; the scene {name} of {scenes.name} lies at "
+            f"{place_in_words(here)}: give the truth of this place, or warp it onto the scene with --align"
+        )
+
+
+def same_place(here: Georeference, there: Georeference, size: tuple[int, int]) -> bool:
+    """Return whether two references put all corners of (height, width) pixels in the same place."""
+    if (here.crs is None) != (there.crs is None) or (here.crs is not None and here.crs != there.crs):
+        return False
+    if here.transform is None or there.transform is None:
+        return here.transform is there.transform
+    pixel = max(abs(value) for value in (here.transform.a, here.transform.b, here.transform.d, here.transform.e))
+    corners = [(column, row) for column in (0, size[1]) for row in (0, size[0])]
+    ours, theirs = (
+        np.array([transform * corner for corner in corners]) for transform in (here.transform, there.transform)
+    )
+    return bool(np.abs(ours - theirs).max() <= TOLERANCE * pixel)
+
+
+def place_in_words(place: Georeference) -> str:
+    """Return coordinate reference system, upper left corner and pixel size in words."""
+    crs = "no coordinate reference system" if place.crs is None else _crs_in_words(place.crs)
+    if place.transform is None:
+        return f"{crs}, control points" if place.points[0] else crs
+    transform = place.transform
+    return (
+        f"{crs}, upper left corner {transform.c:.10g} {transform.f:.10g}, pixels of {transform.a:g} x {transform.e:g}"
+    )
+
+
+def _crs_in_words(crs: Any) -> str:
+    code = crs.to_authority()
+    return (
+        ":".join(code) if code else str(crs.to_dict().get("proj", "unnamed")) + " (" + crs.to_wkt().split('"')[1] + ")"
+    )
+
+
+def aligned(truths: Scenes, scenes: Scenes) -> Scenes:
+    """Return truths warped onto their scenes by the nearest pixel; what lies outside a truth is void.
+
+    Args:
+        truths: the true label maps.
+        scenes: the scenes, in the same order.
+
+    Raises:
+        InputError: a file without coordinates, no raster, or one that does not overlap its scene.
+    """
+    files = truths.files
+    if not files:
+        raise InputError(f"--align: {truths.name} has no coordinates; GeoTIFFs are needed, one per scene")
+    if len(files) != len(scenes.ids):
+        raise InputError(f"{truths.name} holds {len(files)} label maps, {scenes.name} {len(scenes.ids)}: give one each")
+    for file, name, place in zip(files, scenes.ids, scenes.places or [None] * len(files), strict=True):
+        if place is None or place.crs is None or place.transform is None:
+            raise InputError(f"--align: the scene {name} of {scenes.name} has no coordinates: leave out --align")
+        if not raster_suffix(file):
+            raise InputError(f"--align: {file} has no coordinates; a GeoTIFF is needed")
+
+    def each() -> Generator[Scene, None, None]:
+        for file, name, size, place in zip(files, scenes.ids, scenes.sizes, scenes.places, strict=True):
+            assert place is not None
+            with _warped(file, name, size, place) as scene:
+                yield scene
+
+    return replace(truths, ids=list(scenes.ids), sizes=list(scenes.sizes), each=each, places=list(scenes.places))
+
+
+@contextlib.contextmanager
+def _warped(file: Path | str, name: str, size: tuple[int, int], place: Georeference) -> Iterator[Scene]:
+    from rasterio.enums import Resampling
+    from rasterio.vrt import WarpedVRT
+
+    label = gdal_path(file).label
+    with opened(file, RASTERS[raster_suffix(file)]) as dataset, contextlib.ExitStack() as stack:
+        if dataset.crs is None or dataset.transform.is_identity:
+            raise InputError(f"--align: {label} has no coordinates: leave out --align where it has the scene's size")
+        if dataset.count != 1:
+            raise InputError(f"{label} has {dataset.count} channels; a label image holds one class id per pixel")
+        _check_overlap(dataset, label, name, size, place)
+        own = dataset.nodata
+        # Around the truth lies void. Its own nodata value may be a class (0), so it is told apart afterwards.
+        void = VOID if np.dtype(dataset.dtypes[0]).kind == "f" or np.iinfo(dataset.dtypes[0]).max >= VOID else -1
+        how = {"crs": place.crs, "transform": place.transform, "height": size[0], "width": size[1]}
+        with quiet():
+            # Exact for each pixel (tolerance 0): windows then show what one warp of the whole does.
+            warped = stack.enter_context(
+                WarpedVRT(dataset, resampling=Resampling.nearest, src_nodata=None, nodata=void, tolerance=0, **how)
+            )
+        read = remembered(lambda start, stop: read_window(warped, label, start, stop, [1])[0])
+
+        def valid(start: int, stop: int) -> NDArray[np.bool_]:
+            labels = read(start, stop)
+            inside = labels != void
+            return inside if own is None else inside & (labels != own)
+
+        yield Scene(
+            name, size, 1, lambda start, stop: read(start, stop)[..., None], 1, place, True, valid=valid, nodata=own
+        )
+
+
+def _check_overlap(dataset: Any, label: str, name: str, size: tuple[int, int], place: Georeference) -> None:
+    """Refuse truth that shows nothing of its scene."""
+    from rasterio.errors import RasterioError
+    from rasterio.transform import array_bounds
+    from rasterio.warp import transform_bounds
+
+    west, south, east, north = array_bounds(size[0], size[1], place.transform)
+    try:
+        left, bottom, right, top = transform_bounds(dataset.crs, place.crs, *dataset.bounds)
+        across = max(left, right) <= min(west, east) or min(left, right) >= max(west, east)
+        apart = across or max(bottom, top) <= min(south, north) or min(bottom, top) >= max(south, north)
+    except RasterioError:  # the one projection does not reach where the other lies
+        apart = True
+    if apart:
+        theirs = Georeference(dataset.crs, dataset.transform)
+        raise InputError(
+            f"--align: {label} at {place_in_words(theirs)} shows nothing of the scene {name} at "
+            f"{place_in_words(place)}: give the truth of this place"
+        )

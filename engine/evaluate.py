@@ -13,6 +13,7 @@ from engine.errors import InputError, PlanError
 from engine.metrics import CONVENTIONS, Score, Trap, confusion_matrices, find_trap
 from engine.sources.groups import read_groups
 from engine.sources.labels import as_labels, check_match, open_labels
+from engine.sources.places import check_same_places
 
 BATCH = 64
 MOST_CLASSES = 256
@@ -54,6 +55,7 @@ def evaluate(predicted: str, labels: str, classes: str = "", ignored_class: str 
     if names and ignored is not None and ignored >= len(names):
         raise PlanError(f"--ignored-class {ignored}: there are {len(names)} classes, 0 to {len(names) - 1}")
     count = len(names) or MOST_CLASSES
+    check_same_places(predicted, labels)
     guesses, truths = open_labels(predicted), open_labels(labels)
     check_match(truths, guesses)
     index = read_groups(groups, len(truths)) if groups else None

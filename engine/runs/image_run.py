@@ -120,7 +120,7 @@ def _writing(job: Job, work: DurableRun, skipped: Sequence[tuple[int, str, str]]
         _write_skipped(skipped_list(job.output), skipped)
     record = run_record(job.ensemble, **more)
     # What stands there was allowed to be replaced when the job was checked.
-    writer = open_writer(output, ids, job.images.size, len(job.ensemble.classes), job.replace, record)
+    writer = open_writer(output, ids, job.images.size, len(job.ensemble.classes), job.replace, record, job.places)
     with writer:
         feed = BlockWriter(writer, ids, int(np.prod(job.images.size)))
         for labels in work.replay():

@@ -13,6 +13,7 @@ from engine.sources.base import Source
 from engine.sources.groups import read_groups
 from engine.sources.labels import as_labels, check_match, open_labels
 from engine.sources.open import open_source
+from engine.sources.places import check_same_places
 from engine.sources.slices import limited
 
 
@@ -53,6 +54,7 @@ def open_validation(job: Options, groups: str) -> Validation:
     images = open_source(job.input)
     labels = open_labels(job.labels) if job.labels else None
     if labels is not None:
+        check_same_places(job.input, job.labels)
         check_match(images, labels)
     index = read_groups(groups, len(images)) if groups else None
     images = limited(images, job.limit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.sources.georeference import Georeference, gdal_path, opened, quiet, read_window
+from engine.sources.georeference import Georeference, gdal_path, georeference_of, opened, quiet, read_window
+from engine.sources.pictures import picture_files
 from engine.sources.rasters import RASTERS, raster_suffix, remembered
 from engine.sources.scene import VOID, Scene
 from engine.sources.scenes import Scenes
+from engine.sources.spec import is_url
+from engine.utils.sides import told_size
 
 # Corners may differ by this share of a pixel: coordinates are stored rounded.
 TOLERANCE = 0.01
@@ -150,3 +153,62 @@ def _check_overlap(dataset: Any, label: str, name: str, size: tuple[int, int], p
             f"--align: {label} at {place_in_words(theirs)} shows nothing of the scene {name} at "
             f"{place_in_words(place)}: give the truth of this place"
         )
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where a raster lies.
+
+    Attributes:
+        size: (height, width).
+        place: its reference.
+        nodata: the value that it states for pixels without data; None for none.
+    """
+
+    size: tuple[int, int]
+    place: Georeference | None
+    nodata: float | None
+
+
+def places_of(spec: str) -> dict[str, Placed]:
+    """Return where the rasters of an input on this machine lie, by id: of one file or of a folder.
+
+    What cannot be opened is left out, for its reader says why; so is everything where rasterio is not installed.
+    """
+    path = Path(spec)
+    if is_url(spec) or not path.exists():
+        return {}
+    files = picture_files(path) if path.is_dir() and path.suffix.lower() != ".zarr" else [path]
+    found = {}
+    for file in files:
+        if raster_suffix(file):
+            with contextlib.suppress(InputError), opened(file, RASTERS[raster_suffix(file)]) as dataset:
+                size = (dataset.height, dataset.width)
+                found[_id_of(file, path)] = Placed(size, georeference_of(dataset), dataset.nodata)
+    return found
+
+
+def check_same_places(images: str, labels: str) -> None:
+    """Refuse label maps that lie elsewhere than images or masks of the same name, where both say where they lie.
+
+    Raises:
+        InputError: naming both places.
+    """
+    here, there = places_of(images), places_of(labels)
+    pairs = [(here[name], there[name], name) for name in here if name in there]
+    if len(here) == len(there) == 1:
+        ((name, ours),), ((_, theirs),) = here.items(), there.items()
+        pairs = [(ours, theirs, name)]
+    for ours, theirs, name in pairs:
+        if ours.place is None or theirs.place is None:
+            continue
+        if ours.size != theirs.size or not same_place(ours.place, theirs.place, ours.size):
+            raise InputError(
+                f"{labels} lies at {place_in_words(theirs.place)} ({told_size(theirs.size)}); {name} of {images} lies "
+                f"at {place_in_words(ours.place)} ({told_size(ours.size)}): give the truth of this place; "
+                "engine ensemble warps it with --tile and --align"
+            )
+
+
+def _id_of(file: Path, root: Path) -> str:
+    return (file.relative_to(root) if root.is_dir() else Path(file.name)).with_suffix("").as_posix()

@@ -185,9 +185,9 @@ def _picture_scenes(name: str, files: Sequence[Path | str], role: Role, alone: b
             )
 
     def each() -> Generator[Scene, None, None]:
-        for path in files:
+        for path, name in zip(files, ids, strict=True):
             with _opened(path, role, alpha) as scene:
-                yield scene
+                yield replace(scene, id=name)
 
     sizes = [(shape[0], shape[1]) for shape in shapes]
     ids = [PurePosixPath(str(path).split("?")[0]).stem if isinstance(path, str) else path.stem for path in files]

@@ -50,7 +50,7 @@ def ensemble(
             parser=output_path,
             metavar="PATH",
             help="Masks: submission .csv (default submission.csv), run lengths .rle.csv, .npz, .npy, .zarr or a folder "
-            "of PNGs; of one scene .png, .tif, .npy or .zarr.",
+            "of PNGs; of one scene .png, .tif, .npy or .zarr, or polygons (.gpkg, .parquet, .geojson).",
         ),
     ] = None,
     plan: Annotated[

@@ -19,6 +19,8 @@ from engine.models.net import check_range
 from engine.outputs.open import FOLDER, check_not_read, check_output, form_of
 from engine.outputs.row_files import ROW_FILES
 from engine.outputs.sidecar import check_sidecar
+from engine.outputs.vector_files import VECTOR_FORMS
+from engine.outputs.vectors import check_vectors
 from engine.runs.durable.resume import may_replace
 from engine.runs.image_job import Job
 from engine.runs.options import Options, open_ensemble, planned
@@ -30,7 +32,7 @@ from engine.sources.places import aligned, check_places
 from engine.sources.scenes import Scenes, first_scenes, open_scenes
 from engine.utils.optional import require
 
-ONE_SCENE = ".png, .tif (georeference kept), .npy or .zarr for the mask of one scene"
+ONE_SCENE = ".png, .tif (georeference kept), .npy or .zarr for the mask of one scene, .gpkg, .parquet or .geojson for its polygons"
 SEVERAL_SIZES = "a folder: the scenes are of different sizes"
 
 
@@ -122,7 +124,9 @@ def _refuse_others(options: Options) -> None:
 
 def _check_output(output: Path, options: Options, scenes: Scenes, replaced: bool) -> None:
     if scenes.alone:
-        check_output(output, replaced, allowed=tuple(ROW_FILES), told=ONE_SCENE)
+        check_output(output, replaced, allowed=(*ROW_FILES, *VECTOR_FORMS), told=ONE_SCENE)
+        if form_of(output) in VECTOR_FORMS:
+            check_vectors(output)
         if form_of(output) in (".tif", ".tiff"):
             require("rasterio", "geo", f"writing {output} needs rasterio", OutputError)
     elif scenes.size is None:

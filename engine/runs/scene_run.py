@@ -13,6 +13,8 @@ from engine.inference.prediction import Variant
 from engine.inference.tiles.blend import TiledRun
 from engine.outputs.open import FOLDER, WRITERS, form_of, open_writer
 from engine.outputs.scenes import OneFile, OneStore, SceneFolder, Sink, WholeMasks
+from engine.outputs.vector_files import VECTOR_FORMS, Layer
+from engine.outputs.vectors import VectorFile
 from engine.runs.durable.resume import nothing_left
 from engine.runs.durable.scenes import DurableScenes
 from engine.runs.outcome import Outcome
@@ -82,6 +84,12 @@ def _sink(job: TiledJob) -> Iterator[Sink]:
         assert form in WRITERS and scenes.size is not None
         with open_writer(output, scenes.ids, scenes.size, classes, job.base.replace, record) as writer:
             yield WholeMasks(writer)
+        return
+    if form in VECTOR_FORMS:
+        left_out = frozenset({0} if ensemble.ignored_class is None else {0, ensemble.ignored_class})
+        layer = Layer(ensemble.classes, left_out, job.output.min_area)
+        with VectorFile(output, layer, record) as vector_writer:
+            yield vector_writer
         return
     kind = SceneFolder if form == FOLDER else OneStore if form == ".zarr" else OneFile
     with kind(output, count, classes, record) as scene_writer:

@@ -1,7 +1,7 @@
 """The mask of a scene as polygons per class: GeoPackage, GeoParquet and GeoJSON.
 
-The rows of the mask go to a temporary GeoTIFF, which GDAL turns into polygons row by row: memory grows with the polygons
-and not with the pixels.
+The rows of the mask go to a temporary GeoTIFF, which GDAL turns into polygons row by row: memory grows with the
+polygons and not with the pixels.
 """
 
 from __future__ import annotations

@@ -32,7 +32,10 @@ from engine.sources.places import aligned, check_places
 from engine.sources.scenes import Scenes, first_scenes, open_scenes
 from engine.utils.optional import require
 
-ONE_SCENE = ".png, .tif (georeference kept), .npy or .zarr for the mask of one scene, .gpkg, .parquet or .geojson for its polygons"
+ONE_SCENE = (
+    ".png, .tif (georeference kept), .npy or .zarr for the mask of one scene, "
+    + "or .gpkg, .parquet or .geojson for its polygons"
+)
 SEVERAL_SIZES = "a folder: the scenes are of different sizes"
 
 

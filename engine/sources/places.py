@@ -46,11 +46,16 @@ def same_place(here: Georeference, there: Georeference, size: tuple[int, int]) -
     if here.transform is None or there.transform is None:
         return here.transform is there.transform
     pixel = max(abs(value) for value in (here.transform.a, here.transform.b, here.transform.d, here.transform.e))
-    corners = [(column, row) for column in (0, size[1]) for row in (0, size[0])]
-    ours, theirs = (
-        np.array([transform * corner for corner in corners]) for transform in (here.transform, there.transform)
-    )
+    ours, theirs = (_corners(transform, size) for transform in (here.transform, there.transform))
     return bool(np.abs(ours - theirs).max() <= TOLERANCE * pixel)
+
+
+def _corners(transform: Any, size: tuple[int, int]) -> NDArray[np.float64]:
+    """Return the (x, y) of the corners of (height, width) pixels: float64 (4, 2)."""
+    columns, rows = np.array([0, size[1], 0, size[1]]), np.array([0, 0, size[0], size[0]])
+    x = transform.a * columns + transform.b * rows + transform.c
+    y = transform.d * columns + transform.e * rows + transform.f
+    return np.stack([x, y], axis=1)
 
 
 def place_in_words(place: Georeference) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,6 @@ class VectorRows(RowFile):
             _check_named(self._place.crs)
         self._rows, self._block = self._path.with_name(f"{self._path.name}.rows"), TIFF_BLOCK
         profile = {"height": self._size[0], "width": self._size[1], "count": 2, "dtype": "uint8", "compress": "deflate"}
-        if self._place.transform:
-            profile["transform"] = self._place.transform
         with quiet():
             self._file = rasterio.open(self._rows, "w", driver="GTiff", bigtiff="if_safer", blockysize=16, **profile)
 
@@ -85,7 +84,7 @@ class VectorRows(RowFile):
         import rasterio
 
         with quiet(), rasterio.open(self._rows) as rows:
-            parts = counted.chunks(_polygons(rows, self._layer.min_area))
+            parts = counted.chunks(_polygons(rows), self._place.transform, self._layer.min_area)
             VECTOR_FORMS[self._path.suffix](self._path, parts, self._layer, self._unit, self._place.crs)
 
     def abandon(self) -> None:
@@ -102,18 +101,30 @@ class _Counted:
     dropped: int = 0
     area: float = 0.0
 
-    def chunks(self, polygons: Iterator[tuple[Any, int, bool]]) -> Iterator[Polygons]:
-        """Yield polygons, some thousand at a time, without those that are too small."""
+    def chunks(self, polygons: Iterator[tuple[Any, int]], transform: Any, min_area: float) -> Iterator[Polygons]:
+        """Yield polygons, some thousand at a time, without those that are too small.
+
+        Areas are counted in whole pixels: exact, whatever the coordinates.
+
+        Args:
+            polygons: shapely polygons in (column, row), and their classes.
+            transform: from these to coordinates; None leaves them.
+            min_area: of the smallest polygon that is kept.
+        """
         import shapely
 
+        pixel = 1.0 if transform is None else abs(transform.determinant)
         while held := list(islice(polygons, CHUNK)):
-            large = [(shape, value) for shape, value, keep in held if keep]
-            self.dropped += len(held) - len(large)
-            shapes = np.empty(len(large), object)
-            shapes[:] = [shape for shape, _ in large]
-            areas = shapely.area(shapes)
-            self.kept, self.area = self.kept + len(large), self.area + float(areas.sum())
-            yield Polygons(shapes, np.array([value for _, value in large], np.int32), areas)
+            shapes = np.empty(len(held), object)
+            shapes[:] = [shape for shape, _ in held]
+            areas, classes = pixel * shapely.area(shapes), np.array([value for _, value in held], np.int32)
+            large = areas >= min_area
+            self.kept, self.dropped = self.kept + int(large.sum()), self.dropped + int((~large).sum())
+            self.area += float(areas[large].sum())
+            placed = (
+                shapes[large] if transform is None else shapely.transform(shapes[large], partial(_placed, transform))
+            )
+            yield Polygons(shapely.orient_polygons(placed), classes[large], areas[large])
 
     def told(self, layer: Layer, unit: str) -> str:
         """Say what was written and what was not."""
@@ -123,17 +134,23 @@ class _Counted:
         return text + (small if layer.min_area else "")
 
 
-def _polygons(rows: Any, min_area: float) -> Iterator[tuple[Any, int, bool]]:
-    """Yield shapely polygons in the scene's coordinates, their classes, and whether they are large enough."""
+def _polygons(rows: Any) -> Iterator[tuple[Any, int]]:
+    """Yield shapely polygons in (column, row), and their classes."""
     import rasterio
     import shapely
     from rasterio.features import shapes
 
-    found = shapes(rasterio.band(rows, 1), mask=rasterio.band(rows, 2), connectivity=4, transform=rows.transform)
-    for geometry, value in found:
+    for geometry, value in shapes(rasterio.band(rows, 1), mask=rasterio.band(rows, 2), connectivity=4):
         exterior, *holes = geometry["coordinates"]
-        polygon = shapely.orient_polygons(shapely.Polygon(exterior, holes))
-        yield polygon, int(value), polygon.area >= min_area
+        yield shapely.Polygon(exterior, holes), int(value)
+
+
+def _placed(transform: Any, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the coordinates of float64 (points, 2) columns and rows."""
+    columns, rows = points.T
+    x = transform.a * columns + transform.b * rows + transform.c
+    y = transform.d * columns + transform.e * rows + transform.f
+    return np.stack([x, y], axis=1)
 
 
 def area_unit(place: Georeference | None) -> str:

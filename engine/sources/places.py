@@ -123,9 +123,9 @@ def _warped(file: Path | str, name: str, size: tuple[int, int], place: Georefere
         void = VOID if np.dtype(dataset.dtypes[0]).kind == "f" or np.iinfo(dataset.dtypes[0]).max >= VOID else -1
         how = {"crs": place.crs, "transform": place.transform, "height": size[0], "width": size[1]}
         with quiet():
-            # Exact for each pixel (tolerance 0): windows then show what one warp of the whole does.
+            # All but exact for each pixel (0 is refused): windows then show what one warp of the whole does.
             warped = stack.enter_context(
-                WarpedVRT(dataset, resampling=Resampling.nearest, src_nodata=None, nodata=void, tolerance=0, **how)
+                WarpedVRT(dataset, resampling=Resampling.nearest, src_nodata=None, nodata=void, tolerance=1e-9, **how)
             )
         read = remembered(lambda start, stop: read_window(warped, label, start, stop, [1])[0])
 

@@ -131,8 +131,8 @@ def test_a_run_writes_polygons_of_what_it_would_have_masked(world: World, tmp_pa
     found = read(tmp_path / "m.gpkg")
     with rasterio.open(tmp_path / "m.tif") as mask:
         labels = mask.read(1)
-        pieces = rasterio.features.shapes(labels.astype("i4"), connectivity=4, transform=mask.transform)
-    areas = [shapely.geometry.shape(geometry).area for geometry, value in pieces if value not in (0, 255)]
+    pieces = rasterio.features.shapes(labels.astype("i4"), connectivity=4)  # in pixels, of 50 m2
+    areas = [50 * shapely.geometry.shape(geometry).area for geometry, value in pieces if value not in (0, 250)]
     assert sorted(found["area"]) == pytest.approx(sorted(area for area in areas if area >= 100))
     record = json.loads((tmp_path / "m.gpkg.json").read_text())
     assert record["output"] == {"min_area": 100}

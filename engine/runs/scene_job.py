@@ -30,6 +30,7 @@ from engine.sources.base import Source
 from engine.sources.fingerprint import fingerprint
 from engine.sources.places import aligned, check_places
 from engine.sources.scenes import Scenes, first_scenes, open_scenes
+from engine.utils import console
 from engine.utils.optional import require
 
 ONE_SCENE = (
@@ -90,6 +91,11 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
         _check_truths(scenes, truths)
     elif options.align:
         raise PlanError("--align without --labels: it warps true masks onto the scene; leave it out")
+    if scenes.tagged_alpha:
+        console.say(
+            f"{scenes.name}: its last band is tagged as alpha and goes to the nets like the others; "
+            "[input] alpha = true in the plan makes it a mask"
+        )
     sample = _first_tile(scenes, tiling)
     ensemble = open_ensemble(plan, options, sample)
     check_range(next(sample.batches(1)).pixels, (net for member in ensemble.members for net in member.nets))

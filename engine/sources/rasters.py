@@ -85,6 +85,7 @@ def _scene(dataset: Any, place: Raster, role: Role, alpha: bool) -> Scene:
         is_tiff=True,
         valid=valid if tests else None,
         nodata=dataset.nodata,
+        tagged_alpha=not alpha and dataset.colorinterp[-1].name == "alpha",
     )
 
 

@@ -31,6 +31,7 @@ class Scene:
         is_tiff: whether it came as a TIFF.
         valid: returns which pixels of rows ``start`` to ``stop`` hold data, bool (rows, width); None: all do.
         nodata: the value that the file states for pixels without data; None for none.
+        tagged_alpha: whether its last band is tagged as alpha, and was taken as a band like the others.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Scene:
     is_tiff: bool = False
     valid: Rows | None = None
     nodata: float | None = None
+    tagged_alpha: bool = False
 
 
 def with_nan(rows: Rows) -> tuple[Rows, Rows]:

@@ -40,6 +40,7 @@ class Scenes:
         named: whether the ids are names of their own, and not row numbers.
         places: where each of them lies, None for nowhere; empty where none of them says.
         files: the file or URL of each of them; empty where they are no files of their own.
+        tagged_alpha: whether the last band of the first is tagged as alpha, and was taken as a band like the others.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Scenes:
     named: bool = False
     places: Sequence[Georeference | None] = ()
     files: Sequence[Path | str] = ()
+    tagged_alpha: bool = False
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -176,7 +178,7 @@ def _folder_files(folder: Path) -> list[Path]:
 
 def _picture_scenes(name: str, files: Sequence[Path | str], role: Role, alone: bool, alpha: bool) -> Scenes:
     found = [_header(path, role, alpha) for path in files]
-    shapes = [shape for shape, _ in found]
+    shapes = [shape for shape, _, _ in found]
     for path, shape in zip(files, shapes, strict=True):
         if shape[2] != shapes[0][2]:
             raise InputError(
@@ -191,20 +193,20 @@ def _picture_scenes(name: str, files: Sequence[Path | str], role: Role, alone: b
 
     sizes = [(shape[0], shape[1]) for shape in shapes]
     ids = [PurePosixPath(str(path).split("?")[0]).stem if isinstance(path, str) else path.stem for path in files]
-    places = [place for _, place in found]
-    return Scenes(name, ids, sizes, shapes[0][2], each, alone, named=True, places=places, files=files)
+    places = [place for _, place, _ in found]
+    return Scenes(name, ids, sizes, shapes[0][2], each, alone, True, places, files, tagged_alpha=found[0][2])
 
 
 def _opened(path: Path | str, role: Role, alpha: bool) -> contextlib.AbstractContextManager[Scene]:
     return opened_raster(path, role, alpha) if raster_suffix(path) else _opened_picture(Path(path), role)
 
 
-def _header(path: Path | str, role: Role, alpha: bool) -> tuple[tuple[int, int, int], Georeference | None]:
-    """Return (height, width, channels) of a picture from its header, and where it lies."""
+def _header(path: Path | str, role: Role, alpha: bool) -> tuple[tuple[int, int, int], Georeference | None, bool]:
+    """Return (height, width, channels) of a picture from its header, where it lies, and whether it is tagged alpha."""
     if raster_suffix(path):
         with opened_raster(path, role, alpha) as scene:
-            return (*scene.size, scene.channels), scene.georeference
-    return _shape(Path(path), role), None
+            return (*scene.size, scene.channels), scene.georeference, scene.tagged_alpha
+    return _shape(Path(path), role), None, False
 
 
 def _shape(path: Path, role: Role) -> tuple[int, int, int]:

@@ -82,7 +82,10 @@ def test_an_internal_mask_and_alpha_on_request(world: World, tmp_path: Path, eng
     alpha = write_tiff(tmp_path / "alpha.tif", np.stack([pixels[0], np.where(gone, 0, 200).astype("u1")]), alpha="yes")
     (tmp_path / "two").mkdir()
     save_member(tmp_path / "two" / "net.onnx", channels=2)
-    assert ensemble(engine, tmp_path / "two", alpha, tmp_path / "two.tif").code == 0
+    done = ensemble(engine, tmp_path / "two", alpha, tmp_path / "two.tif")
+    assert (done.code, "tagged as alpha and goes to the nets like the others" in done.err) == (0, True), done.err
+    refused = ensemble(engine, world.models, alpha, tmp_path / "no.tif")
+    assert (refused.code, "[input] alpha = true" in refused.err) == (2, True), refused.err
     assert (read(tmp_path / "two.tif")[0] < 5).all()
     members = "".join(f'[[members]]\nmodel = "{path}"\n' for path in sorted(world.models.iterdir()))
     (tmp_path / "plan.toml").write_text(f"[input]\nalpha = true\n\n{members}", "utf-8")

@@ -30,24 +30,25 @@ def serving(folder: Path, ranges: bool = True) -> Iterator[tuple[str, list[str]]
             if not path.is_file():
                 self.send_error(404)
                 return
-            data, given = path.read_bytes(), self.headers.get("Range", "")
+            size, given = path.stat().st_size, self.headers.get("Range", "")
             if body:
                 asked.append(given)
             found = re.fullmatch(r"bytes=(\d+)-(\d*)", given) if ranges else None
-            start, stop = 0, len(data)
+            start, stop = 0, size
             if found:
-                start, stop = int(found[1]), min(len(data), int(found[2] or len(data) - 1) + 1)
+                start, stop = int(found[1]), min(size, int(found[2] or size - 1) + 1)
             self.send_response(206 if found else 200)
             if found:
-                self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
+                self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
             if ranges:
                 self.send_header("Accept-Ranges", "bytes")
             self.send_header("Content-Length", str(stop - start))
             self.send_header("Last-Modified", email.utils.formatdate(path.stat().st_mtime, usegmt=True))
             self.end_headers()
             if body:
-                with contextlib.suppress(ConnectionError):
-                    self.wfile.write(data[start:stop])
+                with contextlib.suppress(ConnectionError), path.open("rb") as stream:
+                    stream.seek(start)
+                    self.wfile.write(stream.read(stop - start))
 
         def log_message(self, *_: object) -> None: ...
 

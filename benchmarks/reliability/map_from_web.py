@@ -61,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         break
                     for path in goals[1].parent.iterdir():
                         path.unlink()
+                else:
+                    raise SystemExit(f"{form}: every run ended before it was killed: give a larger --size")
                 predict([*run, "--resume"], goals[1])
                 same = goals[0].read_bytes() == goals[1].read_bytes()
                 fine &= same

@@ -20,6 +20,7 @@ from engine.sources.label_scenes import VariedMaps, open_maps
 from engine.sources.labels import as_labels, check_match
 from engine.sources.numpy_files import ArrayFile
 from engine.sources.open import open_array
+from engine.sources.places import check_same_places
 from engine.sources.spec import is_url, split_key
 from engine.utils.sides import told_size
 
@@ -93,6 +94,7 @@ def evaluate(
     known = known_facts(predicted, classes, ignored_class, coding)
     names, ignored = known.names, known.ignored_class
     count = len(names) or MOST_CLASSES - 1
+    check_same_places(predicted, labels)
     truths = open_maps(labels, known.truth)
     guesses = joined(truths, open_maps(predicted, known.masks))
     if not isinstance(truths, VariedMaps) and not isinstance(guesses, VariedMaps):

@@ -10,11 +10,13 @@ from typing import Any
 from engine.errors import OutputError
 from engine.outputs.arrays import NpyWriter, NpzWriter
 from engine.outputs.base import FolderMixin, MaskWriter
+from engine.outputs.geotiffs import GeoTiffWriter
 from engine.outputs.path import FolderOutput
 from engine.outputs.png import PngWriter, check_files
 from engine.outputs.sidecar import check_sidecar
 from engine.outputs.submission import RLE_SUFFIX, CsvWriter, RleWriter
 from engine.outputs.zarr_store import ZarrWriter
+from engine.sources.georeference import Georeference
 from engine.sources.pictures import SUFFIXES as PICTURES
 from engine.sources.spec import is_url, split_key
 from engine.sources.zarr_store import is_store
@@ -52,6 +54,7 @@ def open_writer(
     classes: int,
     overwrite: bool = False,
     record: Mapping[str, Any] | None = None,
+    places: Mapping[str, Georeference] | None = None,
 ) -> MaskWriter:
     """Choose the writer by the suffix of the output.
 
@@ -63,6 +66,7 @@ def open_writer(
         overwrite: replace what is there.
         record: what goes with the masks, see :func:`engine.runs.provenance.run_record`: into an .npz as ``metadata``,
             beside anything else as ``OUTPUT.json``; None for none.
+        places: where images lie, by id: in a folder their masks become GeoTIFFs.
 
     Raises:
         OutputError: unknown suffix, no such folder, or something is there and ``overwrite`` is not set.
@@ -70,6 +74,10 @@ def open_writer(
     check_output(output, overwrite)
     if record is not None:
         check_sidecar(output, overwrite)
+    if places and form_of(output) == FOLDER:
+        placed = GeoTiffWriter(output, ids, size, classes, record)
+        placed.places = places
+        return placed
     return WRITERS[form_of(output)](output, ids, size, classes, record)
 
 

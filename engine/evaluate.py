@@ -20,6 +20,7 @@ from engine.sources.label_scenes import VariedMaps, open_maps
 from engine.sources.labels import as_labels, check_match
 from engine.sources.numpy_files import ArrayFile
 from engine.sources.open import open_array
+from engine.sources.places import check_same_places
 from engine.sources.spec import is_url, split_key
 from engine.sources.submission import RLE_FORMS, rle_form
 from engine.utils.sides import told_size
@@ -98,6 +99,7 @@ def evaluate(
     known = known_facts(predicted, classes, ignored_class, coding)
     names, ignored = known.names, known.ignored_class
     count = len(names) or MOST_CLASSES - 1
+    check_same_places(predicted, labels)
     guesses, truths = _open_both(predicted, labels, rle, known)
     if not isinstance(truths, VariedMaps) and not isinstance(guesses, VariedMaps):
         check_match(truths, guesses)

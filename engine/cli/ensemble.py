@@ -54,7 +54,7 @@ def ensemble(
             parser=output_path,
             metavar="PATH",
             help="Masks: submission .csv (default submission.csv), run lengths .rle.csv or .json, .npz, .npy, .zarr or "
-            "a folder of PNGs; for one scene .png, .tif, .npy or .zarr.",
+            "a folder of PNGs; for one scene .png, .tif, .npy or .zarr, or polygons (.gpkg, .parquet, .geojson).",
         ),
     ] = None,
     plan: Annotated[
@@ -158,6 +158,15 @@ def ensemble(
             help="Overlap of adjacent tiles as a share of a tile, from 0 to below 1. Default: 0.5.", rich_help_panel=RUN
         ),
     ] = None,
+    align: Annotated[
+        bool,
+        typer.Option(
+            "--align",
+            help="With --tile: warp the true masks onto the scenes where they have another CRS, transform or extent "
+            "(nearest pixel; outside of them nothing is scored).",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=RUN)
     ] = False,
@@ -239,6 +248,7 @@ def ensemble(
         resume=resume,
         on_bad_image=on_bad_image,
         rle=rle,
+        align=align,
         stated=stated,
         truth=truth,
     )
@@ -255,6 +265,8 @@ def ensemble(
         return
     if overlap is not None:
         raise PlanError("--overlap without --tile: say how large a tile is, as in --tile 64x128")
+    if align:
+        raise PlanError("--align without --tile: say how large a tile is, as in --tile 64x128")
     job = prepare(options)
     if on == "ray":
         from engine.runs.on_ray.stream import on_ray

@@ -10,12 +10,14 @@ from typing import Any
 from engine.errors import OutputError, PlanError
 from engine.outputs.arrays import NpyWriter, NpzWriter
 from engine.outputs.base import FolderMixin, MaskWriter
+from engine.outputs.geotiffs import GeoTiffWriter
 from engine.outputs.path import FolderOutput
 from engine.outputs.png import PngWriter, check_files
 from engine.outputs.rle import CocoWriter, KaggleWriter
 from engine.outputs.sidecar import check_sidecar
 from engine.outputs.submission import RLE_SUFFIX, CsvWriter, RleWriter
 from engine.outputs.zarr_store import ZarrWriter
+from engine.sources.georeference import Georeference
 from engine.sources.pictures import SUFFIXES as PICTURES
 from engine.sources.spec import is_url, split_key
 from engine.sources.zarr_store import is_store
@@ -61,6 +63,7 @@ def open_writer(
     overwrite: bool = False,
     record: Mapping[str, Any] | None = None,
     rle: str = "",
+    places: Mapping[str, Georeference] | None = None,
 ) -> MaskWriter:
     """Choose the writer by the suffix of the output.
 
@@ -73,6 +76,7 @@ def open_writer(
         record: what goes with the masks, see :func:`engine.runs.provenance.run_record`: into an .npz as ``metadata``,
             beside anything else as ``OUTPUT.json``; None for none.
         rle: the form of run lengths, a name out of :data:`RLE_WRITERS`; empty for what the suffix says.
+        places: where images lie, by id: in a folder their masks become GeoTIFFs.
 
     Raises:
         PlanError: ``rle`` does not go with the suffix.
@@ -82,6 +86,10 @@ def open_writer(
     if record is not None:
         check_sidecar(output, overwrite)
     check_rle(output, rle)
+    if places and form_of(output) == FOLDER:
+        placed = GeoTiffWriter(output, ids, size, classes, record)
+        placed.places = places
+        return placed
     writer = RLE_WRITERS[rle][0] if rle else WRITERS[form_of(output)]
     return writer(output, ids, size, classes, record)
 

@@ -14,6 +14,7 @@ from engine.outputs.arrays import write_header
 from engine.outputs.png import PngStream
 from engine.outputs.zarr_store import chunk_sides, create
 from engine.sources.georeference import Georeference, quiet
+from engine.utils.console import first_line
 from engine.utils.optional import require
 from engine.utils.palette import colours
 
@@ -26,7 +27,12 @@ class RowFile(ABC):
     """One mask on its way to disk; rows are gathered until they fill the form's own blocks."""
 
     def __init__(
-        self, path: Path, size: tuple[int, int], classes: int, georeference: Georeference | None = None
+        self,
+        path: Path,
+        size: tuple[int, int],
+        classes: int,
+        georeference: Georeference | None = None,
+        nodata: int | None = None,
     ) -> None:
         """Open the file.
 
@@ -35,11 +41,12 @@ class RowFile(ABC):
             size: (height, width) of the mask.
             classes: number of classes.
             georeference: where the scene lies; forms that cannot say it leave it out.
+            nodata: the value of pixels without data; None where there are none.
 
         Raises:
             OSError: the system refuses.
         """
-        self._path, self._size, self._classes = path, size, classes
+        self._path, self._size, self._classes, self._nodata = path, size, classes, nodata
         self._held = np.empty((0, size[1]), np.uint8)
         self._placed = 0
         self._block = max(1, STREAM_BYTES // size[1])
@@ -93,7 +100,9 @@ class PngRows(_StreamRows):
 
     def _open(self, georeference: Georeference | None) -> None:
         super()._open(georeference)
-        self._picture = PngStream(self.stream, self._size, self._classes)
+        # Every value of an indexed picture needs a colour: those from the last class up to nodata get one as well.
+        colours_needed = self._classes if self._nodata is None else max(self._classes, self._nodata + 1)
+        self._picture = PngStream(self.stream, self._size, colours_needed)
 
     def _put(self, start: int, labels: NDArray[np.uint8]) -> None:
         self._picture.write(labels)
@@ -123,7 +132,8 @@ class ZarrRows(RowFile):
     def _open(self, georeference: Georeference | None) -> None:
         chunks = chunk_sides(self._size)
         self._block = chunks[0]
-        self._array = create(self._path, self._size, chunks, self._classes, {})
+        stated = {} if self._nodata is None else {"nodata": self._nodata}
+        self._array = create(self._path, self._size, chunks, self._classes, stated)
 
     def _put(self, start: int, labels: NDArray[np.uint8]) -> None:
         self._array[start : start + len(labels)] = labels
@@ -135,7 +145,11 @@ class ZarrRows(RowFile):
 
 
 class TiffRows(RowFile):
-    """A GeoTIFF with a colour table, compressed, in blocks that are read alone; BigTIFF where it must be."""
+    """A GeoTIFF with a colour table, compressed, in blocks that are read alone; BigTIFF where it must be.
+
+    A mask that is larger than a block in either direction becomes a Cloud Optimized GeoTIFF: its smaller copies
+    (overviews) take the most frequent class of each square, so they show no class that the mask lacks there.
+    """
 
     def _open(self, georeference: Georeference | None) -> None:
         rasterio = require("rasterio", "geo", f"writing {self._path.name} needs rasterio", OutputError)
@@ -148,13 +162,17 @@ class TiffRows(RowFile):
         self._block = TIFF_BLOCK
         place = georeference or Georeference()
         profile: dict[str, Any] = {"height": height, "width": width, "count": 1, "dtype": "uint8"}
-        profile |= {"compress": "deflate", "bigtiff": "if_safer", **layout}
+        profile |= {"compress": "deflate", "bigtiff": "if_safer", "nodata": self._nodata, **layout}
         profile |= {key: value for key, value in (("crs", place.crs), ("transform", place.transform)) if value}
+        # A COG is a copy: its overviews stand in front of the mask, and come of all of it.
+        self._copied = max(self._size) > TIFF_BLOCK
+        self._rows = self._path.with_name(f"{self._path.name}.rows") if self._copied else self._path
         with quiet():
-            self._file = rasterio.open(self._path, "w", driver="GTiff", **profile)
+            self._file = rasterio.open(self._rows, "w", driver="GTiff", **profile)
         if place.points[0]:
             self._file.gcps = place.points
-        self._file.write_colormap(1, {index: (*colour, 255) for index, colour in enumerate(colours(self._classes))})
+        table = {index: (*colour, 255) for index, colour in enumerate(colours(self._classes))}
+        self._file.write_colormap(1, table if self._nodata is None else table | {self._nodata: (0, 0, 0, 0)})
 
     def _put(self, start: int, labels: NDArray[np.uint8]) -> None:
         from rasterio.windows import Window
@@ -163,10 +181,33 @@ class TiffRows(RowFile):
 
     def _finish(self) -> None:
         self._file.close()
+        if not self._copied:
+            return
+        from rasterio.errors import RasterioError
+        from rasterio.shutil import copy
+
+        # Stated, for the driver would average a mask without a colour table.
+        resampling = {"overview_resampling": "mode", "resampling": "nearest", "warp_resampling": "nearest"}
+        try:
+            with quiet():
+                copy(
+                    self._rows,
+                    self._path,
+                    driver="COG",
+                    compress="deflate",
+                    blocksize=TIFF_BLOCK,
+                    bigtiff="if_safer",
+                    **resampling,
+                )
+        except RasterioError as error:
+            raise OSError(first_line(error.__cause__ or error)) from None
+        self._rows.unlink()
 
     def abandon(self) -> None:
         """Close the file; what is missing in it stays empty."""
         self._file.close()
+        if self._copied:
+            self._rows.unlink(missing_ok=True)
 
 
 ROW_FILES: dict[str, type[RowFile]] = {

@@ -13,7 +13,7 @@ from engine.errors import OutputError
 from engine.outputs.base import FolderMixin, MaskWriter, Writer, cannot_write
 from engine.outputs.png import file_name
 from engine.outputs.row_files import ROW_FILES, PngRows, RowFile, TiffRows
-from engine.sources.scenes import Scene
+from engine.sources.scene import Scene, void_label
 
 
 class Sink(Protocol):
@@ -104,7 +104,7 @@ class OneFile(SceneWriter):
 
     def _row_file(self, scene: Scene) -> RowFile:
         kind = ROW_FILES[self.output.suffix.lower()]
-        return kind(self.partial, scene.size, self.classes, scene.georeference)
+        return kind(self.partial, scene.size, self.classes, scene.georeference, void_label(scene, self.classes))
 
 
 class OneStore(FolderMixin, OneFile):
@@ -119,9 +119,9 @@ class SceneFolder(FolderMixin, SceneWriter):
 
     def _row_file(self, scene: Scene) -> RowFile:
         kind, suffix = (TiffRows, ".tif") if scene.georeference is not None else (PngRows, ".png")
-        path = self.partial / file_name(scene.id, suffix)
+        path, void = self.partial / file_name(scene.id, suffix), void_label(scene, self.classes)
         path.parent.mkdir(parents=True, exist_ok=True)
-        return kind(path, scene.size, self.classes, scene.georeference)
+        return kind(path, scene.size, self.classes, scene.georeference, void)
 
 
 class WholeMasks:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.errors import OutputError, PlanError
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import BadImages
-from engine.outputs.open import check_names, check_not_read, check_output, check_replaceable, check_rle
+from engine.outputs.open import FOLDER, check_names, check_not_read, check_output, check_replaceable, check_rle, form_of
 from engine.outputs.sidecar import check_sidecar
 from engine.runs.durable.resume import incomplete_output, may_replace, skipped_list
 from engine.runs.options import Options, open_ensemble, planned, reading_of
@@ -16,9 +17,12 @@ from engine.runs.plan import Plan, PlannedMember
 from engine.samples import SAMPLES
 from engine.sources.base import Source
 from engine.sources.fingerprint import fingerprint, labels_fingerprint
+from engine.sources.georeference import Georeference
 from engine.sources.labels import open_truth
 from engine.sources.open import open_source
+from engine.sources.places import check_same_places, places_of
 from engine.sources.slices import limited
+from engine.utils import console
 
 SAMPLE_SCENES = 512
 ON_BAD_IMAGE = ("fail", "skip")
@@ -40,6 +44,7 @@ class Job:
         input_sha256: fingerprint of the images.
         labels_sha256: fingerprint of the true label maps; empty without labels.
         rle: the format of run lengths to write; empty for the one that the output's name says.
+        places: where the images lie, by id, for masks in a folder.
     """
 
     ensemble: Ensemble
@@ -53,6 +58,7 @@ class Job:
     input_sha256: str = ""
     labels_sha256: str = ""
     rle: str = ""
+    places: Mapping[str, Georeference] = field(default_factory=dict)
 
 
 def prepare(options: Options) -> Job:
@@ -74,6 +80,8 @@ def prepare(options: Options) -> Job:
     reading = reading_of(plan, options)
     whole = open_source(options.input, bad=bad.add if bad is not None else None, reading=reading)
     check_names(output, whole.ids, whole.named)
+    if options.labels:
+        check_same_places(options.input, options.labels)
     ensemble = open_ensemble(plan, options, whole, whole)
     images = limited(whole, options.limit)
     labels = open_truth(options.labels, whole, ensemble.coding, options.limit) if options.labels else None
@@ -89,7 +97,20 @@ def prepare(options: Options) -> Job:
         input_sha256=fingerprint(options.input),
         labels_sha256=labels_fingerprint(options.labels, ensemble.coding),
         rle=options.rle,
+        places=_places(options.input) if form_of(output) == FOLDER else {},
     )
+
+
+def _places(spec: str) -> dict[str, Georeference]:
+    """Return where images lie, by id; say where some of them state a value for no data, which only tiles leave out."""
+    found = places_of(spec)
+    stating = next((name for name, raster in found.items() if raster.nodata is not None), None)
+    if stating is not None:
+        console.say(
+            f"warning: {stating} of {spec} states a nodata value ({found[stating].nodata:g}); without --tile such "
+            "pixels are predicted like all others: add --tile HEIGHTxWIDTH"
+        )
+    return {name: raster.place for name, raster in found.items() if raster.place is not None}
 
 
 def _bad_images(options: Options) -> BadImages | None:

@@ -129,7 +129,7 @@ def _writing(job: Job, work: DurableRun, skipped: Sequence[tuple[int, str, str]]
     if job.ensemble.is_multilabel:
         writer, ids = open_class_masks(output, ids, job.images.size, job.ensemble.classes, job.replace, record)
     else:
-        writer = open_writer(output, ids, job.images.size, values, job.replace, record, job.rle)
+        writer = open_writer(output, ids, job.images.size, values, job.replace, record, rle=job.rle, places=job.places)
     with writer:
         table = None if job.ensemble.is_multilabel else coding.output_table
         feed = BlockWriter(writer, ids, int(np.prod(writer.size)), table)

@@ -56,6 +56,7 @@ class Options:
     resume: bool = False
     on_bad_image: str = "fail"
     rle: str = ""
+    align: bool = False
     stated: dict[str, Any] = field(default_factory=dict)
     tiled: bool = False
     truth: LabelCoding = PLAIN
@@ -88,7 +89,7 @@ def reading_of(plan: Plan, options: Options) -> Reading:
     table = input_table(plan, options)
     repeated = options.grey_as_rgb or any(item.contract.get("grey_as_rgb") for item in plan.members)
     taken = cache(lambda: _taken(plan, options, table.rgb_as_grey))
-    return Reading(table.layout, table.exif, table.rgb_as_grey, repeated, taken)
+    return Reading(table.layout, table.exif, table.rgb_as_grey, repeated, table.alpha, taken)
 
 
 def _taken(plan: Plan, options: Options, rgb_as_grey: bool) -> Taken:

@@ -40,6 +40,7 @@ class Outcome:
         clean_seconds: time in the clean-up of small regions of the ensemble's variant, summed over workers.
         read_seconds: processor time of the reading thread; not stored for resumed runs.
         write_seconds: processor time of the writing thread; not stored for resumed runs.
+        no_data: pixels of scenes without data, by the value they have in the mask.
     """
 
     images: int = 0
@@ -59,6 +60,7 @@ class Outcome:
     clean_seconds: float = 0.0
     read_seconds: float = 0.0
     write_seconds: float = 0.0
+    no_data: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, ensemble: Ensemble, workers: int = 1) -> Outcome:

@@ -13,6 +13,11 @@ flips = "horizontal"          # none, horizontal, vertical or both
 layout = "NCHW"               # axes of an array: NHWC, NCHW, NHW, HWC, CHW or HW
 exif = "ignore"               # leave pictures as stored; omit to turn them as their EXIF orientation says
 rgb_as_grey = true            # RGB images for nets of one channel (ITU-R BT.601)
+alpha = true                  # with --tile, the last band of a raster is alpha: no data where it is 0, no band for nets
+
+[output]                      # how masks are written
+min_area = 25                 # leave out smaller polygons, in squared units of the coordinate reference system
+
 [labels]                      # what true masks hold; omit for class numbers, with 255 for void
 ids = [0, 7, 11, 12, 13]      # the value of each class
 void = 254                    # the value of pixels without a class; omit for 255
@@ -49,6 +54,7 @@ from engine.models.facts.base import Facts
 from engine.models.facts.toml_file import expanded
 from engine.runs.plan_input import InputTable
 from engine.runs.plan_labels import labels_table, read_labels
+from engine.runs.plan_output import OutputTable
 from engine.sources.coding import PLAIN, LabelCoding
 from engine.utils.console import one_line
 from engine.utils.files import write_text
@@ -95,6 +101,7 @@ class Plan:
         min_region: minimum size in pixels of a region that is kept.
         flips: flips applied to the members, see :mod:`engine.inference.flips`.
         input: how images are read.
+        output: how masks are written.
         labels: what true masks hold, and whether masks are written with the same ids.
     """
 
@@ -109,6 +116,7 @@ class Plan:
     min_region: int | None = None
     flips: str | None = None
     input: InputTable = field(default_factory=InputTable)
+    output: OutputTable = field(default_factory=OutputTable)
     labels: LabelCoding = PLAIN
 
 
@@ -159,11 +167,10 @@ def write_plan(path: Path, plan: Plan, comment: str = "") -> None:
 def _tables(plan: Plan, folder: Path) -> dict[str, Any]:
     stated = {key: getattr(plan, key) for key in KEYS}
     kept = {key: value for key, value in stated.items() if value is not None and (value != () or key == "suppress")}
-    if plan.input.stated:
-        kept["input"] = plan.input.stated
     coding = labels_table(plan.labels, lambda path: _relative(path, folder))
-    if coding:
-        kept["labels"] = coding
+    for name, table in (("input", plan.input.stated), ("output", plan.output.stated), ("labels", coding)):
+        if table:
+            kept[name] = table
     return {**kept, "members": [_member_table(member, folder) for member in plan.members]}
 
 
@@ -194,7 +201,7 @@ def _relative(model: str, folder: Path) -> str:
 
 
 def _plan(raw: dict[str, Any], folder: Path) -> Plan:
-    _known(raw, {*KEYS, "members", "input", "labels"}, "plan")
+    _known(raw, {*KEYS, "members", "input", "output", "labels"}, "plan")
     tables = raw.get("members")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise PlanError("members: at least one [[members]] table is needed")
@@ -211,6 +218,7 @@ def _plan(raw: dict[str, Any], folder: Path) -> Plan:
         min_region=_number(raw["min_region"], "min_region", int) if "min_region" in raw else None,
         flips=_text(raw, "flips"),
         input=InputTable.of(raw.get("input", {})),
+        output=OutputTable.of(raw.get("output", {})),
         labels=read_labels(raw.get("labels", {}), folder),
     )
 

@@ -17,11 +17,13 @@ class InputTable:
         layout: axes of an array of images, out of :data:`engine.sources.reading.LAYOUTS`; empty to find them.
         exif: ``apply`` or ``ignore`` the EXIF orientation of pictures.
         rgb_as_grey: whether RGB images become grey by ITU-R BT.601.
+        alpha: whether the last band of a raster says which pixels hold data, and is no band of the picture.
     """
 
     layout: str = ""
     exif: str = "apply"
     rgb_as_grey: bool = False
+    alpha: bool = False
 
     @classmethod
     def of(cls, table: object) -> InputTable:

@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError, OutputError, PlanError
 from engine.inference.tiles.grid import DEFAULT_OVERLAP, Tiling, parse_tile
+from engine.inference.tiles.rows import tile_rows
 from engine.inference.tiles.stride import with_stride
-from engine.models.adapt.size import mirrored
 from engine.models.net import check_range
 from engine.outputs.open import FOLDER, check_names, check_not_read, check_output, form_of
 from engine.outputs.row_files import ROW_FILES
 from engine.outputs.sidecar import check_sidecar
+from engine.outputs.vector_files import VECTOR_FORMS
+from engine.outputs.vectors import check_vectors
 from engine.runs.durable.resume import may_replace
 from engine.runs.image_job import Job
-from engine.runs.options import Options, open_ensemble, planned, reading_of
+from engine.runs.options import Options, input_table, open_ensemble, planned, reading_of
+from engine.runs.plan_input import InputTable
+from engine.runs.plan_output import OutputTable
 from engine.sources.base import Source
 from engine.sources.fingerprint import fingerprint, labels_fingerprint
 from engine.sources.label_scenes import coded_scenes, open_scene_labels
+from engine.sources.places import aligned, check_places
 from engine.sources.scenes import Scenes, first_scenes, open_scenes
-from engine.sources.strips import Strips
+from engine.utils import console
 from engine.utils.optional import require
 
-ONE_SCENE = ".png, .tif (georeference kept), .npy or .zarr for the mask of one scene"
+ONE_SCENE = (
+    ".png, .tif (georeference kept), .npy or .zarr for the mask of one scene, "
+    + "or .gpkg, .parquet or .geojson for its polygons"
+)
 SEVERAL_SIZES = "a folder: the scenes are of different sizes"
 
 
@@ -42,12 +50,16 @@ class TiledJob:
         scenes: what to predict.
         truths: true label maps of the same scenes, or None.
         tiling: how scenes are cut.
+        input: what the plan states about the scenes.
+        output: what the plan states about the masks.
     """
 
     base: Job
     scenes: Scenes
     truths: Scenes | None
     tiling: Tiling
+    input: InputTable = field(default_factory=InputTable)
+    output: OutputTable = field(default_factory=OutputTable)
 
 
 def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJob:
@@ -76,8 +88,18 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
     replaced = may_replace(output, options.resume, options.overwrite)
     _check_output(output, options, scenes, replaced)
     check_names(output, scenes.ids, scenes.named)
-    if truths is not None:
+    if truths is not None and options.align:
+        truths = aligned(truths, scenes, coding.ids)
+    elif truths is not None:
+        check_places(scenes, truths)
         _check_truths(scenes, truths)
+    elif options.align:
+        raise PlanError("--align without --labels: it warps true masks onto the scene; leave it out")
+    if scenes.tagged_alpha:
+        console.say(
+            f"{scenes.name}: its last band is tagged as alpha and goes to the nets like the others; "
+            "[input] alpha = true in the plan makes it a mask"
+        )
     sample = _first_tile(scenes, tiling)
     ensemble = open_ensemble(plan, replace(options, tiled=True), sample)
     check_range(next(sample.batches(1)).pixels, (net for member in ensemble.members for net in member.nets))
@@ -91,10 +113,15 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
         None,
         resume=options.resume,
         replace=replaced,
-        input_sha256=fingerprint(options.input),
-        labels_sha256=labels_fingerprint(options.labels, ensemble.coding),
+        input_sha256=_read_as(fingerprint(options.input), "alpha" if plan.input.alpha else ""),
+        labels_sha256=_read_as(labels_fingerprint(options.labels, ensemble.coding), "align" if options.align else ""),
     )
-    return TiledJob(base, scenes, truths, tiling)
+    return TiledJob(base, scenes, truths, tiling, input_table(plan, options), plan.output)
+
+
+def _read_as(found: str, read_as: str) -> str:
+    """Return the fingerprint of an input; of one that is read in another way than its file says, another one."""
+    return hashlib.sha256(f"{found}\0{read_as}".encode()).hexdigest() if read_as else found
 
 
 def _refuse_others(options: Options) -> None:
@@ -111,7 +138,9 @@ def _refuse_others(options: Options) -> None:
 
 def _check_output(output: Path, options: Options, scenes: Scenes, replaced: bool) -> None:
     if scenes.alone:
-        check_output(output, replaced, allowed=tuple(ROW_FILES), told=ONE_SCENE)
+        check_output(output, replaced, allowed=(*ROW_FILES, *VECTOR_FORMS), told=ONE_SCENE)
+        if form_of(output) in VECTOR_FORMS:
+            check_vectors(output)
         if form_of(output) in (".tif", ".tiff"):
             require("rasterio", "geo", f"writing {output} needs rasterio", OutputError)
     elif scenes.size is None:
@@ -136,15 +165,18 @@ def _check_truths(scenes: Scenes, truths: Scenes) -> None:
 
 
 def _first_tile(scenes: Scenes, tiling: Tiling) -> Source:
-    """Return a source of one image, the first scene's first tile: what the members are checked on."""
+    """Return a source of one image, the first tile that holds data: what the members are checked on."""
     with contextlib.closing(scenes.each()) as opened:
-        scene = next(opened, None)
-        if scene is None:
-            raise InputError(f"{scenes.name} holds no images")
-        down, across = (mirrored(np.arange(t), side) for t, side in zip(tiling.tile, scene.size, strict=True))
-        pixels = np.take(Strips(scene).read(down), across, axis=1)[None]
+        found = (
+            row.tiles(row.columns_with_data[:1])
+            for scene in opened
+            for row in tile_rows(scene, *tiling.axes(scene.size))
+        )
+        pixels = next((tiles for tiles in found if len(tiles)), None)
+    if pixels is None:
+        raise InputError(f"{scenes.name} holds no {'data at any pixel' if scenes.ids else 'images'}: take it out")
 
     def read(size: int) -> Iterator[NDArray[Any]]:
         yield pixels
 
-    return Source(f"a tile of {scenes.name}", ["0"], tiling.tile, scene.channels, read)
+    return Source(f"a tile of {scenes.name}", ["0"], tiling.tile, scenes.channels, read)

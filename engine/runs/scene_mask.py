@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,12 @@ from engine.fusion.regions import cleaned
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Variant
 from engine.inference.tiles.blend import Blended
-from engine.metrics import Score, confusion_matrices
+from engine.metrics import VOID, Score, confusion_matrices
 from engine.outputs.scenes import Sink
 from engine.runs.outcome import Outcome
 from engine.sources.base import Batch
 from engine.sources.labels import as_labels
-from engine.sources.scenes import Scene
+from engine.sources.scene import Scene, void_label
 from engine.sources.strips import Strips
 
 
@@ -53,10 +54,14 @@ class SceneMask:
             truth: its true label map, or None.
             sink: takes the labels.
             outcome: what the run gave so far; added to.
+
+        Raises:
+            OutputError: no value is free for pixels without data.
         """
         self._ensemble, self._size, self._sink, self._outcome = ensemble, scene.size, sink, outcome
-        self._truth = Strips(truth) if truth is not None else None
+        self._truth_scene, self._truth = truth, Strips(truth) if truth is not None else None
         self._id = scene.id
+        self._void = void_label(scene, ensemble.coding.output_classes(len(ensemble.classes)))
         self._confusion: dict[Variant, NDArray[np.int64]] = {}
         # Regions cross the borders of parts: their clean-up waits for the whole mask, at one byte a pixel.
         self._cleans = ensemble.variant.decoding.min_region > 1
@@ -77,17 +82,26 @@ class SceneMask:
             EngineError: the true labels or the disk fail.
         """
         truth = self._true_rows(part.start, part.size[0])
-        strip = Strip(part.start, np.empty((0, part.size[1]), np.uint8))
-        for variant in variants:
+        valid = None if part.valid is None or part.valid.all() else part.valid.ravel()
+        logits = part.logits if valid is None else np.ascontiguousarray(part.logits[..., valid])
+        strip = Strip(part.start, self._empty(part.size))
+        # No strategy sees pixels without data: some learn from all pixels they are given.
+        for variant in variants if logits.shape[-1] else ():
             began = perf_counter()
-            labels, ties = self._ensemble.decode(part.logits, variant, part.size, clean=False)
+            labels, ties = self._ensemble.decode(logits, variant, part.size, clean=False)
             strip.seconds[variant] = perf_counter() - began
             if variant == self._ensemble.variant:
-                strip = replace(strip, labels=labels.reshape(part.size), ties=ties)
+                strip.labels.reshape(1, -1)[:, slice(None) if valid is None else valid] = labels
+                strip = replace(strip, ties=ties)
             elif truth is not None:
-                strip.confusion[variant] = confusion_matrices(truth, labels, len(self._ensemble.classes))
+                known = truth if valid is None else np.ascontiguousarray(truth[:, valid])
+                strip.confusion[variant] = confusion_matrices(known, labels, len(self._ensemble.classes))
         self._take(strip, truth)
         return strip
+
+    def _empty(self, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Return a mask of a size in which no pixel holds data."""
+        return np.full(size, 0 if self._void is None else self._void, np.uint8)
 
     def take(self, strip: Strip) -> None:
         """Take rows that an earlier run decoded.
@@ -119,7 +133,7 @@ class SceneMask:
         if self._cleans:
             whole = np.concatenate([labels for labels, _ in self._waiting], axis=1)
             truths = [truth for _, truth in self._waiting if truth is not None]
-            labels = cleaned(whole, ensemble.variant.decoding, self._size)
+            labels = self._cleaned(whole)
             self._hand_on(labels, np.concatenate(truths, axis=1) if truths else None)
         self._sink.end()
         self._outcome.images += 1
@@ -127,19 +141,45 @@ class SceneMask:
             score = self._outcome.scores.setdefault(variant, Score(len(ensemble.classes), ensemble.ignored_class))
             score.add(matrices)
 
+    def _cleaned(self, whole: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the mask after the clean-up; pixels without data stay so, and no others become so."""
+        labels = cleaned(whole, self._ensemble.variant.decoding, self._size)
+        if self._void is None:
+            return labels
+        return np.where((whole == self._void) | (labels == self._void), whole, labels)
+
     def _true_rows(self, start: int, count: int) -> NDArray[np.uint8] | None:
         """Return uint8 (1, pixels): the true labels of some rows."""
         if self._truth is None:
             return None
-        rows = self._truth.read(np.arange(start, start + count))
+        assert self._truth_scene is not None
+        rows, valid = self._truth.read_valid(np.arange(start, start + count))
+        if valid is None or valid.all():
+            return self._labels(rows)
+        classes, own = len(self._ensemble.classes), self._truth_scene.nodata
+        gone = ~valid
+        if own is not None and own in range(classes):
+            gone &= rows[..., 0] != own  # a nodata value that is a class as well marks pixels of this class
+        labels = self._labels(np.where(gone[..., None], 0, rows))
+        if classes <= VOID:
+            labels[gone.reshape(1, -1)] = VOID
+        return labels
+
+    def _labels(self, rows: NDArray[Any]) -> NDArray[np.uint8]:
         return as_labels(Batch(0, [self._id], rows[None]), len(self._ensemble.classes), "--labels")
 
     def _hand_on(self, labels: NDArray[np.uint8], truth: NDArray[np.uint8] | None) -> None:
-        own = self._ensemble.variant
+        own, held = self._ensemble.variant, labels
+        if self._void is not None:
+            valid = labels != self._void
+            held, truth = labels[valid][None], None if truth is None else truth[valid][None]
+            gone = labels.size - held.size
+            self._outcome.no_data[self._void] = self._outcome.no_data.get(self._void, 0) + gone
         if truth is not None:
-            matrices = confusion_matrices(truth, labels, len(self._ensemble.classes))
+            matrices = confusion_matrices(truth, held, len(self._ensemble.classes))
             self._confusion[own] = self._confusion.get(own, 0) + matrices
-        self._outcome.pixels += labels.size
-        self._outcome.class_pixels += np.bincount(labels.ravel(), minlength=len(self._ensemble.classes))
+        self._outcome.pixels += held.size
+        self._outcome.class_pixels += np.bincount(held.ravel(), minlength=len(self._ensemble.classes))
         table = self._ensemble.coding.output_table
+        # The value of pixels without data is beyond all ids, where the table changes nothing.
         self._sink.write_rows((labels if table is None else table[labels]).reshape(-1, self._size[1]))

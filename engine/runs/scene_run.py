@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from time import perf_counter
+from typing import Any
 
 from engine.errors import PlanError
 from engine.fusion.compiling import compile_kernels
+from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Variant
 from engine.inference.tiles.blend import TiledRun
 from engine.outputs.open import FOLDER, WRITERS, form_of, open_writer
 from engine.outputs.scenes import OneFile, OneStore, SceneFolder, Sink, WholeMasks
+from engine.outputs.vector_files import VECTOR_FORMS, Layer
+from engine.outputs.vectors import VectorFile
 from engine.runs.durable.resume import nothing_left
 from engine.runs.durable.scenes import DurableScenes
 from engine.runs.outcome import Outcome
@@ -36,7 +40,7 @@ def run_tiled(job: TiledJob, batch_size: int, workers: int, overwrite: bool) -> 
     base, sizes = job.base, job.scenes.sizes
     ensemble, output = base.ensemble, base.output
     assert output is not None
-    header = scenes_header(ensemble, sizes, job.tiling, base.input_sha256, base.labels_sha256)
+    header = scenes_header(ensemble, sizes, job.tiling, base.input_sha256, base.labels_sha256) | _stated(job)
     if base.resume and nothing_left(output, header) is not None:
         return Outcome.empty(ensemble)
     variants = ensemble.every_variant() if job.truths is not None else [ensemble.variant]
@@ -57,7 +61,16 @@ def run_tiled(job: TiledJob, batch_size: int, workers: int, overwrite: bool) -> 
     new = header["tiles"] - before
     rate = f", {new / outcome.seconds:,.0f} tiles/s" if new else ""
     console.say(f"wrote {output}: {told} from {header['tiles']:,} tiles{earlier} in {outcome.seconds:.1f} s{rate}")
+    for void, pixels in outcome.no_data.items():
+        if pixels:
+            console.say(f"no data: {pixels:,} of {pixels + outcome.pixels:,} pixels; they have {void} in the mask")
     return outcome
+
+
+def _stated(job: TiledJob) -> dict[str, Any]:
+    """Return what the plan states about scenes and masks, as plain JSON types."""
+    tables = {"input": job.input.stated, "output": job.output.stated}
+    return {name: table for name, table in tables.items() if table}
 
 
 @contextlib.contextmanager
@@ -65,7 +78,7 @@ def _sink(job: TiledJob) -> Iterator[Sink]:
     """Open the writer that fits the scenes and the output; leaving puts the masks in place."""
     ensemble, output, scenes = job.base.ensemble, job.base.output, job.scenes
     assert output is not None
-    more = {"tiling": job.tiling.record, "input_sha256": job.base.input_sha256}
+    more = {"tiling": job.tiling.record, "input_sha256": job.base.input_sha256, **_stated(job)}
     record = run_record(ensemble, images=len(scenes.ids), **more)
     classes = ensemble.coding.output_classes(len(ensemble.classes))
     count, form = len(scenes.ids), form_of(output)
@@ -74,9 +87,23 @@ def _sink(job: TiledJob) -> Iterator[Sink]:
         with open_writer(output, scenes.ids, scenes.size, classes, job.base.replace, record) as writer:
             yield WholeMasks(writer)
         return
+    if form in VECTOR_FORMS:
+        with VectorFile(output, _layer(ensemble, job.output.min_area), record) as vector_writer:
+            yield vector_writer
+        return
     kind = SceneFolder if form == FOLDER else OneStore if form == ".zarr" else OneFile
     with kind(output, count, classes, record) as scene_writer:
         yield scene_writer
+
+
+def _layer(ensemble: Ensemble, min_area: float) -> Layer:
+    """Return how polygons are made, by the values that masks have."""
+    table = ensemble.coding.output_table
+    values = list(range(len(ensemble.classes))) if table is None else table.tolist()
+    named = dict(zip(values, ensemble.classes, strict=False))
+    names = [named.get(value, "") for value in range(ensemble.coding.output_classes(len(ensemble.classes)))]
+    left_out = {0} if ensemble.ignored_class is None else {0, ensemble.ignored_class}
+    return Layer(names, frozenset(values[index] for index in left_out), min_area)
 
 
 def _predict(
@@ -90,6 +117,7 @@ def _predict(
     tiles = sum(map(job.tiling.count, job.scenes.sizes))
     truths = job.truths.each() if job.truths is not None else None
     with (
+        contextlib.closing(truths) if truths is not None else contextlib.nullcontext(),
         bounded_cache(),
         _sink(job) as sink,
         TiledRun(ensemble, job.tiling, skip, batch_size, outcome.workers) as tiler,

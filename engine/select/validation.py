@@ -14,6 +14,7 @@ from engine.sources.base import Source
 from engine.sources.groups import read_groups
 from engine.sources.labels import as_labels, check_match, open_truth
 from engine.sources.open import open_source
+from engine.sources.places import check_same_places
 from engine.sources.slices import limited
 
 
@@ -60,6 +61,7 @@ def open_validation(job: Options, groups: str) -> Validation:
     images = limited(whole, job.limit)
     labels = open_truth(job.labels, whole, ensemble.coding, job.limit) if job.labels else None
     if labels is not None:
+        check_same_places(job.input, job.labels)
         check_match(images, labels)
     index = read_groups(groups, len(whole)) if groups else None
     if index is not None:

@@ -13,6 +13,8 @@ from typing import Any
 from engine.errors import InputError
 from engine.sources.coding import LabelCoding
 from engine.sources.naming import files_of, is_glob, pattern_base
+from engine.sources.ranges import is_web, web_fingerprint
+from engine.sources.rasters import raster_files, raster_suffix
 from engine.sources.remote import fingerprint_of
 from engine.sources.spec import is_url, split_key, split_url
 
@@ -36,6 +38,8 @@ def fingerprint(spec: str) -> str:
     Raises:
         InputError: it cannot be read.
     """
+    if is_web(spec) and raster_suffix(spec):
+        return web_fingerprint(spec)
     if is_url(spec):
         return fingerprint_of(*split_url(spec))
     path, key = split_key(spec)
@@ -74,9 +78,12 @@ def _archive(path: Path, digest: Any) -> None:
 
 def _files(path: Path, digest: Any) -> None:
     pattern = is_glob(str(path))
-    found = files_of(path) if pattern else [path] if path.is_file() else list(_found(path))
+    if path.suffix.lower() == ".vrt" and path.is_file():
+        found = raster_files(path)
+    else:
+        found = sorted(files_of(path) if pattern else [path] if path.is_file() else _found(path))
     base = pattern_base(path) if pattern else path
-    sizes = [(file, file.stat().st_size) for file in sorted(found)]
+    sizes = [(file, file.stat().st_size) for file in found]
     total = sum(size for _, size in sizes)
     for file, size in sizes:
         name = "" if path.is_file() else file.relative_to(base).as_posix()

@@ -5,16 +5,27 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.errors import InputError
+from engine.sources.spec import is_url, scrubbed, shown
 from engine.utils.console import first_line
 from engine.utils.optional import require
 
 # What GDAL may keep of decoded blocks; its own default is a twentieth of the machine's memory.
 CACHE_BYTES = 2**26
+# How GDAL reads parts of files behind URLs: https://gdal.org/en/stable/user/virtual_file_systems.html.
+_PREFIXES = {
+    "http": "/vsicurl/",
+    "https": "/vsicurl/",
+    "s3": "/vsis3/",
+    "gs": "/vsigs/",
+    "az": "/vsiaz/",
+}
+_RETRIES = {"GDAL_HTTP_MAX_RETRY": "2", "GDAL_HTTP_RETRY_DELAY": "0.5"}
+# No listing of the folder; so many bytes hold the index of most files.
+_REMOTE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_INGESTED_BYTES_AT_OPEN": "32768", **_RETRIES}
 
 
 @dataclass(frozen=True)
@@ -40,23 +51,62 @@ def bounded_cache() -> Iterator[None]:
     except ImportError:
         yield
         return
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, **_RETRIES):
         yield
 
 
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """Open a TIFF with rasterio.
+@dataclass(frozen=True)
+class GdalPath:
+    """What GDAL calls a file, and what messages call it.
+
+    Attributes:
+        path: a path, or one of GDAL's own (``/vsicurl/https://...``); may hold secrets.
+        label: the path, or the URL without secrets.
+    """
+
+    path: str = field(repr=False)
+    label: str
+
+
+def gdal_path(place: object) -> GdalPath:
+    """Return what GDAL calls a path or URL.
 
     Raises:
-        InputError: the package is missing, or the file is no TIFF or damaged.
+        InputError: a URL of a kind that GDAL does not read in parts.
     """
-    rasterio = require("rasterio", "geo", f"reading the scene {path} needs rasterio", InputError)
-    try:
-        with quiet():
-            dataset = rasterio.open(path, driver="GTiff")
-    except rasterio.errors.RasterioError as error:
-        raise InputError(f"cannot read the scene {path} ({_reason(error)}): it is no TIFF, or damaged") from None
+    text = str(getattr(place, "url", place))
+    if not is_url(text):
+        return GdalPath(text, text)
+    scheme, _, rest = text.partition("://")
+    prefix = _PREFIXES.get(scheme.lower())
+    if prefix is None or not rest:
+        known = ", ".join(f"{name}://" for name in _PREFIXES)
+        raise InputError(f"{shown(text)}: a scene is read in parts from {known}; copy it to this machine")
+    return GdalPath(prefix + (text if prefix == "/vsicurl/" else rest), shown(text))
+
+
+@contextlib.contextmanager
+def opened(place: object, driver: str = "GTiff") -> Iterator[Any]:
+    """Open a raster with rasterio.
+
+    Args:
+        place: path or URL.
+        driver: the driver of GDAL that opens it.
+
+    Raises:
+        InputError: the package is missing, or the file is no such raster or damaged.
+    """
+    found = gdal_path(place)
+    rasterio = require("rasterio", "geo", f"reading the scene {found.label} needs rasterio", InputError)
+    # Left before anything is yielded: generators end in any order, and GDAL's settings are a stack.
+    with rasterio.Env(**(_REMOTE if found.path.startswith("/vsi") else {})), quiet():
+        try:
+            dataset = rasterio.open(found.path, driver=driver)
+        except rasterio.errors.RasterioError as error:
+            what = {"GTiff": "TIFF", "VRT": "VRT"}.get(driver, "JPEG 2000")
+            raise InputError(
+                f"cannot read the scene {found.label} ({reason(error, str(place))}): it is no {what}, or damaged"
+            ) from None
     with dataset:
         yield dataset
 
@@ -71,8 +121,16 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def read_window(dataset: Any, path: Path, start: int, stop: int, bands: list[int]) -> Any:
-    """Return rows ``start`` to ``stop`` of some bands as (bands, rows, width).
+def read_window(dataset: Any, label: str, start: int, stop: int, bands: Any, masks: bool = False) -> Any:
+    """Return rows ``start`` to ``stop`` of some bands as (bands, rows, width), or of one as (rows, width).
+
+    Args:
+        dataset: an open raster.
+        label: what messages call it.
+        start: the first row.
+        stop: the row behind the last one.
+        bands: numbers from 1, or one of them.
+        masks: read the bands' masks instead: uint8, 0 where there is no data.
 
     Raises:
         InputError: the file is damaged there.
@@ -80,11 +138,14 @@ def read_window(dataset: Any, path: Path, start: int, stop: int, bands: list[int
     from rasterio.errors import RasterioError
     from rasterio.windows import Window
 
+    window = Window(0, start, dataset.width, stop - start)
     try:
-        return dataset.read(bands, window=Window(0, start, dataset.width, stop - start))
+        return dataset.read_masks(bands, window=window) if masks else dataset.read(bands, window=window)
     except RasterioError as error:
+        what = "the mask of rows" if masks else "rows"
         raise InputError(
-            f"cannot read rows {start} to {stop - 1} of {path} ({_reason(error)}): it is damaged, copy it again"
+            f"cannot read {what} {start} to {stop - 1} of {label} ({reason(error, label)}): "
+            "it is damaged, copy it again"
         ) from None
 
 
@@ -97,6 +158,6 @@ def georeference_of(dataset: Any) -> Georeference | None:
     return Georeference(dataset.crs, transform, (list(points), points_crs))
 
 
-def _reason(error: BaseException) -> str:
-    # The reason GDAL gives is the cause of what rasterio raises.
-    return first_line(error.__cause__ or error)
+def reason(error: BaseException, place: str) -> str:
+    """Return the reason GDAL gives, which is the cause of what rasterio raises, without secrets of a URL."""
+    return scrubbed(first_line(error.__cause__ or error), place)

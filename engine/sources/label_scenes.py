@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from engine.metrics import VOID
 from engine.sources.base import Source
 from engine.sources.coding import PLAIN, LabelCoding, coded
 from engine.sources.joining import partners
 from engine.sources.labels import check_two_values, has_pictures, open_labels, refuse_lossy
 from engine.sources.layout import Role
 from engine.sources.pictures import picture_files
-from engine.sources.scenes import Scene, Scenes, first_scenes, open_scenes, whole_scenes
+from engine.sources.scene import Rows, Scene
+from engine.sources.scenes import Scenes, first_scenes, open_scenes, whole_scenes
 from engine.sources.spec import is_url
 from engine.utils import console
 
@@ -40,9 +43,9 @@ def open_maps(spec: str | Path, coding: LabelCoding = PLAIN, like: Source | None
     path = Path(spec)
     if is_url(str(spec)) or not path.is_dir() or path.suffix.lower() == ".zarr" or not has_pictures(path):
         return open_labels(spec, coding, like, rle)
-    files = list(picture_files(path).values())
     role: Role = "labels" if coding.palette is None else "images"
     scenes = open_scenes(path, role)
+    files = scenes.files
     if scenes.size is not None:
         return open_labels(spec, coding, like, rle)
     refuse_lossy(files)
@@ -79,7 +82,7 @@ def open_scene_labels(spec: str, scenes: Scenes, coding: LabelCoding, limit: int
     truths = open_scenes(spec, role)
     if coding.is_plain:
         check_two_values(truths.name, _strips(truths))
-    if len(scenes.ids) == len(truths.ids) == 1 or not (scenes.named and truths.named) or len(files) != len(truths.ids):
+    if len(scenes.ids) == len(truths.ids) == 1 or not (scenes.named and truths.named and truths.files):
         return first_scenes(truths, limit)
     order, told = partners(scenes, truths, limit)
     for line in told:
@@ -89,11 +92,17 @@ def open_scene_labels(spec: str, scenes: Scenes, coding: LabelCoding, limit: int
 
     def each() -> Generator[Scene, None, None]:
         for index, name in zip(order, scenes.ids, strict=False):
-            with contextlib.closing(open_scenes(files[index], role).each()) as opened:
+            with contextlib.closing(open_scenes(truths.files[index], role).each()) as opened:
                 yield from (replace(scene, id=name) for scene in opened)
 
-    sizes = [truths.sizes[index] for index in order]
-    return replace(truths, ids=list(scenes.ids[: len(order)]), sizes=sizes, each=each)
+    return replace(
+        truths,
+        ids=list(scenes.ids[: len(order)]),
+        sizes=[truths.sizes[index] for index in order],
+        places=[truths.places[index] for index in order],
+        files=[truths.files[index] for index in order],
+        each=each,
+    )
 
 
 def coded_scenes(scenes: Scenes, coding: LabelCoding) -> Scenes:
@@ -101,14 +110,42 @@ def coded_scenes(scenes: Scenes, coding: LabelCoding) -> Scenes:
     if coding.is_plain:
         return scenes
 
-    def rows(scene: Scene) -> Callable[[int, int], NDArray[Any]]:
-        return lambda start, stop: coding.decode(scene.rows(start, stop)[None], scenes.name, [scene.id])[0]
+    decides = bool(coding.ids) or coding.palette is not None
+    # Stands for pixels without data while the others are decoded.
+    some_class = np.array(coding.ids[:1] or [0], np.int64)
+    if coding.palette is not None:
+        some_class = np.array(coding.palette.colours[0], np.uint8)
+
+    def rows(scene: Scene) -> Rows:
+        def read(start: int, stop: int) -> NDArray[Any]:
+            stored = scene.rows(start, stop)
+            gone = _without_class(scene, coding, stored, start, stop) if decides else None
+            if gone is not None:
+                stored = np.where(gone[..., None], some_class, stored)
+            labels = coding.decode(stored[None], scenes.name, [scene.id])[0]
+            return labels if gone is None else np.where(gone[..., None], np.uint8(VOID), labels)
+
+        return read
 
     def each() -> Generator[Scene, None, None]:
-        for scene in scenes.each():
-            yield replace(scene, rows=rows(scene), channels=1)
+        with contextlib.closing(scenes.each()) as opened:
+            for scene in opened:
+                found = replace(scene, rows=rows(scene), channels=1)
+                # Pixels without data are void already, and their value may be a class number.
+                yield replace(found, valid=None, nodata=None) if decides else found
 
     return replace(scenes, each=each, channels=1)
+
+
+def _without_class(
+    scene: Scene, coding: LabelCoding, stored: NDArray[Any], start: int, stop: int
+) -> NDArray[np.bool_] | None:
+    """Return which pixels of some rows have no data and so no class, bool (rows, width); None where all have data."""
+    if scene.valid is None:
+        return None
+    gone = ~scene.valid(start, stop)
+    # A nodata value that is an id as well marks pixels of this class.
+    return gone & (stored[..., 0] != scene.nodata) if scene.nodata in coding.ids else gone
 
 
 def _strips(scenes: Scenes) -> Iterator[NDArray[Any]]:
@@ -116,4 +153,9 @@ def _strips(scenes: Scenes) -> Iterator[NDArray[Any]]:
     with contextlib.closing(scenes.each()) as opened:
         for scene in opened:
             height, step = scene.size[0], max(scene.block, STRIP)
-            yield from (scene.rows(start, min(start + step, height)) for start in range(0, height, step))
+            for start in range(0, height, step):
+                maps = scene.rows(start, min(start + step, height))
+                if scene.valid is not None:
+                    # A file that states 255 for pixels without data leaves nothing open.
+                    maps = maps[scene.valid(start, min(start + step, height)) | (maps != VOID).any(axis=-1)]
+                yield maps

@@ -34,7 +34,7 @@ File = TypeVar("File", Path, RemoteFile)
 WAITING = 8
 
 
-def picture_files(spec: Path) -> dict[str, Path]:
+def picture_files(spec: Path, suffixes: Sequence[str] = SUFFIXES) -> dict[str, Path]:
     """Return the pictures of a folder and of the folders inside it, or those that fit a pattern.
 
     Returns:
@@ -42,27 +42,28 @@ def picture_files(spec: Path) -> dict[str, Path]:
     """
     if is_glob(str(spec)):
         base = pattern_base(spec)
-        return pictures_among(_relative(base, files_of(spec)), str(spec))
-    return pictures_among(_relative(spec, walked(spec)), str(spec))
+        return pictures_among(_relative(base, files_of(spec)), str(spec), suffixes)
+    return pictures_among(_relative(spec, walked(spec)), str(spec), suffixes)
 
 
 def _relative(base: Path, files: Iterable[Path]) -> dict[str, Path]:
     return {path.relative_to(base).as_posix(): path for path in files}
 
 
-def pictures_among(found: Mapping[str, File], folder: str) -> dict[str, File]:
+def pictures_among(found: Mapping[str, File], folder: str, suffixes: Sequence[str] = SUFFIXES) -> dict[str, File]:
     """Return the pictures among files by their ids, in natural order.
 
     Args:
         found: files by their place in the folder, as in ``city/b.png``, whose id is ``city/b``.
         folder: what messages call the folder.
+        suffixes: of what is read.
 
     Raises:
         InputError: there are none, two have one id, or a name has a line break.
     """
-    places = sorted((place for place in found if PurePosixPath(place).suffix.lower() in SUFFIXES), key=natural)
+    places = sorted((place for place in found if PurePosixPath(place).suffix.lower() in suffixes), key=natural)
     if not places:
-        raise InputError(f"{folder} holds no images; read are {' '.join(SUFFIXES)}")
+        raise InputError(f"{folder} holds no images; read are {' '.join(suffixes)}")
     named: dict[str, str] = {}
     for place in places:
         name = str(PurePosixPath(place).with_suffix(""))

@@ -51,6 +51,7 @@ class Reading:
         exif: ``apply`` turns pictures the way round their EXIF orientation says, ``ignore`` leaves them as stored.
         rgb_as_grey: RGB images become grey by ITU-R BT.601.
         grey_as_rgb: grey pictures of a set with RGB ones become RGB.
+        alpha: the last band of a raster says which pixels have data, and is no band of the picture.
         taken: returns what the members take; called only where the shape of an array leaves its axes open.
     """
 
@@ -58,6 +59,7 @@ class Reading:
     exif: str = "apply"
     rgb_as_grey: bool = False
     grey_as_rgb: bool = False
+    alpha: bool = False
     taken: Callable[[], Taken] = Taken
 
     def __post_init__(self) -> None:

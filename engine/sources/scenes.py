@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,40 +15,22 @@ from numpy.typing import NDArray
 from engine.errors import InputError, PlanError
 from engine.sources.base import Source
 from engine.sources.decode import decode, orientation_of, shape_of
-from engine.sources.georeference import Georeference, georeference_of, opened, read_window
+from engine.sources.georeference import Georeference
 from engine.sources.layout import Role, layout_of
 from engine.sources.naming import is_glob
 from engine.sources.open import KEYS, PAIRED_KEY, open_array, open_source, split_key
 from engine.sources.parquet import tables_of
 from engine.sources.pictures import SUFFIXES, Once, picture_files, shape_in_words
+from engine.sources.ranges import check_ranges
+from engine.sources.rasters import RASTERS, opened_raster, raster_suffix
 from engine.sources.reading import PLAIN, Reading, grey
-from engine.sources.spec import is_url
+from engine.sources.scene import Rows, Scene, with_nan
+from engine.sources.spec import is_url, shown
 
+# Rasters that may have an EXIF orientation.
 TIFF = (".tif", ".tiff")
-Rows = Callable[[int, int], NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Scene:
-    """One picture.
-
-    Attributes:
-        id: its name.
-        size: (height, width) in pixels.
-        channels: channels a pixel.
-        rows: returns rows ``start`` to ``stop`` as (rows, width, channels).
-        block: rows that are stored together; reading fewer costs as much.
-        georeference: where it lies, or None.
-        is_tiff: whether it came as a TIFF.
-    """
-
-    id: str
-    size: tuple[int, int]
-    channels: int
-    rows: Rows
-    block: int = 1
-    georeference: Georeference | None = None
-    is_tiff: bool = False
+# Suffixes of pictures and rasters; rasters are read in windows.
+READ = tuple(dict.fromkeys((*SUFFIXES, *RASTERS)))
 
 
 @dataclass(frozen=True)
@@ -63,6 +45,9 @@ class Scenes:
         each: yields them opened, in order; each is closed when the next is asked for.
         alone: whether it is one scene by itself, and no set.
         named: whether the ids are names of their own, and not row numbers.
+        places: where each of them lies, None for nowhere; empty where none of them says.
+        files: the file or URL of each of them; empty where they are no files of their own.
+        tagged_alpha: whether the last band of the first is tagged as alpha, and was taken as a band like the others.
     """
 
     name: str
@@ -72,6 +57,9 @@ class Scenes:
     each: Callable[[], Generator[Scene, None, None]]
     alone: bool = False
     named: bool = False
+    places: Sequence[Georeference | None] = ()
+    files: Sequence[Path | str] = ()
+    tagged_alpha: bool = False
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -83,7 +71,7 @@ def open_scenes(spec: str | Path, role: Role = "images", reading: Reading = PLAI
     """Open a picture, a folder or pattern of pictures of any sizes, or an array of images or of one scene.
 
     Args:
-        spec: as :func:`engine.sources.open.open_source` takes it.
+        spec: as :func:`engine.sources.open.open_source` takes it, or a raster: its path or URL.
         role: whether they are images or label maps.
         reading: what is stated about images. An array of two axes is one scene; one of three is one scene where the
             layout says so or the members take as many channels as its first or last axis has elements.
@@ -95,23 +83,27 @@ def open_scenes(spec: str | Path, role: Role = "images", reading: Reading = PLAI
     from engine.sources.zarr_store import open_array as open_zarr
 
     path, key = split_key(str(spec))
+    if is_url(str(spec)) and raster_suffix(str(spec)):
+        check_ranges(str(spec))
+        name = PurePosixPath(shown(str(spec)).split("?")[0]).stem
+        return _picture_scenes(shown(str(spec)), {name: str(spec)}, role, reading, alone=True)
     if is_url(str(spec)) or (path.exists() and tables_of(path)):
-        return _source_scenes(open_source(spec, role, reading=reading))
+        return _source_scenes(open_source(spec, role, reading=reading), role)
     label = f"{path}:{key}" if key else str(path)
     if looks_like_zarr(path):
         stored = open_zarr(path, key, KEYS[role])
         # Chunks as long as the scene would hold all of it in memory: then fewer rows, decoded anew for each strip.
         return _array_scenes(Checked(stored, label), stored.shape, label, path.stem, role, reading, stored.chunks)
     if path.is_dir() or is_glob(str(path)):
-        return _picture_scenes(str(path), picture_files(path), role, reading, alone=False)
+        return _picture_scenes(str(path), picture_files(path, READ), role, reading, alone=False)
     if not path.exists():
         raise InputError(f"no such file or folder: {path}")
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in READ:
         return _picture_scenes(str(path), {path.stem: path}, role, reading, alone=True)
     if path.suffix.lower() == ".npy":
         array = open_array(path, key, role)
         return _array_scenes(array, array.shape, label, path.stem, role, reading)
-    return _source_scenes(open_source(spec, role, reading=reading))
+    return _source_scenes(open_source(spec, role, reading=reading), role)
 
 
 def first_scenes(scenes: Scenes, limit: int) -> Scenes:
@@ -129,7 +121,8 @@ def first_scenes(scenes: Scenes, limit: int) -> Scenes:
         with contextlib.closing(scenes.each()) as opened:
             yield from islice(opened, limit)
 
-    return replace(scenes, ids=scenes.ids[:limit], sizes=scenes.sizes[:limit], each=each)
+    kept = {name: getattr(scenes, name)[:limit] for name in ("ids", "sizes", "places", "files")}
+    return replace(scenes, each=each, **kept)
 
 
 def whole_scenes(scenes: Scenes) -> Source:
@@ -160,6 +153,7 @@ def _array_scenes(
     block = chunks[layout.rows_axis] if chunks else 1
     becomes_grey = role == "images" and reading.rgb_as_grey and layout.channels == 3
     channels = 1 if becomes_grey else layout.channels
+    kind = np.asarray(array[:0]).dtype
 
     def rows(index: int) -> Rows:
         def read(start: int, stop: int) -> NDArray[Any]:
@@ -170,34 +164,42 @@ def _array_scenes(
 
     def each() -> Generator[Scene, None, None]:
         for index, name in enumerate(ids):
-            yield Scene(name, layout.size, channels, rows(index), block)
+            read, valid = _with_gaps(rows(index), kind, role)
+            yield Scene(name, layout.size, channels, read, block, valid=valid)
 
     return Scenes(label, ids, [layout.size] * len(ids), channels, each, layout.alone, named=layout.alone)
 
 
-def _source_scenes(source: Source) -> Scenes:
+def _source_scenes(source: Source, role: Role) -> Scenes:
     """Return the images of a source, each held whole while its turn lasts."""
 
     def each() -> Generator[Scene, None, None]:
         for batch in source.batches(1):
-            yield Scene(batch.ids[0], source.size, source.channels, _rows_of(batch.pixels[0]))
+            rows, valid = _with_gaps(_rows_of(batch.pixels[0]), batch.pixels.dtype, role)
+            yield Scene(batch.ids[0], source.size, source.channels, rows, valid=valid)
 
     return Scenes(source.name, source.ids, [source.size] * len(source), source.channels, each, named=source.named)
+
+
+def _with_gaps(rows: Rows, kind: np.dtype[Any], role: Role) -> tuple[Rows, Rows | None]:
+    """Return a reader, and one of the pixels that hold data; None where all do."""
+    return with_nan(rows) if role == "images" and kind.kind == "f" else (rows, None)
 
 
 def _rows_of(pixels: NDArray[Any]) -> Rows:
     return lambda start, stop: pixels[start:stop]
 
 
-def _picture_scenes(name: str, files: Mapping[str, Path], role: Role, reading: Reading, alone: bool) -> Scenes:
+def _picture_scenes(name: str, files: Mapping[str, Path | str], role: Role, reading: Reading, alone: bool) -> Scenes:
     if reading.layout and role == "images":
         raise InputError(f"--image-layout {reading.layout}: {name} is pictures, whose axes are known: leave it out")
-    shapes = [_shape(path, role, reading) for path in files.values()]
+    found = [_header(path, role, reading) for path in files.values()]
+    shapes = [header.shape for header in found]
     channels = shapes[0][2]
     repeated = reading.grey_as_rgb and role == "images" and {shape[2] for shape in shapes} == {1, 3}
     if repeated:
         channels = 3
-    first = next(iter(files.values()))
+    first = Path(next(iter(files.values())))
     for path, shape in zip(files.values(), shapes, strict=True):
         if shape[2] != channels and not (repeated and shape[2] == 1):
             raise InputError(
@@ -208,12 +210,21 @@ def _picture_scenes(name: str, files: Mapping[str, Path], role: Role, reading: R
 
     def each() -> Generator[Scene, None, None]:
         for id_, path in files.items():
-            is_tiff = path.suffix.lower() in TIFF
-            with _opened_tiff(path, role) if is_tiff else _opened_picture(path, role, reading, note) as scene:
+            with _opened(path, role, reading, note) as scene:
                 yield _as_asked(replace(scene, id=id_), channels, role, reading)
 
-    sizes = [(shape[0], shape[1]) for shape in shapes]
-    return Scenes(name, list(files), sizes, channels, each, alone, named=True)
+    return Scenes(
+        name,
+        list(files),
+        [(shape[0], shape[1]) for shape in shapes],
+        channels,
+        each,
+        alone,
+        named=True,
+        places=[header.place for header in found],
+        files=list(files.values()),
+        tagged_alpha=found[0].tagged_alpha,
+    )
 
 
 def _as_asked(scene: Scene, channels: int, role: Role, reading: Reading) -> Scene:
@@ -226,18 +237,33 @@ def _as_asked(scene: Scene, channels: int, role: Role, reading: Reading) -> Scen
     return scene
 
 
-def _shape(path: Path, role: Role, reading: Reading) -> tuple[int, int, int]:
-    """Return (height, width, channels) of a picture from its header."""
-    if path.suffix.lower() not in TIFF:
-        return shape_of(path, role, reading)
-    if reading.exif == "apply" and orientation_of(path) != 1:
+def _opened(path: Path | str, role: Role, reading: Reading, note: Once) -> contextlib.AbstractContextManager[Scene]:
+    if raster_suffix(path):
+        return opened_raster(path, role, reading.alpha)
+    return _opened_picture(Path(path), role, reading, note)
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What a picture's header says: its shape as read, where it lies, whether its last band is tagged as alpha."""
+
+    shape: tuple[int, int, int]
+    place: Georeference | None = None
+    tagged_alpha: bool = False
+
+
+def _header(path: Path | str, role: Role, reading: Reading) -> _Header:
+    if not raster_suffix(path):
+        return _Header(shape_of(Path(path), role, reading))
+    turned = isinstance(path, Path) and path.suffix.lower() in TIFF and reading.exif == "apply"
+    if turned and orientation_of(Path(path)) != 1:
         raise InputError(
             f"{path} is a TIFF with an EXIF orientation, and tiles are read as stored: save it upright, or state "
             'exif = "ignore" in the plan\'s [input]'
         )
-    with _opened_tiff(path, role) as scene:
+    with opened_raster(path, role, reading.alpha) as scene:
         channels = 1 if role == "images" and reading.rgb_as_grey and scene.channels == 3 else scene.channels
-        return (*scene.size, channels)
+        return _Header((*scene.size, channels), scene.georeference, scene.tagged_alpha)
 
 
 @contextlib.contextmanager
@@ -245,26 +271,3 @@ def _opened_picture(path: Path, role: Role, reading: Reading, note: Once) -> Ite
     """Decode a picture whole: PNG and JPEG cannot be read in parts."""
     pixels = decode(path, role, reading=reading, note=note)
     yield Scene(path.stem, (pixels.shape[0], pixels.shape[1]), pixels.shape[2], _rows_of(pixels))
-
-
-@contextlib.contextmanager
-def _opened_tiff(path: Path, role: Role) -> Iterator[Scene]:
-    """Open a TIFF that is read in windows; a colour table becomes colours, an alpha band is left out."""
-    with opened(path) as dataset:
-        bands = [band for band, held in zip(dataset.indexes, dataset.colorinterp, strict=True) if held.name != "alpha"]
-        if not bands or np.dtype(dataset.dtypes[0]).kind not in "buif":
-            raise InputError(f"{path} holds {dataset.dtypes[0]}; whole numbers or floats are needed")
-        if role == "labels" and len(bands) > 1:
-            raise InputError(f"{path} has {len(bands)} channels; a label image holds one class id a pixel")
-        table = None
-        if role == "images" and len(bands) == 1 and dataset.colorinterp[0].name == "palette":
-            colours = dataset.colormap(1)
-            table = np.array([colours.get(index, (0, 0, 0))[:3] for index in range(max(colours) + 1)], np.uint8)
-
-        def rows(start: int, stop: int) -> NDArray[Any]:
-            held = read_window(dataset, path, start, stop, bands)
-            return table[held[0]] if table is not None else held.transpose(1, 2, 0)
-
-        size, channels = (dataset.height, dataset.width), 3 if table is not None else len(bands)
-        block = dataset.block_shapes[0][0]
-        yield Scene(path.stem, size, channels, rows, block, georeference_of(dataset), is_tiff=True)

@@ -276,3 +276,28 @@ def mapped_log_probabilities(logits, targets, classes):
             out[:, target] += own[:, index]
     with np.errstate(divide="ignore"):
         return np.log(out)
+
+
+def fill_mirrored(pixels, valid):
+    """Gaps filled from the nearest valid pixel of their row or column, mirrored there; pixel by pixel."""
+    filled, known = pixels.copy(), valid.copy()
+
+    def nearest(line, place):
+        """(distance, place taken instead) along one line; None without a valid pixel."""
+        found = [(abs(place - other), other) for other in range(len(line)) if line[other]]
+        if not found:
+            return None
+        distance, edge = min(found)
+        mirror = 2 * edge - place
+        return distance, mirror if 0 <= mirror < len(line) and line[mirror] else edge
+
+    while not known.all():
+        before, source = known.copy(), filled.copy()
+        for row, column in np.argwhere(~before):
+            across, down = nearest(before[row], column), nearest(before[:, column], row)
+            if across is not None and (down is None or across[0] <= down[0]):
+                filled[row, column] = source[row, across[1]]
+            elif down is not None:
+                filled[row, column] = source[down[1], column]
+            known[row, column] = across is not None or down is not None
+    return filled

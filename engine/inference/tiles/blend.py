@@ -7,7 +7,7 @@ tiles is held at a time: rows of the mask come out as soon as no further tile to
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from engine.inference.ensemble import Ensemble
 from engine.inference.tiles.grid import Axis, Tiling
-from engine.models.adapt.size import mirrored
+from engine.inference.tiles.rows import TileRow, tile_row
 from engine.sources.base import Batch
-from engine.sources.scenes import Scene
+from engine.sources.scene import Scene
 from engine.sources.strips import Strips
 from engine.utils.threads import in_order
 
@@ -37,29 +37,37 @@ class Blended:
         logits: float32 (members, 1, classes, pixels), C-contiguous, in the ensemble's internal order of members.
         size: (rows, width).
         done: rows of tiles that are finished with these; None where more of the same row of tiles follow.
+        valid: bool (rows, width): which pixels hold data; None where all do. The logits of the others mean nothing.
     """
 
     start: int
     logits: NDArray[np.float32]
     size: tuple[int, int]
     done: int | None = None
+    valid: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
 class _Tiles:
-    """Some tiles of one row, side by side.
+    """Some tiles of one row, from left to right.
 
     Attributes:
         batch: their pixels, and where they are, for messages.
         row: which row of tiles.
-        columns: which tiles of it.
+        columns: which tiles of it; none where the whole row holds no data.
         weights: float32 (tiles, height, width), how much each pixel counts.
+        valid: bool (height, scene's width): which pixels of the row hold data; None where all do.
+        ends_row: whether no tile of this row follows.
+        passed: tiles of the row without data, left out; counted with its last ones.
     """
 
     batch: Batch
     row: int
-    columns: range
+    columns: Sequence[int]
     weights: NDArray[np.float32]
+    valid: NDArray[np.bool_] | None
+    ends_row: bool
+    passed: int
 
 
 @dataclass
@@ -126,29 +134,30 @@ class TiledRun:
                 start = columns.starts[column]
                 held[..., start : start + columns.tile] += logits[:, index]
             if tiles.row >= done:
-                advance(len(tiles.columns))
-            if tiles.columns.stop == len(columns.starts):
+                advance(len(tiles.columns) + tiles.passed)
+            if tiles.ends_row:
                 if tiles.row >= done:
-                    yield from _finished(held, rows, tiles.row, scene.size[1])
+                    yield from _finished(held, rows, tiles.row, scene.size[1], tiles.valid)
                 _move_up(held, rows.finished(tiles.row) - rows.starts[tiles.row])
 
     def _cut(self, scene: Scene, rows: Axis, columns: Axis, first_row: int) -> Iterator[_Tiles]:
-        """Yield the tiles row by row; the pixels of the next row are read meanwhile."""
-        across = mirrored(np.arange(columns.starts[-1] + columns.tile), scene.size[1])
+        """Yield the tiles that hold data, row by row; the pixels of the next row are read meanwhile."""
         strips = Strips(scene)
 
-        def read(row: int) -> NDArray[np.generic]:
-            return np.take(strips.read(rows.pixels(row)), across, axis=1)
+        def read(row: int) -> TileRow:
+            return tile_row(strips, rows, row, columns)
 
         strip_calls = (self._reader.submit(read, row) for row in range(first_row, len(rows.starts)))
         for row, wide in enumerate(in_order(strip_calls, 1), first_row):
-            for first in range(0, len(columns.starts), self.batch_size):
-                taken = range(first, min(first + self.batch_size, len(columns.starts)))
-                starts = [columns.starts[column] for column in taken]
-                pixels = np.stack([wide[:, start : start + columns.tile] for start in starts])
-                ids = [f"{scene.id} (row {rows.starts[row]}, column {start})" for start in starts]
-                weights = columns.weights[taken.start : taken.stop, None, :] * rows.weights[row][:, None]
-                yield _Tiles(Batch(first, ids, pixels), row, taken, weights)
+            kept, valid = wide.columns_with_data, wide.valid
+            passed = len(columns.starts) - len(kept)
+            for first in range(0, max(1, len(kept)), self.batch_size):
+                taken = kept[first : first + self.batch_size]
+                ids = [f"{scene.id} (row {rows.starts[row]}, column {columns.starts[column]})" for column in taken]
+                weights = columns.weights[taken, None, :] * rows.weights[row][:, None]
+                ends = first + self.batch_size >= len(kept)
+                batch = Batch(first, ids, wide.tiles(taken))
+                yield _Tiles(batch, row, taken, weights, valid, ends, passed if ends else 0)
 
     def _predicted(self, cut: Iterator[_Tiles]) -> Iterator[tuple[_Tiles, NDArray[np.float32]]]:
         """Yield tiles with their weighted logits, in order, so that sums never depend on the workers' pace."""
@@ -159,12 +168,16 @@ class TiledRun:
 
     def _work(self, tiles: _Tiles) -> tuple[_Tiles, NDArray[np.float32], list[float]]:
         """Return the tiles, float32 (members, tiles, classes, height, width) weighted logits, each member's seconds."""
+        if not tiles.columns:
+            return tiles, np.empty((0,), np.float32), [0.0] * len(self.ensemble.members)
         logits, seconds = self.ensemble.logits(tiles.batch, self.skip, self._ended)
         planes = logits.reshape(*logits.shape[:3], *tiles.batch.size)
         return tiles, planes * tiles.weights[None, :, None], seconds
 
 
-def _finished(held: NDArray[np.float32], rows: Axis, row: int, width: int) -> Iterator[Blended]:
+def _finished(
+    held: NDArray[np.float32], rows: Axis, row: int, width: int, valid: NDArray[np.bool_] | None
+) -> Iterator[Blended]:
     """Yield the rows that no later tile touches.
 
     Args:
@@ -172,6 +185,7 @@ def _finished(held: NDArray[np.float32], rows: Axis, row: int, width: int) -> It
         rows: the tiles along the rows.
         row: the row of tiles that was added last.
         width: of the scene.
+        valid: bool (tile rows, width): which pixels of the row of tiles hold data; None where all do.
     """
     members, classes = held.shape[:2]
     top = rows.starts[row]
@@ -180,7 +194,8 @@ def _finished(held: NDArray[np.float32], rows: Axis, row: int, width: int) -> It
     for start in range(0, done, part):
         stop = min(start + part, done)
         logits = np.ascontiguousarray(held[:, :, start:stop, :width]).reshape(members, 1, classes, -1)
-        yield Blended(top + start, logits, (stop - start, width), row + 1 if stop == done else None)
+        held_data = None if valid is None else valid[start:stop]
+        yield Blended(top + start, logits, (stop - start, width), row + 1 if stop == done else None, held_data)
 
 
 def _move_up(held: NDArray[np.float32], done: int) -> None:

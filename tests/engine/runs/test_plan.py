@@ -137,3 +137,30 @@ def test_what_cannot_be_a_plan_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "ensemble.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(PlanError, match="TOML"):
         read_plan(tmp_path / "ensemble.toml")
+
+
+def test_tables_about_input_and_output_are_read_and_written_back(tmp_path: Path) -> None:
+    members = '[[members]]\nmodel = "unet.onnx"\n'
+    plan = read_plan(written(tmp_path, f"[input]\nalpha = true\n[output]\nmin_area = 25\n{members}"))
+    assert (plan.input.alpha, plan.output.min_area) == (True, 25.0)
+    write_plan(tmp_path / "again.toml", plan)
+    assert read_plan(tmp_path / "again.toml") == plan
+    plain = read_plan(written(tmp_path, members))
+    assert (plain.input.stated, plain.output.stated) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("[output]\nmin_area = -1", r"output\.min_area: '-1' does not fit; a number from 0"),
+        ("[output]\nmin_area = inf", r"output\.min_area: 'inf'"),
+        ("[output]\nmin_area = true", r"output\.min_area: 'True'"),
+        ("[output]\nform = 1", r"output: unknown key 'form'; known is min_area"),
+        ("[input]\nalpha = 4", r"input\.alpha: '4' is unknown; allowed are true and false"),
+        ("[input]\nbeta = true", r"input: unknown key 'beta'; known are .*alpha"),
+        ("input = 3\noutput = 4", r"input: 3 is not a table"),
+    ],
+)
+def test_wrong_tables_about_input_and_output_are_one_line(table: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=told):
+        read_plan(written(tmp_path, f'{table}\n[[members]]\nmodel = "unet.onnx"\n'))

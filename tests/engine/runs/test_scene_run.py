@@ -21,7 +21,8 @@ from engine.inference.tiles.stride import with_stride
 from engine.models.contract import ModelContract
 from engine.outputs.scenes import OneFile
 from engine.sources.labels import as_labels, open_labels
-from engine.sources.scenes import Scene, open_scenes
+from engine.sources.scene import Scene
+from engine.sources.scenes import open_scenes
 from tests.conftest import Result
 from tests.helpers.nets import FIVE, save_graph, save_member, save_specialists
 from tests.helpers.world import World

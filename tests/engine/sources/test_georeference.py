@@ -14,6 +14,7 @@ from PIL import Image
 
 from engine.errors import InputError, OutputError
 from engine.outputs.open import check_output
+from engine.sources.reading import Reading
 from engine.sources.scenes import open_scenes
 from engine.utils.palette import colours
 from tests.conftest import Result
@@ -111,11 +112,19 @@ def test_windows_are_what_the_file_holds(kind: str, tiled: bool, tmp_path: Path)
     assert got.dtype == bands.dtype
 
 
-def test_an_alpha_band_is_left_out_and_a_colour_table_becomes_colours(tmp_path: Path) -> None:
+def test_a_band_tagged_alpha_is_a_band_unless_stated_and_a_colour_table_becomes_colours(tmp_path: Path) -> None:
     bands = noise(4, 8, 9)
+    bands[3, :2] = 0
     path = write_tiff(tmp_path / "rgba.tif", bands, photometric="rgb", alpha="yes")
     for scene in open_scenes(path).each():
+        assert scene.valid is None
+        np.testing.assert_array_equal(scene.rows(0, 8), bands.transpose(1, 2, 0))
+    for scene in open_scenes(path, reading=Reading(alpha=True)).each():
+        assert scene.valid is not None
         np.testing.assert_array_equal(scene.rows(0, 8), bands[:3].transpose(1, 2, 0))
+        np.testing.assert_array_equal(scene.valid(0, 8), bands[3] != 0)
+    with pytest.raises(InputError, match="has one band, so none of it is alpha"):
+        open_scenes(write_tiff(tmp_path / "one.tif", noise(1, 8, 9)), reading=Reading(alpha=True))
     path = write_tiff(tmp_path / "p.tif", noise(1, 8, 9) % 4)
     with rasterio.open(path, "r+") as dataset:
         dataset.write_colormap(1, {index: (index, 10 * index, 20 * index, 255) for index in range(256)} )  # fmt: skip

@@ -15,7 +15,7 @@ from engine.inference.tiles.blend import TiledRun
 from engine.inference.tiles.grid import Tiling
 from engine.runs.durable import scenes as durable_scenes
 from engine.runs.durable.resume import run_folder
-from engine.sources.scenes import Scene
+from engine.sources.scene import Scene
 from tests.conftest import Result
 from tests.helpers.runs import Dying, Engine, content
 from tests.helpers.world import World

@@ -1,0 +1,76 @@
+"""What a web server says about a file that is read in parts: whether it can be, and a hash that changes with it."""
+
+from __future__ import annotations
+
+import hashlib
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engine.errors import InputError
+from engine.sources.spec import scrubbed, shown
+
+TIMEOUT_SECONDS = 30.0
+_STATES = ("etag", "content-md5", "last-modified")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A server's answer to a request for the first byte of a file.
+
+    Attributes:
+        partial: whether one byte came, and not the whole file.
+        headers: by name in lower case.
+    """
+
+    partial: bool
+    headers: Mapping[str, str]
+
+
+def is_web(spec: str) -> bool:
+    """Return whether a name is an http or https URL."""
+    return spec.lower().startswith(("http://", "https://"))
+
+
+def check_ranges(spec: str) -> None:
+    """Refuse a scene behind an http or https URL whose server sends whole files only; other names pass.
+
+    Raises:
+        InputError: it does, or the file is not there.
+    """
+    if is_web(spec) and not _first_byte(spec).partial:
+        raise InputError(
+            f"{shown(spec)}: the server sends no parts of a file (Range requests), which windows of a scene need: "
+            "copy it to this machine"
+        )
+
+
+def web_fingerprint(spec: str) -> str:
+    """Return the SHA-256, hexadecimal, of what a web server tells of a file: its size, and ETag, MD5 or time.
+
+    Raises:
+        InputError: the file is not there, or the server tells neither.
+    """
+    headers = _first_byte(spec).headers
+    state = next((headers[name] for name in _STATES if name in headers), None)
+    if state is None:
+        raise InputError(
+            f"{shown(spec)}: the server gives no ETag and no time of the last change, so a later run could not tell "
+            "whether it is the same file: copy it to this machine"
+        )
+    size = headers.get("content-range", headers.get("content-length", "")).rpartition("/")[2]
+    return hashlib.sha256(f"{size}\0{state}".encode()).hexdigest()
+
+
+def _first_byte(spec: str) -> Answer:
+    request = urllib.request.Request(spec, headers={"Range": "bytes=0-0"})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            headers = {name.lower(): value for name, value in answer.headers.items()}
+            return Answer(answer.status == 206, headers)
+    except urllib.error.HTTPError as error:
+        raise InputError(f"cannot read {shown(spec)} ({error.code} {error.reason}): check the address") from None
+    except (OSError, ValueError) as error:
+        why = scrubbed(str(getattr(error, "reason", error)), spec)
+        raise InputError(f"cannot read {shown(spec)} ({why}): check the address, the access and the network") from None

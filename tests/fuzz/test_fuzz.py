@@ -139,7 +139,7 @@ def test_run_lengths_of_competitions(csv: bytes, coco: bytes) -> None:
     images = Source("images", ["a", "b"], (2, 3), 1, lambda count: iter(()), named=True)
     for name, content in (("y.csv", csv), ("y.json", coco)):
         with ours(InputError):
-            source = open_labels(put(name, content), images)
+            source = open_labels(put(name, content), like=images)
             maps = np.concatenate([batch.pixels for batch in source.batches(2)])
             assert maps.shape == (len(source), *source.size, 1)
             assert maps.dtype == np.uint8

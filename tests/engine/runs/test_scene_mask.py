@@ -186,7 +186,7 @@ def test_a_resumed_run_gives_the_same_bytes(
     assert engine(*run, "-o", tmp_path / "cut" / goal).code == 2
     dying.at(1 << 30)
     done = engine(*run, "-o", tmp_path / "cut" / goal, "--resume")
-    assert done.code == 0 and "resuming behind" in done.err, done.err
+    assert done.code == 0 and "resuming after" in done.err, done.err
     assert content(tmp_path / "cut" / goal) == content(tmp_path / "whole" / goal)
     assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == [goal, f"{goal}.json"]
     if goal == "mask.png":

@@ -58,7 +58,7 @@ def test_pandas_reads_the_classes_of_kaggles_form(masks: np.ndarray, tmp_path: P
     assert list(table["ImageId_ClassId"]) == [f"{name}_{value}" for name in IDS for value in (1, 2, 3)]
     for text, (index, value) in zip(table["EncodedPixels"], np.ndindex(3, 3), strict=True):
         np.testing.assert_array_equal(kaggle_decoded(text, SIZE), masks[index] == value + 1)
-    np.testing.assert_array_equal(maps(open_labels(path, like())), masks)
+    np.testing.assert_array_equal(maps(open_labels(path, like=like())), masks)
 
 
 def test_two_classes_have_a_row_an_image(masks: np.ndarray, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_two_classes_have_a_row_an_image(masks: np.ndarray, tmp_path: Path) -> N
     assert list(table["ImageId"]) == IDS
     for text, mask in zip(table["EncodedPixels"], masks // 2, strict=True):
         np.testing.assert_array_equal(kaggle_decoded(text, SIZE), mask)
-    np.testing.assert_array_equal(maps(open_labels(path, like())), masks // 2)
+    np.testing.assert_array_equal(maps(open_labels(path, like=like())), masks // 2)
 
 
 def test_foreground_rows_alone_in_any_order_and_ids_with_a_suffix(
@@ -79,7 +79,7 @@ def test_foreground_rows_alone_in_any_order_and_ids_with_a_suffix(
     pandas.DataFrame(rows, columns=["ImageId", "ClassId", "EncodedPixels"]).to_csv(path, index=False)
     expected = np.zeros((3, *SIZE), np.uint8)
     expected[0, [0, 1, 0], [0, 0, 1]], expected[0, 2, 0], expected[2, 4, 6] = 3, 1, 1
-    np.testing.assert_array_equal(maps(open_labels(path, like(["a", "b", "c"]))), expected)
+    np.testing.assert_array_equal(maps(open_labels(path, like=like(["a", "b", "c"]))), expected)
     assert "1 of 3 images have no row there: class 0 everywhere" in capsys.readouterr().err
 
 
@@ -87,7 +87,9 @@ def test_rows_of_the_other_order(tmp_path: Path) -> None:
     # With the mark that spreadsheets put in front, and their line ends.
     (tmp_path / "m.csv").write_text("\ufeffImageId,EncodedPixels\r\na,1 9\r\n", "utf-8")
     flat = np.arange(35) < 9
-    by_column, by_row = (maps(open_labels(tmp_path / "m.csv", like(["a"]), rle))[0] for rle in ("kaggle", "rows"))
+    by_column, by_row = (
+        maps(open_labels(tmp_path / "m.csv", like=like(["a"]), rle=rle))[0] for rle in ("kaggle", "rows")
+    )
     np.testing.assert_array_equal(by_column, flat.reshape(SIZE, order="F"))
     np.testing.assert_array_equal(by_row, flat.reshape(SIZE))
 
@@ -99,7 +101,7 @@ def test_pycocotools_reads_cocos_form(masks: np.ndarray, tmp_path: Path) -> None
         at = IDS.index(str(entry["image_id"]))
         found[at][coco.decode(entry["segmentation"]).astype(bool)] = entry["category_id"]
     np.testing.assert_array_equal(found, masks)
-    for source in (open_labels(path), open_labels(path, like())):
+    for source in (open_labels(path), open_labels(path, like=like())):
         assert list(source.ids) == IDS
         np.testing.assert_array_equal(maps(source), masks)
     # A number where COCO's tools need one.
@@ -125,12 +127,12 @@ def test_what_pycocotools_writes_is_read(masks: np.ndarray, tmp_path: Path, comp
         entries.append({"image_id": index, "category_id": value + 1, "segmentation": segmentation})
     images = [{"id": index, "file_name": f"{name}.jpg"} for index, name in enumerate(IDS)]
     (tmp_path / "m.json").write_text(json.dumps({"images": images, "annotations": entries}))
-    np.testing.assert_array_equal(maps(open_labels(tmp_path / "m.json", like())), masks)
+    np.testing.assert_array_equal(maps(open_labels(tmp_path / "m.json", like=like())), masks)
 
 
 def test_numbers_of_coco_are_the_names_of_its_pictures(masks: np.ndarray, tmp_path: Path) -> None:
     path = write(tmp_path / "m.json", masks[[2, 0]], 4, "coco", ["139", "7"])
-    np.testing.assert_array_equal(maps(open_labels(path, like(["000000000007", "000000000139"]))), masks[[0, 2]])
+    np.testing.assert_array_equal(maps(open_labels(path, like=like(["000000000007", "000000000139"]))), masks[[0, 2]])
 
 
 @pytest.mark.parametrize(("name", "rle"), [("m.rle.csv", "kaggle"), ("m.json", "coco"), ("m.rle.csv", "rows")])
@@ -179,7 +181,7 @@ def test_damaged_rows_are_named(case: str, tmp_path: Path) -> None:
     rows, message = BAD[case]
     (tmp_path / "m.csv").write_text(f"ImageId_ClassId,EncodedPixels\n{rows}\n")
     with pytest.raises(InputError, match=message.replace("(.*line 2)", r"\(.*line 2\)")):
-        maps(open_labels(tmp_path / "m.csv", like(["a", "b"])))
+        maps(open_labels(tmp_path / "m.csv", like=like(["a", "b"])))
 
 
 SEGMENTATION = {"size": [5, 7], "counts": [3, 4, 28]}
@@ -212,7 +214,7 @@ def test_damaged_entries_are_named(case: str, tmp_path: Path) -> None:
     found, message = BAD_COCO[case]
     (tmp_path / "m.json").write_text(json.dumps(found))
     with pytest.raises(InputError, match=message):
-        maps(open_labels(tmp_path / "m.json", like(["a"])))
+        maps(open_labels(tmp_path / "m.json", like=like(["a"])))
 
 
 def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
@@ -239,7 +241,7 @@ def test_names_of_the_file_meet_the_rows_of_an_array_in_order(
     masks: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path / "m.rle.csv", masks, 4, "kaggle", ["x", "y", "z"])
-    source = open_labels(path, from_array(masks, "labels", "truth"))
+    source = open_labels(path, like=from_array(masks, "labels", "truth"))
     np.testing.assert_array_equal(maps(source), masks)
     assert "its 3 images are those of truth in the order of the file" in capsys.readouterr().err
 

@@ -162,6 +162,10 @@ def _four(shape: tuple[int, ...], name: str, reading: Reading | None) -> str:
             return exact[0]
         if exact:
             raise _ambiguous(shape, name, exact)
+        usual = [axes for axes, count in counts.items() if count in USUAL]
+        if len(usual) == 1:
+            # Too few channels for the picked bands is an error to tell, not a sign that a side holds the channels.
+            return usual[0]
         counts = {axes: count for axes, count in counts.items() if taken.fits(count)} or counts
     usual = [axes for axes, count in counts.items() if count in USUAL]
     few = usual or [axes for axes, count in counts.items() if count <= FEW]

@@ -225,7 +225,14 @@ def test_scenes_are_cut_into_tiles_for_them(form: Form, tmp_path: Path, engine: 
     np.save(tmp_path / "scene.npy", scene)
     net = save_foreign(tmp_path / "net.onnx", form)
     options = (*(() if form.raw else SCALED), *(("--classes", "3") if form.ending == "labels3" else ()))
-    place = ("-i", tmp_path / "scene.npy", "-o", tmp_path / "mask.npy", "--tile", "32x48")
+    place = (
+        "-i",
+        tmp_path / "scene.npy",
+        "-o",
+        tmp_path / "mask.npy",
+        "--tile",
+        "32x64" if form.divides > 1 else "32x48",
+    )
     done = engine("ensemble", "-m", net, *place, *options)
     assert done.code == 0, done.err
     want = above_middle(scene) if form.ending == "logit" else nearest_level(scene)

@@ -305,7 +305,7 @@ def test_labels_vote_beside_maps_and_nothing_else_takes_them(place: Place) -> No
         masks, _ = place.masks(nets, images, *SCALED, *options)
         np.testing.assert_array_equal(masks, nearest_level(pixels))
     told = place.refusal(nets, images, *SCALED, "--strategy", "mean-prob")
-    assert "labels puts out labels, which mean-prob cannot fuse: use --strategy vote or --strategy staple" in told
+    assert "labels outputs labels, which mean-prob cannot fuse: use --strategy vote or --strategy staple" in told
     assert "leave out --flips" in place.refusal(nets, images, *SCALED, "--flips", "horizontal")
     scored = place.run(nets, images, *SCALED, "--labels", truth, "--json")
     assert scored.code == 0, scored.err
@@ -386,7 +386,7 @@ def test_one_output_a_file_is_named(place: Place) -> None:
     masks, _ = place.masks(nets, images, *options, "--output-name", "aux", "--output-name", f"{nets[1]}=out")
     np.testing.assert_array_equal(masks, nearest_level(pixels))
     for names, told in (
-        (("three=aux",), "three is no member; there are one.onnx, two.onnx"),
+        (("three=aux",), "three is not a member; members: one.onnx, two.onnx"),
         (("one=maps",), "it has no output 'maps'; there are: aux, out"),
         (("aux", "out"), "--output-name aux and out: one output is read"),
         (("one=aux", "one=out"), "--output-name one=aux and one=out: one output of one is read"),

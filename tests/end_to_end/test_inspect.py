@@ -171,4 +171,4 @@ def test_outputs_are_named_by_file_as_in_a_run(tmp_path: Path, engine: Engine) -
     assert [row["output"].split()[0] for row in json.loads(done.out)] == ["aux", "out"]
     done = engine("inspect", *nets, "--output-name", "c=aux")
     assert (done.code, done.out) == (2, "")
-    assert "c is no member; there are a.onnx, b.onnx" in done.err
+    assert "c is not a member; members: a.onnx, b.onnx" in done.err

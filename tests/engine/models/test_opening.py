@@ -124,7 +124,7 @@ def test_keyword_facts_are_those_of_the_options(tmp_path: Path, engine: Engine) 
 @pytest.mark.parametrize(
     ("options", "error", "told"),
     [
-        ({"scales": 1}, PlanError, "unknown argument scales; known are activation, bands"),
+        ({"scales": 1}, PlanError, "unknown argument scales; known: activation, bands"),
         ({"tile": "8x8"}, PlanError, "unknown argument tile"),
         ({"scale": "1/256x"}, ContractError, "the argument scale, scale: '1/256x' is no number"),
         ({"scale": 1, "normalize": "none"}, ContractError, "normalize and scale are both there"),

@@ -29,6 +29,12 @@ def jobs(draw: st.DrawFn) -> tuple[ModelContract, np.ndarray, str]:
     one_each = draw(st.booleans())
     count = channels if one_each else 1
     size = draw(st.none() | st.tuples(SIDES, SIDES))
+    # A stride divides the one size that a net takes.
+    strides = (
+        st.integers(1, 9)
+        if size is None
+        else st.sampled_from([n for n in range(1, 10) if not any(s % n for s in size)])
+    )
     contract = ModelContract(
         classes=NAMES,
         input_layout=draw(st.sampled_from(("NCHW", "NHWC"))),
@@ -38,7 +44,7 @@ def jobs(draw: st.DrawFn) -> tuple[ModelContract, np.ndarray, str]:
         std=tuple(draw(st.floats(0.5, 2, width=32)) for _ in range(count)),
         size=size,
         fit=draw(st.sampled_from(("resize", "pad"))) if size else "",
-        stride=draw(st.integers(1, 9)),
+        stride=draw(strides),
         bands=bands,
         channel_order=draw(st.sampled_from(("rgb", "bgr"))) if channels == 3 else "rgb",
         grey_as_rgb=grey and not bands,

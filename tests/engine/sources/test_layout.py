@@ -53,6 +53,7 @@ def test_of_two_such_axes_the_members_take_one(channels: int, side: int, other: 
     [
         ((2, 32, 48, 4), Reading(taken=lambda: BANDS), "NHWC"),
         ((2, 4, 32, 48), Reading(taken=lambda: BANDS), "NCHW"),
+        ((2, 16, 48, 3), Reading(taken=lambda: BANDS), "NHWC"),  # refused later, for the band it does not have
         ((2, 32, 48, 3), taking(1), "NHWC"),  # refused later, for its three channels
         ((2, 32, 48, 1), taking(1, 3), "NHWC"),
         ((5, 40, 56), taking(3), "NHW"),

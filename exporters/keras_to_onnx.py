@@ -100,7 +100,7 @@ class Trial:
         """Compare a graph with the Keras net; over several sizes, the worst counts.
 
         Raises:
-            ModelError: it cannot run, or puts out another shape.
+            ModelError: it cannot run, or outputs another shape.
         """
         data = model.SerializeToString()
         return parity.worst(

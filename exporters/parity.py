@@ -227,7 +227,7 @@ def worst(parts: Sequence[Parity]) -> Parity:
 
 
 def check_activation(reference: Array, contract: ModelContract) -> None:
-    """Refuse a contract that declares probabilities for outputs outside 0..1.
+    """Refuse a contract that declares probabilities for outoutputsside 0..1.
 
     Raises:
         ModelError: the outputs leave that range.

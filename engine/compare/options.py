@@ -118,7 +118,7 @@ def check_ensemble(ensemble: Ensemble, images: int, scored: bool) -> None:
     labels = label_members(ensemble.members)
     if labels:
         raise PlanError(
-            f"{labels[0]} puts out labels; members are compared by their scores: leave it out, or score it with engine "
+            f"{labels[0]} outputs labels; members are compared by their scores: leave it out, or score it with engine "
             "ensemble --labels"
         )
     if scored and images < 2:

@@ -292,7 +292,7 @@ def _check_label_members(
     if suppress and len(names) == len(members):
         raise PlanError(
             f"{', '.join(names[:8])}: labels alone hold no second choice for a suppressed class: suppress none, or add "
-            "a member that puts out maps"
+            "a member that outputs maps"
         )
     if suppress and decoding.setdefault("vote_stage", "fused") != "fused":
         raise PlanError(

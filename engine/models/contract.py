@@ -179,7 +179,7 @@ class ModelContract:
 
     @property
     def outputs(self) -> int:
-        """Number of maps the file puts out: one per class; one for a specialist, a binary net, and for labels."""
+        """Number of maps the file outputs: one per class; one for a specialist, a binary net, and for labels."""
         return 1 if self.kind in ("specialist", "packed", "binary", "labels") else len(self.classes)
 
     @property

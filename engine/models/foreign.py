@@ -25,7 +25,7 @@ CHANNEL_COUNTS = (1, 3)
 MOST_CHANNELS = 64
 # Sides are tried at multiples of these where a net refuses an image as it is.
 STRIDES = (8, 16, 32, 64)
-# Where there is no image, noise of one of these sizes shows what a net puts out; transformers take one size alone.
+# Where there is no image, noise of one of these sizes shows what a net outputs; transformers take one size alone.
 NOISE = (128, 256, 224, 512)
 # Values of an image of noise, at most.
 MOST_NOISE = 1 << 26
@@ -50,7 +50,7 @@ class Examined:
         probed: (height, width) of the input that it was run on.
         contract: the whole contract, where no question is left.
         draft: the contract as far as it is settled, with defaults for what is open; None where even that is not known.
-        needs_classes: whether it puts out labels of an unknown number of classes, which its neighbours may settle.
+        needs_classes: whether it outputs labels of an unknown number of classes, which its neighbours may settle.
     """
 
     image: Port
@@ -337,7 +337,7 @@ def _complete(found: Examined, maps: int) -> None:
     elif kind == "labels" and not names:
         found.needs_classes = True
         found.questions.append(
-            f"it puts out labels, and nothing says of how many classes: add {option('classes', 'background,road')} "
+            f"it outputs labels, and nothing says of how many classes: add {option('classes', 'background,road')} "
             "(their names), or name a net with maps beside it"
         )
         return
@@ -346,7 +346,7 @@ def _complete(found: Examined, maps: int) -> None:
     contract = ModelContract(**{"scale": 1.0, **given})
     if contract.outputs != maps:
         told = "labels" if kind == "labels" else f"{maps} map{'s' * (maps != 1)}"
-        raise ContractError(f"{len(contract.classes)} classes are stated, it puts out {told}: state as many")
+        raise ContractError(f"{len(contract.classes)} classes are stated, it outputs {told}: state as many")
     check_promises(found.image, found.output, contract)
     found.draft, found.contract = contract, None if found.questions else contract
 

@@ -37,7 +37,7 @@ def mapped(net: Net, class_map: Mapping[str, str] | None, names: Sequence[str]) 
         lost = [name for name, target in zip(own, onto.targets, strict=True) if target is None]
         if kind == "labels" and lost:
             raise ContractError(
-                f"map: it puts out labels, so it has no second choice where it says {', '.join(lost)}: map that onto "
+                f"map: it outputs labels, so it has no second choice where it says {', '.join(lost)}: map that onto "
                 f"one of {', '.join(names)}"
             )
         return replace(net, onto=onto)

@@ -170,7 +170,7 @@ class Net:
         """Refuse maps of a size that an input of ``sides`` does not explain: resized, they would lie beside it."""
         if not reduction(sides, (maps.shape[2], maps.shape[3])):
             raise ModelError(
-                f"{self.path} puts out maps of {maps.shape[2]}x{maps.shape[3]} for an input of {sides[0]}x{sides[1]}; "
+                f"{self.path} outputs maps of {maps.shape[2]}x{maps.shape[3]} for an input of {sides[0]}x{sides[1]}; "
                 "they must have its sides or a whole fraction of them: use images whose sides its stride divides"
             )
 
@@ -202,18 +202,18 @@ class Net:
         if labels.dtype.kind != "f":
             return labels
         if not (np.abs(labels.astype(np.float64)) < MOST_LABEL).all() or (labels != np.rint(labels)).any():
-            raise ModelError(f"{self.path} puts out {labels.dtype} that are not whole numbers; stated are labels")
+            raise ModelError(f"{self.path} outputs {labels.dtype} that are not whole numbers; stated are labels")
         return labels.astype(np.int32)
 
     def _planes(self, maps: NDArray[Any], count: int, kinds: str) -> NDArray[Any]:
         """Return what a runtime put out as (batch, maps, height, width), once it has the promised shape and type."""
         if maps.ndim not in (3, 4) or maps.dtype.kind not in kinds:
             needed = "float maps of rank 4" if kinds == "f" else "labels of rank 3 or 4"
-            raise ModelError(f"{self.path} puts out {maps.dtype} of shape {maps.shape}; {needed} are needed")
+            raise ModelError(f"{self.path} outputs {maps.dtype} of shape {maps.shape}; {needed} are needed")
         planes = as_planes(maps, self.contract.output_layout)
         if planes.shape[1] != count:
             raise ModelError(
-                f"{self.path} puts out {maps.shape}, {planes.shape[1]} maps under {self.contract.output_layout}; its "
+                f"{self.path} outputs {maps.shape}, {planes.shape[1]} maps under {self.contract.output_layout}; its "
                 f"contract promises {count}: check {option('output_layout')} or export it again"
             )
         return planes

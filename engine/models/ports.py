@@ -138,7 +138,7 @@ class Ports:
         if not fitting:
             listed = ", ".join(port.told for port in self.outputs)
             raise ContractError(
-                f"it puts out {listed}; maps of rank 4, or labels of rank 3, are needed: export it without what follows"
+                f"it outputs {listed}; maps of rank 4, or labels of rank 3, are needed: export it without what follows"
             )
         for name in PREFERRED:
             if name in named and named[name] in fitting:

@@ -98,7 +98,7 @@ def check_pool(ensemble: Ensemble, options: SelectOptions) -> None:
     labels = label_members(ensemble.members)
     if labels:
         raise PlanError(
-            f"{labels[0]} puts out labels; members are selected by their probabilities: leave it out, or add it to the "
+            f"{labels[0]} outputs labels; members are selected by their probabilities: leave it out, or add it to the "
             'plan afterwards with strategy = "vote"'
         )
     if options.settings.method == "exhaustive" and count > MOST_EXHAUSTIVE:

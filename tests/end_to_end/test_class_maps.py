@@ -213,7 +213,7 @@ def test_labels_are_mapped_as_votes(engine: Engine, tmp_path: Path) -> None:
     plan.write_text(plan.read_text().replace('"many 3" = "rest"\n', '"many 3" = ""\n'))
     done = engine("ensemble", "--plan", plan, *place, "--overwrite")
     assert done.code == 2
-    assert "it puts out labels, so it has no second choice where it says many 3" in done.err
+    assert "it outputs labels, so it has no second choice where it says many 3" in done.err
 
 
 def test_a_binary_net_joins_others(engine: Engine, tmp_path: Path) -> None:

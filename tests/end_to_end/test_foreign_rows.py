@@ -340,7 +340,7 @@ def test_labels_beyond_the_classes_end_the_run_in_one_line(place: Place) -> None
     assert done.code == 2
     said, told = done.err.splitlines()
     assert said == "net.onnx: labels (int64): it votes"
-    assert "puts out label 2; its classes are 0 to 1" in told
+    assert "outputs label 2; its classes are 0 to 1" in told
     assert not (place.folder / "none.npy").exists()
     assert "add --classes" in place.refusal([net], images, *SCALED)
 
@@ -359,7 +359,7 @@ def test_labels_that_are_cast_to_floats_are_asked_about(place: Place, gives: str
     (place.folder / "shares.toml").write_text('kind = "labels"\n')
     done = place.run([shares], images, *SCALED, "--classes", "3", output="none.npy")
     assert done.code == 2
-    assert "puts out float32 that are not whole numbers; stated are labels" in done.err
+    assert "outputs float32 that are not whole numbers; stated are labels" in done.err
 
 
 @pytest.mark.parametrize("command", ["compare", "select"])
@@ -371,7 +371,7 @@ def test_what_needs_scores_refuses_labels_by_name(place: Place, command: str) ->
     if command == "compare":
         done = place.engine(command, *nets, "-i", images, "--labels", truth, *SCALED, "--folds", 2)
     assert done.code == 2
-    assert done.err.splitlines()[-1].startswith("error: labels3 puts out labels")
+    assert done.err.splitlines()[-1].startswith("error: labels3 outputs labels")
     assert not (place.folder / "made.toml").exists()
 
 

@@ -139,7 +139,7 @@ def test_good_odd_and_unreadable_files_are_all_listed(tmp_path: Path, engine: En
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--classes", "a,b"), "2 classes are stated, it puts out 5 maps"),
+        (("--classes", "a,b"), "2 classes are stated, it outputs 5 maps"),
         (("--output-name", "none"), "it has no output 'none'; there are: out"),
         (("--channel-order", "bgr"), "channel_order: bgr for 1 channels, not 3"),
         (("--foreground-threshold", "0.3"), "the kind multiclass has no foreground"),

@@ -159,7 +159,7 @@ def test_labels_beyond_the_classes_are_marked(tmp_path: Path) -> None:
     save_foreign(tmp_path / "net.onnx", 3, head="argmax")
     facts = {"scale": 1 / 255, "classes": ["a", "b"]}
     plan = plan_of(tmp_path / "plan.toml", {"model": "net.onnx", "contract": facts}, strategy="vote")
-    with pytest.raises(ModelError, match="puts out label 2; its classes are 0 to 1"):
+    with pytest.raises(ModelError, match="outputs label 2; its classes are 0 to 1"):
         packing.pack(plan, tmp_path / "whole.onnx")
 
 

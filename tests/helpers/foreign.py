@@ -38,7 +38,7 @@ TYPES = {
 
 @dataclass
 class Form:
-    """How a net takes images and puts out what it found.
+    """How a net takes images and outputs what it found.
 
     Attributes:
         ending: ``logits``, ``softmax``, ``sigmoid`` (a share a class), ``logit`` or ``share`` (one map), ``labels3`` or

@@ -31,9 +31,7 @@ def votes(out: NDArray[np.float32], labels: NDArray, name: str, not_finite: int 
         unknown = None
     low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
     if low < 0 or high >= classes:
-        raise ModelError(
-            f"{name} puts out label {high if high >= classes else low}; its classes are 0 to {classes - 1}"
-        )
+        raise ModelError(f"{name} outputs label {high if high >= classes else low}; its classes are 0 to {classes - 1}")
     np.equal(labels[:, None], np.arange(classes, dtype=labels.dtype)[:, None], out=out, casting="unsafe")
     if unknown is not None:
         np.copyto(out, np.float32(np.nan), where=unknown[:, None])

@@ -39,9 +39,9 @@ OTHER_HEADS = {
     "ForImageClassification": "classifies whole images",
     "ForObjectDetection": "detects objects",
     "ForDepthEstimation": "estimates depth",
-    "ForUniversalSegmentation": "puts out masks of queries, which are no maps of classes",
-    "ForInstanceSegmentation": "puts out masks of queries, which are no maps of classes",
-    "ForPanopticSegmentation": "puts out masks of queries, which are no maps of classes",
+    "ForUniversalSegmentation": "outputs masks of queries, which are no maps of classes",
+    "ForInstanceSegmentation": "outputs masks of queries, which are no maps of classes",
+    "ForPanopticSegmentation": "outputs masks of queries, which are no maps of classes",
     "ForZeroShotImageClassification": "classifies whole images",
     "ForMaskedImageModeling": "restores images",
 }

@@ -227,7 +227,7 @@ def test_a_packed_file_marks_what_it_cannot_predict(tmp_path):
     with pytest.raises(NotFiniteError, match="member whole computes NaN or infinity for image 1:"):
         packed.predict(images)
     images[1, 3, 4] = 9
-    with pytest.raises(ModelError, match="puts out label 9; its classes are 0 to 4"):
+    with pytest.raises(ModelError, match="outputs label 9; its classes are 0 to 4"):
         packed.predict(images)
 
 
@@ -249,5 +249,5 @@ def test_maps_that_do_not_fit_the_input_are_not_resized(world, tmp_path):
     )
     ensemble = Ensemble.open(save_foreign(tmp_path / "net.onnx", form))
     assert ensemble.predict(drawn(1, 16, 24)).shape == (1, 16, 24)
-    with pytest.raises(ModelError, match="puts out maps of 16x24 for an input of 17x25; they must have its sides"):
+    with pytest.raises(ModelError, match="outputs maps of 16x24 for an input of 17x25; they must have its sides"):
         ensemble.predict(drawn(1, 17, 25))

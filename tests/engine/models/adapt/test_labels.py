@@ -29,5 +29,5 @@ def test_a_vote_is_one_for_its_class_and_zero_elsewhere(classes: int, kind: str,
 )
 def test_a_label_that_is_no_class_is_named(kind: str, label: int) -> None:
     labels = np.array([[0, 1, 2, label]], kind)
-    with pytest.raises(ModelError, match=rf"net puts out label {label}; its classes are 0 to 2"):
+    with pytest.raises(ModelError, match=rf"net outputs label {label}; its classes are 0 to 2"):
         votes(np.empty((1, 3, 4), np.float32), labels, "net")

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import OutputError, PlanError
-from engine.inference.ensemble import BATCH_SIZE, Ensemble
+from engine.inference.ensemble import BATCH_SIZE, Ensemble, check_probabilities
 from engine.inference.flips import named_flips
 from engine.metrics import CONVENTIONS
-from engine.models.members import label_members
 from engine.outputs.open import check_not_read, check_replaceable
 from engine.runs.options import Options
 
@@ -111,16 +110,10 @@ def check_ensemble(ensemble: Ensemble, images: int, scored: bool) -> None:
         raise PlanError(
             f"{ensemble.members[0].name} is a packed ensemble, which outputs only labels: name its members instead"
         )
-    if ensemble.is_multilabel:
-        raise PlanError(
-            f"{ensemble.members[0].name} is multi-label, which is not scored here: score its masks with engine evaluate"
-        )
-    labels = label_members(ensemble.members)
-    if labels:
-        raise PlanError(
-            f"{labels[0]} outputs labels; members are compared by their scores: leave it out, or score it with engine "
-            "ensemble --labels"
-        )
+    check_probabilities(
+        ensemble,
+        "members are compared by their scores: leave it out, or score it with engine ensemble --labels",
+    )
     if scored and images < 2:
         raise PlanError("one labelled image: intervals and folds need two or more")
     classes, rows = len(ensemble.classes), 3 * (len(ensemble.members) + 9)

@@ -272,6 +272,24 @@ def _check_untouched(
         )
 
 
+def check_probabilities(ensemble: Ensemble, otherwise: str) -> None:
+    """Refuse members without one probability per class and pixel, where these are scored.
+
+    Args:
+        ensemble: the members.
+        otherwise: why members that output labels do not fit, and what to do with them.
+
+    Raises:
+        PlanError: naming the first such member.
+    """
+    if ensemble.is_multilabel:
+        raise PlanError(
+            f"{ensemble.members[0].name} is multi-label, which is not scored here: score its masks with engine evaluate"
+        )
+    if names := label_members(ensemble.members):
+        raise PlanError(f"{names[0]} outputs labels; {otherwise}")
+
+
 def _check_label_members(
     members: Sequence[Member], strategy: str, suppress: Collection[int], flips: str, decoding: dict[str, Any]
 ) -> None:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from engine.errors import PlanError
 from engine.fusion.strategies import named_strategy
-from engine.inference.ensemble import Ensemble
+from engine.inference.ensemble import Ensemble, check_probabilities
 from engine.metrics import CONVENTIONS
-from engine.models.members import label_members
 from engine.outputs.open import check_not_read, check_replaceable
 from engine.runs.options import Options
 from engine.select.search import METHODS, MOST_EXHAUSTIVE, Settings
@@ -91,16 +90,11 @@ def check_pool(ensemble: Ensemble, options: SelectOptions) -> None:
     count = len(ensemble.members)
     if count < 2 or ensemble.is_packed:
         raise PlanError(f"a pool of {count} member{'s' * (count != 1)} leaves nothing to select: name two or more")
-    if ensemble.is_multilabel:
-        raise PlanError(
-            f"{ensemble.members[0].name} is multi-label, which is not scored here: score its masks with engine evaluate"
-        )
-    labels = label_members(ensemble.members)
-    if labels:
-        raise PlanError(
-            f"{labels[0]} outputs labels; members are selected by their probabilities: leave it out, or add it to the "
-            'plan afterwards with strategy = "vote"'
-        )
+    check_probabilities(
+        ensemble,
+        "members are selected by their probabilities: leave it out, or add it to the plan afterwards with "
+        'strategy = "vote"',
+    )
     if options.settings.method == "exhaustive" and count > MOST_EXHAUSTIVE:
         raise PlanError(f"--method exhaustive with {count} members; {MOST_EXHAUSTIVE} at most: use --method greedy")
 

@@ -12,13 +12,19 @@ from engine.cli.options import (
     STRATEGY_NAMES,
     AsJson,
     BatchSize,
+    Doubt,
+    DoubtMap,
+    DoubtType,
     GreyAsRgb,
     ImageLayout,
     Models,
+    PerImage,
     Precision,
     Provider,
     Rle,
     Runtime,
+    Scores,
+    ScoresType,
     Workers,
     contract_fields,
     truth_fields,
@@ -57,6 +63,12 @@ def ensemble(
             "a folder of PNGs; for one scene .png, .tif, .npy or .zarr, or polygons (.gpkg, .parquet, .geojson).",
         ),
     ] = None,
+    scores: Scores = None,
+    scores_type: ScoresType = "",
+    doubt: Doubt = None,
+    doubt_map: DoubtMap = "",
+    doubt_type: DoubtType = "",
+    per_image: PerImage = None,
     plan: Annotated[
         Path | None, typer.Option(help="An ensemble.toml with members, weights, strategy and decoding.")
     ] = None,
@@ -222,6 +234,7 @@ def ensemble(
 
     runtime_options = RuntimeOptions(provider, runtime, precision)
 
+    from engine.runs.evidence_files import EvidenceFiles
     options = Options(
         models=models or (),
         input=input,
@@ -256,6 +269,7 @@ def ensemble(
     if tile:
         from engine.runs.scene_job import prepare_tiled
         from engine.runs.scene_run import run_tiled
+        files=EvidenceFiles(scores, scores_type, doubt, doubt_map, doubt_type, per_image),
 
         scenes = prepare_tiled(options, tile, overlap)
         how = make_ready(scenes.base.ensemble, None, runtime_options, batch_size, workers)
@@ -276,6 +290,8 @@ def ensemble(
         how = make_ready(job.ensemble, job.images, runtime_options, batch_size, workers)
         outcome = run_job(job, how.batch_size, how.workers, overwrite)
         tell(how)
+        if job.files.files:
+            raise PlanError(f"--on ray writes masks alone: leave out {', '.join(job.files.files)}, or run here")
     code = report(job, outcome, as_json)
     if code:
         raise typer.Exit(code)

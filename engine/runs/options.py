@@ -19,6 +19,7 @@ from engine.models.facts import Facts, stated_facts
 from engine.models.members import Member, class_names, find_members, find_models, holds_masks
 from engine.models.net import Net
 from engine.models.opening import Request, inspect_net, open_nets
+from engine.runs.evidence_files import EvidenceFiles
 from engine.runs.plan import Plan, PlannedMember, Weight, read_plan
 from engine.runs.plan_input import InputTable
 from engine.sources.base import Source
@@ -60,6 +61,7 @@ class Options:
     stated: dict[str, Any] = field(default_factory=dict)
     tiled: bool = False
     truth: LabelCoding = PLAIN
+    files: EvidenceFiles = field(default_factory=EvidenceFiles)
 
 
 def planned(options: Options) -> Plan | None:

@@ -38,6 +38,7 @@ def check_packable(ensemble: Ensemble) -> None:
         "flips": len(ensemble.flips) > 1,
         "threshold": decoding.threshold is not None,
         "min_region": decoding.min_region > 0,
+        f"decode {decoding.decode}": decoding.decode != "argmax",
         "a multi-label member": ensemble.is_multilabel,
     }
     for name, held in kept_out.items():

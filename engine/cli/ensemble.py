@@ -122,6 +122,12 @@ def ensemble(
         int | None,
         typer.Option(help="Relabel regions of fewer pixels to the surrounding class.", rich_help_panel=FUSION),
     ] = None,
+    decode: Annotated[
+        str | None,
+        typer.Option(
+            help="argmax, or for the score of whole images: rankseg (IoU) or rankseg-dice.", rich_help_panel=FUSION
+        ),
+    ] = None,
     flips: Annotated[
         str | None,
         typer.Option(
@@ -228,13 +234,13 @@ def ensemble(
     from engine.cli.printing import report
     from engine.inference.tuning import make_ready, tell
     from engine.models.runtimes import RuntimeOptions
+    from engine.runs.evidence_files import EvidenceFiles
     from engine.runs.image_job import prepare
     from engine.runs.image_run import run_job
     from engine.runs.options import Options
 
     runtime_options = RuntimeOptions(provider, runtime, precision)
 
-    from engine.runs.evidence_files import EvidenceFiles
     options = Options(
         models=models or (),
         input=input,
@@ -250,6 +256,7 @@ def ensemble(
         prior=prior,
         threshold=threshold,
         min_region=min_region,
+        decode=decode,
         flips=flips,
         early_exit=early_exit,
         early_exit_agreement=early_exit_agreement,
@@ -262,6 +269,7 @@ def ensemble(
         on_bad_image=on_bad_image,
         rle=rle,
         align=align,
+        files=EvidenceFiles(scores, scores_type, doubt, doubt_map, doubt_type, per_image),
         stated=stated,
         truth=truth,
     )
@@ -269,7 +277,6 @@ def ensemble(
     if tile:
         from engine.runs.scene_job import prepare_tiled
         from engine.runs.scene_run import run_tiled
-        files=EvidenceFiles(scores, scores_type, doubt, doubt_map, doubt_type, per_image),
 
         scenes = prepare_tiled(options, tile, overlap)
         how = make_ready(scenes.base.ensemble, None, runtime_options, batch_size, workers)
@@ -283,6 +290,8 @@ def ensemble(
         raise PlanError("--align without --tile: say how large a tile is, as in --tile 64x128")
     job = prepare(options)
     if on == "ray":
+        if job.files.files:
+            raise PlanError(f"--on ray writes masks alone: leave out {', '.join(job.files.files)}, or run here")
         from engine.runs.on_ray.stream import on_ray
 
         outcome = run_job(job, 1, workers, overwrite, on_ray(job, options, runtime_options, cluster, batch_size))
@@ -290,8 +299,6 @@ def ensemble(
         how = make_ready(job.ensemble, job.images, runtime_options, batch_size, workers)
         outcome = run_job(job, how.batch_size, how.workers, overwrite)
         tell(how)
-        if job.files.files:
-            raise PlanError(f"--on ray writes masks alone: leave out {', '.join(job.files.files)}, or run here")
     code = report(job, outcome, as_json)
     if code:
         raise typer.Exit(code)

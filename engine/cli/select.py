@@ -55,6 +55,12 @@ def select(
     bias: Annotated[bool, typer.Option(help="Search class biases.", rich_help_panel=SEARCH)] = True,
     threshold: Annotated[bool, typer.Option(help="Search a suppression threshold.", rich_help_panel=SEARCH)] = True,
     clean_up: Annotated[bool, typer.Option(help="Try the clean-up of small regions.", rich_help_panel=SEARCH)] = True,
+    rankseg: Annotated[
+        bool,
+        typer.Option(
+            "--rankseg", help="Try labels that are decided for whole images (RankSEG-RMA).", rich_help_panel=SEARCH
+        ),
+    ] = False,
     suppress: Annotated[
         list[str] | None,
         typer.Option(metavar="CLASS", help="Class never predicted. Default: the one that the models ignore."),
@@ -112,6 +118,7 @@ def select(
         folds=folds,
         pixels=pixels,
         clean_up=clean_up,
+        ranked=rankseg,
         cache=cache,
         command=command_line(),
     )

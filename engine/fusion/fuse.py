@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from engine.errors import InputError, NotFiniteError, PlanError
 from engine.fusion.decoding import Decoding
 from engine.fusion.evidence import Evidence, Shown, kept_scores, show
+from engine.fusion.rankseg import DECODES, rankseg
 from engine.fusion.strategies import named_strategy
 from engine.fusion.strategies.task import Task
 from engine.kernels.counting import first_not_finite
@@ -65,12 +66,20 @@ def fuse(
     ties = np.zeros(batch, np.int64)
     checked = normalised_weights(weights, members, classes)
     decoding = decoding or Decoding()
-    if not evidence:
+    ranked = decoding.decode != DECODES[0]
+    if not evidence and not ranked:
         named_strategy(strategy)(Task(logits, checked, decoding, labels, ties))
         return Fused(labels, ties)
-    task = Task(logits, checked, decoding, labels, ties, kept_scores(logits.shape, evidence))
+    evidence = evidence or Evidence()
+    needed = replace(evidence, scores="float32") if ranked else evidence
+    task = Task(logits, checked, decoding, labels, ties, kept_scores(logits.shape, needed))
     named_strategy(strategy)(task)
-    return Fused(labels, ties, show(task, strategy, evidence))
+    shown = show(task, strategy, evidence) if evidence else NOTHING
+    if ranked:
+        found = show(task, strategy, needed).scores
+        assert found is not None
+        labels = rankseg(found, decoding.decode)
+    return Fused(labels, ties, shown)
 
 
 def normalised_weights(

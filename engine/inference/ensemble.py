@@ -43,7 +43,7 @@ from engine.utils.threads import available_cores
 
 BATCH_SIZE = 4
 ENSEMBLE_OPTIONS = frozenset(
-    ("strategy", "weights", "flips", "early_exit", "threshold", "bias", "prior", "vote_stage", "min_region")
+    ("strategy", "weights", "flips", "early_exit", "threshold", "bias", "prior", "vote_stage", "min_region", "decode")
 )
 CONTRACT_FIELDS = (
     frozenset((*TYPES, "output_name", "normalize"))
@@ -85,7 +85,7 @@ class Ensemble(Forward):
             early_exit: stop for images before all members ran on them, see
                 :mod:`engine.inference.early_exit`; None for never.
             **decoding: further fields of :class:`engine.fusion.decoding.Decoding`: ``threshold``, ``bias``, ``prior``,
-                ``vote_stage``, ``min_region``.
+                ``vote_stage``, ``min_region``, ``decode``.
 
         Raises:
             PlanError: unknown strategy or flips, impossible weights or decoding.
@@ -352,6 +352,8 @@ def _check_label_members(
     if strategy not in LABEL_STRATEGIES:
         allowed = " or ".join(option("strategy", name) for name in LABEL_STRATEGIES)
         raise PlanError(f"{names[0]} outputs labels, which {strategy} cannot fuse: use {allowed}")
+    if decoding.get("decode", "argmax") != "argmax":
+        raise PlanError(f"{names[0]} outputs labels, which have no probabilities: leave out {option('decode')}")
     if flips != "none":
         raise PlanError(
             f"{names[0]} outputs labels, which have no mean over mirror images: leave out {option('flips')}"
@@ -379,6 +381,7 @@ def _check_multilabel(suppress: Collection[int], decoding: Mapping[str, Any], ea
     """Refuse what has no meaning where each class is decided by itself."""
     stated = {name for name in ("bias", "prior", "threshold") if decoding.get(name)}
     stated |= {"suppress"} if suppress else set()
+    stated |= {"decode"} if decoding.get("decode", "argmax") != "argmax" else set()
     stated |= {"early_exit"} if early_exit is not None else set()
     if stated:
         named = ", ".join(option(name) for name in sorted(stated))

@@ -46,6 +46,7 @@ class Options:
     prior: str = ""
     threshold: float | None = None
     min_region: int | None = None
+    decode: str | None = None
     flips: str | None = None
     early_exit: bool = False
     early_exit_agreement: float | None = None
@@ -60,8 +61,8 @@ class Options:
     align: bool = False
     stated: dict[str, Any] = field(default_factory=dict)
     tiled: bool = False
-    truth: LabelCoding = PLAIN
     files: EvidenceFiles = field(default_factory=EvidenceFiles)
+    truth: LabelCoding = PLAIN
 
 
 def planned(options: Options) -> Plan | None:
@@ -179,7 +180,12 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None, every: So
         **({"vote_stage": stage} if (stage := options.vote_stage or plan.vote_stage) else {}),
         threshold=plan.threshold if options.threshold is None else options.threshold,
         min_region=(plan.min_region if options.min_region is None else options.min_region) or 0,
+        decode=options.decode or plan.decode or "argmax",
     )
+    if options.tiled and ensemble.variant.decoding.decode != "argmax":
+        raise PlanError(
+            f"--decode {ensemble.variant.decoding.decode} needs whole images, not tiles of a scene: leave it out"
+        )
     if ensemble.is_multilabel and options.rle:
         raise PlanError("--rle does not take multi-label members, whose pixels have several classes: leave it out")
     ensemble.input_facts = input_table(plan, options).stated

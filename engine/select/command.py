@@ -99,7 +99,7 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting) -> Selection
     sample = draw(pool, metric, folds, options.pixels, settings.seed)
     advance = starting("selecting", int(folds.max()) + 2)
     began = perf_counter()
-    fitted = cross_fit(pool, sample, folds, settings, options.clean_up, lambda: advance(1))
+    fitted = cross_fit(pool, sample, folds, settings, options.clean_up, options.ranked, lambda: advance(1))
     seconds = perf_counter() - began
     counts = [GroupedCounts.of(level.cross, pool.groups, pool.ignored_class) for level in fitted.levels]
     cross = tuple(interval(side, metric, seed=settings.seed) for side in counts)
@@ -131,6 +131,7 @@ def plan_of(pool: Pool, choice: Choice, flips: str, table: InputTable | None = N
         threshold=decoding.threshold,
         bias=decoding.bias,
         min_region=decoding.min_region or None,
+        decode=None if decoding.decode == "argmax" else decoding.decode,
         flips=flips,
         input=table,
         labels=pool.coding,
@@ -144,6 +145,7 @@ def plan_of(pool: Pool, choice: Choice, flips: str, table: InputTable | None = N
         threshold=decoding.threshold,
         bias=decoding.bias,
         min_region=decoding.min_region,
+        decode=decoding.decode,
     )
     ensemble.input_facts = table.stated
     return plan, plan_hash(ensemble)

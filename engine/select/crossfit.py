@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engine.bootstrap import GroupedCounts
 from engine.errors import InputError
+from engine.fusion.rankseg import DECODES
 from engine.metrics import class_iou
 from engine.select.pool import Choice, Pool
 from engine.select.sample import Sample
@@ -28,6 +29,8 @@ LEVELS = (
     "+ threshold",
     "+ clean-up",
 )
+# Stands before the clean-up where it is tried.
+RANKED = "+ rankseg"
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ def cross_fit(
     folds: NDArray[np.int64],
     settings: Settings,
     clean_up: bool = True,
+    ranked: bool = False,
     advance: Callable[[], object] = lambda: None,
 ) -> Fitted:
     """Select on all images, and once more without each fold.
@@ -128,6 +132,7 @@ def cross_fit(
         folds: int64 (images,).
         settings: settings of the search.
         clean_up: whether to try clean-up of small regions.
+        ranked: whether to try labels that are decided for whole images, see :mod:`engine.fusion.rankseg`.
         advance: called after each of the folds + 1 selections.
     """
     scorers = prepare_all(sample, settings)
@@ -137,6 +142,8 @@ def cross_fit(
     def select(fold: int | None) -> tuple[list[Choice], int]:
         seen = np.arange(len(folds)) if fold is None else np.flatnonzero(folds != fold)
         steps, tried = search(sample, settings, scorers, fold)
+        if ranked:
+            steps = [*steps, tune_decode(pool, steps[-1], seen, sample.convention)]
         cleaned = tune_region(pool, steps[-1], seen, sample.convention) if clean_up else steps[-1]
         single = _single(pool, best_single(pool, alone[:, seen], sample.convention))
         advance()
@@ -145,7 +152,7 @@ def cross_fit(
     with ThreadPoolExecutor(available_cores()) as threads:
         (choices, tried), *others = threads.map(select, [None, *range(int(folds.max()) + 1)])
     levels: list[Level] = []
-    for place, name in enumerate(LEVELS):
+    for place, name in enumerate((*LEVELS[:-1], RANKED, LEVELS[-1]) if ranked else LEVELS):
         made = tuple(found[place] for found, _ in others)
         last = levels[-1] if levels else None
         if last is not None and (last.choice, last.fold_choices) == (choices[place], made):
@@ -161,6 +168,14 @@ def cross_fit(
     for place in range(1, len(levels)):
         chosen = place if scores[place] >= scores[chosen] + LEAST_GAIN else chosen
     return Fitted(tuple(levels), chosen, alone, tried + sum(more for _, more in others))
+
+
+def tune_decode(pool: Pool, choice: Choice, tiles: NDArray[np.int64], convention: str) -> Choice:
+    """Decode images as a whole, for IoU or Dice, if that helps on whole images."""
+    tried = [replace(choice, decoding=replace(choice.decoding, decode=name)) for name in DECODES]
+    scores = [np.nan_to_num(score(pool, pool.confusions(other, tiles), convention)) for other in tried]
+    best = int(np.argmax(scores))
+    return tried[best] if scores[best] >= scores[0] + LEAST_GAIN else choice
 
 
 def tune_region(pool: Pool, choice: Choice, tiles: NDArray[np.int64], convention: str) -> Choice:

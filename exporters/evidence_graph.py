@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from engine.fusion.calibration import Calibration
 from engine.fusion.decoding import Rule
 from engine.fusion.evidence import LOGITS
 from exporters.compose import Composer
@@ -18,7 +19,18 @@ _NEXT = np.float32(1 + 2.0**-22)
 _LEAST = np.float32(2.0**-126)
 
 
-def add_probabilities(graph: Composer, strategy: str, decoded: str, labels: str, classes: int) -> str:
+def add_calibration(graph: Composer, logits: str, calibration: Calibration) -> str:
+    """Add a member's logits, changed by its bias and temperature."""
+    if calibration.bias:
+        logits = graph.add("Add", logits, graph.row(calibration.bias, np.float32))
+    if calibration.temperature == 1:
+        return logits
+    return graph.add("Mul", logits, graph.constant(np.float32(1 / calibration.temperature)))
+
+
+def add_probabilities(
+    graph: Composer, strategy: str, decoded: str, labels: str, classes: int, temperature: float = 1.0
+) -> str:
     """Add the probabilities of decoded scores, float32 (batch, classes, height, width), whose argmax is the label.
 
     Args:
@@ -27,12 +39,17 @@ def add_probabilities(graph: Composer, strategy: str, decoded: str, labels: str,
         decoded: their tensor, -infinity where a class is suppressed.
         labels: the tensor of the labels, int64 (batch, height, width).
         classes: number of classes.
+        temperature: divides the logarithms of the probabilities.
     """
     own = _is_label(graph, labels, classes)
     if strategy == LOGITS:
-        shares = softmax(graph, decoded)
+        sharp = decoded if temperature == 1 else graph.add("Mul", decoded, graph.constant(1 / temperature))
+        shares = softmax(graph, sharp)
     else:
         positive = graph.add("Max", decoded, graph.constant(0.0))
+        if temperature != 1:
+            peak = graph.add("Max", graph.greatest(positive), graph.constant(_LEAST))
+            positive = graph.add("Pow", graph.add("Div", positive, peak), graph.constant(1 / temperature))
         total = _over_classes(graph, "ReduceSum", positive)
         some = graph.add("Greater", total, graph.constant(0.0))
         divided = graph.add("Div", positive, graph.add("Where", some, total, graph.constant(1.0)))

@@ -22,7 +22,7 @@ from engine.runs.plan import read_plan
 from engine.version import VERSION
 from exporters.backend import load_onnx
 from exporters.compose import LEAST_OPSET, Composer, at_opset, opset_of, read_model
-from exporters.evidence_graph import add_doubt, add_probabilities
+from exporters.evidence_graph import add_calibration, add_doubt, add_probabilities
 from exporters.files import check_free, stamp, write_atomically
 from exporters.fusion_graph import add_fusion, add_marks, check_packable
 from exporters.input_graph import Inputs
@@ -138,6 +138,11 @@ def build(ensemble: Ensemble, form: Form, evidence: Evidence | None = None) -> A
     logits = [
         add_voter(graph, ensemble.members[index], parts, inputs, f"m{index}_", decoding.suppress) for index in ranked
     ]
+    if ensemble.calibrations:
+        logits = [
+            add_calibration(graph, tensor, ensemble.calibrations[index])
+            for tensor, index in zip(logits, ranked, strict=True)
+        ]
     strategy, weights = ensemble.variant.strategy, ensemble.weights[ranked]
     decided, scored = add_fusion(graph, logits, strategy, weights, decoding)
     graph.call("Cast", [add_marks(graph, decided, logits)], LABELS, to=onnx.TensorProto.UINT8)
@@ -146,7 +151,7 @@ def build(ensemble: Ensemble, form: Form, evidence: Evidence | None = None) -> A
     outputs = [make(LABELS, types.UINT8, [batch, height, width])]
     if evidence:
         # Probabilities of images that a member fails on are NaN by themselves: their scores are.
-        shares = add_probabilities(graph, strategy, scored, decided, len(ensemble.classes))
+        shares = add_probabilities(graph, strategy, scored, decided, len(ensemble.classes), decoding.temperature)
         if evidence.scores:
             graph.call("Identity", [shares], SCORES)
             outputs.append(make(SCORES, types.FLOAT, [batch, len(ensemble.classes), height, width]))

@@ -55,6 +55,14 @@ def select(
     bias: Annotated[bool, typer.Option(help="Search class biases.", rich_help_panel=SEARCH)] = True,
     threshold: Annotated[bool, typer.Option(help="Search a suppression threshold.", rich_help_panel=SEARCH)] = True,
     clean_up: Annotated[bool, typer.Option(help="Try the clean-up of small regions.", rich_help_panel=SEARCH)] = True,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Fit temperature and bias of members and fused scores, kept where the log loss of other folds falls.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = False,
     rankseg: Annotated[
         bool,
         typer.Option(
@@ -119,6 +127,7 @@ def select(
         pixels=pixels,
         clean_up=clean_up,
         ranked=rankseg,
+        calibrate=calibrate,
         cache=cache,
         command=command_line(),
     )

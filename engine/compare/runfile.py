@@ -19,7 +19,7 @@ from engine.sources.numpy_files import array_files
 from engine.utils.files import replacing
 from engine.utils.numbers import json_number
 
-SCHEMA = 1
+SCHEMA = 2
 ARRAYS = ("images", "truth", "fused", "members")
 MOST_BYTES = 4 * 2**30
 KIND = "maskfuse comparison"

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from engine.errors import PlanError, option
+from engine.fusion.calibration import Calibration
 from engine.fusion.decoding import Decoding
 from engine.fusion.evidence import Evidence
 from engine.fusion.fuse import normalised_weights
@@ -43,7 +44,20 @@ from engine.utils.threads import available_cores
 
 BATCH_SIZE = 4
 ENSEMBLE_OPTIONS = frozenset(
-    ("strategy", "weights", "flips", "early_exit", "threshold", "bias", "prior", "vote_stage", "min_region", "decode")
+    (
+        "strategy",
+        "weights",
+        "flips",
+        "early_exit",
+        "threshold",
+        "bias",
+        "prior",
+        "vote_stage",
+        "min_region",
+        "decode",
+        "temperature",
+        "calibrations",
+    )
 )
 CONTRACT_FIELDS = (
     frozenset((*TYPES, "output_name", "normalize"))
@@ -72,6 +86,7 @@ class Ensemble(Forward):
         suppress: Collection[int] | None = None,
         flips: str = "none",
         early_exit: EarlyExit | None = None,
+        calibrations: Sequence[Calibration] = (),
         **decoding: Any,
     ) -> None:
         """Create an ensemble.
@@ -84,8 +99,9 @@ class Ensemble(Forward):
             flips: ``none``, ``horizontal``, ``vertical`` or ``both``: flipped images that members also run on.
             early_exit: stop for images before all members ran on them, see
                 :mod:`engine.inference.early_exit`; None for never.
+            calibrations: temperature and bias of each member's logits, see :mod:`engine.fusion.calibration`.
             **decoding: further fields of :class:`engine.fusion.decoding.Decoding`: ``threshold``, ``bias``, ``prior``,
-                ``vote_stage``, ``min_region``, ``decode``.
+                ``vote_stage``, ``min_region``, ``decode``, ``temperature``.
 
         Raises:
             PlanError: unknown strategy or flips, impossible weights or decoding.
@@ -107,7 +123,10 @@ class Ensemble(Forward):
         variant = Variant(strategy, Decoding(frozenset(suppress), **decoding), 0 if packed else None)
         variant.decoding.rule(len(names), log_domain=True)
         known = known_classes(members, len(names))
-        super().__init__(members, names, variant, normalised_weights(weights, len(members), len(names), known), flips)
+        calibrations = list(calibrations) if any(calibrations) else []
+        _check_calibrations(members, calibrations, len(names))
+        table = normalised_weights(weights, len(members), len(names), known)
+        super().__init__(members, names, variant, table, flips, calibrations)
         self.ignored_class = ignored
         self.coding = PLAIN
         self.early_exit = early_exit
@@ -319,6 +338,16 @@ def _check_untouched(
             f"{name} is a packed ensemble: strategy, weights, suppression and biases are built in; "
             "leave those options out, or name its members instead"
         )
+
+
+def _check_calibrations(members: Sequence[Member], calibrations: Sequence[Calibration], classes: int) -> None:
+    """Refuse calibrations of members that have no logits of classes, and such that do not fit."""
+    if calibrations and len(calibrations) != len(members):
+        raise PlanError(f"{len(calibrations)} calibrations for {len(members)} members: give one per member")
+    for member, calibration in zip(members, calibrations, strict=False):
+        if calibration and member.contract.kind in ("labels", "packed", "multilabel"):
+            raise PlanError(f"{member.name} is {member.contract.kind}: it has no temperature and bias, leave them out")
+        calibration.check(classes, member.name)
 
 
 def check_probabilities(ensemble: Ensemble, otherwise: str) -> None:

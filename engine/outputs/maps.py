@@ -166,7 +166,9 @@ class _MapScenes(SceneWriter):
     maps: Maps
 
     def _rows_in(self, path: Path, suffix: str, scene: Scene) -> RowFile:
-        return MAP_ROW_FILES[suffix](path, scene.size, self.maps, scene.georeference)
+        file = MAP_ROW_FILES[suffix](path, scene.size, self.maps, scene.georeference)
+        file.record = self.record
+        return file
 
 
 class OneMapFile(_MapScenes):

@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from engine.errors import EngineError, InputError, PlanError, option
+from engine.fusion.calibration import Calibration
 from engine.fusion.strategies import named_strategy
 from engine.inference.early_exit import EarlyExit
 from engine.inference.ensemble import Ensemble
@@ -181,6 +182,8 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None, every: So
         threshold=plan.threshold if options.threshold is None else options.threshold,
         min_region=(plan.min_region if options.min_region is None else options.min_region) or 0,
         decode=options.decode or plan.decode or "argmax",
+        temperature=plan.temperature or 1.0,
+        calibrations=_plan_calibrations(opened, [item for _, item in files.values()]),
     )
     if options.tiled and ensemble.variant.decoding.decode != "argmax":
         raise PlanError(
@@ -296,14 +299,26 @@ def _plan_weights(opened: Sequence[Net | Member], planned: Sequence[Weight]) -> 
         classes = len(net.contract.classes if onto is None else onto.classes)
         if isinstance(weight, tuple) and len(weight) != classes:
             raise PlanError(f"{net.path} has {len(weight)} weights for {classes} classes: give one, or one per class")
-        specialist = net.contract.kind == "specialist"
-        key: object = (net.contract.group or str(net.path.parent)) if specialist else net.path
-        weights.setdefault(key, weight)
+        weights.setdefault(_member_key(net), weight)
     rows = [weight for weight in weights.values() if isinstance(weight, tuple)]
     if not rows:
         return [weight for weight in weights.values() if isinstance(weight, float)]
     classes = len(rows[0])
     return [list(w) if isinstance(w, tuple) else [w] * classes for w in weights.values()]
+
+
+def _plan_calibrations(opened: Sequence[Net | Member], planned: Sequence[PlannedMember]) -> list[Calibration]:
+    """Return the calibration of each member of the ensemble; that of a set of specialists is its first net's."""
+    found: dict[object, Calibration] = {}
+    for net, item in zip(opened, planned, strict=True):
+        found.setdefault(_member_key(net), item.calibration)
+    return list(found.values())
+
+
+def _member_key(net: Net | Member) -> object:
+    """Return what nets of one member share."""
+    specialist = net.contract.kind == "specialist"
+    return (net.contract.group or str(net.path.parent)) if specialist else net.path
 
 
 def numbers(text: str, option: str) -> list[float]:

@@ -36,8 +36,8 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
     """
     decoding, early = ensemble.variant.decoding, ensemble.early_exit
     members = [
-        {**_held(member), "weights": [round(float(weight), 12) for weight in row]}
-        for member, row in zip(ensemble.members, ensemble.weights, strict=True)
+        {**_held(member), "weights": [round(float(weight), 12) for weight in row], **_calibrated(ensemble, index)}
+        for index, (member, row) in enumerate(zip(ensemble.members, ensemble.weights, strict=True))
     ]
     plan = {
         "schema": SCHEMA,
@@ -54,6 +54,8 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
     }
     if decoding.decode != "argmax":
         plan["decode"] = decoding.decode
+    if decoding.temperature != 1:
+        plan["temperature"] = decoding.temperature
     if ensemble.input_facts:
         plan["input"] = dict(ensemble.input_facts)
     runtime_options = ensemble.runtime_options
@@ -67,6 +69,12 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
         # Another version of the package may give different labels.
         plan["added_by"] = {key: package for key, package in added.items() if package}
     return plan
+
+
+def _calibrated(ensemble: Ensemble, index: int) -> dict[str, Any]:
+    """Return how a member's logits are changed; nothing where they are not."""
+    found = ensemble.calibrations[index] if ensemble.calibrations else None
+    return {"temperature": found.temperature, "bias": list(found.bias)} if found else {}
 
 
 def _held(member: Member) -> dict[str, Any]:

@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.bootstrap import GroupedCounts, Interval, interval, paired_difference
+from engine.fusion.calibration import Calibration
 from engine.inference.ensemble import Ensemble
 from engine.runs.plan import Plan, PlannedMember, write_plan
 from engine.runs.plan_input import InputTable
 from engine.runs.provenance import plan_hash
 from engine.select.cache import Cache, pixel_hash
+from engine.select.calibrate import Calibrated, calibrate
 from engine.select.crossfit import PLAIN, SINGLE, Fitted, assign_folds, cross_fit, score
 from engine.select.options import SelectOptions, check_options, check_pool
 from engine.select.pool import Choice, Pool
@@ -43,6 +45,7 @@ class Selection:
         same: the score of each level on the images it was selected on.
         gain_single: chosen level minus best single member, both cross-fitted, paired.
         gain_plain: chosen level minus mean of all members, likewise.
+        calibrated: what calibrating the chosen level did; None where it was not tried.
     """
 
     plan: Plan
@@ -57,6 +60,7 @@ class Selection:
     same: tuple[float, ...]
     gain_single: Interval
     gain_plain: Interval
+    calibrated: Calibrated | None = None
 
     @property
     def honest(self) -> Interval:
@@ -100,6 +104,8 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting) -> Selection
     advance = starting("selecting", int(folds.max()) + 2)
     began = perf_counter()
     fitted = cross_fit(pool, sample, folds, settings, options.clean_up, options.ranked, lambda: advance(1))
+    calibrated = calibrate(pool, fitted, folds, metric, options.pixels) if options.calibrate else None
+    fitted = fitted if calibrated is None else calibrated.fitted
     seconds = perf_counter() - began
     counts = [GroupedCounts.of(level.cross, pool.groups, pool.ignored_class) for level in fitted.levels]
     cross = tuple(interval(side, metric, seed=settings.seed) for side in counts)
@@ -109,8 +115,9 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting) -> Selection
     same = tuple(score(pool, level.same, metric) for level in fitted.levels)
     plan, sha256 = plan_of(pool, fitted.best.choice, options.job.flips or "none", InputTable(options.job.image_layout))
     done = Selection(
-        plan, sha256, metric, fitted, pool, sample.logits.shape[2], sample.available, seconds, cross, same, *gains
-    )
+        plan, sha256, metric, fitted, pool, sample.logits.shape[2], sample.available, seconds, cross, same, *gains,
+        calibrated=calibrated,
+    )  # fmt: skip
     write_plan(options.out, plan, comment(done, options))
     return done
 
@@ -120,7 +127,13 @@ def plan_of(pool: Pool, choice: Choice, flips: str, table: InputTable | None = N
     table = table or InputTable()
     decoding = choice.decoding
     members = [
-        PlannedMember(str(net.path), float(choice.counts[index]), net.stated, net.checksum)
+        PlannedMember(
+            str(net.path),
+            float(choice.counts[index]),
+            net.stated,
+            net.checksum,
+            calibration=choice.calibrations[index] if choice.calibrations else Calibration(),
+        )
         for index in choice.members
         for net in pool.members[index].nets
     ]
@@ -132,6 +145,8 @@ def plan_of(pool: Pool, choice: Choice, flips: str, table: InputTable | None = N
         bias=decoding.bias,
         min_region=decoding.min_region or None,
         decode=None if decoding.decode == "argmax" else decoding.decode,
+        prior=decoding.prior,
+        temperature=None if decoding.temperature == 1 else decoding.temperature,
         flips=flips,
         input=table,
         labels=pool.coding,
@@ -146,6 +161,9 @@ def plan_of(pool: Pool, choice: Choice, flips: str, table: InputTable | None = N
         bias=decoding.bias,
         min_region=decoding.min_region,
         decode=decoding.decode,
+        prior=decoding.prior,
+        temperature=decoding.temperature,
+        calibrations=[choice.calibrations[index] for index in choice.members] if choice.calibrations else (),
     )
     ensemble.input_facts = table.stated
     return plan, plan_hash(ensemble)

@@ -32,6 +32,7 @@ class SelectOptions:
         folds: number of folds for cross-fitting.
         pixels: number of pixels to search on.
         clean_up: whether to try the clean-up of small regions.
+        calibrate: whether to calibrate probabilities.
         ranked: whether to try labels that are decided for whole images.
         cache: folder that stores the members' probabilities; None for a temporary one.
         command: the command line, for the plan's comment.
@@ -46,6 +47,7 @@ class SelectOptions:
     pixels: int = PIXELS
     clean_up: bool = True
     ranked: bool = False
+    calibrate: bool = False
     cache: Path | None = None
     command: str = ""
 

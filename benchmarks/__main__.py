@@ -41,6 +41,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "roofline": ("onnx",),
     "exporters": ("keras", "tensorflow", "tf2onnx", "onnx", "onnxslim"),
     "trainers": ("keras", "tensorflow"),
+    "libraries": ("torch", "torchmetrics", "segmentation_models_pytorch", "monai", "keras", "sklearn", "SimpleITK"),
     "foreign": (
         "torch",
         "torchvision",

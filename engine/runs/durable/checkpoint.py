@@ -26,7 +26,15 @@ from numpy.typing import NDArray
 from engine.errors import EngineError, OutputError
 from engine.runs.durable.journal import Journal, read_journal
 from engine.runs.durable.lock import NAME, Lock
-from engine.runs.durable.resume import JOURNAL, InterruptedRun, consumed, described, run_folder
+from engine.runs.durable.resume import (
+    JOURNAL,
+    InterruptedRun,
+    consumed,
+    described,
+    incomplete_output,
+    run_folder,
+    skipped_list,
+)
 from engine.runs.durable.same_run import check_same_run
 from engine.runs.durable.shards import Shard, is_whole, shard_path
 from engine.utils import console
@@ -102,7 +110,8 @@ class Checkpoint(ABC):
                 raise left.refusal()
             check_same_run(self.output, left.header, header)
         size = self._take_over(entries, ends)
-        clear_left_over(self.output, "partial")
+        for path in (self.output, incomplete_output(self.output), skipped_list(self.output)):
+            clear_left_over(path, "partial")
         self._journal = Journal(self.folder / JOURNAL, size)
         if left is None:
             self._journal.append(header)

@@ -197,27 +197,32 @@ def start(arguments: Sequence[str], before: Callable[[], object] | None = None, 
 def start_as_first(arguments: Sequence[str]) -> int:
     """Run the command line in a forked process that is number 1 of its own namespace; return its number outside."""
     sys.stdout.flush()
-    reader, writer = os.pipe()
+    (reader, writer), (held, hold) = os.pipe(), os.pipe()
     outer = os.fork()
-    if not outer:  # stays until its child ends, and ends as that did
+    if not outer:
         code = 1
         try:
+            os.close(hold)
             isolate()
             inner = start(arguments)
             os.write(writer, str(inner).encode())
             os.close(writer)
+            # Until it is waited for, its number stays taken: no other process is killed in its place.
+            os.waitid(os.P_PID, inner, os.WEXITED | os.WNOWAIT)
+            os.read(held, 1)
             code = wait(inner)
         finally:
             os._exit(code if code >= 0 else 128 - code)
     os.close(writer)
+    os.close(held)
     with os.fdopen(reader) as told:
         inner = int(told.read())
-    _OUTER[inner] = outer
+    _OUTER[inner] = (outer, hold)
     return inner
 
 
-# By the number of a process in a namespace: that of the process that waits for it.
-_OUTER: dict[int, int] = {}
+# By the number of a process in a namespace: its parent, and what keeps that from waiting for it.
+_OUTER: dict[int, tuple[int, int]] = {}
 
 
 def isolate() -> None:
@@ -251,7 +256,10 @@ def can_isolate() -> bool:
 
 def wait(process: int) -> int:
     """Return the exit code of a process."""
-    return os.waitstatus_to_exitcode(os.waitpid(_OUTER.pop(process, process), 0)[1])
+    if process in _OUTER:
+        process, hold = _OUTER.pop(process)
+        os.close(hold)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def digest(folder: Path) -> str:

@@ -129,6 +129,14 @@ ImageLayout = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+MissingChunks = Annotated[
+    str,
+    typer.Option(
+        metavar="fail|fill",
+        help="Chunks that the Zarr store of images lacks: fail (default), or fill them with the store's fill value.",
+        rich_help_panel=RUN,
+    ),
+]
 OutputName = Annotated[
     list[str] | None,
     typer.Option(

@@ -22,6 +22,7 @@ from engine.sources.labels import open_truth
 from engine.sources.open import open_source
 from engine.sources.places import check_same_places, places_of
 from engine.sources.slices import limited
+from engine.sources.unchanged import Unchanged
 from engine.utils import console
 
 SAMPLE_SCENES = 512
@@ -45,6 +46,7 @@ class Job:
         labels_sha256: fingerprint of the true label maps; empty without labels.
         rle: the format of run lengths to write; empty for the one that the output's name says.
         places: where the images lie, by id, for masks in a folder.
+        read: what must not change until the masks are complete.
     """
 
     ensemble: Ensemble
@@ -59,6 +61,7 @@ class Job:
     labels_sha256: str = ""
     rle: str = ""
     places: Mapping[str, Georeference] = field(default_factory=dict)
+    read: Unchanged = field(default_factory=Unchanged)
 
 
 def prepare(options: Options) -> Job:
@@ -78,6 +81,7 @@ def prepare(options: Options) -> Job:
     replaced = _check_outputs(options, output)
     bad = _bad_images(options)
     reading = reading_of(plan, options)
+    read = Unchanged(options.input, options.labels)
     whole = open_source(options.input, bad=bad.add if bad is not None else None, reading=reading)
     check_names(output, whole.ids, whole.named)
     if options.labels:
@@ -98,6 +102,7 @@ def prepare(options: Options) -> Job:
         labels_sha256=labels_fingerprint(options.labels, ensemble.coding),
         rle=options.rle,
         places=_places(options.input) if form_of(output) == FOLDER else {},
+        read=read,
     )
 
 

@@ -137,6 +137,7 @@ def _writing(job: Job, work: DurableRun, skipped: Sequence[tuple[int, str, str]]
             feed.write(labels)
         yield feed
         feed.flush()
+        job.read.check()
         work.placing()
 
 

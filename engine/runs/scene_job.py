@@ -31,6 +31,7 @@ from engine.sources.fingerprint import fingerprint, labels_fingerprint
 from engine.sources.label_scenes import coded_scenes, open_scene_labels
 from engine.sources.places import aligned, check_places
 from engine.sources.scenes import Scenes, first_scenes, open_scenes
+from engine.sources.unchanged import Unchanged
 from engine.utils import console
 from engine.utils.optional import require
 
@@ -80,6 +81,7 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
         raise PlanError("no models: name them with --models or --plan")
     if not options.input:
         raise PlanError("no scene: name one, or a folder of them, with --input")
+    read = Unchanged(options.input, options.labels)
     whole = open_scenes(options.input, reading=reading_of(plan, options))
     scenes = first_scenes(whole, options.limit)
     coding = options.truth.over(plan.labels)
@@ -115,6 +117,7 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
         replace=replaced,
         input_sha256=_read_as(fingerprint(options.input), "alpha" if plan.input.alpha else ""),
         labels_sha256=_read_as(labels_fingerprint(options.labels, ensemble.coding), "align" if options.align else ""),
+        read=read,
     )
     return TiledJob(base, scenes, truths, tiling, input_table(plan, options), plan.output)
 

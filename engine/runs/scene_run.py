@@ -137,6 +137,7 @@ def _predict(
             else:
                 outcome.resumed += 1
             mask.end()
+        job.base.read.check()
         work.placing()
     outcome.member_seconds = [a + b for a, b in zip(work.member_seconds, tiler.member_seconds, strict=True)]
     outcome.member_runs = [outcome.images] * len(ensemble.members)

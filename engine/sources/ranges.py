@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 from engine.errors import InputError
 from engine.sources.spec import scrubbed, shown
+from engine.utils.optional import require
 
 TIMEOUT_SECONDS = 30.0
+PARTIAL = 206
+# The second byte: a server that sends the beginning of a file, whatever is asked for, does not pass.
+PROBE = "bytes=1-1"
 _STATES = ("etag", "content-md5", "last-modified")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A server's answer to a request for the first byte of a file.
+    """A server's answer to a request for the second byte of a file.
 
     Attributes:
         partial: whether one byte came, and not the whole file.
@@ -31,6 +38,54 @@ class Answer:
 def is_web(spec: str) -> bool:
     """Return whether a name is an http or https URL."""
     return spec.lower().startswith(("http://", "https://"))
+
+
+def web_options(url: str) -> dict[str, Any]:
+    """Return the options for fsspec's file system of an http or https URL that make it check each part it gets.
+
+    fsspec takes whatever comes as the part that was asked for, as long as it has the right length.
+    """
+    return {"client_kwargs": {"trace_configs": [_checked_parts()]}} if is_web(url) else {}
+
+
+@cache
+def _checked_parts() -> Any:
+    """Return what aiohttp calls with each answer; one object, so that fsspec finds its file system again."""
+    aiohttp = require("aiohttp", "cloud", "reading http(s) URLs needs aiohttp", InputError)
+
+    async def check(session: Any, context: Any, asked: Any) -> None:
+        if asked.response.status == PARTIAL and "Range" in asked.headers:
+            check_part(asked.headers["Range"], asked.response.headers.get("Content-Range", ""), str(asked.url))
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(check)
+    return trace
+
+
+def check_part(asked: str, came: str, spec: str) -> None:
+    """Refuse a part of a file that is not the one asked for (RFC 9110, section 14.4).
+
+    Args:
+        asked: the request's Range.
+        came: the answer's Content-Range; empty where it has none.
+        spec: the URL, for the message.
+
+    Raises:
+        InputError: another part came, or the answer does not say which.
+    """
+    wanted, found = re.fullmatch(r"bytes=(\d+)-(\d*)", asked), re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", came)
+    if wanted is None:  # the last bytes of a file: nothing here asks for those
+        return
+    fits = found is not None and found[1] == wanted[1]
+    if found is not None and wanted[2]:
+        # The last part of a file is shorter than was asked for.
+        last = int(wanted[2]) if found[3] == "*" else min(int(wanted[2]), int(found[3]) - 1)
+        fits = fits and int(found[2]) == last
+    if not fits:
+        raise InputError(
+            f"{shown(spec)}: the server sent {came[:60] or 'a part without Content-Range'!r} where {asked} was asked "
+            "for: copy the file to this machine"
+        )
 
 
 def check_ranges(spec: str) -> None:
@@ -64,11 +119,13 @@ def web_fingerprint(spec: str) -> str:
 
 
 def _first_byte(spec: str) -> Answer:
-    request = urllib.request.Request(spec, headers={"Range": "bytes=0-0"})
+    request = urllib.request.Request(spec, headers={"Range": PROBE})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
             headers = {name.lower(): value for name, value in answer.headers.items()}
-            return Answer(answer.status == 206, headers)
+            if answer.status == PARTIAL:
+                check_part(PROBE, headers.get("content-range", ""), spec)
+            return Answer(answer.status == PARTIAL, headers)
     except urllib.error.HTTPError as error:
         raise InputError(f"cannot read {shown(spec)} ({error.code} {error.reason}): check the address") from None
     except (OSError, ValueError) as error:

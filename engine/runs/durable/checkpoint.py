@@ -23,7 +23,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import EngineError, OutputError
+from engine.errors import EngineError, InputChangedError, OutputError
 from engine.runs.durable.journal import Journal, read_journal
 from engine.runs.durable.lock import NAME, Lock
 from engine.runs.durable.resume import (
@@ -202,7 +202,13 @@ class Checkpoint(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Keep finished work once a first shard is full, else nothing; the error message says so."""
+        """Keep finished work once a first shard is full, else nothing; the error message says so.
+
+        Of an input that was changed meanwhile nothing is kept.
+        """
+        if isinstance(error, InputChangedError):
+            self._drop()
+            self._shards = []
         self.keep()
         self._journal.close()
         if error is None or self._shards:

@@ -26,7 +26,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
     try:
-        made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], capture_output=True, text=True)
+        made = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], capture_output=True, text=True
+        )
     except OSError as error:
         pytest.skip(f"no small disk can be mounted here: {error}")
     if made.returncode:
@@ -119,4 +121,6 @@ def test_half_a_batch_is_cut_back_before_the_shard_is_sealed(tmp_path: Path) -> 
     assert shard.path.stat().st_size == batch.size
     shard.write(batch + 120)
     shard.seal()
-    np.testing.assert_array_equal(np.concatenate(list(read_shard(shard.path, 20))), np.concatenate([batch, batch + 120]))
+    np.testing.assert_array_equal(
+        np.concatenate(list(read_shard(shard.path, 20))), np.concatenate([batch, batch + 120])
+    )

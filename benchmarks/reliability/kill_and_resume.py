@@ -14,8 +14,10 @@ Prints a row for each form of output; leaves with 1 when any output differs or a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -109,10 +111,15 @@ def prepare() -> None:
     import onnxruntime  # noqa: F401
 
     import engine.fusion.strategies
+    import engine.inference.tuning
     import engine.runs.durable.images
     import engine.runs.durable.scenes
     import engine.runs.image_run
+    import engine.runs.scene_run
 
+    for name in ("zarr", "rasterio"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     engine.fusion.compiling.compile_ahead(["mean-logit"])
     engine.runs.durable.images.MOST_IMAGES = engine.runs.durable.scenes.MOST_TILES = SHARD
 
@@ -215,8 +222,8 @@ def start_as_first(arguments: Sequence[str]) -> int:
             os._exit(code if code >= 0 else 128 - code)
     os.close(writer)
     os.close(held)
-    with os.fdopen(reader) as told:
-        inner = int(told.read())
+    inner = int(os.read(reader, 32))
+    os.close(reader)
     _OUTER[inner] = (outer, hold)
     return inner
 

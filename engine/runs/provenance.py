@@ -17,8 +17,8 @@ from engine.models.members import Member
 from engine.models.net import Net
 from engine.models.runtimes import AUTO, DEFAULT, RUNTIMES
 from engine.models.runtimes.base import Session
-from engine.outputs.sidecar import HASH_KEY
 from engine.sources.base import Source
+from engine.sources.record import HASH_KEY
 from engine.utils import plugins
 from engine.utils.plugins import package_of
 from engine.version import VERSION

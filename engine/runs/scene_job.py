@@ -16,13 +16,13 @@ from engine.inference.tiles.grid import DEFAULT_OVERLAP, Tiling, parse_tile
 from engine.inference.tiles.rows import tile_rows
 from engine.inference.tiles.stride import with_stride
 from engine.models.net import check_range
-from engine.outputs.open import FOLDER, check_names, check_not_read, check_output, form_of
+from engine.outputs.open import FOLDER, check_not_read, check_output, form_of
 from engine.outputs.row_files import ROW_FILES
 from engine.outputs.sidecar import check_sidecar
 from engine.outputs.vector_files import VECTOR_FORMS
 from engine.outputs.vectors import check_vectors
 from engine.runs.durable.resume import may_replace
-from engine.runs.image_job import Job
+from engine.runs.image_job import Job, check_names_of
 from engine.runs.options import Options, input_table, open_ensemble, planned, reading_of
 from engine.runs.plan_input import InputTable
 from engine.runs.plan_output import OutputTable
@@ -89,7 +89,7 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
     output = options.output or Path("mask.png" if scenes.alone else "masks")
     replaced = may_replace(output, options.resume, options.overwrite)
     _check_output(output, options, scenes, replaced)
-    check_names(output, scenes.ids, scenes.named)
+    check_names_of(output, scenes.ids, scenes.named, options.resume)
     if truths is not None and options.align:
         truths = aligned(truths, scenes, coding.ids)
     elif truths is not None:

@@ -112,6 +112,8 @@ def partners(images: Named, labels: Named, limit: int = 0) -> tuple[list[int], l
     """
     ids, everyone = list(images.ids[: limit or None]), list(labels.ids)
     place = {name: index for index, name in enumerate(everyone)}
+    if len(set(ids)) < len(ids):
+        raise InputError(f"{images.name} names an image twice: every id must be one image")
     if len(place) < len(everyone):
         raise InputError(f"{labels.name} names a label map twice: every id must be one map")
     found, told = ids, []

@@ -77,6 +77,19 @@ def open_array(
     return zarr.open_array(checked_blosc(_store(path)), path=array.path, mode="r") if is_blosc(array) else array
 
 
+def attributes(path: Path) -> dict[str, Any]:
+    """Return the attributes of a store on this machine.
+
+    Raises:
+        InputError: damaged, or the package is missing.
+    """
+    zarr = require("zarr", "zarr", f"reading {path} needs zarr", InputError)
+    try:
+        return dict(zarr.open(_store(path), mode="r").attrs)
+    except _damage() as error:
+        raise InputError(f"cannot read the Zarr store {path} ({first_line(error)}): copy it again") from None
+
+
 def _store(path: Path | RemoteFile) -> Any:
     if isinstance(path, Path):
         return local_store(path)

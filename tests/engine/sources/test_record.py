@@ -59,7 +59,7 @@ def test_a_record_names_images_only_where_the_masks_lose_them(
     held = {}
     for source in (table, tmp_path / "sorted", world.images_file):
         for form in ("m.npy", "m", "m.csv"):
-            goal = tmp_path / f"{source.stem}_{form}"
+            goal = tmp_path / f"{source.name.replace('.', '-')}_{form}"
             assert engine("ensemble", "-m", world.models, "-i", source, "-o", goal).code == 0
             record = json.loads(goal.with_name(f"{goal.name}.json").read_text())
             held[source.name, form] = record.get("ids")
@@ -87,7 +87,7 @@ def test_masks_as_members_meet_their_images(
     for name, image in zip(IDS, world.images, strict=True):
         Image.fromarray(image).save(tmp_path / "pictures" / f"{name}.png")
     for source in (table, tmp_path / "pictures", world.images_file):
-        goal = tmp_path / f"{source.stem}.csv"
+        goal = tmp_path / f"{source.name.replace('.', '-')}.csv"
         line = ("-m", tmp_path / form, "-i", source, "-o", goal, "--strategy", "vote", "--no-suppress", "--classes", 5)
         done = engine("ensemble", *line)
         assert done.code == 0, done.err

@@ -9,11 +9,11 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 from engine.errors import InputError
 from engine.sources.spec import scrubbed, shown
-from engine.utils.optional import require
 
 TIMEOUT_SECONDS = 30.0
 PARTIAL = 206
@@ -43,15 +43,20 @@ def is_web(spec: str) -> bool:
 def web_options(url: str) -> dict[str, Any]:
     """Return the options for fsspec's file system of an http or https URL that make it check each part it gets.
 
-    fsspec takes whatever comes as the part that was asked for, as long as it has the right length.
+    fsspec takes whatever comes as the part that was asked for, as long as it has the right length. Such a URL may stand
+    behind another one, as in ``zip://tiles.npz::https://example.org/all.zip``.
     """
-    return {"client_kwargs": {"trace_configs": [_checked_parts()]}} if is_web(url) else {}
+    behind = re.search(r"::(https?)://", url, re.IGNORECASE)
+    if (not is_web(url) and behind is None) or find_spec("aiohttp") is None:  # without it fsspec says what is missing
+        return {}
+    options = {"client_kwargs": {"trace_configs": [_checked_parts()]}}
+    return options if behind is None else {behind[1].lower(): options}
 
 
 @cache
 def _checked_parts() -> Any:
     """Return what aiohttp calls with each answer; one object, so that fsspec finds its file system again."""
-    aiohttp = require("aiohttp", "cloud", "reading http(s) URLs needs aiohttp", InputError)
+    import aiohttp
 
     async def check(session: Any, context: Any, asked: Any) -> None:
         if asked.response.status == PARTIAL and "Range" in asked.headers:

@@ -23,6 +23,7 @@ _DEFAULT: dict[Role, str] = {"images": "fail", "labels": "fill"}
 MOST_RATIO, MOST_LEFT_OUT = 50_000, 2**32
 # Names of chunks in format 3 (c/0/1, c.0.1) and 2 (0.1, 0/1), below the array's own folder.
 _KEY = re.compile(r"(?:c[./])?([0-9]+(?:[./][0-9]+)*)")
+_SAID: set[str] = set()
 # Bytes of a Blosc header; where it states how long the chunk is, little-endian.
 BLOSC_HEADER, BLOSC_LENGTH = 16, slice(12, 16)
 
@@ -85,7 +86,9 @@ def _missing(count: int, total: int, label: str, how: str, fill: Any) -> None:
             f"{told}, as after an interrupted copy: copy it again, or add --missing-chunks fill where the pixels left "
             f"out are really {shown}"
         )
-    console.say(f"{told}; they are read as {shown}")
+    if told not in _SAID:  # a command may open a store more than once
+        _SAID.add(told)
+        console.say(f"{told}; they are read as {shown}")
 
 
 def _files(array: Any, path: Path | RemoteFile) -> Iterator[tuple[str, int]]:

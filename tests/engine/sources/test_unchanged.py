@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,6 +173,8 @@ def test_another_part_than_the_one_asked_for_is_an_error(tmp_path: Path, monkeyp
     monkeypatch.setattr(remote, "PAUSES", ())
     images = np.random.default_rng(1).integers(0, 240, (50, 64, 128)).astype(np.uint8)
     np.save(tmp_path / "a.npy", images)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(tmp_path / "a.npy", "a.npy")
     (tmp_path / "a.tif").write_bytes(b"II*\0" + bytes(96))
     with serving(tmp_path) as (address, _):
         right = np.concatenate([batch.pixels for batch in open_source(f"{address}/a.npy").batches(8)])
@@ -179,6 +182,8 @@ def test_another_part_than_the_one_asked_for_is_an_error(tmp_path: Path, monkeyp
     told = r"the server sent 'bytes 8192-.* where bytes=0-\d+ was asked for"
     with serving(tmp_path, ahead=8192) as (address, _), pytest.raises(InputError, match=told):
         open_source(f"{address}/a.npy")
+    with serving(tmp_path, ahead=1) as (address, _), pytest.raises(InputError, match="the server sent"):
+        open_source(f"zip://a.npy::{address}/a.zip")
     with serving(tmp_path, ahead=1) as (address, _), pytest.raises(InputError, match="the server sent 'bytes 2-2/100'"):
         check_ranges(f"{address}/a.tif")
 

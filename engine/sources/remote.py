@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import IO, Any, TypeVar
 
 from engine.errors import EngineError, InputError
-from engine.sources.ranges import web_options
+from engine.sources.parts import web_options
 from engine.sources.spec import scrubbed, shown
 from engine.utils.optional import require
 

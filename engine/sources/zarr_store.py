@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.sources.layout import Role
-from engine.sources.ranges import web_options
+from engine.sources.parts import web_options
 from engine.sources.remote import RemoteFile, telling
 from engine.sources.spec import scrubbed
 from engine.sources.zarr_chunks import check_chunks, checked_blosc, is_blosc, local_store

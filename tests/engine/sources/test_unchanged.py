@@ -17,7 +17,8 @@ from engine.models.net import Net
 from engine.runs.durable import images as durable
 from engine.sources import remote
 from engine.sources.open import open_source
-from engine.sources.ranges import check_part, check_ranges
+from engine.sources.parts import check_part
+from engine.sources.ranges import check_ranges
 from engine.sources.unchanged import Unchanged
 from tests.helpers.range_server import serving
 from tests.helpers.runs import Engine

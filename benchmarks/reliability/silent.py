@@ -88,9 +88,9 @@ def zarr_store(place: Place, name: str, **how: Any) -> list[Path]:
 
 
 def refused(place: Place, came: Came, goal: str) -> Verdict:
-    """Expect one line, exit code 2 and nothing left."""
-    left = list((place / goal).parent.iterdir())
-    return came, "refused, nothing written", came.code == 2 and not left and "Traceback" not in came.said
+    """Expect one line, exit code 2 and no output; what was finished before may be kept in a hidden folder."""
+    left = [path for path in (place / goal).parent.iterdir() if not path.name.startswith(".")]
+    return came, "no output", came.code == 2 and not left and "Traceback" not in came.said
 
 
 def missing_chunk(place: Place) -> Verdict:

@@ -126,7 +126,7 @@ def checked_blosc(store: Any) -> Any:
 def _blosc_store() -> Any:
     storage = require("zarr.storage", "zarr", "reading Zarr needs zarr", InputError)
 
-    class BloscStore(storage.WrapperStore):  # type: ignore[name-defined, misc]
+    class BloscStore(storage.WrapperStore):  # type: ignore[name-defined]
         async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
             found = await self._store.get(key, prototype, byte_range)
             if found is not None and not key.rpartition("/")[2].startswith((".z", "zarr.json")):

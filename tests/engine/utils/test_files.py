@@ -74,6 +74,7 @@ def test_leftovers_of_other_processes_go_and_what_is_no_leftover_stays(tmp_path:
     assert {item.name for item in tmp_path.iterdir()} == set(kept)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no process can be forked there")
 def test_a_process_of_the_same_number_never_has_the_same_name(tmp_path: Path) -> None:
     """A forked process inherits everything but its number, which may be that of the first one in another namespace."""
     output, (reader, writer) = tmp_path / "masks.zarr", os.pipe()

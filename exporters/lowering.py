@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import ModelError
+from engine.graph.compose import read_model
+from engine.graph.rebatch import constants_of, group_of
 from engine.models.net import Net
 from engine.utils.console import first_line
 from exporters.backend import load_onnx
-from exporters.compose import read_model
-from exporters.rebatch import constants_of, group_of
 
 CALIBRATION_TILES = 128
 BATCH = 8

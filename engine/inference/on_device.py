@@ -129,27 +129,54 @@ def _as_graph(ensemble: Ensemble, known: Known, provider: str, lanes: int, tuned
     if reason or known.sample is None:
         return reason or "no images"
     sample, want = _expected(ensemble, known.sample, known.real)
-    precisions = dict.fromkeys((ensemble.runtime_options.precision, "float32"))
-    for precision in precisions:
+    for precision in dict.fromkeys((ensemble.runtime_options.precision, "float32")):
         size = batch_size or (GPU_SIZES[0] if provider != GRAPH_ON_CPU else CPU_SIZES[-1])
         device = DeviceFusion(ensemble, provider, precision, size, lanes)
+        lower = precision != "float32"
         try:
             device.build(sample.pixels)
         except EngineError as error:
             reason = str(error)
-            tuned.told += [f"--precision {precision} is not used: {reason}"] if precision != "float32" else []
-            continue
-        ensemble.device = device
-        told, agreed = _agreement(device, sample, want)
-        if precision != "float32":
-            tuned.told.append(f"members run in float16: {told}")
-        elif not agreed:
-            ensemble.device = None
-            return f"{told}: too few"
-        _measure(device, sample, known.count, batch_size)
-        tuned.batch_size, tuned.workers = device.batch_size, lanes
-        return ""
+        else:
+            try:
+                reason = _tried(ensemble, device, sample, want, tuned)
+            except ModelError as error:
+                if not lower:
+                    raise
+                reason = str(error)
+        if not reason:
+            ensemble.device = device
+            _measure(device, sample, known.count, batch_size)
+            tuned.batch_size, tuned.workers = device.batch_size, lanes
+            return ""
+        if lower:
+            tuned.told.append(f"--precision {precision} is not used: {reason}")
     return reason
+
+
+def _tried(
+    ensemble: Ensemble, device: DeviceFusion, sample: Batch, want: NDArray[np.uint8] | None, tuned: Tuned
+) -> str:
+    """Run the graph on the first images; return why it is not used, empty if it is.
+
+    Raises:
+        ModelError: the provider fails, or a member computes NaN or infinity in lower precision.
+    """
+    ensemble.device = device  # Ctrl-C stops it
+    try:
+        found = device.run(sample).labels
+    finally:
+        ensemble.device = None
+    lower = device.precision != "float32"
+    told = "their agreement with float32 could not be measured on the first images"
+    if want is not None:
+        same = float((found == want).mean())
+        told = f"labels agree with float32 on {same:.3%} of the {want.size:,} pixels of the first images"
+        if not lower and same < LEAST_AGREEMENT:
+            return told
+    if lower:
+        tuned.told.append(f"members run in float16: {told}")
+    return ""
 
 
 def _expected(ensemble: Ensemble, sample: Batch, real: bool) -> tuple[Batch, NDArray[np.uint8] | None]:
@@ -160,16 +187,6 @@ def _expected(ensemble: Ensemble, sample: Batch, real: bool) -> tuple[Batch, NDA
     except ModelError:
         # Bad images are reported by the run, which knows how to handle them.
         return Batch(few.start, few.ids, np.zeros_like(few.pixels)), None
-
-
-def _agreement(device: DeviceFusion, sample: Batch, want: NDArray[np.uint8] | None) -> tuple[str, bool]:
-    """Return how many labels of the first images are those of the CPU's kernels, and whether these are enough."""
-    found = device.run(sample).labels
-    if want is None:
-        return "their agreement with float32 could not be measured on the first images", True
-    same = float((found == want).mean())
-    told = f"labels agree with float32 on {same:.3%} of the {want.size:,} pixels of the first images"
-    return told, same >= LEAST_AGREEMENT
 
 
 def _measure(device: DeviceFusion, sample: Batch, images: int, batch_size: int) -> None:

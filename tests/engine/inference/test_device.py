@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from engine.inference.early_exit import EarlyExit
 from engine.inference.prediction import BadImages
 from engine.inference.tuning import tune
 from engine.models.runtimes import GRAPH_ON_CPU, RuntimeOptions
+from engine.models.runtimes.bound import BoundGraph
 from engine.models.runtimes.providers import Choice
 from engine.runs.options import Options, open_ensemble
 from engine.runs.plan import read_plan
@@ -172,7 +174,7 @@ def test_images_that_no_member_takes(tmp_path, models):
         device.build(np.zeros((1, 12, 20, 1), np.float32))
 
 
-def test_float16_is_converted_or_taken_from_its_file_and_told(tmp_path, models, images):
+def test_float16_is_told(models, images):
     ensemble = on_graph(Ensemble.open(models), images, RuntimeOptions(GRAPH_ON_CPU, precision="fp16"))
     want = Ensemble.open(models).predict(images)
     assert (ensemble.predict(images) == want).mean() > 0.98
@@ -208,7 +210,7 @@ def test_what_cannot_be_one_graph_is_fused_by_the_kernels_and_said(models, image
 
 
 def test_without_onnx_the_extra_is_named(models, images, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "onnx", None)
+    monkeypatch.setitem(sys.modules, "onnx", None)
     (told,) = tune(Ensemble.open(models), from_array(images), OPTIONS, 4, 1).told
     assert "pip install 'maskfuse[cuda]'" in told
 
@@ -285,12 +287,6 @@ def _refusing(*given: object) -> None:
 def test_the_members_sessions_move_only_when_their_logits_are_needed(world: World, monkeypatch):
     """On a device the nets run inside the graph; opening each once more would cost a second."""
     monkeypatch.setattr(on_device, "choose_provider", lambda requested: Choice("cuda"))
-    monkeypatch.setattr(
-        "engine.models.runtimes.bound.open_raw",
-        lambda model, provider, precision: __import__("engine.models.runtimes.onnxruntime", fromlist=["x"]).open_raw(
-            model, "cpu"
-        ),
-    )
     monkeypatch.setattr("engine.inference.device.BoundGraph", _on_cpu)
     moved: list[str] = []
     monkeypatch.setattr(on_device, "_open_there", lambda ensemble, provider: moved.append(provider))
@@ -303,8 +299,6 @@ def test_the_members_sessions_move_only_when_their_logits_are_needed(world: Worl
 
 
 def _on_cpu(model: bytes, provider: str, precision: str) -> object:
-    from engine.models.runtimes.bound import BoundGraph
-
     assert provider == "cuda"
     return BoundGraph(model, "cpu", precision)
 

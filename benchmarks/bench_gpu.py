@@ -233,9 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=0, help="0: 3, or 1 on a CPU")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     given = parser.parse_args(arguments)
-    provider = choose_provider(
-        "auto" if given.device == "auto" else GRAPH_ON_CPU if given.device == "cpu" else given.device
-    ).provider
+    provider = choose_provider(given.device).provider
     provider = GRAPH_ON_CPU if provider == "cpu" else provider
     rehearsal = provider == GRAPH_ON_CPU
     tiles = tiles_of(given.tiles, given.images or (48 if rehearsal else 10_022))

@@ -123,6 +123,7 @@ def bench(
     _pipeline(ensemble, images, tuned)
     peak = peak_memory()
     skip = ensemble.variant.decoding.suppress
+    ensemble.open_sessions()
     bare = [MemberBenchmark(member, sample, tuned.workers, skip) for member in ensemble.members]
     for member in bare:
         member.choose()

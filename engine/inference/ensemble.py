@@ -227,19 +227,26 @@ class Ensemble(Forward):
             raise PlanError("a multi-label ensemble is scored from its masks: engine evaluate MASKS --labels TRUTH")
         if labels is not None:
             check_match(images, labels)
-        if self.sessions_elsewhere is not None and (variants or self.early_exit is not None):
-            self.sessions_elsewhere()
-            self.sessions_elsewhere = None
+        others = [variant for variant in variants if variant != self.variant]
+        device = None if others or self.early_exit is not None else self.device
+        if device is None:
+            self.open_sessions()
         return Stream(
             self,
             images,
             labels,
-            variants,
+            others,
             batch_size,
             workers or available_cores(),
             early_exit=self.early_exit,
-            device=self.device,
+            device=device,
         )
+
+    def open_sessions(self) -> None:
+        """Open the members' own sessions on the provider, where a graph of all made that unnecessary so far."""
+        if self.sessions_elsewhere is not None:
+            self.sessions_elsewhere()
+            self.sessions_elsewhere = None
 
     def every_variant(self) -> list[Variant]:
         """Return each single member and each strategy, raw and (if a class is suppressed) suppressed.

@@ -63,12 +63,14 @@ class Known:
         real: whether these are images, and not blank.
         count: how many there are; 0 if that is not known.
         whole: whether they are predicted one by one, and not as tiles of a scene, whose logits are blended.
+        alone: whether the ensemble's labels are all that is asked, and not those of further members and strategies.
     """
 
     sample: Batch | None
     real: bool
     count: int
     whole: bool
+    alone: bool = True
 
 
 def labels_of(ensemble: Ensemble, sample: Batch) -> NDArray[np.uint8]:
@@ -125,6 +127,7 @@ def _as_graph(ensemble: Ensemble, known: Known, provider: str, lanes: int, tuned
         ModelError: the provider fails.
     """
     reason = "logits of tiles are blended" if not known.whole else ""
+    reason = reason or ("" if known.alone else "other members and strategies are scored as well")
     reason = reason or why_not(ensemble, ensemble.early_exit is not None)
     if reason or known.sample is None:
         return reason or "no images"

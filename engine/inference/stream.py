@@ -46,7 +46,7 @@ class Stream:
         bad: records images that cannot be predicted, which are then left out; None if they are an error.
         early_exit: when an image is done before all members ran on it; None for never.
         device: runs batches through one graph, see :mod:`engine.inference.device`; None for the members' own sessions
-            and the CPU's kernels.
+            and the CPU's kernels, which variants and early exit need.
         read_seconds: processor time of reading so far.
     """
 
@@ -73,8 +73,6 @@ class Stream:
         Raises:
             EngineError: images or labels that do not match, or a member that fails.
         """
-        if self.device is not None and (self.variants or self.early_exit is not None):
-            self.device = None  # they need the logits
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="maskfuse")
         self._reader = Ahead(self._fed(), self.workers)
         try:

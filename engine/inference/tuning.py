@@ -46,6 +46,7 @@ def tune(
     runtime_options: RuntimeOptions | None = None,
     batch_size: int = 0,
     workers: int = 0,
+    scored: bool = False,
 ) -> Tuned:
     """Choose how the members run, and install their sessions.
 
@@ -59,6 +60,7 @@ def tune(
         runtime_options: what the user allows; None for ONNX Runtime in float32, on a GPU where one works.
         batch_size: images per batch; 0 to measure.
         workers: threads; 0 for the faster of one per core and one per two cores.
+        scored: whether the run scores further members and strategies, which need the logits.
 
     Raises:
         PlanError: a negative number, or an unavailable provider or runtime.
@@ -72,7 +74,8 @@ def tune(
     ensemble.runtime_options = runtime_options
     sample, real = _sample(ensemble, images)
     count = len(images) if images is not None else 0
-    known = Known(sample, real, count, images is not None)
+    alone = not scored or len(ensemble.every_variant()) == 1
+    known = Known(sample, real, count, images is not None, alone)
     moved = False
     if runtime_options.on_gpu and runtime_options.provider != "cpu":
         moved = _interruptible(ensemble, partial(move_to_device, ensemble, known, tuned, batch_size, workers))
@@ -203,11 +206,16 @@ def _spare_twins(ensemble: Ensemble, sample: Batch, images: int, tuned: Tuned) -
 
 
 def make_ready(
-    ensemble: Ensemble, images: Source | None, runtime_options: RuntimeOptions, batch_size: int = 0, workers: int = 0
+    ensemble: Ensemble,
+    images: Source | None,
+    runtime_options: RuntimeOptions,
+    batch_size: int = 0,
+    workers: int = 0,
+    scored: bool = False,
 ) -> Tuned:
     """Choose how an ensemble runs; on a terminal report the choice at once. Arguments, errors: :func:`tune`."""
     compile_kernels({ensemble.variant.strategy}, len(ensemble.classes))
-    tuned = tune(ensemble, images, runtime_options, batch_size, workers)
+    tuned = tune(ensemble, images, runtime_options, batch_size, workers, scored)
     if sys.stderr.isatty():
         _say(tuned)
     return tuned

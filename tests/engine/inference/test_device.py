@@ -205,6 +205,8 @@ def test_what_cannot_be_one_graph_is_fused_by_the_kernels_and_said(models, image
     assert why_not(Ensemble.open(models, strategy="vote"), early=True) == "early exit"
     early = Ensemble.open(models, strategy="vote", early_exit=EarlyExit())
     assert tune(early, from_array(images), OPTIONS, 4, 1).told == ["logits are fused on the CPU: early exit"]
+    (told,) = tune(Ensemble.open(models), from_array(images), OPTIONS, 4, 1, scored=True).told
+    assert told == "logits are fused on the CPU: other members and strategies are scored as well"
     scenes = Ensemble.open(models)
     assert tune(scenes, None, OPTIONS).told == ["logits are fused on the CPU: logits of tiles are blended"]
 

@@ -55,9 +55,11 @@ def tiles_of(path: str, count: int) -> np.ndarray:
     return tiles[np.arange(count) % len(tiles)]
 
 
-def opened(provider: str, tiles: np.ndarray, precision: str = "float32", **options: object) -> Ensemble:
+def opened(
+    models: Sequence[Path], provider: str, tiles: np.ndarray, precision: str = "float32", **options: object
+) -> Ensemble:
     """Return the ensemble, ready on a provider; what the engine says about it goes to the terminal."""
-    ensemble = Ensemble.open(MODELS, **options)
+    ensemble = Ensemble.open(list(models), **options)
     tuned = tune(ensemble, from_array(tiles), RuntimeOptions(provider, precision=precision))
     for line in tuned.told:
         print(f"  {line}")
@@ -65,13 +67,13 @@ def opened(provider: str, tiles: np.ndarray, precision: str = "float32", **optio
     return ensemble
 
 
-def compared(provider: str, tiles: np.ndarray) -> list[list[object]]:
+def compared(models: Sequence[Path], provider: str, tiles: np.ndarray) -> list[list[object]]:
     """Return per strategy: pixels, labels unlike the CPU's kernels, ties of both."""
     lines = []
     for strategy in STRATEGIES:
         found = []
         for where in ("cpu", provider):
-            ensemble = opened(where, tiles, strategy=strategy)
+            ensemble = opened(models, where, tiles, strategy=strategy)
             parts = list(ensemble.stream(from_array(tiles), batch_size=16))
             found.append((np.concatenate([part.labels for part in parts]), sum(part.ties for part in parts)))
         (want, ties), (got, other) = found
@@ -121,9 +123,9 @@ def device_parts(device: DeviceFusion) -> tuple[BoundGraph, tuple[int, ...]]:
     return graph, (device.batch_size, *(form.size or form.trial), form.channels)
 
 
-def plain(provider: str, tiles: np.ndarray, batch: int) -> Callable[[int], float]:
+def plain(models: Sequence[Path], provider: str, tiles: np.ndarray, batch: int) -> Callable[[int], float]:
     """Return what measures images/s of ONNX Runtime with arrays in and out, softmax and mean in NumPy."""
-    ensemble = Ensemble.open(MODELS)
+    ensemble = Ensemble.open(list(models))
     where = "cpu" if provider == GRAPH_ON_CPU else provider
     sessions = [(net, OnnxSession(net.path, where, threads=0)) for net in ensemble.nets]
 
@@ -164,15 +166,15 @@ def stages(ensemble: Ensemble, tiles: np.ndarray, outcome: Outcome) -> list[list
     ]
 
 
-def measured(provider: str, tiles: np.ndarray, rounds: int, seconds: float) -> tuple[str, str]:
+def measured(models: Sequence[Path], provider: str, tiles: np.ndarray, rounds: int, seconds: float) -> tuple[str, str]:
     """Return the tables of rates and of stages."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         images = folder / "tiles.npy"
         np.save(images, tiles)
-        whole = opened(provider, tiles, strategy="mean-prob")
-        half = opened(provider, tiles, "fp16", strategy="mean-prob")
-        other = plain(provider, tiles, 64)
+        whole = opened(models, provider, tiles, strategy="mean-prob")
+        half = opened(models, provider, tiles, "fp16", strategy="mean-prob")
+        other = plain(models, provider, tiles, 64)
         few = min(len(tiles), 1024)
         rates: dict[str, list[float]] = {name: [] for name in ("bound", "engine", "fp16", "plain")}
         for turn in range(rounds + 1):  # the first warms up
@@ -228,6 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--device", choices=("auto", "cuda", "tensorrt", "cpu"), default="auto", help="cpu: rehearse it"
     )
     parser.add_argument("--tiles", default="", help=".npy, or .npz with test_set; generated scenes by default")
+    parser.add_argument("--models", type=Path, nargs="+", default=MODELS, help="nets; four of the zoo by default")
     parser.add_argument("--images", type=int, default=0, help="of a run; 0: 10,022 on a GPU, 48 on a CPU")
     parser.add_argument("--compared", type=int, default=0, help="tiles whose labels are compared; 0: 664, or 16")
     parser.add_argument("--rounds", type=int, default=0, help="0: 3, or 1 on a CPU")
@@ -239,11 +242,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tiles = tiles_of(given.tiles, given.images or (48 if rehearsal else 10_022))
     few = tiles[: given.compared or (16 if rehearsal else 664)]
     rounds = given.rounds or (1 if rehearsal or given.quick else 3)
-    rates, parts = measured(provider, tiles, rounds, 0.2 if rehearsal else 2.0)
+    rates, parts = measured(given.models, provider, tiles, rounds, 0.2 if rehearsal else 2.0)
     labels = table.rows(
-        ["strategy", "pixels", "labels unlike the CPU's", "ties, CPU", "ties, graph"], compared(provider, few)
+        ["strategy", "pixels", "labels unlike the CPU's", "ties, CPU", "ties, graph"],
+        compared(given.models, provider, few),
     )
-    what = f"{len(tiles):,} tiles of {tiles.shape[1]}x{tiles.shape[2]}, four nets of the zoo, provider {provider}."
+    names = ", ".join(path.stem for path in given.models)
+    what = f"{len(tiles):,} tiles of {tiles.shape[1]}x{tiles.shape[2]}; {names}; provider {provider}."
     path = table.write(
         "gpu_rehearsal" if rehearsal else "gpu", "An ensemble on a GPU", "python -m benchmarks.bench_gpu", PACKAGES,
         f"Device: {device_name(provider)}.\n\n{what} Medians of {rounds} rounds in turn; strategy `mean-prob`.\n",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
-# A status, a source file with its line, a signature in the namespace, and what CUDA errors add to their text.
+_FILE = r"\S*\.(?:cc|cpp|cu|cuh|h|hpp)\b"
+# A status; a source file with its line and the signature of the function there; what CUDA errors add to their text.
 _NOISE = (
-    re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", re.ASCII),
-    re.compile(r"\S*\.(?:cc|cpp|cu|cuh|h|hpp):\d+\s+"),
-    re.compile(r"(?:[\w:<>*&, ]+ )?onnxruntime::[^\[\]]*?\)(?: const)?(?: \[with [^\]]*\])?[;:]?\s*"),
+    re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : "),
+    re.compile(_FILE + r":\d+ [^()]*?onnxruntime::[^()]*\([^()]*\)(?: const)?(?: \[with [^\]]*\])?[;:]?\s*"),
+    re.compile(_FILE + r":\d+\s+"),
     re.compile(r";?\s*(?:GPU|hostname|file|line|expr)=[^;]*"),
-    re.compile(r"\S*\.(?:cc|cpp|cu|cuh|h|hpp)\b"),
+    re.compile(_FILE),
 )
 
 

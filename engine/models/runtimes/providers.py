@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 
-from engine.errors import EngineError, PlanError
+from engine.errors import PlanError
 from engine.models.runtimes import GRAPH_ON_CPU
 from engine.models.runtimes.messages import reason_of
 from engine.utils.console import silenced
@@ -98,16 +98,16 @@ def _trial(provider: str) -> str:
     import numpy as np
     import onnxruntime
 
-    from engine.models.runtimes.onnxruntime import NAMES, open_raw, runtime_errors
+    from engine.models.runtimes.onnxruntime import NAMES, open_raw
 
-    with contextlib.suppress(AttributeError, OSError, RuntimeError):
+    with contextlib.suppress(Exception):  # what it cannot load shows below
         onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed
     try:
         session = open_raw(TRIAL, provider)
         if NAMES[provider] not in session.get_providers():
             return f"its libraries cannot be loaded ({_needed(provider)})"
         session.run(None, {"x": np.zeros(1, np.float32)})
-    except (EngineError, OSError, *runtime_errors()) as error:
+    except Exception as error:  # whatever the runtime and its libraries raise
         told = reason_of(error)
         return f"{told} ({_needed(provider)})" if "librar" in told or ".so" in told or ".dll" in told else told
     return ""

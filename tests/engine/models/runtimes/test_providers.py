@@ -82,6 +82,7 @@ def test_the_libraries_that_are_needed_are_asked_from_the_runtime(monkeypatch):
             return ["CPUExecutionProvider"]
 
     monkeypatch.setattr("engine.models.runtimes.onnxruntime.open_raw", lambda *given: Fallen())
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
     monkeypatch.setattr(onnxruntime, "cuda_version", "17.3", raising=False)
     told = providers._trial("cuda")
     assert "needs CUDA 17 and cuDNN: pip install 'maskfuse[cuda]'" in told

@@ -28,10 +28,14 @@ if TYPE_CHECKING:
 
 # While one lane computes, one uploads and one downloads.
 LANES = 3
-# Batch sizes that are measured, ascending: on a GPU a launch must be worthwhile, on a CPU the cache decides.
-GPU_SIZES, CPU_SIZES = (32, 64, 128, 256, 512, 1024), (2, 4, 8, 16)
-# Maximum share of the run, and seconds, for measuring; and how often each size is timed, after two runs to warm up:
-# the second run of a shape may take its memory again.
+# Images of a batch whose logits come back.
+HOST_SIZE = 32
+# Images and pixels of a batch to start from: on a GPU a launch must be worthwhile (four nets of the zoo reached 0.95 of
+# their limit with 256 tiles of 64x128), on a CPU the cache decides.
+GPU_SIZE, GPU_PIXELS, CPU_SIZE, CPU_PIXELS = 256, 1 << 21, 16, 1 << 17
+# A run of fewer batches a lane is over before other sizes have been measured.
+LONG = 40
+# Maximum share of the run, and seconds, for measuring, and how often each size is timed.
 SHARE, MOST_SECONDS, ROUNDS = 0.02, 6.0, 3
 # Images that are also predicted by the CPU's kernels, and the share of their pixels that must agree.
 CHECKED, LEAST_AGREEMENT = 8, 0.999
@@ -106,7 +110,7 @@ def move_to_device(ensemble: Ensemble, known: Known, tuned: Tuned, batch_size: i
             if choice.provider == GRAPH_ON_CPU:
                 return False
             _open_there(ensemble, choice.provider)
-            tuned.batch_size, tuned.workers = batch_size or GPU_SIZES[0], lanes
+            tuned.batch_size, tuned.workers = batch_size or HOST_SIZE, lanes
         elif choice.provider != GRAPH_ON_CPU:
             ensemble.sessions_elsewhere = partial(_open_later, ensemble, choice.provider)
     except ModelError as error:
@@ -132,9 +136,11 @@ def _as_graph(ensemble: Ensemble, known: Known, provider: str, lanes: int, tuned
     if reason or known.sample is None:
         return reason or "no images"
     sample, want = _expected(ensemble, known.sample, known.real)
+    size = batch_size or first_size(provider, sample, known.count, lanes)
     for precision in dict.fromkeys((ensemble.runtime_options.precision, "float32")):
-        size = batch_size or (GPU_SIZES[0] if provider != GRAPH_ON_CPU else CPU_SIZES[-1])
-        device = DeviceFusion(ensemble, provider, precision, size, lanes)
+        # TensorRT takes minutes for every size.
+        first = size if provider == "tensorrt" else min(size, CHECKED)
+        device = DeviceFusion(ensemble, provider, precision, first, lanes)
         lower = precision != "float32"
         try:
             device.build(sample.pixels)
@@ -149,12 +155,19 @@ def _as_graph(ensemble: Ensemble, known: Known, provider: str, lanes: int, tuned
                 reason = str(error)
         if not reason:
             ensemble.device = device
-            _measure(device, sample, known.count, batch_size)
+            settle_size(device, sample, known.count, size, fixed=bool(batch_size))
             tuned.batch_size, tuned.workers = device.batch_size, lanes
             return ""
         if lower:
             tuned.told.append(f"--precision {precision} is not used: {reason}")
     return reason
+
+
+def first_size(provider: str, sample: Batch, images: int, lanes: int) -> int:
+    """Return a batch size to start from: what suits the device, and leaves work for every lane."""
+    most, pixels = (CPU_SIZE, CPU_PIXELS) if provider == GRAPH_ON_CPU else (GPU_SIZE, GPU_PIXELS)
+    fair = -(-images // lanes) or most
+    return max(1, min(most, pixels // (sample.size[0] * sample.size[1]), fair))
 
 
 def _tried(
@@ -192,51 +205,59 @@ def _expected(ensemble: Ensemble, sample: Batch, real: bool) -> tuple[Batch, NDA
         return Batch(few.start, few.ids, np.zeros_like(few.pixels)), None
 
 
-def _measure(device: DeviceFusion, sample: Batch, images: int, batch_size: int) -> None:
-    """Open the graph at the fastest batch size that the device's memory allows."""
-    sizes = GPU_SIZES if device.provider != GRAPH_ON_CPU else CPU_SIZES
-    fitting = [size for size in sizes if size * device.lanes <= images]
-    if batch_size or len(fitting) < 2:
-        return
-    first, best, rate = device.batch_size, 0, 0.0
-    end = 0.0
-    for size in fitting:
-        began = perf_counter()
+def settle_size(device: DeviceFusion, sample: Batch, images: int, size: int, fixed: bool) -> None:
+    """Open a device at the batch size of the run: halved until it fits the memory, measured where the run is long.
+
+    Args:
+        device: built.
+        sample: a few images.
+        images: of the run; 0 if that is not known.
+        size: images per batch to start from.
+        fixed: whether it must be that size.
+
+    Raises:
+        ModelError: the provider fails, or has too little memory.
+    """
+    while True:
         try:
             device.open(size)
-            now = _rate(device, sample)
+            _turn(device, sample, 1)
+            break
         except ModelError:
-            if not best:
+            device.close()
+            if fixed or size == 1:
                 raise
+            size //= 2
+    alone = device.batch_size != size  # a net of it takes one number of images
+    if fixed or alone or device.provider == "tensorrt" or images < LONG * size * device.lanes:
+        return
+    rate = _turn(device, sample, ROUNDS)
+    end = perf_counter() + min(MOST_SECONDS, SHARE * images / rate)
+    while perf_counter() < end and size > 1:
+        other = size // 2 if device.provider == GRAPH_ON_CPU else size * 2
+        try:
+            device.open(other)
+            _turn(device, sample, 1)
+            now = _turn(device, sample, ROUNDS)
+        except ModelError:
             device.close()
             break
-        taken = perf_counter() - began
-        end = end or began + min(MOST_SECONDS, max(taken, SHARE * images / now))
-        if device.batch_size == best:
-            return  # it takes one number of images alone
         if now < rate * GAIN:
             break
-        best, rate = device.batch_size, now
-        if perf_counter() + 2 * taken > end:
-            break
-    device.open(best or first)
+        size, rate = other, now
+    device.open(size)
 
 
-def _rate(device: DeviceFusion, sample: Batch) -> float:
-    """Return images/s with all lanes busy."""
+def _turn(device: DeviceFusion, sample: Batch, rounds: int) -> float:
+    """Run so many batches in every lane; return images/s."""
     count = device.batch_size
     places = np.arange(count) % len(sample.ids)
     batch = Batch(0, [sample.ids[at] for at in places], sample.pixels[places])
     with ThreadPoolExecutor(device.lanes, thread_name_prefix="maskfuse-warm-up") as pool:
-
-        def turn(rounds: int) -> float:
-            began = perf_counter()
-            for done in [pool.submit(device.run, batch) for _ in range(rounds * device.lanes)]:
-                done.result()
-            return rounds * device.lanes * count / (perf_counter() - began)
-
-        turn(2)
-        return turn(ROUNDS)
+        began = perf_counter()
+        for done in [pool.submit(device.run, batch) for _ in range(rounds * device.lanes)]:
+            done.result()
+        return rounds * device.lanes * count / (perf_counter() - began)
 
 
 def _open_there(ensemble: Ensemble, provider: str) -> None:

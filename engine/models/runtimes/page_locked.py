@@ -28,14 +28,12 @@ def host_array(shape: tuple[int, ...], dtype: DTypeLike, locked: bool) -> NDArra
     """
     kind = np.dtype(dtype)
     size = max(1, math.prod(shape) * kind.itemsize)
-    pages = mmap.mmap(-1, size)
-    array = np.frombuffer(pages, kind, math.prod(shape)).reshape(shape)
-    if locked:
-        driver = _driver()
-        address = array.ctypes.data
-        if driver is not None and _lock(driver, address, size):
-            weakref.finalize(pages, driver.cuMemHostUnregister, ctypes.c_void_p(address))
-    return array
+    array = np.frombuffer(mmap.mmap(-1, size), kind, math.prod(shape))
+    driver = _driver() if locked else None
+    if driver is not None and _lock(driver, array.ctypes.data, size):
+        # Of the array, which views keep alive: the pages' own finaliser would run after they are gone.
+        weakref.finalize(array, driver.cuMemHostUnregister, ctypes.c_void_p(array.ctypes.data))
+    return array.reshape(shape)
 
 
 @cache

@@ -15,6 +15,7 @@ from engine.fusion.calibration import Calibration
 from engine.fusion.evidence import Evidence, Shown
 from engine.fusion.fuse import check_finite, fuse
 from engine.fusion.regions import cleaned
+from engine.graph.whole import Whole
 from engine.inference.execution import Execution
 from engine.inference.flips import flipped, named_flips
 from engine.inference.mask_members import MaskMember
@@ -99,6 +100,14 @@ class Forward:
     def masks_per_image(self) -> int:
         """Return how many masks an image gets: one, or one per class of a multi-label ensemble."""
         return len(self.classes) if self.is_multilabel else 1
+
+    @property
+    def whole(self) -> Whole:
+        """Return what a graph of all of it needs, see :mod:`engine.graph.whole`."""
+        members = [self.members[index] for index in self.fusion_order]
+        calibrations = tuple(self.calibrations[index] for index in self.fusion_order) if self.calibrations else ()
+        held = self.variant
+        return Whole(members, self._slot_weights, held.strategy, held.decoding, self.flips, calibrations)
 
     def logits(
         self, batch: Batch, skip: Collection[int] = (), ended: threading.Event | None = None

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from engine.errors import OutputError
 from engine.outputs.arrays import write_header
 from engine.outputs.row_files import TIFF_BLOCK, RowFile
-from engine.outputs.sidecar import NPZ_KEY, record_text
+from engine.outputs.sidecar import record_text
 from engine.outputs.zarr_store import chunk_sides
 from engine.sources.georeference import Georeference, quiet
+from engine.sources.record import NPZ_KEY
 from engine.utils.optional import require
 
 if TYPE_CHECKING:
@@ -117,7 +118,12 @@ class ZarrMapRows(MapRows):
         shape = self.maps.shape(self._size)
         chunks = (1, *sides) if self.maps.planes else sides
         self._array = zarr.create_array(
-            store=self._path, shape=shape, chunks=chunks, dtype=self.maps.kind, attributes=self.maps.record
+            store=self._path,
+            shape=shape,
+            chunks=chunks,
+            dtype=self.maps.kind,
+            attributes=self.maps.record,
+            config={"write_empty_chunks": True},
         )
 
     def _put(self, start: int, labels: NDArray[Any]) -> None:

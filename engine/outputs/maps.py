@@ -89,6 +89,7 @@ class ZarrMaps(_Described, FolderMixin, MaskWriter):
             chunks=chunks,
             dtype=self.maps.kind,
             attributes={"ids": ids, **self.maps.record},
+            config={"write_empty_chunks": True},
         )
         self._held: list[NDArray[Any]] = []
         self._placed = 0

@@ -210,12 +210,14 @@ def table(held: dict[str, Any]) -> str:
 
 def equal(held: dict[str, Any], row: dict[str, Any]) -> str:
     """Return the conventions that give what a call gives in every case of :data:`COMPARED`."""
-    found = []
-    for convention in CONVENTIONS:
-        for ignored in [None] if row["ignored"] is None else [0]:
-            if all(abs(ours(held, case, convention, ignored) - row["values"][case]) < 1e-6 for case in COMPARED):
-                found.append(f"`{convention}`" + (" without an ignored class" if ignored is None else ""))
-    return ", ".join(found[:1] if row["ignored"] is None else found) or "none"
+    # Where no class is ignored, all conventions but that of single images are one.
+    names = ("all",) if row["ignored"] is None else CONVENTIONS
+    return ", ".join(f"`{name}`" for name in names if _same(held, row, name)) or "none"
+
+
+def _same(held: dict[str, Any], row: dict[str, Any], convention: str) -> bool:
+    values = row["values"]
+    return all(abs(ours(held, case, convention, row["ignored"]) - values[case]) < 1e-6 for case in COMPARED)
 
 
 def ours(held: dict[str, Any], case: str, convention: str, ignored: int | None) -> float:

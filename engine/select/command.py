@@ -116,10 +116,8 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting, read: Unchan
     ]
     same = tuple(score(pool, level.same, metric) for level in fitted.levels)
     plan, sha256 = plan_of(pool, fitted.best.choice, options.job.flips or "none", InputTable(options.job.image_layout))
-    done = Selection(
-        plan, sha256, metric, fitted, pool, sample.logits.shape[2], sample.available, seconds, cross, same, *gains,
-        calibrated=calibrated,
-    )  # fmt: skip
+    counted = sample.logits.shape[2], sample.available
+    done = Selection(plan, sha256, metric, fitted, pool, *counted, seconds, cross, same, gains[0], gains[1], calibrated)
     read.check()
     write_plan(options.out, plan, comment(done, options))
     return done

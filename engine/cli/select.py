@@ -55,6 +55,14 @@ def select(
     bias: Annotated[bool, typer.Option(help="Search class biases.", rich_help_panel=SEARCH)] = True,
     threshold: Annotated[bool, typer.Option(help="Search a suppression threshold.", rich_help_panel=SEARCH)] = True,
     clean_up: Annotated[bool, typer.Option(help="Try the clean-up of small regions.", rich_help_panel=SEARCH)] = True,
+    budget: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            help="Approximate time for the search; the best found until then is written. 0: no limit.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = 0.0,
     suppress: Annotated[
         list[str] | None,
         typer.Option(metavar="CLASS", help="Class never predicted. Default: the one that the models ignore."),
@@ -112,6 +120,7 @@ def select(
         folds=folds,
         pixels=pixels,
         clean_up=clean_up,
+        budget=budget,
         cache=cache,
         command=command_line(),
     )

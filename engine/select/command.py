@@ -97,9 +97,11 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting) -> Selection
     dealt = len(pool.truth) if pool.groups is None else int(pool.groups.max()) + 1
     folds = assign_folds(pool.truth, pool.groups, min(options.folds, dealt), len(pool.classes), settings.seed)
     sample = draw(pool, metric, folds, options.pixels, settings.seed)
-    advance = starting("selecting", int(folds.max()) + 2)
+    rows = options.row_strategies
+    steps = int(folds.max()) + 2 + (len(rows) + len(pool.members)) * settings.bias
+    advance = starting("selecting", steps)
     began = perf_counter()
-    fitted = cross_fit(pool, sample, folds, settings, options.clean_up, lambda: advance(1))
+    fitted = cross_fit(pool, sample, folds, settings, options.clean_up, rows, options.budget, lambda: advance(1))
     seconds = perf_counter() - began
     counts = [GroupedCounts.of(level.cross, pool.groups, pool.ignored_class) for level in fitted.levels]
     cross = tuple(interval(side, metric, seed=settings.seed) for side in counts)

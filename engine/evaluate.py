@@ -8,7 +8,7 @@ from itertools import zip_longest
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.bootstrap import GroupedCounts, Interval, interval
+from engine.bootstrap import ROUNDS, GroupedCounts, Interval, ends, interval, whole_and_resampled
 from engine.errors import InputError, PlanError
 from engine.metrics import CONVENTIONS, MOST_CLASSES, VOID, Score, Trap, confusion_matrices, find_trap
 from engine.outputs.recorded import Known, known_facts
@@ -23,11 +23,48 @@ from engine.sources.open import open_array
 from engine.sources.places import check_same_places
 from engine.sources.spec import is_url, split_key
 from engine.sources.submission import RLE_FORMS, rle_form
+from engine.surfaces import SurfaceCounts, SurfaceRules, over_classes
 from engine.utils.sides import told_size
 
 BATCH = 64
+# Percentiles between infinite distances are not defined; between these they are.
+_ENDLESS = 1e200
 # Files of run lengths that know no images without foreground; one of them no size either.
 SPARSE = ("kaggle", "coco")
+
+
+@dataclass(frozen=True)
+class Borders:
+    """Scores of borders, see :mod:`engine.surfaces`.
+
+    Attributes:
+        counts: what they are quotients of, and their rules.
+        values: float64 (classes, metrics).
+        mean: float64 (metrics,), over all classes but the ignored one.
+        low: float64 (1 + classes, metrics), lower ends of the intervals over groups, of the mean first; or None.
+        high: upper ends.
+    """
+
+    counts: SurfaceCounts
+    values: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64] | None = None
+    high: NDArray[np.float64] | None = None
+
+    @classmethod
+    def of(cls, counts: SurfaceCounts, ignored_class: int | None, groups: NDArray[np.int64] | None) -> Borders:
+        """Return the scores, with bootstrap intervals where groups are given."""
+        values = counts.values()
+        mean = over_classes(values, ignored_class)
+        if groups is None:
+            return cls(counts, values, mean)
+        drawn = counts.values(whole_and_resampled(int(groups.max()) + 1, ROUNDS, 0), groups)
+        whole = np.concatenate([over_classes(drawn, ignored_class)[:, None], drawn], axis=1)
+        low, high = np.empty(whole.shape[1:]), np.empty(whole.shape[1:])
+        for place in np.ndindex(low.shape):
+            _, low[place], high[place] = ends(np.minimum(whole[:, place[0], place[1]], _ENDLESS))
+        low, high = (np.where(side > _ENDLESS / 2, np.inf, side) for side in (low, high))
+        return cls(counts, values, mean, low, high)
 
 
 @dataclass(frozen=True)
@@ -42,6 +79,7 @@ class Evaluation:
         void: what is void in the truth, in words; empty where nothing can be.
         void_pixels: how many pixels were.
         missing_pixels: pixels with a true class for which the masks have none (255); not counted either.
+        borders: scores of borders, or None.
     """
 
     score: Score
@@ -51,6 +89,7 @@ class Evaluation:
     void: str = ""
     void_pixels: int = 0
     missing_pixels: int = 0
+    borders: Borders | None = None
 
     @property
     def left_out(self) -> str:
@@ -76,6 +115,7 @@ def evaluate(
     groups: str = "",
     coding: LabelCoding = PLAIN,
     rle: str = "",
+    surfaces: SurfaceRules | None = None,
 ) -> Evaluation:
     """Compare masks with true masks, batch by batch.
 
@@ -91,6 +131,7 @@ def evaluate(
         groups: file with the group of each image, for intervals; see :func:`engine.sources.groups.read_groups`.
         coding: what the true masks hold in place of class numbers.
         rle: the form of files of run lengths, where their header does not tell it: a name out of :data:`RLE_FORMS`.
+        surfaces: also score borders by these rules; None for no such scores.
 
     Raises:
         InputError: the two do not belong together, hold labels outside the classes, or the groups do not fit.
@@ -104,20 +145,27 @@ def evaluate(
     if not isinstance(truths, VariedMaps) and not isinstance(guesses, VariedMaps):
         check_match(truths, guesses)
     index = read_groups(groups, len(truths)) if groups else None
-    done = _count(truths, guesses, Score(count, ignored), known.truth.is_plain, index is not None)
+    rules = None if surfaces is None else SurfaceCounts(count, surfaces)
+    done = _count(truths, guesses, Score(count, ignored), known.truth.is_plain, index is not None, rules)
     score = done.score
     if not names:
         names = _seen_names(score, truths.name)
+    borders = None
+    if rules is not None:
+        rules.cut(len(names))
+        borders = Borders.of(rules, ignored, index)
     intervals = {}
     if index is not None:
         grouped = GroupedCounts.of(_stacked(done.images, len(names)), index, ignored)
         intervals = {name: interval(grouped, name) for name in CONVENTIONS}
     trap = find_trap(score.confusion, ignored)
     void = known.truth.told_void(len(names))
-    return Evaluation(score, names, trap, intervals, void, done.void, done.missing)
+    return Evaluation(score, names, trap, intervals, void, done.void, done.missing, borders)
 
 
-def _count(truths: Source, guesses: Source, score: Score, plain: bool, by_image: bool) -> _Counted:
+def _count(
+    truths: Source, guesses: Source, score: Score, plain: bool, by_image: bool, surfaces: SurfaceCounts | None = None
+) -> _Counted:
     """Count all maps, and keep those of each image where asked for.
 
     Args:
@@ -126,6 +174,7 @@ def _count(truths: Source, guesses: Source, score: Score, plain: bool, by_image:
         score: added to.
         plain: whether nothing says what 255 is in the truth.
         by_image: whether each image's counts are kept.
+        surfaces: added to; None for no scores of borders.
     """
     done = _Counted(score)
     varied = isinstance(truths, VariedMaps) or isinstance(guesses, VariedMaps)
@@ -142,6 +191,9 @@ def _count(truths: Source, guesses: Source, score: Score, plain: bool, by_image:
         guessed_undecided = guessed_undecided and bool(((found == 0) | (found == VOID)).all())
         matrices = confusion_matrices(true, found, score.classes)
         score.add(matrices)
+        if surfaces is not None:
+            for one, other in zip(true, found, strict=True):
+                surfaces.add(one.reshape(truth.size), other.reshape(truth.size))
         if score.classes < MOST_CLASSES:
             void = int((true == VOID).sum())
             done.void += void

@@ -198,6 +198,11 @@ def class_iou(
     return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
 
 
+def dice_of(iou: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the Dice coefficients (F1) of the same counts: 2 TP / (2 TP + FP + FN) = 2 IoU / (1 + IoU); NaN stays."""
+    return 2 * iou / (1 + iou)
+
+
 def precision_recall(
     confusion: NDArray[np.int64], convention: str = "labelled", ignored_class: int | None = 0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

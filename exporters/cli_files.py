@@ -167,7 +167,15 @@ def pack(
         Path | None,
         typer.Option(help="An .npz file with real tiles for the comparison (key test_set, images or training_set)."),
     ] = None,
-    scores: Annotated[bool, typer.Option("--scores", help="Also output the fused scores, float32.")] = False,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Also output the fused probability of each class, float32.")
+    ] = False,
+    doubt: Annotated[
+        str,
+        typer.Option(
+            metavar="MAP", help="Also output a map of doubt: entropy, mutual-information, votes or margin, float32."
+        ),
+    ] = "",
     grey_as_rgb: Annotated[
         bool, typer.Option("--grey-as-rgb", help="Take grey images; repeat them for members of three channels.")
     ] = False,
@@ -192,7 +200,9 @@ def pack(
 
     real = None if tiles is None else load_tiles(tiles)
     with quiet():
-        done = pack_plan(plan, out, tiles=real, scores=scores, grey_as_rgb=grey_as_rgb, overwrite=overwrite)
+        done = pack_plan(
+            plan, out, tiles=real, scores=scores, doubt=doubt, grey_as_rgb=grey_as_rgb, overwrite=overwrite
+        )
     console.say(f"wrote {done.path} ({len(done.members)} members, {done.nodes} nodes, {done.size / 1e6:.2f} MB)")
     told = f"the engine's labels on {done.check.tiles} tiles, {done.check.pixels:,} pixels"
     console.stdout().print(

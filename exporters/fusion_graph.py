@@ -38,6 +38,7 @@ def check_packable(ensemble: Ensemble) -> None:
         "flips": len(ensemble.flips) > 1,
         "threshold": decoding.threshold is not None,
         "min_region": decoding.min_region > 0,
+        f"decode {decoding.decode}": decoding.decode != "argmax",
         "a multi-label member": ensemble.is_multilabel,
     }
     for name, held in kept_out.items():
@@ -72,10 +73,10 @@ def add_fusion(
     if strategy == "vote":
         return _vote(graph, logits, weights, decoding)
     rule = decoding.rule(classes, log_domain=strategy == "mean-logit")
-    parts = logits if strategy == "mean-logit" else [_softmax(graph, tensor) for tensor in logits]
+    parts = logits if strategy == "mean-logit" else [softmax(graph, tensor) for tensor in logits]
     fused = _weighted_sum(graph, parts, weights.astype(np.float32))
     scores = _ruled(graph, fused, rule)
-    return _best(graph, scores, rule.allowed, keep=False), _suppressed(graph, scores, rule.allowed)
+    return best(graph, scores, rule.allowed, keep=False), _suppressed(graph, scores, rule.allowed)
 
 
 def add_marks(graph: Composer, labels: str, logits: Sequence[str]) -> str:
@@ -92,7 +93,7 @@ def add_marks(graph: Composer, labels: str, logits: Sequence[str]) -> str:
     return graph.add("Where", failed, graph.constant(NOT_FINITE, np.int64), labels)
 
 
-def _best(graph: Composer, scores: str, allowed: npt.NDArray[np.bool_], keep: bool) -> str:
+def best(graph: Composer, scores: str, allowed: npt.NDArray[np.bool_], keep: bool) -> str:
     """Add the best of the allowed classes, the lowest where several are, as int64; ``keep`` keeps the axis."""
     if allowed.all():
         return graph.add("ArgMax", scores, axis=1, keepdims=int(keep))
@@ -123,7 +124,8 @@ def _suppressed(graph: Composer, scores: str, allowed: npt.NDArray[np.bool_]) ->
     return scores if allowed.all() else graph.add("Add", scores, graph.row(np.where(allowed, 0.0, -np.inf)))
 
 
-def _softmax(graph: Composer, tensor: str) -> str:
+def softmax(graph: Composer, tensor: str) -> str:
+    """Add the softmax over the classes."""
     terms = graph.add("Exp", graph.add("Sub", tensor, graph.greatest(tensor)))
     total = graph.add("ReduceSum", terms, graph.constant([1], np.int64))
     return graph.add("Mul", terms, graph.add("Reciprocal", total))
@@ -143,7 +145,7 @@ def _vote(
     ids, votes = graph.row(np.arange(classes), np.int64), graph.row(bias, np.int32)
     none = graph.constant(0, np.int32)
     for tensor, row in zip(logits, units, strict=True):
-        choice = graph.add("Equal", _best(graph, tensor, voted, keep=True), ids)
+        choice = graph.add("Equal", best(graph, tensor, voted, keep=True), ids)
         votes = graph.add("Add", votes, graph.add("Where", choice, graph.row(row, np.int32), none))
     if not rule.allowed.all():
         votes = graph.add("Where", graph.row(rule.allowed, np.bool_), votes, graph.constant(-(2**31), np.int32))
@@ -152,7 +154,7 @@ def _vote(
     decided = graph.add("Where", top, means, graph.constant(-1.0, np.float64))
     shares = graph.add("Mul", graph.cast(votes, np.float32), graph.row(1.0 / total))
     shares = _ruled(graph, shares, rule._replace(bias=np.zeros(classes, np.float32)))
-    return _best(graph, decided, rule.allowed, keep=False), _suppressed(graph, shares, rule.allowed)
+    return best(graph, decided, rule.allowed, keep=False), _suppressed(graph, shares, rule.allowed)
 
 
 def _exact_means(graph: Composer, logits: Sequence[str], units: npt.NDArray[np.int64]) -> str:
@@ -160,6 +162,6 @@ def _exact_means(graph: Composer, logits: Sequence[str], units: npt.NDArray[np.i
     small = units // np.gcd.reduce(units, axis=None)
     parts = []
     for tensor in logits:
-        scaled = graph.add("Mul", _softmax(graph, tensor), graph.constant(_FIXED_POINT))
+        scaled = graph.add("Mul", softmax(graph, tensor), graph.constant(_FIXED_POINT))
         parts.append(graph.cast(graph.add("Floor", scaled), np.float64))
     return _weighted_sum(graph, parts, small.astype(np.float64))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy.typing as npt
 
 from engine.errors import EngineError, ModelError, NotFiniteError, PlanError
+from engine.fusion.evidence import Evidence
 from engine.inference.ensemble import Ensemble
 from engine.models.contract import LABELS, ModelContract
 from engine.models.net import Net
@@ -21,6 +22,7 @@ from engine.runs.plan import read_plan
 from engine.version import VERSION
 from exporters.backend import load_onnx
 from exporters.compose import LEAST_OPSET, Composer, at_opset, opset_of, read_model
+from exporters.evidence_graph import add_doubt, add_probabilities
 from exporters.files import check_free, stamp, write_atomically
 from exporters.fusion_graph import add_fusion, add_marks, check_packable
 from exporters.input_graph import Inputs
@@ -31,7 +33,7 @@ from exporters.rebatch import group_of, rebatched
 from exporters.self_check import SelfCheck, compare
 from exporters.tiles import tiles_source
 
-INPUT, SCORES = "images", "scores"
+INPUT, SCORES, DOUBT = "images", "scores", "doubt"
 # The largest protobuf message, minus room for the fusion.
 MOST_BYTES = 2**31 - 2**20
 ODD_TILES = 4
@@ -64,6 +66,7 @@ def pack(
     *,
     tiles: npt.NDArray[Any] | None = None,
     scores: bool = False,
+    doubt: str = "",
     grey_as_rgb: bool = False,
     overwrite: bool = False,
 ) -> Packed:
@@ -78,8 +81,10 @@ def pack(
         out: the file to write.
         tiles: raw tiles (tile, height, width, channel) for the comparison with the engine, besides random ones; foreign
             members may need them to detect layout and activation.
-        scores: also give ``scores``, float32 (batch, classes, height, width): what the argmax decides on, -infinity for
-            suppressed classes.
+        scores: also give ``scores``, float32 (batch, classes, height, width): the probability of each class as the
+            engine writes it, 0 for suppressed classes; NaN for an image that a member fails on.
+        doubt: also give ``doubt``, float32 (batch, height, width), of that name from
+            :data:`engine.fusion.evidence.DOUBTS`; empty for none.
         grey_as_rgb: take grey images, and repeat them for members of three channels.
         overwrite: replace ``out`` if it exists.
 
@@ -96,10 +101,11 @@ def pack(
     ensemble = _opened(plan, tiles, grey_as_rgb)
     check_packable(ensemble)
     form = form_of(ensemble, grey_as_rgb, tiles)
-    model = build(ensemble, form, scores)
+    evidence = Evidence("float32" if scores else "", doubt, "float32")
+    model = build(ensemble, form, evidence)
     trials = _trials(ensemble, form, tiles)
     try:
-        check = compare(ensemble, model.SerializeToString(), trials)
+        check = compare(ensemble, model.SerializeToString(), trials, evidence)
     except ModelError as error:
         raise ModelError(f"{plan}: {error}; nothing was written") from None
     contract = _contract(ensemble, form, check)
@@ -109,13 +115,13 @@ def pack(
     return Packed(out, contract, check, names, len(data), len(model.graph.node))
 
 
-def build(ensemble: Ensemble, form: Form, scores: bool = False) -> Any:
+def build(ensemble: Ensemble, form: Form, evidence: Evidence | None = None) -> Any:
     """Return the graph of an ensemble, without a contract.
 
     Args:
         ensemble: the members, opened, with their strategy and decoding.
         form: what the graph takes.
-        scores: whether to give the scores as well.
+        evidence: what to give beside labels; None for nothing.
 
     Raises:
         ModelError: a member cannot be read or converted to the operator set of the others, or all are too large for one
@@ -138,9 +144,17 @@ def build(ensemble: Ensemble, form: Form, scores: bool = False) -> Any:
     height, width = form.size or ("height", "width")
     make, types = onnx.helper.make_tensor_value_info, onnx.TensorProto
     outputs = [make(LABELS, types.UINT8, [batch, height, width])]
-    if scores:
-        graph.call("Identity", [scored], SCORES)
-        outputs.append(make(SCORES, types.FLOAT, [batch, len(ensemble.classes), height, width]))
+    if evidence:
+        # Probabilities of images that a member fails on are NaN by themselves: their scores are.
+        shares = add_probabilities(graph, strategy, scored, decided, len(ensemble.classes))
+        if evidence.scores:
+            graph.call("Identity", [shares], SCORES)
+            outputs.append(make(SCORES, types.FLOAT, [batch, len(ensemble.classes), height, width]))
+        if evidence.doubt:
+            rule = decoding.rule(len(ensemble.classes), strategy == "mean-logit")
+            found = add_doubt(graph, evidence.doubt, shares, decided, logits, weights, rule)
+            graph.call("Identity", [found], DOUBT)
+            outputs.append(make(DOUBT, types.FLOAT, [batch, height, width]))
     kind = types.UINT8 if form.kind == "uint8" else types.FLOAT
     return graph.finish([make(INPUT, kind, [batch, form.channels, height, width])], outputs)
 

@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import ModelError, NotFiniteError
+from engine.fusion.evidence import Evidence, Shown
 from engine.fusion.strategies.vote import voting_units
 from engine.inference.ensemble import Ensemble
 from engine.models.adapt.batch import in_groups
 from engine.models.adapt.labels import NOT_FINITE
+from engine.models.contract import LABELS
 from engine.sources.base import Batch
 from engine.utils.console import first_line
 from exporters.tiles import tiles_source
@@ -21,6 +23,8 @@ from exporters.tiles import tiles_source
 BATCH = 4
 # Scores this close, relative to the larger of 1 and their magnitude, are equal within float32 rounding.
 _ROUNDING = 4e-6
+# Probabilities and doubt of engine and graph agree to this: logits of nets may differ in the last digits.
+_SHOWN = 2e-3
 
 
 @dataclass(frozen=True)
@@ -38,16 +42,19 @@ class SelfCheck:
     ties: int
 
 
-def compare(ensemble: Ensemble, model: bytes, trials: Sequence[npt.NDArray[Any]]) -> SelfCheck:
+def compare(
+    ensemble: Ensemble, model: bytes, trials: Sequence[npt.NDArray[Any]], evidence: Evidence | None = None
+) -> SelfCheck:
     """Run engine and packed graph on raw tiles.
 
     Args:
         ensemble: the ensemble of the graph.
         model: the serialized graph.
         trials: arrays of raw tiles (tile, height, width, channel).
+        evidence: what the graph gives beside labels; None for nothing.
 
     Raises:
-        ModelError: a pixel got another label without a tie, or ONNX Runtime refuses the graph.
+        ModelError: a pixel got another label without a tie, other scores or doubt, or the graph is refused.
     """
     session = open_session(model)
     tiles = pixels = ties = 0
@@ -56,7 +63,8 @@ def compare(ensemble: Ensemble, model: bytes, trials: Sequence[npt.NDArray[Any]]
             batch, logits = _predictable(ensemble, session, whole)
             if not batch.ids:
                 continue
-            expected, _ = ensemble.decode(logits, ensemble.variant, images.shape[1:3])
+            found = ensemble.explain(logits, ensemble.variant, images.shape[1:3], evidence)
+            expected = found.labels
             got = _run(session, batch.pixels).reshape(expected.shape)
             differing = np.argwhere(got != expected)
             real = sum(
@@ -65,10 +73,27 @@ def compare(ensemble: Ensemble, model: bytes, trials: Sequence[npt.NDArray[Any]]
             )
             if real:
                 raise ModelError(f"the packed graph gives {real} of {got.size} pixels another label than the engine")
+            _check_shown(session, batch.pixels, found.shown, got == expected)
             tiles, pixels, ties = tiles + len(got), pixels + got.size, ties + len(differing)
     if not tiles:
         raise ModelError("a member computes NaN or infinity for every tile: give real tiles with --tiles")
     return SelfCheck(tiles, pixels, ties)
+
+
+def _check_shown(session: Any, pixels: npt.NDArray[Any], shown: Shown, same: npt.NDArray[np.bool_]) -> None:
+    """Compare scores and doubt where the labels are the same.
+
+    Raises:
+        ModelError: the graph gives others than the engine.
+    """
+    for name, expected in (("scores", shown.scores), ("doubt", shown.doubt)):
+        if expected is None:
+            continue
+        got = _run(session, pixels, name).reshape(expected.shape)
+        kept = same[:, None] if expected.ndim == 3 else same
+        worst = float(np.where(kept, np.abs(got - expected), 0).max())
+        if not worst <= _SHOWN:
+            raise ModelError(f"the packed graph gives {name} that differ from the engine's by {worst:.2g}")
 
 
 def _predictable(ensemble: Ensemble, session: Any, batch: Batch) -> tuple[Batch, npt.NDArray[np.float32]]:
@@ -105,9 +130,9 @@ def open_session(model: bytes | str) -> Any:
         raise ModelError(f"ONNX Runtime refuses the graph ({first_line(error, kind=True)})") from None
 
 
-def _run(session: Any, pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Return the labels of raw images (batch, height, width, channels); a graph of a fixed batch is run in groups."""
-    given, output = session.get_inputs()[0], session.get_outputs()[0].name
+def _run(session: Any, pixels: npt.NDArray[Any], output: str = LABELS) -> npt.NDArray[Any]:
+    """Return an output for raw images (batch, height, width, channels); a graph of a fixed batch is run in groups."""
+    given = session.get_inputs()[0]
     kind = np.uint8 if given.type == "tensor(uint8)" else np.float32
     planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=kind)
 

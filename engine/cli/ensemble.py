@@ -12,13 +12,19 @@ from engine.cli.options import (
     STRATEGY_NAMES,
     AsJson,
     BatchSize,
+    Doubt,
+    DoubtMap,
+    DoubtType,
     GreyAsRgb,
     ImageLayout,
     Models,
+    PerImage,
     Precision,
     Provider,
     Rle,
     Runtime,
+    Scores,
+    ScoresType,
     Workers,
     contract_fields,
     truth_fields,
@@ -57,6 +63,12 @@ def ensemble(
             "a folder of PNGs; for one scene .png, .tif, .npy or .zarr, or polygons (.gpkg, .parquet, .geojson).",
         ),
     ] = None,
+    scores: Scores = None,
+    scores_type: ScoresType = "",
+    doubt: Doubt = None,
+    doubt_map: DoubtMap = "",
+    doubt_type: DoubtType = "",
+    per_image: PerImage = None,
     plan: Annotated[
         Path | None, typer.Option(help="An ensemble.toml with members, weights, strategy and decoding.")
     ] = None,
@@ -109,6 +121,12 @@ def ensemble(
     min_region: Annotated[
         int | None,
         typer.Option(help="Relabel regions of fewer pixels to the surrounding class.", rich_help_panel=FUSION),
+    ] = None,
+    decode: Annotated[
+        str | None,
+        typer.Option(
+            help="argmax, or for the score of whole images: rankseg (IoU) or rankseg-dice.", rich_help_panel=FUSION
+        ),
     ] = None,
     flips: Annotated[
         str | None,
@@ -216,6 +234,7 @@ def ensemble(
     from engine.cli.printing import report
     from engine.inference.tuning import make_ready, tell
     from engine.models.runtimes import RuntimeOptions
+    from engine.runs.evidence_files import EvidenceFiles
     from engine.runs.image_job import prepare
     from engine.runs.image_run import run_job
     from engine.runs.options import Options
@@ -237,6 +256,7 @@ def ensemble(
         prior=prior,
         threshold=threshold,
         min_region=min_region,
+        decode=decode,
         flips=flips,
         early_exit=early_exit,
         early_exit_agreement=early_exit_agreement,
@@ -249,6 +269,7 @@ def ensemble(
         on_bad_image=on_bad_image,
         rle=rle,
         align=align,
+        files=EvidenceFiles(scores, scores_type, doubt, doubt_map, doubt_type, per_image),
         stated=stated,
         truth=truth,
     )
@@ -269,6 +290,8 @@ def ensemble(
         raise PlanError("--align without --tile: say how large a tile is, as in --tile 64x128")
     job = prepare(options)
     if on == "ray":
+        if job.files.files:
+            raise PlanError(f"--on ray writes masks alone: leave out {', '.join(job.files.files)}, or run here")
         from engine.runs.on_ray.stream import on_ray
 
         outcome = run_job(job, 1, workers, overwrite, on_ray(job, options, runtime_options, cluster, batch_size))

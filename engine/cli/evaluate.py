@@ -7,7 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli.options import AsJson, Groups, Rle, truth_fields
+from engine.errors import PlanError
 from engine.utils.console import with_options
+
+BORDERS = "Scores of borders"
 
 
 @with_options(truth_fields, "truth")
@@ -24,6 +27,28 @@ def evaluate(
     ] = "",
     groups: Groups = "",
     rle: Rle = "",
+    surfaces: Annotated[
+        bool,
+        typer.Option(
+            "--surfaces",
+            help="Also score borders: Dice, boundary IoU, HD95 and surface Dice per class.",
+            rich_help_panel=BORDERS,
+        ),
+    ] = False,
+    tolerance: Annotated[
+        float, typer.Option(help="Pixels that two surfaces may differ by for surface Dice.", rich_help_panel=BORDERS)
+    ] = 2.0,
+    boundary: Annotated[
+        float,
+        typer.Option(help="Width for boundary IoU, as a share of the image's diagonal.", rich_help_panel=BORDERS),
+    ] = 0.02,
+    missing: Annotated[
+        str,
+        typer.Option(
+            help="HD95 of a class that only one of two maps has: diagonal (of the image) or infinite.",
+            rich_help_panel=BORDERS,
+        ),
+    ] = "diagonal",
     as_json: AsJson = False,
     *,
     truth: Any,
@@ -32,9 +57,16 @@ def evaluate(
     from engine.cli.printing import print_class_scores, print_evaluation
     from engine.evaluate import evaluate as score_masks
     from engine.evaluate import evaluate_multilabel
+    from engine.surfaces import SurfaceRules
 
+    rules = SurfaceRules(tolerance, boundary, missing)
+    if not surfaces and rules != SurfaceRules():
+        raise PlanError("--tolerance, --boundary and --missing go with --surfaces: add it, or leave them out")
     several = evaluate_multilabel(predicted, labels, classes)
     if several is not None:
+        if surfaces:
+            raise PlanError("--surfaces does not take masks of several labels a pixel: leave it out")
         print_class_scores(several, as_json)
         return
-    print_evaluation(score_masks(predicted, labels, classes, ignored_class, groups, truth, rle), as_json)
+    asked = rules if surfaces else None
+    print_evaluation(score_masks(predicted, labels, classes, ignored_class, groups, truth, rle, asked), as_json)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from engine.errors import PlanError
+from engine.outputs.path import output_path
 
 RUN = "How to run"
 FOREIGN = "Models without a contract (made by other tools)"
@@ -56,6 +58,41 @@ Rle = Annotated[
     typer.Option(
         help="Form of run lengths: rows (this project's, row by row), kaggle (column by column, foreground alone) or "
         "coco (JSON).",
+    ),
+]
+EVIDENCE = "What to write beside masks"
+Scores = Annotated[
+    Path | None,
+    typer.Option(
+        parser=output_path,
+        metavar="PATH",
+        help="The fused probability of each class: .npy, .npz, .zarr or a folder of GeoTIFFs; of one scene also .tif.",
+        rich_help_panel=EVIDENCE,
+    ),
+]
+ScoresType = Annotated[str, typer.Option(help="float16 (default) or float32.", rich_help_panel=EVIDENCE)]
+Doubt = Annotated[
+    Path | None,
+    typer.Option(
+        parser=output_path,
+        metavar="PATH",
+        help="A map of how doubtful each pixel is, in the same formats.",
+        rich_help_panel=EVIDENCE,
+    ),
+]
+DoubtMap = Annotated[
+    str, typer.Option(help="entropy (default), mutual-information, votes or margin.", rich_help_panel=EVIDENCE)
+]
+DoubtType = Annotated[
+    str, typer.Option(help="uint8 (default; 254 means 1), float16 or float32.", rich_help_panel=EVIDENCE)
+]
+PerImage = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A table (.csv or .parquet) with one row per image: pixels and area of each class, mean score and doubt, "
+        "IoU if --labels is given.",
+        rich_help_panel=EVIDENCE,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout instead of tables.")]

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from math import nan
+from math import inf, nan
 from typing import Any
 
 import numpy as np
 from rich.text import Text
 
 from engine.bench import Benched
-from engine.cli.tables import classes_table, conventions_table, left_out, scores_table, void_pixels
-from engine.evaluate import ClassScore, Evaluation
+from engine.cli.tables import (
+    borders_note,
+    borders_table,
+    classes_table,
+    conventions_table,
+    left_out,
+    scores_table,
+    void_pixels,
+)
+from engine.evaluate import Borders, ClassScore, Evaluation
 from engine.inference.ensemble import Ensemble
-from engine.metrics import CONVENTIONS, class_iou, find_trap, precision_recall
+from engine.metrics import CONVENTIONS, class_iou, dice_of, find_trap, precision_recall
 from engine.runs.durable.resume import incomplete_output, skipped_list
 from engine.runs.image_job import Job
 from engine.runs.outcome import Outcome
+from engine.surfaces import METRICS
 from engine.utils import console
 from engine.utils.console import plain_table
 from engine.utils.numbers import json_number
@@ -103,6 +112,9 @@ def print_evaluation(result: Evaluation, as_json: bool) -> None:
         out = console.stdout()
         out.print(conventions_table(result.score, result.intervals))
         out.print(classes_table(result.score, result.names))
+        if result.borders is not None:
+            out.print(borders_table(result.borders, result.names, result.score.ignored_class))
+            out.print(Text(borders_note(result.borders)))
         out.print(Text(result.left_out))
     if result.missing_pixels:
         console.say(f"warning: {result.missing_pixels:,} pixels have no class in the masks (255) and are not counted")
@@ -122,11 +134,47 @@ def _evaluation_dict(result: Evaluation) -> dict[str, object]:
         "void": result.void,
         "void_pixels": result.void_pixels,
         "classes": [
-            {"name": name, "iou": json_number(i), "precision": json_number(p), "recall": json_number(r)}
-            for name, i, p, r in zip(result.names, iou, precision, recall, strict=True)
+            {
+                "name": name,
+                "iou": json_number(i),
+                "dice": json_number(d),
+                "precision": json_number(p),
+                "recall": json_number(r),
+            }
+            for name, i, d, p, r in zip(result.names, iou, dice_of(iou), precision, recall, strict=True)
         ],
+        **({"borders": _borders_dict(result.borders, result.names)} if result.borders is not None else {}),
         "confusion": score.confusion.tolist(),
     }
+
+
+def _borders_dict(borders: Borders, names: Sequence[str]) -> dict[str, object]:
+    """Return scores of borders as plain JSON types; an infinite distance is the text ``infinite``."""
+
+    def row(place: int, values: Any) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for metric, (name, value) in enumerate(zip(METRICS, values.tolist(), strict=True)):
+            found[name] = _or_infinite(value)
+            if borders.low is not None and borders.high is not None:
+                sides = borders.low[place, metric], borders.high[place, metric]
+                found[f"{name} interval"] = [_or_infinite(float(side)) for side in sides]
+        return found
+
+    counts = borders.counts
+    return {
+        "tolerance": counts.rules.tolerance,
+        "boundary": counts.rules.width,
+        "missing": counts.rules.missing,
+        "mean": row(0, borders.mean),
+        "classes": [
+            {"name": name, **row(index + 1, borders.values[index]), "absent": int(a), "in_one_map": int(b)}
+            for index, (name, a, b) in enumerate(zip(names, counts.absent, counts.lone, strict=True))
+        ],
+    }
+
+
+def _or_infinite(value: float) -> float | str | None:
+    return "infinite" if value == inf else json_number(value)
 
 
 def print_bench(found: Benched, as_json: bool) -> None:

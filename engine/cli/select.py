@@ -63,6 +63,12 @@ def select(
             rich_help_panel=SEARCH,
         ),
     ] = 0.0,
+    rankseg: Annotated[
+        bool,
+        typer.Option(
+            "--rankseg", help="Try labels that are decided for whole images (RankSEG-RMA).", rich_help_panel=SEARCH
+        ),
+    ] = False,
     suppress: Annotated[
         list[str] | None,
         typer.Option(metavar="CLASS", help="Class never predicted. Default: the one that the models ignore."),
@@ -121,6 +127,7 @@ def select(
         pixels=pixels,
         clean_up=clean_up,
         budget=budget,
+        ranked=rankseg,
         cache=cache,
         command=command_line(),
     )

@@ -10,14 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.bootstrap import Interval
+from engine.evaluate import Borders
 from engine.fusion.strategies import STRATEGIES
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Variant
-from engine.metrics import CONVENTIONS, Score, class_iou, precision_recall
+from engine.metrics import CONVENTIONS, Score, class_iou, dice_of, precision_recall
 from engine.models.external_data import model_size
 from engine.models.opening import CONTRACT, Opened
 from engine.runs.outcome import Outcome
 from engine.sources.coding import told_left_out
+from engine.surfaces import HD95
 from engine.utils.console import plain_table
 from engine.utils.sides import told_size
 
@@ -82,19 +84,55 @@ def _cell(value: float | None, best: float) -> Text:
 
 
 def classes_table(score: Score, names: Sequence[str], convention: str = "labelled") -> Table:
-    """Return one row per class: share of the counted pixels, IoU, precision, recall."""
+    """Return one row per class: counted pixels, IoU, Dice, precision, recall."""
     table = plain_table(f"Classes ({convention})")
-    for title in ("class", "pixels", "IoU", "precision", "recall"):
+    for title in ("class", "pixels", "IoU", "Dice", "precision", "recall"):
         table.add_column(title, justify="left" if title == "class" else "right")
     iou = class_iou(score.confusion, convention, score.ignored_class)
     precision, recall = precision_recall(score.confusion, convention, score.ignored_class)
     pixels = score.confusion.sum(axis=1)
     for index, name in enumerate(names):
-        values = [iou[index], precision[index], recall[index]]
+        values = [iou[index], dice_of(iou)[index], precision[index], recall[index]]
         # Unnamed classes are called "class 3": no second number before that.
         shown = name if name == f"class {index}" else f"{index} {name}"
         table.add_row(Text(shown), f"{pixels[index]:,}", *(_cell(float(v), np.inf) for v in values))
     return table
+
+
+def borders_table(borders: Borders, names: Sequence[str], ignored_class: int | None) -> Table:
+    """Return one row per class with its scores of borders, and their mean; with intervals where there are groups."""
+    table = plain_table("Borders (every pixel but void)")
+    for title in ("class", "Dice", "boundary IoU", "HD95, pixels", "surface Dice", "in both", "in one map"):
+        table.add_column(title, justify="left" if title == "class" else "right")
+    counts, images = borders.counts, len(borders.counts.above)
+    for index in range(-1, len(names)):
+        values = borders.mean if index < 0 else borders.values[index]
+        cells = []
+        for metric, value in enumerate(values.tolist()):
+            text = "-" if isnan(value) else f"{value:.2f}" if metric == HD95 else f"{value:.4f}"
+            if borders.low is not None and borders.high is not None and not isnan(value):
+                low, high = borders.low[index + 1, metric], borders.high[index + 1, metric]
+                text += f"\n{low:.2f} to {high:.2f}" if metric == HD95 else f"\n{low:.3f} to {high:.3f}"
+            cells.append(text)
+        if index < 0:
+            told = "mean" if ignored_class is None else f"mean without {names[ignored_class]}"
+            table.add_row(Text(told), *cells, "", "")
+            continue
+        lone = int(counts.lone[index])
+        both = images - lone - int(counts.absent[index])
+        table.add_row(Text(f"{index} {names[index]}"), *cells, f"{both:,}", f"{lone:,}")
+    return table
+
+
+def borders_note(borders: Borders) -> str:
+    """Say in one line which definitions these are."""
+    rules = borders.counts.rules
+    lone = "the image's diagonal" if rules.missing == "diagonal" else "infinite"
+    return (
+        f"Dice and boundary IoU (within {rules.width:g} of the diagonal; Cheng 2021): sums over images; HD95 (the "
+        f"greater directed one) and surface Dice within {rules.tolerance:g} pixels: means over images with the class; "
+        f"in one map alone: HD95 {lone}, surface Dice 0; in neither: left out"
+    )
 
 
 def conventions_table(score: Score, intervals: Mapping[str, Interval] | None = None) -> Table:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import PlanError
+from engine.fusion.rankseg import DECODES
 
 VOTE_STAGES = ("members", "fused")
 # No probability reaches it: unconditional suppression.
@@ -49,6 +50,7 @@ class Decoding:
             classes) or ``fused`` (vote among all classes first, then replace suppressed ones; always so with a
             threshold).
         min_region: regions of fewer pixels are relabelled to the surrounding class; 0 for no clean-up.
+        decode: how probabilities become labels: ``argmax``, or for the image as a whole (:mod:`engine.fusion.rankseg`).
     """
 
     suppress: frozenset[int] = frozenset()
@@ -57,17 +59,20 @@ class Decoding:
     prior: tuple[float, ...] = ()
     vote_stage: str = "members"
     min_region: int = 0
+    decode: str = DECODES[0]
 
     def __post_init__(self) -> None:
         """Refuse what is impossible for any set of classes.
 
         Raises:
-            PlanError: unknown stage, threshold outside 0..1, a negative region.
+            PlanError: unknown stage or decode, threshold outside 0..1, a negative region.
         """
         if self.vote_stage not in VOTE_STAGES:
             raise PlanError(f"vote stage {self.vote_stage!r}; allowed are {' and '.join(VOTE_STAGES)}")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise PlanError(f"suppression threshold {self.threshold}; a probability from 0 to 1 is needed")
+        if self.decode not in DECODES:
+            raise PlanError(f"decode {self.decode[:40]!r}; allowed are {', '.join(DECODES)}")
         if self.min_region < 0:
             raise PlanError(f"min region {self.min_region}; a number of pixels, 0 or above, is needed")
 

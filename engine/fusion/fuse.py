@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from engine.errors import InputError, NotFiniteError, PlanError
 from engine.fusion.decoding import Decoding
+from engine.fusion.evidence import Evidence, Shown, kept_scores, show
+from engine.fusion.rankseg import DECODES, rankseg
 from engine.fusion.strategies import named_strategy
 from engine.fusion.strategies.task import Task
 from engine.kernels.counting import first_not_finite
+
+NOTHING = Shown()
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,12 @@ class Fused:
     Attributes:
         labels: uint8 (batch, pixels).
         ties: int64 (batch,): pixels whose vote was tied; zeros for strategies without votes.
+        shown: the evidence for the labels that was asked for.
     """
 
     labels: NDArray[np.uint8]
     ties: NDArray[np.int64]
+    shown: Shown = NOTHING
 
 
 def fuse(
@@ -33,6 +39,7 @@ def fuse(
     strategy: str = "mean-logit",
     weights: ArrayLike | None = None,
     decoding: Decoding | None = None,
+    evidence: Evidence | None = None,
 ) -> Fused:
     """Fuse and decode the logits of all members for a batch.
 
@@ -41,6 +48,7 @@ def fuse(
         strategy: a name from :data:`engine.fusion.strategies.STRATEGIES`.
         weights: (members,) or (members, classes), not negative, of any scale; None for equal weights.
         decoding: bias and suppression; None for neither.
+        evidence: what to show for the labels; None for nothing.
 
     Raises:
         InputError: the array has a wrong type, rank or memory order, or no member, class or pixel.
@@ -57,8 +65,21 @@ def fuse(
     labels = np.empty((batch, pixels), np.uint8)
     ties = np.zeros(batch, np.int64)
     checked = normalised_weights(weights, members, classes)
-    named_strategy(strategy)(Task(logits, checked, decoding or Decoding(), labels, ties))
-    return Fused(labels, ties)
+    decoding = decoding or Decoding()
+    ranked = decoding.decode != DECODES[0]
+    if not evidence and not ranked:
+        named_strategy(strategy)(Task(logits, checked, decoding, labels, ties))
+        return Fused(labels, ties)
+    evidence = evidence or Evidence()
+    needed = replace(evidence, scores="float32") if ranked else evidence
+    task = Task(logits, checked, decoding, labels, ties, kept_scores(logits.shape, needed))
+    named_strategy(strategy)(task)
+    shown = show(task, strategy, evidence) if evidence else NOTHING
+    if ranked:
+        found = show(task, strategy, needed).scores
+        assert found is not None
+        labels = rankseg(found, decoding.decode)
+    return Fused(labels, ties, shown)
 
 
 def normalised_weights(

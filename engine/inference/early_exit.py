@@ -46,6 +46,8 @@ class EarlyExit:
         """
         if strategy not in BOUNDED:
             raise PlanError(f"early exit needs bounded scores, {strategy} has none: use {' or '.join(BOUNDED)}")
+        if decoding.decode != "argmax":
+            raise PlanError(f"early exit and decode {decoding.decode}: that needs the probabilities of all; drop one")
         if decoding.threshold is not None:
             raise PlanError("early exit and a suppression threshold: a threshold needs final probabilities; drop one")
         if not 0 < self.agreement <= 1:

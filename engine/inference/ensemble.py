@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from engine.errors import PlanError, option
 from engine.fusion.decoding import Decoding
+from engine.fusion.evidence import Evidence
 from engine.fusion.fuse import normalised_weights
 from engine.fusion.strategies import STRATEGIES, named_strategy
 from engine.inference.early_exit import EarlyExit
+from engine.inference.evidence import Prediction, check_evidence
 from engine.inference.forward import Forward
 from engine.inference.gpu import DeviceFusion
 from engine.inference.mask_members import MaskMember
@@ -41,7 +43,7 @@ from engine.utils.threads import available_cores
 
 BATCH_SIZE = 4
 ENSEMBLE_OPTIONS = frozenset(
-    ("strategy", "weights", "flips", "early_exit", "threshold", "bias", "prior", "vote_stage", "min_region")
+    ("strategy", "weights", "flips", "early_exit", "threshold", "bias", "prior", "vote_stage", "min_region", "decode")
 )
 CONTRACT_FIELDS = (
     frozenset((*TYPES, "output_name", "normalize"))
@@ -83,7 +85,7 @@ class Ensemble(Forward):
             early_exit: stop for images before all members ran on them, see
                 :mod:`engine.inference.early_exit`; None for never.
             **decoding: further fields of :class:`engine.fusion.decoding.Decoding`: ``threshold``, ``bias``, ``prior``,
-                ``vote_stage``, ``min_region``.
+                ``vote_stage``, ``min_region``, ``decode``.
 
         Raises:
             PlanError: unknown strategy or flips, impossible weights or decoding.
@@ -173,26 +175,69 @@ class Ensemble(Forward):
         chosen = [item for item in sorted(ids, key=str) if item is not None]
         return cls(gather(opened, chosen), suppress=None if suppress is None else chosen, **options)
 
-    def predict(self, images: NDArray[Any], batch_size: int = BATCH_SIZE, workers: int = 0) -> NDArray[np.uint8]:
+    @overload
+    def predict(
+        self,
+        images: NDArray[Any],
+        batch_size: int = BATCH_SIZE,
+        workers: int = 0,
+        scores: Literal[False] = False,
+        doubt: Literal[""] = "",
+    ) -> NDArray[np.uint8]: ...
+
+    @overload
+    def predict(
+        self,
+        images: NDArray[Any],
+        batch_size: int = BATCH_SIZE,
+        workers: int = 0,
+        scores: bool | str = False,
+        doubt: str = "",
+        doubt_type: str = "uint8",
+    ) -> NDArray[np.uint8] | Prediction: ...
+
+    def predict(
+        self,
+        images: NDArray[Any],
+        batch_size: int = BATCH_SIZE,
+        workers: int = 0,
+        scores: bool | str = False,
+        doubt: str = "",
+        doubt_type: str = "uint8",
+    ) -> NDArray[np.uint8] | Prediction:
         """Return the masks of images in memory.
 
         Args:
             images: raw pixels (n, height, width) or (n, height, width, channels).
             batch_size: images per batch.
             workers: threads; 0 for one per core.
+            scores: also return the fused probabilities per class: True for float16, or ``"float32"``. They are those
+                before the clean-up of small regions; their argmax is the mask.
+            doubt: also return a map of doubt: ``entropy``, ``mutual-information``, ``votes`` or ``margin``, see
+                :data:`engine.fusion.evidence.DOUBTS`.
+            doubt_type: ``uint8`` (254 times the doubt), ``float16`` or ``float32``.
 
         Returns:
-            uint8 (n, height, width); multi-label: (n, classes, height, width), 1 where a pixel has the class.
+            uint8 (n, height, width); multi-label: (n, classes, height, width), 1 where a pixel has the class. With
+            ``scores`` or ``doubt`` a :class:`engine.inference.evidence.Prediction` of masks, scores and doubt.
 
         Raises:
             EngineError: images that do not fit the members, or a member that fails.
         """
         source = from_array(images, "images", "images")
         shape = (self.masks_per_image, *source.size) if self.is_multilabel else source.size
+        evidence = Evidence("float16" if scores is True else scores or "", doubt, doubt_type)
         masks = np.empty((len(source), *shape), np.uint8)
-        for part in self.stream(source, batch_size=batch_size, workers=workers):
-            masks[part.start : part.start + len(part.ids)] = part.labels.reshape(-1, *shape)
-        return masks
+        maps = np.empty((len(source), len(self.classes), *source.size), evidence.scores) if evidence.scores else None
+        doubts = np.empty((len(source), *source.size), evidence.doubt_type) if evidence.doubt else None
+        for part in self.stream(source, batch_size=batch_size, workers=workers, evidence=evidence):
+            place = slice(part.start, part.start + len(part.ids))
+            masks[place] = part.labels.reshape(-1, *shape)
+            if maps is not None and part.shown.scores is not None:
+                maps[place] = part.shown.scores.reshape(-1, *maps.shape[1:])
+            if doubts is not None and part.shown.doubt is not None:
+                doubts[place] = part.shown.doubt.reshape(-1, *source.size)
+        return Prediction(masks, maps, doubts) if evidence else masks
 
     def stream(
         self,
@@ -201,6 +246,7 @@ class Ensemble(Forward):
         variants: Sequence[Variant] = (),
         batch_size: int = BATCH_SIZE,
         workers: int = 0,
+        evidence: Evidence | None = None,
     ) -> Stream:
         """Return the batches' predictions in the images' order, to iterate over once, with bounded memory.
 
@@ -211,10 +257,12 @@ class Ensemble(Forward):
                 runs on every image.
             batch_size: images per batch.
             workers: threads; 0 for one per core.
+            evidence: what to show for the labels, see :mod:`engine.fusion.evidence`; None for nothing.
 
         Raises:
             EngineError: images or labels that do not match, or a member that fails.
         """
+        check_evidence(self, evidence)
         if batch_size < 1 or workers < 0:
             raise PlanError(f"batch size {batch_size}, workers {workers}: at least 1 image, and 0 or more workers")
         for net in self.nets:
@@ -232,6 +280,7 @@ class Ensemble(Forward):
             workers or available_cores(),
             early_exit=self.early_exit,
             device=self.device,
+            evidence=evidence,
         )
 
     def every_variant(self) -> list[Variant]:
@@ -303,6 +352,8 @@ def _check_label_members(
     if strategy not in LABEL_STRATEGIES:
         allowed = " or ".join(option("strategy", name) for name in LABEL_STRATEGIES)
         raise PlanError(f"{names[0]} outputs labels, which {strategy} cannot fuse: use {allowed}")
+    if decoding.get("decode", "argmax") != "argmax":
+        raise PlanError(f"{names[0]} outputs labels, which have no probabilities: leave out {option('decode')}")
     if flips != "none":
         raise PlanError(
             f"{names[0]} outputs labels, which have no mean over mirror images: leave out {option('flips')}"
@@ -330,6 +381,7 @@ def _check_multilabel(suppress: Collection[int], decoding: Mapping[str, Any], ea
     """Refuse what has no meaning where each class is decided by itself."""
     stated = {name for name in ("bias", "prior", "threshold") if decoding.get(name)}
     stated |= {"suppress"} if suppress else set()
+    stated |= {"decode"} if decoding.get("decode", "argmax") != "argmax" else set()
     stated |= {"early_exit"} if early_exit is not None else set()
     if stated:
         named = ", ".join(option(name) for name in sorted(stated))

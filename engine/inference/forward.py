@@ -6,10 +6,12 @@ import threading
 from collections.abc import Collection, Sequence
 from concurrent.futures import CancelledError
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.fusion.evidence import Evidence, Shown
 from engine.fusion.fuse import check_finite, fuse
 from engine.fusion.regions import cleaned
 from engine.inference.execution import Execution
@@ -20,6 +22,20 @@ from engine.models.adapt.binary import pairs
 from engine.models.members import FLOOR, Member, Prepared
 from engine.models.net import Net
 from engine.sources.base import Batch
+
+
+class Decoded(NamedTuple):
+    """A batch, decoded.
+
+    Attributes:
+        labels: uint8 (batch, pixels); of a multi-label ensemble (batch, classes * pixels).
+        ties: number of tied votes.
+        shown: the evidence that was asked for.
+    """
+
+    labels: NDArray[np.uint8]
+    ties: int
+    shown: Shown
 
 
 class Forward:
@@ -165,32 +181,52 @@ class Forward:
         ``clean=False`` leaves out the clean-up of small regions. If the variant suppresses a class, specialist sets
         are decoded as if that class's net had not run.
         """
+        found = self.explain(logits, variant, size, None, clean)
+        return found.labels, found.ties
+
+    def explain(
+        self,
+        logits: NDArray[np.float32],
+        variant: Variant,
+        size: tuple[int, int],
+        evidence: Evidence | None,
+        clean: bool = True,
+    ) -> Decoded:
+        """Return labels as :meth:`decode` does, with evidence for them as they are before the clean-up."""
         if self.is_multilabel:
-            return self._decode_each_class(logits, variant, size, clean)
+            return self._decode_each_class(logits, variant, size, evidence, clean)
         if variant.decoding.suppress:
             for index, member in enumerate(self.members):
                 if member.is_set:
                     logits[self._slot[index]][:, sorted(variant.decoding.suppress)] = FLOOR
         if variant.member is None:
-            fused = fuse(logits, variant.strategy, self._slot_weights, variant.decoding)
+            fused = fuse(logits, variant.strategy, self._slot_weights, variant.decoding, evidence)
         else:
             slot = self._slot[variant.member]
-            fused = fuse(logits[slot : slot + 1], variant.strategy, None, variant.decoding)
+            fused = fuse(logits[slot : slot + 1], variant.strategy, None, variant.decoding, evidence)
         labels = cleaned(fused.labels, variant.decoding, size) if clean else fused.labels
-        return labels, int(fused.ties.sum())
+        return Decoded(labels, int(fused.ties.sum()), fused.shown)
 
     def _decode_each_class(
-        self, logits: NDArray[np.float32], variant: Variant, size: tuple[int, int], clean: bool
-    ) -> tuple[NDArray[np.uint8], int]:
+        self,
+        logits: NDArray[np.float32],
+        variant: Variant,
+        size: tuple[int, int],
+        evidence: Evidence | None,
+        clean: bool,
+    ) -> Decoded:
         """Fuse and decode each class against its absence."""
         _, batch, classes, pixels = logits.shape
         labels, ties = np.empty((batch, classes, pixels), np.uint8), 0
+        scores = np.empty(labels.shape, evidence.scores) if evidence and evidence.scores else None
         for class_id in range(classes):
             weights = np.repeat(self._slot_weights[:, class_id : class_id + 1], 2, axis=1)
-            fused = fuse(pairs(logits, class_id), variant.strategy, weights, variant.decoding)
+            fused = fuse(pairs(logits, class_id), variant.strategy, weights, variant.decoding, evidence)
             labels[:, class_id] = cleaned(fused.labels, variant.decoding, size) if clean else fused.labels
             ties += int(fused.ties.sum())
-        return labels.reshape(batch, -1), ties
+            if scores is not None and fused.shown.scores is not None:
+                scores[:, class_id] = fused.shown.scores[:, 1]
+        return Decoded(labels.reshape(batch, -1), ties, Shown(scores))
 
     def _buffer(self, shape: tuple[int, int, int, int]) -> NDArray[np.float32]:
         size = int(np.prod(shape))

@@ -51,6 +51,8 @@ def why_not(ensemble: Forward, early: bool = False) -> str:
         return f"strategy {ensemble.variant.strategy}"
     if decoding.threshold is not None:
         return "a suppression threshold"
+    if decoding.decode != "argmax":
+        return f"decode {decoding.decode}"
     if len(ensemble.flips) > 1 or early:
         return "flips or early exit"
     if not plain:

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.fusion.decoding import Decoding
+from engine.fusion.evidence import Shown
+from engine.inference.records import joined
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Predicted:
         variant_seconds: time in each variant's fusion and decoding.
         skipped: (index, id, reason) of images of the batch that could not be predicted; they are not in ``ids``.
         clean_seconds: the part of the ensemble's variant's time spent in the clean-up of small regions.
+        shown: the evidence for the labels that was asked for, before the clean-up.
     """
 
     start: int
@@ -59,6 +62,12 @@ class Predicted:
     variant_seconds: dict[Variant, float] = field(default_factory=dict)
     clean_seconds: float = 0.0
     skipped: list[tuple[int, str, str]] = field(default_factory=list)
+    shown: Shown = field(default_factory=Shown)
+
+    @property
+    def record(self) -> NDArray[np.uint8]:
+        """Return labels and evidence as uint8 (batch, bytes), see :mod:`engine.inference.records`."""
+        return joined(self.labels, self.shown)
 
 
 class BadImages:

@@ -12,6 +12,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.fusion.evidence import Evidence
 from engine.fusion.regions import cleaned
 from engine.inference.early_exit import EarlyExit, cheapest_first, run_early
 from engine.inference.forward import Forward
@@ -46,6 +47,7 @@ class Stream:
         bad: records images that cannot be predicted, which are then left out; None if they are an error.
         early_exit: when an image is done before all members ran on it; None for never.
         device: fuses batches on a GPU; None to fuse on the CPU.
+        evidence: what to show for the labels, which the CPU fuses then; None for nothing.
         read_seconds: processor time of reading so far.
     """
 
@@ -58,6 +60,7 @@ class Stream:
     bad: BadImages | None = None
     early_exit: EarlyExit | None = None
     device: DeviceFusion | None = None
+    evidence: Evidence | None = None
     _ended: threading.Event = field(default_factory=threading.Event)
     _reader: Ahead[Fed] | None = None
 
@@ -107,7 +110,7 @@ class Stream:
         ensemble = self.ensemble
         if self.early_exit is not None:
             return self._work_early(batch, truth, self.early_exit, order)
-        if self.device is not None and not self.variants:
+        if self.device is not None and not self.variants and not self.evidence:
             return self._work_on_device(batch, truth, self.device)
         # Without suppression first: decoding a suppressed variant overwrites the specialists' logits.
         asked = sorted({ensemble.variant, *self.variants}, key=lambda variant: bool(variant.decoding.suppress))
@@ -117,13 +120,14 @@ class Stream:
         done = Predicted(batch.start, batch.ids, np.empty((0, 0), np.uint8), member_seconds=seconds, member_runs=runs)
         for variant in asked:
             began = perf_counter()
-            labels, ties = ensemble.decode(logits, variant, batch.size, clean=ensemble.is_multilabel)
+            evidence = self.evidence if variant == ensemble.variant else None
+            labels, ties, shown = ensemble.explain(logits, variant, batch.size, evidence, clean=ensemble.is_multilabel)
             fused = perf_counter()
             if not ensemble.is_multilabel:
                 labels = cleaned(labels, variant.decoding, batch.size)
             ended = perf_counter()
             if variant == ensemble.variant:
-                done.labels, done.ties = labels, ties
+                done.labels, done.ties, done.shown = labels, ties, shown
                 done.clean_seconds = ended - fused
             done.variant_seconds[variant] = ended - began
             if truth is not None:

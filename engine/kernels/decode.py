@@ -48,6 +48,32 @@ def argmax_block(labels, scores, rule, log_domain, best, label):  # type: ignore
 
 
 @kernel
+def decide_block(labels, kept, image, start, scores, rule, log_domain, best, label):  # type: ignore[no-untyped-def]
+    """Write labels as :func:`argmax_block` does, and keep the decoded scores where somebody asks for them.
+
+    Args:
+        labels: uint8 (pixels,), the result.
+        kept: float32 (batch, classes, all pixels), the decoded scores, minus infinity where a class is suppressed;
+            (batch, 0, ...) where nobody asks.
+        image: which of the batch.
+        start: first pixel of the block.
+        scores: float32 (classes, >= pixels); modified.
+        rule: :class:`engine.fusion.decoding.Rule`.
+        log_domain: whether scores are logits.
+        best: float32 (pixels,) scratch.
+        label: int32 (pixels,) scratch.
+    """
+    argmax_block(labels, scores, rule, log_domain, best, label)
+    size = labels.size
+    for c in range(kept.shape[1]):
+        row = kept[image, c, start : start + size]
+        if rule.allowed[c] or rule.threshold <= ONE:
+            rows.copy(row, scores[c, :size])
+        else:
+            rows.fill(row, NEVER)
+
+
+@kernel
 def drop_unlikely(scores, size, rule, log_domain):  # type: ignore[no-untyped-def]
     """Set the scores of suppressed classes to minus infinity where their probability is below the threshold."""
     classes = scores.shape[0]

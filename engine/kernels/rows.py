@@ -13,6 +13,7 @@ FIXED_POINT = np.float32(2.0**30)
 ZERO = np.float32(0.0)
 HALF = np.float32(0.5)
 ONE = np.float32(1.0)
+LOWEST = np.float32(-np.inf)
 
 
 @kernel
@@ -222,3 +223,12 @@ def narrow(row, label):  # type: ignore[no-untyped-def]
     """Write int32 labels into a uint8 row."""
     for i in range(row.size):
         row[i] = np.uint8(label[i])
+
+
+@kernel
+def set_shares(row, votes, factor, struck):  # type: ignore[no-untyped-def]
+    """Set ``factor * votes`` for int32 votes; minus infinity where they are ``struck``."""
+    for i in range(row.size):
+        count = votes[i]
+        share = factor * np.float32(count)
+        row[i] = LOWEST if count == struck else share

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,13 @@ class NpyWriter(StreamWriter):
     """One uint8 array (images, height, width)."""
 
     holds = "uint8 masks"
+    # Probabilities and maps of doubt (engine.outputs.maps) have other ones.
+    kind = "uint8"
 
     def _open(self) -> None:
         super()._open()
         assert self.stream is not None
-        write_header(self.stream, (len(self.ids), *self.size))
+        write_header(self.stream, (len(self.ids), *self.size), self.kind)
 
     def _write(self, ids: Sequence[str], labels: NDArray[np.uint8]) -> None:
         assert self.stream is not None
@@ -31,17 +33,18 @@ class NpyWriter(StreamWriter):
 class NpzWriter(NpyWriter):
     """``masks`` uint8 (images, height, width), ``ids`` (images,) and ``metadata`` (JSON text), compressed."""
 
+    key = "masks"
     _archive: zipfile.ZipFile | None = None
 
     def _open(self) -> None:
         self._archive = zipfile.ZipFile(self.partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
-        self.stream = self._archive.open("masks.npy", "w", force_zip64=True)
-        write_header(self.stream, (len(self.ids), *self.size))
+        self.stream = self._archive.open(f"{self.key}.npy", "w", force_zip64=True)
+        write_header(self.stream, (len(self.ids), *self.size), self.kind)
 
     def _close(self) -> None:
         super()._close()
         assert self._archive is not None
-        entries = {"ids": np.array(list(self.ids), dtype=np.str_)}
+        entries = {"ids": np.array(list(self.ids), dtype=np.str_), **self._more_entries()}
         if self.record is not None:
             entries[NPZ_KEY] = np.array(record_text(self.record))
         with self._archive:
@@ -49,12 +52,16 @@ class NpzWriter(NpyWriter):
                 with self._archive.open(f"{name}.npy", "w") as stream:
                     np.lib.format.write_array(stream, array, allow_pickle=False)
 
+    def _more_entries(self) -> dict[str, NDArray[Any]]:
+        return {}
+
     def _abandon(self) -> None:
         super()._close()
         if self._archive is not None:
             self._archive.close()
 
 
-def write_header(stream: IO[bytes], shape: tuple[int, ...]) -> None:
-    """Write the header of a C-ordered uint8 array."""
-    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+def write_header(stream: IO[bytes], shape: tuple[int, ...], kind: str = "uint8") -> None:
+    """Write the header of a C-ordered array."""
+    descr = np.lib.format.dtype_to_descr(np.dtype(kind))
+    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from engine.errors import OutputError, PlanError
 from engine.inference.ensemble import Ensemble
+from engine.inference.evidence import check_evidence
 from engine.inference.prediction import BadImages
 from engine.outputs.open import FOLDER, check_names, check_not_read, check_output, check_replaceable, check_rle, form_of
 from engine.outputs.sidecar import check_sidecar
 from engine.runs.durable.resume import incomplete_output, may_replace, skipped_list
+from engine.runs.evidence_files import EvidenceFiles
 from engine.runs.options import Options, open_ensemble, planned, reading_of
 from engine.runs.plan import Plan, PlannedMember
 from engine.samples import SAMPLES
@@ -45,6 +47,7 @@ class Job:
         labels_sha256: fingerprint of the true label maps; empty without labels.
         rle: the format of run lengths to write; empty for the one that the output's name says.
         places: where the images lie, by id, for masks in a folder.
+        files: what is written beside the masks.
     """
 
     ensemble: Ensemble
@@ -59,6 +62,7 @@ class Job:
     labels_sha256: str = ""
     rle: str = ""
     places: Mapping[str, Georeference] = field(default_factory=dict)
+    files: EvidenceFiles = field(default_factory=EvidenceFiles)
 
 
 def prepare(options: Options) -> Job:
@@ -83,6 +87,7 @@ def prepare(options: Options) -> Job:
     if options.labels:
         check_same_places(options.input, options.labels)
     ensemble = open_ensemble(plan, options, whole, whole)
+    check_evidence(ensemble, options.files.evidence)
     images = limited(whole, options.limit)
     labels = open_truth(options.labels, whole, ensemble.coding, options.limit) if options.labels else None
     return Job(
@@ -97,8 +102,14 @@ def prepare(options: Options) -> Job:
         input_sha256=fingerprint(options.input),
         labels_sha256=labels_fingerprint(options.labels, ensemble.coding),
         rle=options.rle,
-        places=_places(options.input) if form_of(output) == FOLDER else {},
+        places=_places(options.input) if _needs_places(output, options.files) else {},
+        files=options.files,
     )
+
+
+def _needs_places(output: Path, files: EvidenceFiles) -> bool:
+    maps = [path for path in (output, files.scores, files.doubt) if path is not None]
+    return files.per_image is not None or any(form_of(path) == FOLDER for path in maps)
 
 
 def _places(spec: str) -> dict[str, Georeference]:
@@ -134,6 +145,7 @@ def _sample_job(options: Options) -> Job:
     labels = from_array(scenes.labels, "labels", "sample labels")
     plan = Plan((PlannedMember(str(SAMPLES)),))
     ensemble = open_ensemble(plan, options, images)
+    check_evidence(ensemble, options.files.evidence)
     return Job(
         ensemble,
         images,
@@ -145,6 +157,7 @@ def _sample_job(options: Options) -> Job:
         _bad_images(options),
         "samples",
         rle=options.rle,
+        files=options.files,
     )
 
 
@@ -159,6 +172,8 @@ def _check_outputs(options: Options, output: Path) -> bool:
         check_not_read(path, "masks", {"--input": options.input, "--labels": options.labels})
     if len(outputs) > 1:
         check_replaceable(skipped_list(output), replaced)
+        options.files.moved(incomplete_output).check(output, options, replaced)
+    options.files.check(output, options, replaced)
     if options.preview is not None:
         if options.preview.is_dir():
             raise OutputError(f"--preview {options.preview} is a folder: name a .png file")

@@ -22,6 +22,7 @@ from engine.runs.outcome import Outcome
 from engine.runs.predict import run
 from engine.runs.preview import draw, preview_tiles
 from engine.runs.provenance import run_header, run_record
+from engine.runs.record_writer import record_feed
 from engine.sources.slices import rest_of
 from engine.utils import console
 from engine.utils.console import stoppable
@@ -50,8 +51,11 @@ def run_job(job: Job, batch_size: int, workers: int, overwrite: bool, on_ray: On
     header = run_header(job.ensemble, job.images, job.input_sha256, job.labels_sha256)
     if job.rle:
         header["rle"] = job.rle
+    if job.files.evidence:
+        header["evidence"] = job.files.evidence.record
     complete = nothing_left(job.output, header, incomplete_output(job.output)) if job.resume else None
     if complete is not None:
+        (job.files if complete == job.output else job.files.moved(incomplete_output)).check_present()
         done = Outcome.empty(job.ensemble)
         done.skipped = read_skipped(job.output) if complete != job.output else []
         return done
@@ -64,12 +68,16 @@ def run_job(job: Job, batch_size: int, workers: int, overwrite: bool, on_ray: On
         header["run_by"] = on_ray.run_by(header["run_by"])
     with stoppable(), DurableRun(job.output, job.ensemble, variants, header, job.resume) as work:
         with work.interruptible():
+            job.files.clear()
             outcome, output = _predict(job, work, variants, batch_size, workers, on_ray)
+            (job.files if output == job.output else job.files.moved(incomplete_output)).sync()
         work.finish(output)
     new = outcome.images - outcome.resumed
     before = f" ({outcome.resumed:,} of them from the previous run)" if outcome.resumed else ""
     rate = f", {new / outcome.seconds:,.0f} images/s" if new else ""
     console.say(f"wrote {output}: {outcome.images:,} masks{before} in {outcome.seconds:.1f} s{rate}")
+    for path in (job.files if output == job.output else job.files.moved(incomplete_output)).files.values():
+        console.say(f"wrote {path}")
     if job.preview is not None:
         draw(preview_tiles(job.ensemble, job.images, job.labels), job.ensemble.classes, job.preview)
         console.say(f"wrote {job.preview}")
@@ -87,13 +95,14 @@ def _predict(
     images = rest_of(job.images, done)
     labels = rest_of(job.labels, done) if job.labels is not None else None
     predict = partial(run, job.ensemble, images, None, labels, variants, batch_size, workers, elsewhere=on_ray)
+    predict = partial(predict, evidence=job.files.evidence)
     with progress(len(job.images), done) as advance:
         if job.bad is None:
             with _writing(job, work, []) as feed:
 
                 def record(part: Predicted) -> None:
                     work.record(part)
-                    feed.write(part.labels)
+                    feed.write(part.record)
 
                 outcome = predict(advance, record)
         else:
@@ -117,8 +126,11 @@ def _writing(job: Job, work: DurableRun, skipped: Sequence[tuple[int, str, str]]
     more: dict[str, Any] = {"images": len(ids), "input_sha256": job.input_sha256}
     if job.rle:
         more["rle"] = job.rle
-    output = job.output
+    if job.files.evidence:
+        more["evidence"] = job.files.evidence.record
+    output, files = job.output, job.files
     if left_out:
+        files = files.moved(incomplete_output)
         output, more["skipped"] = incomplete_output(output), len(left_out)
         ids = [name for index, name in enumerate(ids) if index not in left_out]
         _write_skipped(skipped_list(job.output), skipped)
@@ -126,18 +138,21 @@ def _writing(job: Job, work: DurableRun, skipped: Sequence[tuple[int, str, str]]
     # Replacing it was allowed when the job was checked.
     coding = job.ensemble.coding
     values = coding.output_classes(len(job.ensemble.classes))
+    mask_ids = ids
     if job.ensemble.is_multilabel:
-        writer, ids = open_class_masks(output, ids, job.images.size, job.ensemble.classes, job.replace, record)
+        writer, mask_ids = open_class_masks(output, ids, job.images.size, job.ensemble.classes, job.replace, record)
     else:
         writer = open_writer(output, ids, job.images.size, values, job.replace, record, rle=job.rle, places=job.places)
     with writer:
         table = None if job.ensemble.is_multilabel else coding.output_table
-        feed = BlockWriter(writer, ids, int(np.prod(writer.size)), table)
-        for labels in work.replay():
-            feed.write(labels)
-        yield feed
-        feed.flush()
-        work.placing()
+        masks = BlockWriter(writer, mask_ids, int(np.prod(writer.size)), table)
+        whole = record_feed(job, files, writer, mask_ids, ids, left_out, record)
+        with whole if files.files else contextlib.nullcontext(masks) as feed:
+            for records in work.replay():
+                feed.write(records)
+            yield feed
+            feed.flush()
+            work.placing()
 
 
 def _write_skipped(path: Path, skipped: Sequence[tuple[int, str, str]]) -> None:

@@ -19,6 +19,7 @@ from engine.models.facts import Facts, stated_facts
 from engine.models.members import Member, class_names, find_members, find_models, holds_masks
 from engine.models.net import Net
 from engine.models.opening import Request, inspect_net, open_nets
+from engine.runs.evidence_files import EvidenceFiles
 from engine.runs.plan import Plan, PlannedMember, Weight, read_plan
 from engine.runs.plan_input import InputTable
 from engine.sources.base import Source
@@ -45,6 +46,7 @@ class Options:
     prior: str = ""
     threshold: float | None = None
     min_region: int | None = None
+    decode: str | None = None
     flips: str | None = None
     early_exit: bool = False
     early_exit_agreement: float | None = None
@@ -59,6 +61,7 @@ class Options:
     align: bool = False
     stated: dict[str, Any] = field(default_factory=dict)
     tiled: bool = False
+    files: EvidenceFiles = field(default_factory=EvidenceFiles)
     truth: LabelCoding = PLAIN
 
 
@@ -177,7 +180,12 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None, every: So
         **({"vote_stage": stage} if (stage := options.vote_stage or plan.vote_stage) else {}),
         threshold=plan.threshold if options.threshold is None else options.threshold,
         min_region=(plan.min_region if options.min_region is None else options.min_region) or 0,
+        decode=options.decode or plan.decode or "argmax",
     )
+    if options.tiled and ensemble.variant.decoding.decode != "argmax":
+        raise PlanError(
+            f"--decode {ensemble.variant.decoding.decode} needs whole images, not tiles of a scene: leave it out"
+        )
     if ensemble.is_multilabel and options.rle:
         raise PlanError("--rle does not take multi-label members, whose pixels have several classes: leave it out")
     ensemble.input_facts = input_table(plan, options).stated

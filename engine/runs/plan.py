@@ -7,6 +7,7 @@ bias = [0, 0, 0.1, 0, 0.3]    # one per class, added to the fused score; omit fo
 prior = [1, 1, 1, 0.5, 2]     # one per class: target frequency / frequency in training; omit for none
 vote_stage = "members"        # members or fused
 min_region = 16               # regions of fewer pixels go to the surrounding class; omit for no clean-up
+decode = "rankseg"            # labels for the IoU of whole images, or rankseg-dice; omit for the argmax of each pixel
 flips = "horizontal"          # none, horizontal, vertical or both
 
 [input]                       # how images are read; omit for what their files say
@@ -62,7 +63,7 @@ from engine.utils.files import write_text
 MOST_BYTES = 1_000_000
 MOST_PATH = 4096
 Weight = float | tuple[float, ...]
-KEYS = ("classes", "strategy", "suppress", "threshold", "bias", "prior", "vote_stage", "min_region", "flips")
+KEYS = ("classes", "strategy", "suppress", "threshold", "bias", "prior", "vote_stage", "min_region", "decode", "flips")
 MEMBER_KEYS = ("model", "weight", "sha256", "contract", "map")
 
 
@@ -99,6 +100,7 @@ class Plan:
         prior: one per class.
         vote_stage: ``members`` or ``fused``.
         min_region: minimum size in pixels of a region that is kept.
+        decode: how probabilities become labels.
         flips: flips applied to the members, see :mod:`engine.inference.flips`.
         input: how images are read.
         output: how masks are written.
@@ -114,6 +116,7 @@ class Plan:
     prior: tuple[float, ...] = ()
     vote_stage: str | None = None
     min_region: int | None = None
+    decode: str | None = None
     flips: str | None = None
     input: InputTable = field(default_factory=InputTable)
     output: OutputTable = field(default_factory=OutputTable)
@@ -216,6 +219,7 @@ def _plan(raw: dict[str, Any], folder: Path) -> Plan:
         prior=tuple(float(value) for value in _numbers(raw.get("prior", []), "prior", (int, float))),
         vote_stage=_text(raw, "vote_stage"),
         min_region=_number(raw["min_region"], "min_region", int) if "min_region" in raw else None,
+        decode=_text(raw, "decode"),
         flips=_text(raw, "flips"),
         input=InputTable.of(raw.get("input", {})),
         output=OutputTable.of(raw.get("output", {})),

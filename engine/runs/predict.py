@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
+from engine.fusion.evidence import Evidence
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import BadImages, Predicted, Predictions, Variant
 from engine.outputs.open import MaskWriter
@@ -27,6 +28,7 @@ def run(
     record: Callable[[Predicted], object] = lambda part: None,
     bad: BadImages | None = None,
     elsewhere: Elsewhere | None = None,
+    evidence: Evidence | None = None,
 ) -> Outcome:
     """Predict every image once, in order.
 
@@ -42,6 +44,7 @@ def run(
         record: called with each batch before its masks are written.
         bad: records images that cannot be predicted, which are then left out; None if they are an error.
         elsewhere: returns the predictions, as from a cluster; None predicts in this process.
+        evidence: what to show for the labels, in this process; None for nothing.
 
     Raises:
         EngineError: images, labels or members fail; the writer then leaves no output.
@@ -53,7 +56,7 @@ def run(
     if elsewhere is not None:
         stream = elsewhere(ensemble, images, labels, variants)
     else:
-        stream = ensemble.stream(images, labels, variants, batch_size, workers)
+        stream = ensemble.stream(images, labels, variants, batch_size, workers, evidence)
     stream.bad = bad
 
     def finish(part: Predicted) -> None:

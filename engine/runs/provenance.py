@@ -52,6 +52,8 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
         "flips": next(name for name, flips in FLIPS.items() if flips == ensemble.flips),
         "members": sorted(members, key=lambda member: json.dumps(member, sort_keys=True)),
     }
+    if decoding.decode != "argmax":
+        plan["decode"] = decoding.decode
     if ensemble.input_facts:
         plan["input"] = dict(ensemble.input_facts)
     runtime_options = ensemble.runtime_options

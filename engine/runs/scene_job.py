@@ -12,6 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from engine.errors import InputError, OutputError, PlanError
+from engine.inference.evidence import check_evidence
 from engine.inference.tiles.grid import DEFAULT_OVERLAP, Tiling, parse_tile
 from engine.inference.tiles.rows import tile_rows
 from engine.inference.tiles.stride import with_stride
@@ -28,6 +29,7 @@ from engine.runs.plan_input import InputTable
 from engine.runs.plan_output import OutputTable
 from engine.sources.base import Source
 from engine.sources.fingerprint import fingerprint, labels_fingerprint
+from engine.sources.georeference import Georeference
 from engine.sources.label_scenes import coded_scenes, open_scene_labels
 from engine.sources.places import aligned, check_places
 from engine.sources.scenes import Scenes, first_scenes, open_scenes
@@ -87,6 +89,7 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
     output = options.output or Path("mask.png" if scenes.alone else "masks")
     replaced = may_replace(output, options.resume, options.overwrite)
     _check_output(output, options, scenes, replaced)
+    options.files.check(output, options, replaced, alone=scenes.alone)
     check_names(output, scenes.ids, scenes.named)
     if truths is not None and options.align:
         truths = aligned(truths, scenes, coding.ids)
@@ -102,6 +105,7 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
         )
     sample = _first_tile(scenes, tiling)
     ensemble = open_ensemble(plan, replace(options, tiled=True), sample)
+    check_evidence(ensemble, options.files.evidence)
     check_range(next(sample.batches(1)).pixels, (net for member in ensemble.members for net in member.nets))
     truths = coded_scenes(truths, ensemble.coding) if truths is not None else None
     tiling = with_stride(ensemble, tiling, scenes.channels)
@@ -115,8 +119,18 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
         replace=replaced,
         input_sha256=_read_as(fingerprint(options.input), "alpha" if plan.input.alpha else ""),
         labels_sha256=_read_as(labels_fingerprint(options.labels, ensemble.coding), "align" if options.align else ""),
+        places=_places(options, scenes),
+        files=options.files,
     )
     return TiledJob(base, scenes, truths, tiling, input_table(plan, options), plan.output)
+
+
+def _places(options: Options, scenes: Scenes) -> dict[str, Georeference]:
+    """Return where scenes lie, by id, for the areas in a table."""
+    if options.files.per_image is None:
+        return {}
+    with contextlib.closing(scenes.each()) as opened:
+        return {scene.id: scene.georeference for scene in opened if scene.georeference is not None}
 
 
 def _read_as(found: str, read_as: str) -> str:

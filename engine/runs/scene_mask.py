@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.fusion.evidence import Shown
 from engine.fusion.regions import cleaned
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Variant
+from engine.inference.records import joined
 from engine.inference.tiles.blend import Blended
 from engine.metrics import VOID, Score, confusion_matrices
 from engine.outputs.scenes import Sink
 from engine.runs.outcome import Outcome
+from engine.runs.scene_evidence import SceneEvidence, rows_of
 from engine.sources.base import Batch
 from engine.sources.labels import as_labels
 from engine.sources.scene import Scene, void_label
@@ -33,6 +36,7 @@ class Strip:
         ties: pixels whose vote was tied.
         confusion: int64 (1, classes, classes) of each variant that is scored beside the ensemble's own.
         seconds: time inside each variant's fusion and decoding.
+        shown: the evidence that is asked for, (rows, classes * width) scores and (rows, width) doubt.
     """
 
     start: int
@@ -40,12 +44,26 @@ class Strip:
     ties: int = 0
     confusion: dict[Variant, NDArray[np.int64]] = field(default_factory=dict)
     seconds: dict[Variant, float] = field(default_factory=dict)
+    shown: Shown = field(default_factory=Shown)
+
+    @property
+    def record(self) -> NDArray[np.uint8]:
+        """Return labels and evidence as uint8 (rows, bytes), see :mod:`engine.inference.records`."""
+        return joined(self.labels, self.shown)
 
 
 class SceneMask:
     """Fuses the parts of one scene and hands the labels on."""
 
-    def __init__(self, ensemble: Ensemble, scene: Scene, truth: Scene | None, sink: Sink, outcome: Outcome) -> None:
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        scene: Scene,
+        truth: Scene | None,
+        sink: Sink,
+        outcome: Outcome,
+        evidence: SceneEvidence | None = None,
+    ) -> None:
         """Begin a mask.
 
         Args:
@@ -54,6 +72,7 @@ class SceneMask:
             truth: its true label map, or None.
             sink: takes the labels.
             outcome: what the run gave so far; added to.
+            evidence: takes what is shown for the labels; None for nothing.
 
         Raises:
             OutputError: no value is free for pixels without data.
@@ -66,7 +85,10 @@ class SceneMask:
         # Regions cross the borders of parts: their clean-up waits for the whole mask, at one byte a pixel.
         self._cleans = ensemble.variant.decoding.min_region > 1
         self._waiting: list[tuple[NDArray[np.uint8], NDArray[np.uint8] | None]] = []
+        self._evidence, self._counts = evidence, np.zeros(len(ensemble.classes), np.int64)
         sink.begin(scene)
+        if evidence is not None:
+            evidence.begin(scene)
 
     def add(self, part: Blended, variants: Sequence[Variant]) -> Strip:
         """Decode some finished rows, and take them.
@@ -84,18 +106,24 @@ class SceneMask:
         truth = self._true_rows(part.start, part.size[0])
         valid = None if part.valid is None or part.valid.all() else part.valid.ravel()
         logits = part.logits if valid is None else np.ascontiguousarray(part.logits[..., valid])
-        strip = Strip(part.start, self._empty(part.size))
+        asked = self._evidence.evidence if self._evidence is not None else None
+        strip, shown = Strip(part.start, self._empty(part.size)), Shown()
         # No strategy sees pixels without data: some learn from all pixels they are given.
         for variant in variants if logits.shape[-1] else ():
             began = perf_counter()
-            labels, ties = self._ensemble.decode(logits, variant, part.size, clean=False)
+            own = variant == self._ensemble.variant
+            found = self._ensemble.explain(logits, variant, part.size, asked if own else None, clean=False)
+            labels, ties = found.labels, found.ties
             strip.seconds[variant] = perf_counter() - began
-            if variant == self._ensemble.variant:
+            if own:
+                shown = found.shown
                 strip.labels.reshape(1, -1)[:, slice(None) if valid is None else valid] = labels
                 strip = replace(strip, ties=ties)
             elif truth is not None:
                 known = truth if valid is None else np.ascontiguousarray(truth[:, valid])
                 strip.confusion[variant] = confusion_matrices(known, labels, len(self._ensemble.classes))
+        if asked:
+            strip = replace(strip, shown=rows_of(shown, part.size, valid, asked, len(self._ensemble.classes)))
         self._take(strip, truth)
         return strip
 
@@ -117,6 +145,8 @@ class SceneMask:
         for variant, matrices in strip.confusion.items():
             self._confusion[variant] = self._confusion.get(variant, 0) + matrices
         self._outcome.ties += strip.ties
+        if self._evidence is not None:
+            self._evidence.take(strip.labels, strip.shown, self._void)
         labels = strip.labels.reshape(1, -1)
         if self._cleans:
             self._waiting.append((labels, truth))
@@ -136,6 +166,9 @@ class SceneMask:
             labels = self._cleaned(whole)
             self._hand_on(labels, np.concatenate(truths, axis=1) if truths else None)
         self._sink.end()
+        if self._evidence is not None:
+            matrices = self._confusion.get(ensemble.variant)
+            self._evidence.end(self._counts, None if matrices is None else matrices[0])
         self._outcome.images += 1
         for variant, matrices in self._confusion.items():
             score = self._outcome.scores.setdefault(variant, Score(len(ensemble.classes), ensemble.ignored_class))
@@ -179,7 +212,9 @@ class SceneMask:
             matrices = confusion_matrices(truth, held, len(self._ensemble.classes))
             self._confusion[own] = self._confusion.get(own, 0) + matrices
         self._outcome.pixels += held.size
-        self._outcome.class_pixels += np.bincount(held.ravel(), minlength=len(self._ensemble.classes))
+        counts = np.bincount(held.ravel(), minlength=len(self._ensemble.classes))
+        self._outcome.class_pixels += counts
+        self._counts += counts
         table = self._ensemble.coding.output_table
         # The value of pixels without data is beyond all ids, where the table changes nothing.
         self._sink.write_rows((labels if table is None else table[labels]).reshape(-1, self._size[1]))

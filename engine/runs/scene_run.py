@@ -20,6 +20,7 @@ from engine.runs.durable.resume import nothing_left
 from engine.runs.durable.scenes import DurableScenes
 from engine.runs.outcome import Outcome
 from engine.runs.provenance import run_record, scenes_header
+from engine.runs.scene_evidence import scene_evidence
 from engine.runs.scene_job import TiledJob
 from engine.runs.scene_mask import SceneMask
 from engine.sources.georeference import bounded_cache
@@ -42,6 +43,7 @@ def run_tiled(job: TiledJob, batch_size: int, workers: int, overwrite: bool) -> 
     assert output is not None
     header = scenes_header(ensemble, sizes, job.tiling, base.input_sha256, base.labels_sha256) | _stated(job)
     if base.resume and nothing_left(output, header) is not None:
+        base.files.check_present()
         return Outcome.empty(ensemble)
     variants = ensemble.every_variant() if job.truths is not None else [ensemble.variant]
     compile_kernels({variant.strategy for variant in [ensemble.variant, *variants]}, len(ensemble.classes))
@@ -53,7 +55,9 @@ def run_tiled(job: TiledJob, batch_size: int, workers: int, overwrite: bool) -> 
         if before:
             console.say(f"resuming after {before:,} of {header['tiles']:,} tiles")
         with work.interruptible():
+            base.files.clear()
             _predict(job, work, variants, batch_size, outcome)
+            base.files.sync()
         work.finish(output)
     outcome.seconds = perf_counter() - began
     told = "1 mask" if len(sizes) == 1 else f"{len(sizes):,} masks"
@@ -61,6 +65,8 @@ def run_tiled(job: TiledJob, batch_size: int, workers: int, overwrite: bool) -> 
     new = header["tiles"] - before
     rate = f", {new / outcome.seconds:,.0f} tiles/s" if new else ""
     console.say(f"wrote {output}: {told} from {header['tiles']:,} tiles{earlier} in {outcome.seconds:.1f} s{rate}")
+    for path in base.files.files.values():
+        console.say(f"wrote {path}")
     for void, pixels in outcome.no_data.items():
         if pixels:
             console.say(f"no data: {pixels:,} of {pixels + outcome.pixels:,} pixels; they have {void} in the mask")
@@ -68,18 +74,22 @@ def run_tiled(job: TiledJob, batch_size: int, workers: int, overwrite: bool) -> 
 
 
 def _stated(job: TiledJob) -> dict[str, Any]:
-    """Return what the plan states about scenes and masks, as plain JSON types."""
-    tables = {"input": job.input.stated, "output": job.output.stated}
+    """Return what is stated about scenes, masks and what is shown for them, as plain JSON types."""
+    evidence = job.base.files.evidence.record
+    tables = {"input": job.input.stated, "output": job.output.stated, "evidence": evidence}
     return {name: table for name, table in tables.items() if table}
 
 
+def _record(job: TiledJob) -> dict[str, Any]:
+    more = {"tiling": job.tiling.record, "input_sha256": job.base.input_sha256, **_stated(job)}
+    return run_record(job.base.ensemble, images=len(job.scenes.ids), **more)
+
+
 @contextlib.contextmanager
-def _sink(job: TiledJob) -> Iterator[Sink]:
+def _sink(job: TiledJob, record: dict[str, Any]) -> Iterator[Sink]:
     """Open the writer that fits the scenes and the output; leaving puts the masks in place."""
     ensemble, output, scenes = job.base.ensemble, job.base.output, job.scenes
     assert output is not None
-    more = {"tiling": job.tiling.record, "input_sha256": job.base.input_sha256, **_stated(job)}
-    record = run_record(ensemble, images=len(scenes.ids), **more)
     classes = ensemble.coding.output_classes(len(ensemble.classes))
     count, form = len(scenes.ids), form_of(output)
     if not scenes.alone and form != FOLDER:
@@ -119,12 +129,14 @@ def _predict(
     with (
         contextlib.closing(truths) if truths is not None else contextlib.nullcontext(),
         bounded_cache(),
-        _sink(job) as sink,
+        _sink(job, record := _record(job)) as sink,
+        scene_evidence(job, record) as evidence,
         TiledRun(ensemble, job.tiling, skip, batch_size, outcome.workers) as tiler,
         progress(tiles, work.done) as advance,
     ):
         for index, scene in enumerate(job.scenes.each()):
-            mask = SceneMask(ensemble, scene, next(truths) if truths is not None else None, sink, outcome)
+            truth = next(truths) if truths is not None else None
+            mask = SceneMask(ensemble, scene, truth, sink, outcome, evidence)
             for strip in work.strips(index):
                 mask.take(strip)
             rows, columns = job.tiling.axes(scene.size)

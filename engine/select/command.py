@@ -101,7 +101,9 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting) -> Selection
     steps = int(folds.max()) + 2 + (len(rows) + len(pool.members)) * settings.bias
     advance = starting("selecting", steps)
     began = perf_counter()
-    fitted = cross_fit(pool, sample, folds, settings, options.clean_up, rows, options.budget, lambda: advance(1))
+    fitted = cross_fit(
+        pool, sample, folds, settings, options.clean_up, options.ranked, rows, options.budget, lambda: advance(1)
+    )
     seconds = perf_counter() - began
     counts = [GroupedCounts.of(level.cross, pool.groups, pool.ignored_class) for level in fitted.levels]
     cross = tuple(interval(side, metric, seed=settings.seed) for side in counts)
@@ -133,6 +135,7 @@ def plan_of(pool: Pool, choice: Choice, flips: str, table: InputTable | None = N
         threshold=decoding.threshold,
         bias=decoding.bias,
         min_region=decoding.min_region or None,
+        decode=None if decoding.decode == "argmax" else decoding.decode,
         flips=flips,
         input=table,
         labels=pool.coding,
@@ -146,6 +149,7 @@ def plan_of(pool: Pool, choice: Choice, flips: str, table: InputTable | None = N
         threshold=decoding.threshold,
         bias=decoding.bias,
         min_region=decoding.min_region,
+        decode=decoding.decode,
     )
     ensemble.input_facts = table.stated
     return plan, plan_hash(ensemble)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engine.bootstrap import GroupedCounts
 from engine.errors import InputError
+from engine.fusion.rankseg import DECODES
 from engine.metrics import class_iou
 from engine.select.biases import LEAST_GAIN
 from engine.select.deadline import NEVER, Deadline
@@ -33,6 +34,8 @@ LEVELS = (
 )
 # Of the rows of `engine compare`, which are levels of their own: the best without and with a class bias.
 ROW_LEVELS = ("best member or strategy", "best of them with class bias")
+# Stands before the clean-up where it is tried.
+RANKED = "+ rankseg"
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ def cross_fit(
     folds: NDArray[np.int64],
     settings: Settings,
     clean_up: bool = True,
+    ranked: bool = False,
     rows: Sequence[str] = (),
     budget: float = 0.0,
     advance: Callable[[], object] = lambda: None,
@@ -138,6 +142,7 @@ def cross_fit(
         folds: int64 (images,).
         settings: settings of the search.
         clean_up: whether to try clean-up of small regions.
+        ranked: whether to try labels that are decided for whole images, see :mod:`engine.fusion.rankseg`.
         rows: strategies that are tried on all members as they are, as are single members; none for neither.
         budget: approximate seconds for all of it; 0 for no limit.
         advance: called after each of the folds + 1 selections, and after each row.
@@ -153,6 +158,8 @@ def cross_fit(
         seen = np.arange(len(folds)) if fold is None else np.flatnonzero(folds != fold)
         deadline = Deadline.after(share) if budget else NEVER
         steps, tried = search(sample, settings, scorers, fold, deadline)
+        if ranked:
+            steps = [*steps, tune_decode(pool, steps[-1], seen, sample.convention)]
         last = tune_region(pool, steps[-1], seen, sample.convention) if clean_up and not deadline.over else steps[-1]
         best = single(pool, best_single(pool, alone[:, seen], sample.convention))
         advance()
@@ -161,7 +168,7 @@ def cross_fit(
     with ThreadPoolExecutor(available_cores()) as threads:
         (choices, tried), *others = threads.map(select, [None, *range(count)])
     levels: list[Level] = []
-    for place, name in enumerate(LEVELS):
+    for place, name in enumerate((*LEVELS[:-1], RANKED, LEVELS[-1]) if ranked else LEVELS):
         fit = Fit(choices[place], tuple(found[place] for found, _ in others))
         last = levels[-1] if levels else None
         if last is not None and (last.choice, last.fold_choices) == (fit.choice, fit.fold_choices):
@@ -216,6 +223,14 @@ def _chosen(pool: Pool, levels: Sequence[Level], alone: NDArray[np.int64], conve
         best = place if scores[place] >= scores[best] + LEAST_GAIN else best
         chosen = place if sound[place] and scores[place] >= scores[chosen] + LEAST_GAIN else chosen
     return chosen, None if best == chosen else best
+
+
+def tune_decode(pool: Pool, choice: Choice, tiles: NDArray[np.int64], convention: str) -> Choice:
+    """Decode images as a whole, for IoU or Dice, if that helps on whole images."""
+    tried = [replace(choice, decoding=replace(choice.decoding, decode=name)) for name in DECODES]
+    scores = [np.nan_to_num(score(pool, pool.confusions(other, tiles), convention)) for other in tried]
+    best = int(np.argmax(scores))
+    return tried[best] if scores[best] >= scores[0] + LEAST_GAIN else choice
 
 
 def tune_region(pool: Pool, choice: Choice, tiles: NDArray[np.int64], convention: str) -> Choice:

@@ -51,6 +51,8 @@ def describe(choice: Choice) -> str:
         told.append("bias " + ", ".join(f"{value:g}" for value in held.bias))
     if held.threshold is not None:
         told.append(f"threshold {held.threshold:g}")
+    if held.decode != "argmax":
+        told.append(f"decoded by {held.decode}")
     if held.min_region:
         told.append(f"regions of {held.min_region} pixels or more")
     return "; ".join(told)
@@ -132,6 +134,7 @@ def _choice(done: Selection, choice: Choice) -> dict[str, object]:
         "suppress": sorted(held.suppress),
         "bias": list(held.bias),
         "threshold": held.threshold,
+        "decode": held.decode,
         "min_region": held.min_region,
     }
 

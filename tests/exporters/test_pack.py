@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engine import Ensemble
 from engine.errors import ContractError, EngineError, InputError, ModelError, OutputError, PlanError
+from engine.fusion.evidence import DOUBTS
 from engine.runs.options import Options, open_ensemble
 from engine.runs.plan import read_plan
 from exporters import pack as packing
@@ -138,18 +139,23 @@ def test_an_exact_tie_goes_to_the_lowest_class(tmp_path):
         assert done.check.ties == 0
 
 
+@pytest.mark.parametrize("measure", DOUBTS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_scores_decide_the_labels(strategy, folder, images, tmp_path):
+def test_scores_and_doubt_are_the_engines(strategy, measure, folder, images, tmp_path):
     plan = plan_of(folder / "plan.toml", *FOUR, head=f'strategy = "{strategy}"\nsuppress = [0, 3]')
-    done = packing.pack(plan, tmp_path / "whole.onnx", scores=True)
-    labels, scores = outputs_of(done.path, images, ["labels", "scores"])
-    assert scores.dtype == np.float32
+    done = packing.pack(plan, tmp_path / "whole.onnx", scores=True, doubt=measure)
+    labels, scores, doubt = outputs_of(done.path, images, ["labels", "scores", "doubt"])
+    assert (scores.dtype, doubt.dtype) == (np.float32, np.float32)
     assert scores.shape == (40, 5, *SIZE)
-    assert np.isneginf(scores[:, [0, 3]]).all()
-    chosen = np.take_along_axis(scores, labels[:, None].astype(int), axis=1)[:, 0]
-    np.testing.assert_array_equal(chosen, scores.max(axis=1))
-    if strategy != "mean-logit":
-        assert 0 <= scores[:, [1, 2, 4]].min() <= scores.max() <= 1 + 1e-6
+    assert (scores[:, [0, 3]] == 0).all()
+    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_array_equal(scores.argmax(axis=1), labels)
+    ensemble = open_ensemble(read_plan(plan), Options(), None)
+    masks, expected, shown = ensemble.predict(images, scores="float32", doubt=measure, doubt_type="float32")
+    same = masks == labels
+    assert same.mean() > 0.999
+    assert np.abs(scores - expected).max(axis=1)[same].max() < 1e-5
+    assert np.abs(doubt - shown)[same].max() < 1e-5
 
 
 def test_the_contract_says_what_is_inside(folder, tmp_path, read_stamp):

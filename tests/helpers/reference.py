@@ -301,3 +301,63 @@ def fill_mirrored(pixels, valid):
                 filled[row, column] = source[down[1], column]
             known[row, column] = across is not None or down is not None
     return filled
+
+
+def decoded_scores(name, logits, weights, decoding):
+    """Scores of a strategy after gain, bias and suppression, float64; -infinity where a class cannot be predicted."""
+    classes = logits.shape[2]
+    rule = decoding.rule(classes, log_domain=name == "mean-logit")
+    first = decoding.threshold is None and decoding.vote_stage == "members"
+    voted = {"voted": rule.allowed} if name in ("vote", "staple") and first else {}
+    found = globals()[name.replace("-", "_") + "_scores"](logits, weights, **voted).astype(np.float64)
+    if name == "vote":  # counts of weights
+        found = found / found.sum(axis=1, keepdims=True)
+    share = found
+    if name == "mean-logit":
+        share = np.exp(found - found.max(axis=1, keepdims=True))
+        share = share / share.sum(axis=1, keepdims=True)
+    threshold = np.inf if decoding.threshold is None else decoding.threshold
+    kept = rule.allowed[:, None] | (share >= threshold)
+    ruled = found * rule.gain.astype(np.float64)[:, None] + rule.bias.astype(np.float64)[:, None]
+    return np.where(kept, ruled, -np.inf)
+
+
+def probabilities(name, scores):
+    """Decoded scores (batch, classes, pixels) as probabilities: softmax of logits, other scores by their sum."""
+    if name == "mean-logit":
+        terms = np.exp(scores - scores.max(axis=1, keepdims=True))
+    else:
+        terms = np.maximum(scores, 0)
+    total = terms.sum(axis=1, keepdims=True)
+    best = np.arange(scores.shape[1])[:, None] == scores.argmax(axis=1)[:, None]
+    return np.where(total > 0, terms / np.where(total > 0, total, 1), best)
+
+
+def entropy(p, classes):
+    """Entropy over the second axis, as a share of that of so many equal classes."""
+    nats = -(p * np.log(np.where(p > 0, p, 1))).sum(axis=1)
+    return nats / np.log(classes) if classes > 1 else nats * 0
+
+
+def doubt_of(measure, name, logits, weights, decoding, labels):
+    """A map of doubt, float64 (batch, pixels), 0 to 1."""
+    members, _, classes, _ = logits.shape
+    rule = decoding.rule(classes, log_domain=False)
+    possible = np.flatnonzero(rule.allowed | (decoding.threshold is not None))
+    table = weighted(weights, members, classes)
+    p = probabilities(name, decoded_scores(name, logits, weights, decoding))
+    if measure == "entropy":
+        return entropy(p, len(possible))
+    if measure == "margin":
+        own = np.take_along_axis(p, labels[:, None].astype(int), axis=1)[:, 0]
+        rest = np.where(np.arange(classes)[:, None] == labels[:, None], 0, p).max(axis=1)
+        return 1 - np.maximum(own - rest, 0)
+    if measure == "votes":
+        choice = possible[logits[:, :, possible].argmax(axis=2)]
+        agreed = [np.where(own == labels, row[labels], 0) for own, row in zip(choice, table, strict=True)]
+        return np.maximum(1 - np.sum(agreed, axis=0), 0)
+    q = softmax(logits[:, :, possible])
+    share = table.mean(axis=1)
+    mean = np.einsum("mbcp,m->bcp", q, share)
+    own = np.stack([entropy(one, len(possible)) for one in q])
+    return np.maximum(entropy(mean, len(possible)) - np.einsum("mbp,m->bp", own, share), 0)

@@ -7,7 +7,7 @@ import numpy as np
 from engine.fusion.strategies.task import Task
 from engine.fusion.strategies.vote import voting_units
 from engine.kernels import rows
-from engine.kernels.decode import argmax_block
+from engine.kernels.decode import decide_block
 from engine.kernels.jit import kernel
 
 # Integers up to here are exact in float32, so that equal ranks are true ties in any order of the members.
@@ -23,11 +23,11 @@ def borda(task: Task) -> None:
     share = 1.0 / (2.0 * (classes - 1) * units.sum(axis=0))
     scores, best, label = task.scratch()
     whole, share = units.astype(np.float32), share.astype(np.float32)
-    _borda(task.logits, whole, share, scores, best, label, task.rule(), task.labels)
+    _borda(task.logits, whole, share, scores, best, label, task.rule(), task.labels, task.kept)
 
 
 @kernel
-def _borda(logits, units, share, scores, best, label, rule, labels):  # type: ignore[no-untyped-def]
+def _borda(logits, units, share, scores, best, label, rule, labels, kept):  # type: ignore[no-untyped-def]
     members, batch, classes, pixels = logits.shape
     block = best.size
     for b in range(batch):
@@ -42,4 +42,4 @@ def _borda(logits, units, share, scores, best, label, rule, labels):  # type: ig
                         if d != c:
                             rows.add_beaten(scores[c, :n], own, logits[m, b, d, start:stop], units[m, c])
                 rows.scale(scores[c, :n], share[c])
-            argmax_block(labels[b, start:stop], scores, rule, False, best[:n], label[:n])
+            decide_block(labels[b, start:stop], kept, b, start, scores, rule, False, best[:n], label[:n])

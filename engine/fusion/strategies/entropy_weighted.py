@@ -7,7 +7,7 @@ import numpy as np
 from engine.fusion.strategies.task import Task
 from engine.kernels import rows
 from engine.kernels.blocks import PART, scratch
-from engine.kernels.decode import argmax_block
+from engine.kernels.decode import decide_block
 from engine.kernels.exponential import weigh_by_surety
 from engine.kernels.jit import kernel
 from engine.kernels.softmax import softmax_terms
@@ -23,11 +23,11 @@ def entropy_weighted(task: Task) -> None:
     """
     scores, best, label = task.scratch()
     work = scratch(task.logits.shape[2] + 3, PART)
-    _entropy_weighted(task.logits, task.single_weights, work, scores, best, label, task.rule(), task.labels)
+    _entropy_weighted(task.logits, task.single_weights, work, scores, best, label, task.rule(), task.labels, task.kept)
 
 
 @kernel
-def _entropy_weighted(logits, weights, work, scores, best, label, rule, labels):  # type: ignore[no-untyped-def]
+def _entropy_weighted(logits, weights, work, scores, best, label, rule, labels, kept):  # type: ignore[no-untyped-def]
     members, batch, classes, pixels = logits.shape
     block, part = best.size, work.shape[1]
     for b in range(batch):
@@ -48,4 +48,4 @@ def _entropy_weighted(logits, weights, work, scores, best, label, rule, labels):
                     weigh_by_surety(total, sure)
                     for c in range(classes):
                         rows.add_product(scores[c, low : low + p], work[c, :p], total, weights[m, c])
-            argmax_block(labels[b, start : start + n], scores, rule, False, best[:n], label[:n])
+            decide_block(labels[b, start : start + n], kept, b, start, scores, rule, False, best[:n], label[:n])

@@ -7,7 +7,7 @@ import numpy as np
 from engine.fusion.strategies.task import Task
 from engine.kernels import rows
 from engine.kernels.blocks import PART, scratch
-from engine.kernels.decode import argmax_block
+from engine.kernels.decode import decide_block
 from engine.kernels.jit import kernel
 from engine.kernels.softmax import softmax_terms
 
@@ -25,11 +25,11 @@ def max_confidence(task: Task) -> None:
     taking_part = np.flatnonzero((task.weights > 0).any(axis=1))
     scores, best, label = task.scratch()
     work = scratch(task.logits.shape[2] + 4, PART)
-    _max_confidence(task.logits, taking_part, work, scores, best, label, task.rule(), task.labels)
+    _max_confidence(task.logits, taking_part, work, scores, best, label, task.rule(), task.labels, task.kept)
 
 
 @kernel
-def _max_confidence(logits, taking_part, work, scores, least, label, rule, labels):  # type: ignore[no-untyped-def]
+def _max_confidence(logits, taking_part, work, scores, least, label, rule, labels, kept):  # type: ignore[no-untyped-def]
     _, batch, classes, pixels = logits.shape
     block, part = least.size, work.shape[1]
     for b in range(batch):
@@ -55,4 +55,4 @@ def _max_confidence(logits, taking_part, work, scores, least, label, rule, label
                     for c in range(classes):
                         rows.take_surer(scores[c, low : low + p], work[c, :p], share, rest, surest)
                     rows.lower_to(surest, rest)
-            argmax_block(labels[b, start : start + n], scores, rule, False, least[:n], label[:n])
+            decide_block(labels[b, start : start + n], kept, b, start, scores, rule, False, least[:n], label[:n])

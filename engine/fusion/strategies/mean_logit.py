@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.fusion.strategies.task import Task
 from engine.kernels import rows
-from engine.kernels.decode import argmax_block
+from engine.kernels.decode import decide_block
 from engine.kernels.jit import kernel
 
 
@@ -12,11 +12,11 @@ def mean_logit(task: Task) -> None:
     """Score of a class = sum over members of weight x logit."""
     scores, best, label = task.scratch()
     rule = task.rule(log_domain=True)
-    _mean_logit(task.logits, task.single_weights, scores, best, label, rule, task.labels)
+    _mean_logit(task.logits, task.single_weights, scores, best, label, rule, task.labels, task.kept)
 
 
 @kernel
-def _mean_logit(logits, weights, scores, best, label, rule, labels):  # type: ignore[no-untyped-def]
+def _mean_logit(logits, weights, scores, best, label, rule, labels, kept):  # type: ignore[no-untyped-def]
     members, batch, classes, pixels = logits.shape
     block = best.size
     for b in range(batch):
@@ -53,4 +53,4 @@ def _mean_logit(logits, weights, scores, best, label, rule, labels):  # type: ig
                 while m < members:
                     rows.add_scaled(score, logits[m, b, c, start:stop], weights[m, c])
                     m += 1
-            argmax_block(labels[b, start:stop], scores, rule, True, best[:n], label[:n])
+            decide_block(labels[b, start:stop], kept, b, start, scores, rule, True, best[:n], label[:n])

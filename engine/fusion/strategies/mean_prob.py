@@ -7,7 +7,7 @@ import numpy as np
 from engine.fusion.strategies.task import Task
 from engine.kernels import rows
 from engine.kernels.blocks import PART, scratch
-from engine.kernels.decode import argmax_block
+from engine.kernels.decode import decide_block
 from engine.kernels.jit import kernel
 from engine.kernels.registers import MOST_SLOTS, slots_of
 from engine.kernels.softmax import add_softmax, softmax_terms
@@ -19,7 +19,7 @@ def mean_prob(task: Task) -> None:
     """Score of a class = sum over members of weight x probability."""
     classes = task.logits.shape[2]
     scores, best, label = task.scratch()
-    rest = scores, best, label, task.rule(), task.labels
+    rest = scores, best, label, task.rule(), task.labels, task.kept
     if classes <= MOST_SLOTS:
         _mean_prob(task.logits, task.single_weights, np.arange(classes), slots_of(classes), *rest)
     else:
@@ -28,7 +28,7 @@ def mean_prob(task: Task) -> None:
 
 
 @kernel
-def _mean_prob(logits, weights, ids, slots, scores, best, label, rule, labels):  # type: ignore[no-untyped-def]
+def _mean_prob(logits, weights, ids, slots, scores, best, label, rule, labels, kept):  # type: ignore[no-untyped-def]
     members, batch, classes, pixels = logits.shape
     block = best.size
     for b in range(batch):
@@ -38,11 +38,11 @@ def _mean_prob(logits, weights, ids, slots, scores, best, label, rule, labels): 
                 rows.fill(scores[c, :n], ZERO)
             for m in range(members):
                 add_softmax(scores, logits[m, b], start, n, weights[m], ids, slots)
-            argmax_block(labels[b, start : start + n], scores, rule, False, best[:n], label[:n])
+            decide_block(labels[b, start : start + n], kept, b, start, scores, rule, False, best[:n], label[:n])
 
 
 @kernel
-def _mean_prob_of_many(logits, weights, terms, total, peak, scores, best, label, rule, labels):  # type: ignore[no-untyped-def]
+def _mean_prob_of_many(logits, weights, terms, total, peak, scores, best, label, rule, labels, kept):  # type: ignore[no-untyped-def]
     members, batch, classes, pixels = logits.shape
     block, part = best.size, peak.size
     for b in range(batch):
@@ -56,4 +56,4 @@ def _mean_prob_of_many(logits, weights, terms, total, peak, scores, best, label,
                     softmax_terms(terms, total[:p], peak[:p], logits[m, b], start + low, start + low + p)
                     for c in range(classes):
                         rows.add_product(scores[c, low : low + p], terms[c, :p], total[:p], weights[m, c])
-            argmax_block(labels[b, start : start + n], scores, rule, False, best[:n], label[:n])
+            decide_block(labels[b, start : start + n], kept, b, start, scores, rule, False, best[:n], label[:n])

@@ -12,7 +12,7 @@ from engine.fusion.strategies.task import Task
 from engine.fusion.strategies.vote import voting_units
 from engine.kernels import rows
 from engine.kernels.blocks import PART, scratch
-from engine.kernels.decode import argmax_block
+from engine.kernels.decode import decide_block
 from engine.kernels.jit import kernel
 from engine.kernels.softmax import softmax_terms
 
@@ -42,7 +42,7 @@ def _fuse(task: Task, trim: float) -> None:
     part = min(PART, pixels)
     scores, work, label = scratch(classes, part), scratch(members + 2, part), scratch(part, dtype=np.int32)
     terms = scratch(members, classes, part)
-    _middle(task.logits, units, np.float32(trim), terms, work, scores, label, task.rule(), task.labels)
+    _middle(task.logits, units, np.float32(trim), terms, work, scores, label, task.rule(), task.labels, task.kept)
 
 
 @kernel
@@ -78,7 +78,7 @@ def middle_row(score, terms, below, units, c, trim):  # type: ignore[no-untyped-
 
 
 @kernel
-def _middle(logits, units, trim, terms, work, scores, label, rule, labels):  # type: ignore[no-untyped-def]
+def _middle(logits, units, trim, terms, work, scores, label, rule, labels, kept):  # type: ignore[no-untyped-def]
     members, batch, classes, pixels = logits.shape
     part = label.size
     for b in range(batch):
@@ -92,4 +92,4 @@ def _middle(logits, units, trim, terms, work, scores, label, rule, labels):  # t
                     rows.multiply(terms[m, c, :n], share)
             for c in range(classes):
                 middle_row(scores[c, :n], terms, work, units, c, trim)
-            argmax_block(labels[b, start:stop], scores, rule, False, peak, label[:n])
+            decide_block(labels[b, start:stop], kept, b, start, scores, rule, False, peak, label[:n])

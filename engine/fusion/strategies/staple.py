@@ -14,7 +14,7 @@ import numpy as np
 from engine.fusion.strategies.task import Task
 from engine.kernels import rows
 from engine.kernels.blocks import scratch
-from engine.kernels.decode import argmax_block
+from engine.kernels.decode import decide_block
 from engine.kernels.exponential import exp_in_place
 from engine.kernels.jit import kernel
 
@@ -46,7 +46,7 @@ def staple(task: Task) -> None:
     scores, best, label = task.scratch()
     found = scratch(len(taking_part), pixels, dtype=np.int32)
     patterns = scratch(pixels, len(taking_part), dtype=np.int32)
-    decoded = rule, task.labels
+    decoded = rule, task.labels, task.kept
     _staple(task.logits, taking_part, exponents, np.flatnonzero(voted), found, patterns, scores, best, label, *decoded)
 
 
@@ -216,11 +216,13 @@ def fit(said, counts, exponents, belief, tables):  # type: ignore[no-untyped-def
 
 
 @kernel
-def _staple(logits, members, exponents, voted, found, patterns, scores, best, label, rule, labels):  # type: ignore[no-untyped-def]
+def _staple(logits, members, exponents, voted, found, patterns, scores, best, label, rule, labels, kept):  # type: ignore[no-untyped-def]
     _, batch, classes, pixels = logits.shape
     counts = np.empty(pixels, np.float64)
     owner = np.empty(pixels, np.int64)
     decided = np.empty(pixels, np.uint8)
+    kept_classes = kept.shape[1]
+    kept_patterns = np.empty((1, kept_classes, pixels), np.float32)
     tables = np.empty((3, members.size, classes, classes), np.float64)
     held = np.empty((pixels, classes), np.float64)
     block = best.size
@@ -234,6 +236,9 @@ def _staple(logits, members, exponents, voted, found, patterns, scores, best, la
             for c in range(classes):
                 for i in range(n):
                     scores[c, i] = np.float32(belief[start + i, c])
-            argmax_block(decided[start : start + n], scores, rule, False, best[:n], label[:n])
+            decide_block(decided[start : start + n], kept_patterns, 0, start, scores, rule, False, best[:n], label[:n])
         for i in range(pixels):
             labels[b, i] = decided[owner[i]]
+        for c in range(kept_classes):
+            for i in range(pixels):
+                kept[b, c, i] = kept_patterns[0, c, owner[i]]

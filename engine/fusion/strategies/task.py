@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ class Task:
         decoding: bias, prior, suppression.
         labels: uint8 (batch, pixels), the result.
         ties: int64 (batch,), the result where votes can tie.
+        kept: float32 (batch, classes, pixels), where the decoded scores go if somebody asks for them, else
+            (1, 0, 0): scores after prior and bias, minus infinity where a class is suppressed.
     """
 
     logits: NDArray[np.float32]
@@ -28,6 +30,7 @@ class Task:
     decoding: Decoding
     labels: NDArray[np.uint8]
     ties: NDArray[np.int64]
+    kept: NDArray[np.float32] = field(default_factory=lambda: np.empty((1, 0, 0), np.float32))
 
     @property
     def single_weights(self) -> NDArray[np.float32]:
@@ -43,3 +46,15 @@ class Task:
         classes, pixels = self.logits.shape[2:]
         block = block_of(classes, pixels)
         return scratch(classes, block), scratch(block), scratch(block, dtype=np.int32)
+
+    def keep(self, image: int, scores: NDArray[np.float32]) -> None:
+        """Take the scores of one image if somebody asks for them; for strategies in plain NumPy.
+
+        Args:
+            image: which of the batch.
+            scores: float32 (classes, pixels), as :func:`engine.kernels.decode.argmax_block` leaves them.
+        """
+        if self.kept.shape[1]:
+            rule = self.rule()
+            possible = rule.allowed | (rule.threshold <= 1)
+            self.kept[image] = np.where(possible[:, None], scores, -np.inf)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from engine.fusion.strategies.task import Task
 from engine.kernels import rows
 from engine.kernels.blocks import block_of, scratch
+from engine.kernels.decode import NEVER
 from engine.kernels.jit import kernel
 from engine.kernels.packed_votes import (
     add_counted_softmax,
@@ -27,7 +28,7 @@ from engine.kernels.packed_votes import (
     top_of_packed,
 )
 from engine.kernels.registers import MOST_SLOTS, slots_of
-from engine.kernels.voting import break_ties, count_top, count_votes, settle
+from engine.kernels.voting import STRUCK, break_ties, count_top, count_votes, settle
 
 # The sum of one column of voting units: leaves room in int32 for a class bias, in int64 for the tie-break.
 MOST_UNITS = 2**30
@@ -102,6 +103,11 @@ def vote(task: Task) -> None:
     allowed = rule.allowed if decoding.threshold is None else everything
     block = block_of(classes, task.logits.shape[3])
     at = np.empty(block + PACK, np.int64)
+    if task.kept.shape[1]:
+        inverse = (1.0 / total).astype(np.float32)
+        tie = TieBreak(units.astype(np.int32), spread.astype(np.int32), np.flatnonzero(allowed))
+        counts, top = scratch(classes + 1, block, dtype=np.int32), scratch(block)
+        _vote_shares(task.logits, np.flatnonzero(voted), gain, bias, least, tie, inverse, counts, top, task.kept)
     width = int(units.sum(axis=0).max()).bit_length()
     if plain and classes <= MOST_SLOTS and width <= MOST_WIDTH and width * classes <= PACKED_BITS:
         plan = packed_plan(units.astype(np.int32), width, np.flatnonzero(voted), np.flatnonzero(allowed))
@@ -211,3 +217,19 @@ def _vote(logits, voted, gain, bias, least, tie, votes, best, at, labels, ties):
                     gather(held[c], votes[c], at[:count])
                 break_ties(label, at[:count], held, tie, logits, b, start)
             rows.narrow(labels[b, start : start + n], label)
+
+
+@kernel
+def _vote_shares(logits, voted, gain, bias, least, tie, inverse, votes, best, kept):  # type: ignore[no-untyped-def]
+    """Set float32 (batch, classes, pixels) ``kept`` to the shares of the votes, decoded as the labels are."""
+    _, batch, classes, pixels = logits.shape
+    block = best.size
+    for b in range(batch):
+        for start in range(0, pixels, block):
+            n = min(block, pixels - start)
+            count_votes(votes, logits, b, tie.units, voted, best[:n], votes[classes, :n], start, start + n)
+            settle(votes, n, tie.spread, gain, bias, least)
+            for c in range(classes):
+                rows.fill(kept[b, c, start : start + n], NEVER)
+            for c in tie.allowed:
+                rows.set_shares(kept[b, c, start : start + n], votes[c, :n], inverse[c], STRUCK)

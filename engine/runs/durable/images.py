@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import OutputError
+from engine.fusion.evidence import Evidence
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Predicted, Variant
+from engine.inference.records import layout_of
 from engine.runs.durable.checkpoint import Checkpoint
 from engine.runs.durable.shards import MOST_BYTES, MOST_IMAGES, read_shard, shard_path
 from engine.runs.outcome import Outcome, from_entry, to_entry
@@ -46,7 +48,9 @@ class DurableRun(Checkpoint):
         """
         self._ensemble = ensemble
         self._variants = list(dict.fromkeys((ensemble.variant, *variants)))
-        self._pixels = int(np.prod(header["size"]))
+        # Bytes of a record: masks, and what is shown for them.
+        pixels, masks = int(np.prod(header["size"][-2:])), ensemble.masks_per_image
+        self._pixels = layout_of(Evidence(**header.get("evidence", {})), len(ensemble.classes), pixels, masks).bytes
         self.outcome = Outcome.empty(ensemble)
         super().__init__(output, header, resume)
 
@@ -68,7 +72,7 @@ class DurableRun(Checkpoint):
         Raises:
             OutputError: the disk refuses.
         """
-        shard = self._write(part.labels)
+        shard = self._write(part.record)
         self._part.count(part, self._ensemble)
         images = self._part.images + len(self._part.skipped)
         full = shard.bytes >= MOST_BYTES or images >= MOST_IMAGES
@@ -76,7 +80,7 @@ class DurableRun(Checkpoint):
             self.seal()
 
     def replay(self) -> Iterator[NDArray[np.uint8]]:
-        """Yield the label maps of all sealed shards in order, uint8 (some, pixels); without the skipped ones.
+        """Yield the records of all sealed shards in order, uint8 (some, bytes); without the skipped images.
 
         Raises:
             OutputError: a shard cannot be read.

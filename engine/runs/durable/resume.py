@@ -141,7 +141,7 @@ def is_complete(output: Path, header: Mapping[str, Any]) -> bool:
     record = read_record(output)
     same = all(
         record.get(key) == header.get(key)
-        for key in ("maskfuse", HASH_KEY, "images", "tiling", "rle", INPUT_KEY, "output_ids", "output")
+        for key in ("maskfuse", HASH_KEY, "images", "tiling", "rle", INPUT_KEY, "output_ids", "output", "evidence")
     )
     if not same:
         raise OutputError(f"{output} exists, and was made by another run: add --overwrite to replace it")

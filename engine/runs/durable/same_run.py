@@ -20,6 +20,7 @@ _NAMES = {
     "labels_sha256": "true labels",
     "output_ids": "ids in the masks",
     "rle": "form of run lengths",
+    "evidence": "scores and doubt",
 }
 
 

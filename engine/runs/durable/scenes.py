@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import OutputError
+from engine.fusion.evidence import Evidence
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Variant
+from engine.inference.records import layout_of
 from engine.runs.durable.checkpoint import Checkpoint
 from engine.runs.durable.shards import MOST_BYTES, READ_BYTES, shard_path
 from engine.runs.scene_mask import Strip
@@ -75,20 +77,23 @@ class DurableScenes(Checkpoint):
             PlanError: the interrupted run was a different one.
         """
         self._variants = list(dict.fromkeys((ensemble.variant, *variants)))
-        self._sizes, self._classes = sizes, len(ensemble.classes)
+        self._sizes = sizes
+        evidence, classes = Evidence(**header.get("evidence", {})), len(ensemble.classes)
+        # A record is a row of a scene: its labels, and what is shown for them.
+        self._layouts = [layout_of(evidence, classes, width) for _, width in sizes]
         self._pieces: dict[int, list[_Piece]] = {}
         self.member_seconds = [0.0] * len(ensemble.members)
         self._seen = list(self.member_seconds)
         super().__init__(output, header, resume)
 
     def _bytes(self, entry: Mapping[str, Any]) -> int:
-        return sum(piece["rows"] * self._sizes[piece["scene"]][1] for piece in entry["pieces"])
+        return sum(piece["rows"] * self._layouts[piece["scene"]].bytes for piece in entry["pieces"])
 
     def _adopt(self, entry: Mapping[str, Any], number: int) -> None:
         offset = 0
         for told in entry["pieces"]:
             self._pieces.setdefault(told["scene"], []).append(_Piece(number, offset, told))
-            offset += told["rows"] * self._sizes[told["scene"]][1]
+            offset += told["rows"] * self._layouts[told["scene"]].bytes
         before = self.member_seconds
         self.member_seconds = [a + b for a, b in zip(before, entry["member_seconds"], strict=True)]
 
@@ -124,7 +129,7 @@ class DurableScenes(Checkpoint):
         """
         strips, self._waiting = self._waiting, []
         for strip in strips:
-            shard = self._write(strip.labels)
+            shard = self._write(strip.record)
             told = self._piece(scene)
             told["rows"] += len(strip.labels)
             told["ties"] += strip.ties
@@ -154,8 +159,8 @@ class DurableScenes(Checkpoint):
         Raises:
             OutputError: a shard cannot be read.
         """
-        start, width = 0, self._sizes[scene][1]
-        step = max(1, READ_BYTES // width)
+        start, layout = 0, self._layouts[scene]
+        step = max(1, READ_BYTES // layout.bytes)
         for piece in self._pieces.get(scene, []):
             # Once per piece: the counts over all its rows.
             seconds = dict(zip(self._variants, piece.told["seconds"], strict=True))
@@ -164,8 +169,9 @@ class DurableScenes(Checkpoint):
             ties = int(piece.told["ties"])
             for first in range(0, piece.told["rows"], step):
                 count = min(step, piece.told["rows"] - first)
-                labels = self._read(piece.shard, piece.offset + first * width, count * width).reshape(count, width)
-                yield Strip(start, labels, ties, confusion, seconds)
+                data = self._read(piece.shard, piece.offset + first * layout.bytes, count * layout.bytes)
+                labels, shown = layout.split(data)
+                yield Strip(start, labels, ties, confusion, seconds, shown)
                 start, ties, confusion, seconds = start + count, 0, {}, {}
 
     def _read(self, number: int, offset: int, count: int) -> NDArray[np.uint8]:

@@ -65,13 +65,19 @@ def first_moves(move, base, shift, candidate, best, label, second, runner, first
     The values are ``first + k * step``, k from 0 to ``values - 1``; ``values`` stands for none of them. The quotient is
     exact where it matters: it has far fewer digits than a float64.
     """
+    last = np.float64(values)
     for i in range(move.size):
         own = label[i] == candidate
         lead = np.float64(second[i] if own else best[i]) - np.float64(base[i]) - np.float64(shift)
         # The lower class wins a tie; the higher needs one more.
-        lead += 1.0 if candidate > (runner[i] if own else label[i]) else 0.0
-        place = np.ceil((lead - first) / step)
-        move[i] = np.int32(min(max(place, 0.0), np.float64(values)))
+        other = runner[i] if own else label[i]
+        lead = lead + 1.0 if candidate > other else lead
+        place = (lead - first) / step
+        place = place if place > 0.0 else 0.0
+        place = place if place < last else last
+        # Rounded up; a call of ceil is not vectorised.
+        whole = np.int32(place)
+        move[i] = whole + np.int32(1) if np.float64(whole) < place else whole
 
 
 @kernel
@@ -86,7 +92,8 @@ def count_line(base, shift, candidate, starts, ranked, first, step, moved):  # t
         ranked: the four arrays that :func:`rank_two` found.
         first: float64, the first value to add to the bias, a whole number.
         step: float64, whole, from one value to the next.
-        moved: int32 (segments, values + 1, classes), added to; the last row counts pixels that no value moves.
+        moved: int32 (segments, values + 1, classes), added to; the last row counts pixels that no value moves, if it
+            was preset to how often each other class is a label now: only pixels that move are visited.
     """
     values, classes = moved.shape[1] - 1, moved.shape[2]
     best, label, second, runner = ranked
@@ -101,5 +108,9 @@ def count_line(base, shift, candidate, starts, ranked, first, step, moved):  # t
                 second[start:stop], runner[start:stop], first, step, values,
             )  # fmt: skip
             for i in range(n):
-                other = runner[start + i] if label[start + i] == candidate else label[start + i]
-                moved[s, move[i], other] += 1
+                # The class itself is a label now only where it wins with the present bias, so where a value moves it.
+                if move[i] < values:
+                    own_now = label[start + i] == candidate
+                    other = runner[start + i] if own_now else label[start + i]
+                    moved[s, move[i], other] += 1
+                    moved[s, values, other] -= 0 if own_now else 1

@@ -23,7 +23,7 @@ LEAST_GAIN = 1e-4
 # within 0..1.
 MOST_LOG, LOG_LINES = 10.0, ((0.5, 20), (0.125, 8))
 MOST_SHARE, SHARE_LINES = 0.9, ((0.05, 18), (0.0125, 8))
-MOST_MOVES = 40
+MOST_ROUNDS = 40
 # The integer that represents a fused score of 1 where the strategy is not a sum of integers; logits are below 2^7.
 UNIT = 1 << 22
 MOST_SCORE = float(1 << 7)
@@ -59,14 +59,14 @@ class Lines:
             float64 (allowed classes, 2 * reach + 1); the middle column is the present bias.
         """
         sample, starts = self.sample, self.sample.starts
-        shifts = np.rint(bias[sample.allowed] * self.unit).astype(np.int32)
-        best, label, second, runner = np.empty((4, int(starts[-1])), np.int32)
-        rank_two(self.base, shifts, starts, best, label, second, runner)
-        ranked = (best, label, second, runner)
+        shifts, ranked = self._ranked(bias)
+        now = self._counted(ranked[1])
         whole = float(max(1, round(step * self.unit)))
         found = []
         for place, shift in enumerate(shifts):
             moved = np.zeros((len(starts) - 1, 2 * reach + 2, len(shifts)), np.int32)
+            moved[:, -1] = now
+            moved[:, -1, place] = 0
             count_line(self.base, shift, np.int32(place), starts, ranked, -reach * whole, whole, moved)
             taken = moved.cumsum(axis=1, dtype=np.int32)
             left = taken[:, -1:] - taken[:, :-1]
@@ -74,6 +74,25 @@ class Lines:
             found.append(sample.scores(np.ascontiguousarray(left.transpose(1, 0, 2)), self.fold))
         self.tried += len(shifts) * (2 * reach + 1)
         return np.stack(found)
+
+    def score(self, bias: NDArray[np.float64]) -> float:
+        """Return the score of one bias (classes,)."""
+        self.tried += 1
+        return float(self.sample.scores(self._counted(self._ranked(bias)[1][1])[None], self.fold)[0])
+
+    def _counted(self, label: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Return int64 (segments, allowed classes): how often each label occurs."""
+        starts, classes = self.sample.starts, len(self.sample.allowed)
+        segment = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        return np.bincount(segment * classes + label, minlength=(len(starts) - 1) * classes).reshape(-1, classes)
+
+    def _ranked(self, bias: NDArray[np.float64]) -> tuple[NDArray[np.int32], tuple[NDArray[np.int32], ...]]:
+        """Return the bias in integers, and the two best classes of each pixel as :func:`rank_two` finds them."""
+        starts = self.sample.starts
+        shifts = np.rint(bias[self.sample.allowed] * self.unit).astype(np.int32)
+        best, label, second, runner = np.empty((4, int(starts[-1])), np.int32)
+        rank_two(self.base, shifts, starts, best, label, second, runner)
+        return shifts, (best, label, second, runner)
 
 
 def fused_lines(sample: Sample, choice: Choice, fold: int | None = None) -> Lines:
@@ -92,10 +111,10 @@ def fused_lines(sample: Sample, choice: Choice, fold: int | None = None) -> Line
 
 
 def tune_bias(choice: Choice, lines: Lines, deadline: Deadline = NEVER) -> Choice:
-    """Search class biases by steepest ascent along the classes.
+    """Search class biases by ascent along the classes.
 
-    Each move sets the bias of one class to the best of all values within reach; of equally good ones the smallest move
-    is made.
+    Each round finds the best value of each class's bias, the others fixed. All classes that gain are moved at once if
+    that is no worse than the best move alone, else the better half of them, and so on.
 
     Args:
         choice: the start; its bias is replaced.
@@ -107,21 +126,61 @@ def tune_bias(choice: Choice, lines: Lines, deadline: Deadline = NEVER) -> Choic
     """
     logs = choice.strategy == "mean-logit"
     most, searched = (MOST_LOG, LOG_LINES) if logs else (MOST_SHARE, SHARE_LINES)
-    allowed = lines.sample.allowed
     bias, score = np.zeros(lines.sample.classes), float("nan")
     for step, reach in searched:
-        for _ in range(MOST_MOVES):
+        for _ in range(MOST_ROUNDS):
             scores = lines.scores(bias, step, reach)
             score = float(scores[0, reach])
-            moves = step * np.arange(-reach, reach + 1)
-            # Rounded, so that steps forth and back end at the start.
-            values = np.round(bias[allowed][:, None] + moves, 6)
+            values = bias[lines.sample.allowed][:, None] + step * np.arange(-reach, reach + 1)
             scores[np.abs(values) > most + 1e-9] = -1.0
-            ties = np.argwhere(scores == scores.max())
-            place, at = ties[np.abs(ties[:, 1] - reach).argmin()]
-            if scores[place, at] < score + LEAST_GAIN or deadline.over:
+            moved = None if deadline.over else _moved(bias, score, scores, values, lines)
+            if moved is None:
                 break
-            bias[allowed[place]], score = values[place, at], float(scores[place, at])
+            bias, score = moved
     if not bias.any():
         return replace(choice, decoding=replace(choice.decoding, bias=()), score=score)
     return replace(choice, decoding=replace(choice.decoding, bias=tuple(bias.tolist())), score=score)
+
+
+def _moved(
+    bias: NDArray[np.float64],
+    score: float,
+    scores: NDArray[np.float64],
+    values: NDArray[np.float64],
+    lines: Lines,
+) -> tuple[NDArray[np.float64], float] | None:
+    """Return the bias after one round, and its score; None if no class gains.
+
+    Args:
+        bias: float64 (classes,), the present bias.
+        score: its score.
+        scores: float64 (allowed classes, values), see :meth:`Lines.scores`.
+        values: float64 (allowed classes, values), the biases that they belong to.
+        lines: scores biases.
+    """
+    middle = scores.shape[1] // 2
+    # Of equally good values the nearest.
+    order = np.argsort(np.abs(np.arange(scores.shape[1]) - middle), kind="stable")
+    at = order[scores[:, order].argmax(axis=1)]
+    gains = scores[np.arange(len(scores)), at] - score
+    ranked = np.argsort(-gains, kind="stable")
+    count = int((gains >= LEAST_GAIN).sum())
+    if not count:
+        return None
+    best = score + float(gains[ranked[0]])
+    while count > 1:
+        picked = ranked[:count]
+        other = _with(bias, lines.sample.allowed[picked], values[picked, at[picked]])
+        reached = lines.score(other)
+        if reached >= best:
+            return other, reached
+        count //= 2
+    first = ranked[:1]
+    return _with(bias, lines.sample.allowed[first], values[first, at[first]]), best
+
+
+def _with(bias: NDArray[np.float64], classes: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    changed = bias.copy()
+    # Rounded, so that steps forth and back end at the start.
+    changed[classes] = np.round(values, 6)
+    return changed

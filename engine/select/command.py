@@ -19,6 +19,7 @@ from engine.select.cache import Cache, pixel_hash
 from engine.select.crossfit import PLAIN, SINGLE, Fitted, assign_folds, cross_fit, score
 from engine.select.options import SelectOptions, check_options, check_pool
 from engine.select.pool import Choice, Pool
+from engine.select.rows import FINALISTS
 from engine.select.sample import draw
 from engine.select.validation import open_validation
 from engine.sources.base import Source
@@ -98,7 +99,8 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting) -> Selection
     folds = assign_folds(pool.truth, pool.groups, min(options.folds, dealt), len(pool.classes), settings.seed)
     sample = draw(pool, metric, folds, options.pixels, settings.seed)
     rows = options.row_strategies
-    steps = int(folds.max()) + 2 + (len(rows) + len(pool.members)) * settings.bias
+    candidates = len(rows) + len(pool.members)
+    steps = int(folds.max()) + 2 + (candidates + min(FINALISTS, candidates)) * settings.bias
     advance = starting("selecting", steps)
     began = perf_counter()
     fitted = cross_fit(

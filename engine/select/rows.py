@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.select.additive import ADDITIVE
-from engine.select.biases import fused_lines, tune_bias
+from engine.select.biases import Lines, fused_lines, tune_bias
 from engine.select.deadline import NEVER, Deadline
 from engine.select.pool import Choice, Pool
 from engine.select.sample import Sample
 from engine.select.search import Scorer
 from engine.utils.threads import available_cores
+
+# How many rows are searched for class biases without each fold too.
+FINALISTS = 4
 
 
 @dataclass(frozen=True)
@@ -64,28 +67,49 @@ def tuned_rows(
 ) -> tuple[list[Fit], int]:
     """Search the class biases of rows, as `engine compare` does.
 
+    Each row is searched on all images. The :data:`FINALISTS` best are then searched without each fold.
+
     Args:
         sample: the pixels to search on.
         rows: the choices.
         scorers: of the additive strategies.
         folds: number of folds.
         deadline: once over, no further row is begun.
-        advance: called after each row.
+        advance: called after each row, and after each finalist.
 
     Returns:
-        One fit per row that was begun before the deadline, and the number of candidates scored.
+        One fit per finalist begun before the deadline, and the number of candidates scored.
     """
+    tried = 0
 
-    def work(row: Choice) -> tuple[Fit, int] | None:
+    def lines_of(row: Choice) -> Lines:
+        scorer = scorers.get(row.strategy) if row.strategy in ADDITIVE else None
+        return fused_lines(sample, row) if scorer is None else scorer.lines(row.counts)
+
+    def tuned(row: Choice, lines: Lines, fold: int | None) -> Choice:
+        nonlocal tried
+        part = replace(lines, fold=fold, tried=0)
+        found = tune_bias(row, part)
+        tried += part.tried
+        return found
+
+    def begun(row: Choice) -> tuple[Choice, Choice] | None:
         if deadline.over:
             return None
-        scorer = scorers.get(row.strategy) if row.strategy in ADDITIVE else None
-        lines = fused_lines(sample, row) if scorer is None else scorer.lines(row.counts)
-        parts = [replace(lines, fold=fold) for fold in (None, *range(folds))]
-        tuned, *others = (tune_bias(row, part) for part in parts)
+        found = tuned(row, lines_of(row), None)
         advance()
-        return Fit(tuned, tuple(others)), sum(part.tried for part in parts)
+        return row, found
+
+    def finished(pair: tuple[Choice, Choice]) -> Fit | None:
+        if deadline.over:
+            return None
+        row, whole = pair
+        lines = lines_of(row)
+        fit = Fit(whole, tuple(tuned(row, lines, fold) for fold in range(folds)))
+        advance()
+        return fit
 
     with ThreadPoolExecutor(available_cores()) as threads:
-        done = [found for found in threads.map(work, rows) if found is not None]
-    return [fit for fit, _ in done], sum(tried for _, tried in done)
+        done = sorted((pair for pair in threads.map(begun, rows) if pair), key=lambda pair: -pair[1].score)
+        fits = [fit for fit in threads.map(finished, done[:FINALISTS]) if fit]
+    return fits, tried

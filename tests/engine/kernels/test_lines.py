@@ -46,6 +46,9 @@ def test_a_line_counts_what_each_value_counts(
         assert (runner != label).all()
     for candidate in range(classes):
         moved = np.zeros((len(sizes), 2 * reach + 2, classes), np.int32)
+        for segment, (start, stop) in enumerate(pairwise(starts)):
+            moved[segment, -1] = np.bincount(label[start:stop], minlength=classes)
+        moved[:, -1, candidate] = 0
         where = (best, label, second, runner)
         count_line(
             base, shifts[candidate], np.int32(candidate), starts, where, float(-reach * step), float(step), moved

@@ -39,8 +39,10 @@ QUICK = {
 }
 NEEDS: dict[str, tuple[str, ...]] = {
     "roofline": ("onnx",),
+    "gpu": ("onnx",),
     "exporters": ("keras", "tensorflow", "tf2onnx", "onnx", "onnxslim"),
     "trainers": ("keras", "tensorflow"),
+    "libraries": ("torch", "torchmetrics", "segmentation_models_pytorch", "monai", "keras", "sklearn", "SimpleITK"),
     "foreign": (
         "torch",
         "torchvision",

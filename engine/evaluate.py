@@ -23,6 +23,7 @@ from engine.sources.open import open_array
 from engine.sources.places import check_same_places
 from engine.sources.spec import is_url, split_key
 from engine.sources.submission import RLE_FORMS, rle_form
+from engine.sources.unchanged import Unchanged
 from engine.surfaces import SurfaceCounts, SurfaceRules, over_classes
 from engine.utils.sides import told_size
 
@@ -80,6 +81,7 @@ class Evaluation:
         void_pixels: how many pixels were.
         missing_pixels: pixels with a true class for which the masks have none (255); not counted either.
         borders: scores of borders, or None.
+        matrices: int64 (images, classes, classes), the counts of each image where asked for, or None.
     """
 
     score: Score
@@ -90,6 +92,7 @@ class Evaluation:
     void_pixels: int = 0
     missing_pixels: int = 0
     borders: Borders | None = None
+    matrices: NDArray[np.int64] | None = None
 
     @property
     def left_out(self) -> str:
@@ -116,6 +119,7 @@ def evaluate(
     coding: LabelCoding = PLAIN,
     rle: str = "",
     surfaces: SurfaceRules | None = None,
+    by_image: bool = False,
 ) -> Evaluation:
     """Compare masks with true masks, batch by batch.
 
@@ -132,11 +136,13 @@ def evaluate(
         coding: what the true masks hold in place of class numbers.
         rle: the form of files of run lengths, where their header does not tell it: a name out of :data:`RLE_FORMS`.
         surfaces: also score borders by these rules; None for no such scores.
+        by_image: whether to keep the counts of each image.
 
     Raises:
         InputError: the two do not belong together, hold labels outside the classes, or the groups do not fit.
         PlanError: impossible options.
     """
+    read = Unchanged(predicted, labels, groups)
     known = known_facts(predicted, classes, ignored_class, coding)
     names, ignored = known.names, known.ignored_class
     count = len(names) or MOST_CLASSES - 1
@@ -146,7 +152,8 @@ def evaluate(
         check_match(truths, guesses)
     index = read_groups(groups, len(truths)) if groups else None
     rules = None if surfaces is None else SurfaceCounts(count, surfaces)
-    done = _count(truths, guesses, Score(count, ignored), known.truth.is_plain, index is not None, rules)
+    done = _count(truths, guesses, Score(count, ignored), known.truth.is_plain, by_image or index is not None, rules)
+    read.check()
     score = done.score
     if not names:
         names = _seen_names(score, truths.name)
@@ -155,12 +162,13 @@ def evaluate(
         rules.cut(len(names))
         borders = Borders.of(rules, ignored, index)
     intervals = {}
-    if index is not None:
-        grouped = GroupedCounts.of(_stacked(done.images, len(names)), index, ignored)
+    matrices = _stacked(done.images, len(names)) if by_image or index is not None else None
+    if index is not None and matrices is not None:
+        grouped = GroupedCounts.of(matrices, index, ignored)
         intervals = {name: interval(grouped, name) for name in CONVENTIONS}
     trap = find_trap(score.confusion, ignored)
     void = known.truth.told_void(len(names))
-    return Evaluation(score, names, trap, intervals, void, done.void, done.missing, borders)
+    return Evaluation(score, names, trap, intervals, void, done.void, done.missing, borders, matrices)
 
 
 def _count(
@@ -301,6 +309,7 @@ def evaluate_multilabel(predicted: str, labels: str, classes: str = "") -> list[
         InputError: the two have different shapes.
         PlanError: another number of names.
     """
+    read = Unchanged(predicted, labels)
     sides = [_class_masks(spec) for spec in (predicted, labels)]
     if sides[0] is None or sides[1] is None:
         return None
@@ -316,6 +325,7 @@ def evaluate_multilabel(predicted: str, labels: str, classes: str = "") -> list[
         both += (present & true).sum(axis=(0, 2, 3))
         predicted_pixels += present.sum(axis=(0, 2, 3))
         true_pixels += true.sum(axis=(0, 2, 3))
+    read.check()
     with np.errstate(invalid="ignore"):
         iou = both / (predicted_pixels + true_pixels - both)
         precision, recall = both / predicted_pixels, both / true_pixels

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from engine.errors import ModelError, NotFiniteError
 from engine.fusion.evidence import Evidence, Shown
-from engine.fusion.strategies.vote import voting_units
+from engine.fusion.fuse import fuse
 from engine.inference.ensemble import Ensemble
 from engine.models.adapt.batch import in_groups
 from engine.models.adapt.labels import NOT_FINITE
@@ -21,10 +21,14 @@ from engine.utils.console import first_line
 from exporters.tiles import tiles_source
 
 BATCH = 4
-# Scores this close, relative to the larger of 1 and their magnitude, are equal within float32 rounding.
+# Logits this close, relative to the larger of 1 and their magnitude, are equal within float32 rounding.
 _ROUNDING = 4e-6
 # Probabilities and doubt of engine and graph agree to this: logits of nets may differ in the last digits.
 _SHOWN = 2e-3
+# But for so many: which of two equally sure members counts, or on which side of a threshold a pixel is.
+_APART = 1e-3
+# How often the logits of a pixel are moved by less than that, to see whether its label is decided by rounding.
+_TRIALS = 256
 
 
 @dataclass(frozen=True)
@@ -91,9 +95,9 @@ def _check_shown(session: Any, pixels: npt.NDArray[Any], shown: Shown, same: npt
             continue
         got = _run(session, pixels, name).reshape(expected.shape)
         kept = same[:, None] if expected.ndim == 3 else same
-        worst = float(np.where(kept, np.abs(got - expected), 0).max())
-        if not worst <= _SHOWN:
-            raise ModelError(f"the packed graph gives {name} that differ from the engine's by {worst:.2g}")
+        apart = float(np.where(kept, ~(np.abs(got - expected) <= _SHOWN), False).mean())
+        if apart > _APART:
+            raise ModelError(f"the packed graph gives {apart:.2%} of the {name} otherwise than the engine")
 
 
 def _predictable(ensemble: Ensemble, session: Any, batch: Batch) -> tuple[Batch, npt.NDArray[np.float32]]:
@@ -147,7 +151,7 @@ def _run(session: Any, pixels: npt.NDArray[Any], output: str = LABELS) -> npt.ND
 
 
 def _tied(logits: npt.NDArray[np.float32], ensemble: Ensemble, a: int, b: int) -> bool:
-    """Return whether two labels of one pixel score the same, up to float32 rounding.
+    """Return whether rounding decides between two labels of one pixel: moved by as much, its logits give both.
 
     Args:
         logits: (members, classes) of the pixel, in the engine's order of members.
@@ -155,31 +159,15 @@ def _tied(logits: npt.NDArray[np.float32], ensemble: Ensemble, a: int, b: int) -
         a: one label.
         b: the other.
     """
-    decoding, strategy = ensemble.variant.decoding, ensemble.variant.strategy
-    if b in decoding.suppress:
+    decoding = ensemble.variant.decoding
+    if b in decoding.suppress and decoding.threshold is None:
         return False
-    ranked = sorted(range(len(ensemble.members)), key=lambda index: ensemble.members[index].checksum)
-    weights = ensemble.weights[ranked]
-    exact = logits.astype(np.float64)
-    shifted = np.exp(exact - exact.max(axis=1, keepdims=True))
-    probabilities = shifted / shifted.sum(axis=1, keepdims=True)
-    rule = decoding.rule(exact.shape[1], log_domain=strategy == "mean-logit")
-    if strategy == "vote":
-        voted = rule.allowed if decoding.vote_stage == "members" else np.ones_like(rule.allowed)
-        choices = np.where(voted, exact, -np.inf).argmax(axis=1)
-        votes = np.zeros(exact.shape[1])
-        for choice, row in zip(choices, _units(weights), strict=True):
-            votes[choice] += row[choice]
-        scores = votes + rule.bias * _units(weights).sum(axis=0)
-        if abs(scores[a] - scores[b]) > 0.5:
-            return False
-        exact = probabilities
-    parts = exact if strategy == "mean-logit" else probabilities
-    scores = (parts * weights).sum(axis=0) * rule.gain
-    if strategy != "vote":
-        scores += rule.bias
-    return bool(abs(scores[a] - scores[b]) <= _ROUNDING * max(1.0, float(np.abs(parts[:, [a, b]]).max())))
-
-
-def _units(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    return np.stack([voting_units(column) for column in weights.T], axis=1)
+    members, classes = logits.shape
+    moved = np.random.default_rng(0).uniform(-_ROUNDING, _ROUNDING, (members, 1, classes, _TRIALS))
+    # Both to the last bit and by as much as softmax and sums may differ.
+    moved[..., 1::2] *= np.random.default_rng(1).choice((0.01, 0.1), _TRIALS // 2)
+    exact = logits.astype(np.float64)[:, None, :, None]
+    trials = (exact + moved * np.maximum(1.0, np.abs(exact))).astype(np.float32)
+    weights = ensemble.weights[ensemble.fusion_order]
+    found = fuse(np.ascontiguousarray(trials), ensemble.variant.strategy, weights, decoding).labels
+    return bool((found == b).any() and (found == a).any())

@@ -27,6 +27,15 @@ def evaluate(
     ] = "",
     groups: Groups = "",
     rle: Rle = "",
+    as_library: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            metavar="LIBRARY",
+            help="Also print the mean IoU that a library gives: keras, torchmetrics, torchmetrics-segmentation, smp, "
+            "smp-imagewise, monai, sklearn or simpleitk.",
+        ),
+    ] = "",
     surfaces: Annotated[
         bool,
         typer.Option(
@@ -57,16 +66,21 @@ def evaluate(
     from engine.cli.printing import print_class_scores, print_evaluation
     from engine.evaluate import evaluate as score_masks
     from engine.evaluate import evaluate_multilabel
+    from engine.libraries import named_library
     from engine.surfaces import SurfaceRules
 
     rules = SurfaceRules(tolerance, boundary, missing)
     if not surfaces and rules != SurfaceRules():
         raise PlanError("--tolerance, --boundary and --missing go with --surfaces: add it, or leave them out")
+    if as_library:
+        named_library(as_library)
     several = evaluate_multilabel(predicted, labels, classes)
     if several is not None:
-        if surfaces:
-            raise PlanError("--surfaces does not take masks of several labels a pixel: leave it out")
+        if surfaces or as_library:
+            raise PlanError("--surfaces and --as do not take masks of several labels a pixel: leave them out")
         print_class_scores(several, as_json)
         return
     asked = rules if surfaces else None
-    print_evaluation(score_masks(predicted, labels, classes, ignored_class, groups, truth, rle, asked), as_json)
+    by_image = bool(as_library)
+    done = score_masks(predicted, labels, classes, ignored_class, groups, truth, rle, asked, by_image)
+    print_evaluation(done, as_json, as_library)

@@ -22,6 +22,7 @@ from engine.cli.tables import (
 )
 from engine.evaluate import Borders, ClassScore, Evaluation
 from engine.inference.ensemble import Ensemble
+from engine.libraries import named_library, score_as
 from engine.metrics import CONVENTIONS, class_iou, dice_of, find_trap, precision_recall
 from engine.runs.durable.resume import incomplete_output, skipped_list
 from engine.runs.image_job import Job
@@ -104,10 +105,14 @@ def as_dict(outcome: Outcome, ensemble: Ensemble) -> dict[str, Any]:
     }
 
 
-def print_evaluation(result: Evaluation, as_json: bool) -> None:
-    """Print an evaluation on stdout and the class-0 trap on stderr."""
+def print_evaluation(result: Evaluation, as_json: bool, library: str = "") -> None:
+    """Print an evaluation on stdout and the class-0 trap on stderr; also the number that a library gives."""
+    theirs = nan
+    if library and result.matrices is not None:
+        theirs = score_as(library, result.matrices, result.score.ignored_class)
     if as_json:
-        print(json.dumps(_evaluation_dict(result), indent=2))
+        more = {"as": {"library": library, "miou": json_number(theirs)}} if library else {}
+        print(json.dumps({**_evaluation_dict(result), **more}, indent=2))
     else:
         out = console.stdout()
         out.print(conventions_table(result.score, result.intervals))
@@ -116,6 +121,10 @@ def print_evaluation(result: Evaluation, as_json: bool) -> None:
             out.print(borders_table(result.borders, result.names, result.score.ignored_class))
             out.print(Text(borders_note(result.borders)))
         out.print(Text(result.left_out))
+        if library:
+            held = named_library(library)
+            call = held.call if result.score.ignored_class is None or not held.ignoring else held.ignoring
+            out.print(Text(f"as {call}: {'-' if theirs != theirs else f'{theirs:.4f}'}"))
     if result.missing_pixels:
         console.say(f"warning: {result.missing_pixels:,} pixels have no class in the masks (255) and are not counted")
     if result.trap is not None:

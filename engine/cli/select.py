@@ -12,6 +12,7 @@ from engine.cli.options import (
     GreyAsRgb,
     Groups,
     ImageLayout,
+    MissingChunks,
     Models,
     command_line,
     contract_fields,
@@ -63,6 +64,14 @@ def select(
             rich_help_panel=SEARCH,
         ),
     ] = 0.0,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Fit temperature and bias of members and fused scores, kept where the log loss of other folds falls.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = False,
     rankseg: Annotated[
         bool,
         typer.Option(
@@ -84,6 +93,7 @@ def select(
     as_json: AsJson = False,
     grey_as_rgb: GreyAsRgb = False,
     image_layout: ImageLayout = "",
+    missing_chunks: MissingChunks = "",
     *,
     stated: dict[str, Any],
     truth: Any,
@@ -113,6 +123,7 @@ def select(
         overwrite=overwrite,
         grey_as_rgb=grey_as_rgb,
         image_layout=image_layout,
+        missing_chunks=missing_chunks,
         stated=stated,
         truth=truth,
     )
@@ -128,6 +139,7 @@ def select(
         clean_up=clean_up,
         budget=budget,
         ranked=rankseg,
+        calibrate=calibrate,
         cache=cache,
         command=command_line(),
     )

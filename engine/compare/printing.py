@@ -37,6 +37,8 @@ def print_comparison(done: Comparison, form: str, out: Path | None) -> None:
         screen.print(rows_table(facts, screen.width) if facts.labels else unlabelled_table(facts))
         if facts.ablation:
             screen.print(ablation_table(facts))
+        if facts.curves:
+            screen.print(calibration_table(facts))
         if facts.labels and screen.width < WIDE:
             console.say(f"conventions other than {facts.metric}: --json, --csv, or a terminal of {WIDE} columns")
     if facts.trap:
@@ -107,6 +109,20 @@ def ablation_table(facts: Facts) -> Table:
         "selection, bias and clean-up are cross-fitted: each image is scored by choices made without its fold"
     )
     table.caption_justify = "left"
+    return table
+
+
+def calibration_table(facts: Facts) -> Table:
+    """Return one row per member, of their mean, and of the mean calibrated: calibration error and Brier score."""
+    drawn = f"{facts.groups:,} groups" if facts.groups else f"{facts.curve_images:,} images"
+    table = plain_table(f"Calibration of probabilities on {facts.curve_images:,} images; intervals over {drawn}")
+    table.add_column("probabilities of", overflow="fold")
+    for title in ("calibration error", "interval", "Brier score", "interval"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for curve in facts.curves:
+        cells = [_score(curve.error), f"{_score(curve.error_low)}-{_score(curve.error_high)}"]
+        cells += [_score(curve.brier), f"{_score(curve.brier_low)}-{_score(curve.brier_high)}"]
+        table.add_row(Text(curve.name), *cells)
     return table
 
 

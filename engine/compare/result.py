@@ -98,6 +98,11 @@ class Curve:
         accuracy: share of correct labels in each bin; NaN in an empty one.
         weight: share of the pixels in each bin.
         error: expected calibration error (M. Naeini et al. 2015).
+        error_low: lower end of its bootstrap interval over groups.
+        error_high: upper end.
+        brier: mean Brier score over the classes, 0 to 2.
+        brier_low: lower end of its interval.
+        brier_high: upper end.
     """
 
     name: str
@@ -105,6 +110,11 @@ class Curve:
     accuracy: list[float]
     weight: list[float]
     error: float
+    error_low: float
+    error_high: float
+    brier: float
+    brier_low: float
+    brier_high: float
 
 
 @dataclass(frozen=True)

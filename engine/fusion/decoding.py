@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import PlanError
+from engine.fusion.calibration import Calibration
 from engine.fusion.rankseg import DECODES
 
 VOTE_STAGES = ("members", "fused")
@@ -50,6 +51,8 @@ class Decoding:
             classes) or ``fused`` (vote among all classes first, then replace suppressed ones; always so with a
             threshold).
         min_region: regions of fewer pixels are relabelled to the surrounding class; 0 for no clean-up.
+        temperature: divides the logarithms of the fused probabilities that are written and doubt is measured of; no
+            label depends on it.
         decode: how probabilities become labels: ``argmax``, or for the image as a whole (:mod:`engine.fusion.rankseg`).
     """
 
@@ -60,6 +63,7 @@ class Decoding:
     vote_stage: str = "members"
     min_region: int = 0
     decode: str = DECODES[0]
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse what is impossible for any set of classes.
@@ -71,6 +75,7 @@ class Decoding:
             raise PlanError(f"vote stage {self.vote_stage!r}; allowed are {' and '.join(VOTE_STAGES)}")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise PlanError(f"suppression threshold {self.threshold}; a probability from 0 to 1 is needed")
+        Calibration(self.temperature)
         if self.decode not in DECODES:
             raise PlanError(f"decode {self.decode[:40]!r}; allowed are {', '.join(DECODES)}")
         if self.min_region < 0:

@@ -101,9 +101,9 @@ def show(task: Task, strategy: str, evidence: Evidence) -> Shown:
     """Return what is asked for, once a strategy has decided the labels.
 
     Scores after prior, bias and suppression become probabilities: those of ``mean-logit`` by softmax, those of every
-    other strategy by division by their sum, where negative ones (of a bias) count as 0. A suppressed class has exactly
-    0. Where rounding or a tie would give the argmax to another class, the label's probability is the next
-    greater number of its dtype.
+    other strategy by division by their sum, where negative ones (of a bias) count as 0; a temperature divides their
+    logarithms. A suppressed class has exactly 0. Where rounding or a tie would give the argmax to another class, the
+    label's probability is the next greater number of its dtype.
 
     Args:
         task: the batch, its labels and the scores that the strategy kept.
@@ -132,7 +132,8 @@ def show(task: Task, strategy: str, evidence: Evidence) -> Shown:
         work, whole = scratch(classes + 3, part), scratch(classes + 3, part, dtype=np.int32)
         measure = FROM_SCORES.get(evidence.doubt, kernels.NOTHING)
         log_domain = strategy == LOGITS
-        kernels.finish(task.kept, task.labels, log_domain, work, whole, out, is_half, doubt, measure, unit)
+        sharp = np.float32(1 / task.decoding.temperature)
+        kernels.finish(task.kept, task.labels, log_domain, sharp, work, whole, out, is_half, doubt, measure, unit)
         scores = out.view(evidence.scores) if evidence.scores else None
     if evidence.doubt and evidence.doubt not in FROM_SCORES:
         _of_members(task, evidence.doubt, possible, unit, doubt)

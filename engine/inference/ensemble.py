@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from engine.errors import PlanError, option
+from engine.fusion.calibration import Calibration
 from engine.fusion.decoding import Decoding
 from engine.fusion.evidence import Evidence
 from engine.fusion.fuse import normalised_weights
 from engine.fusion.strategies import STRATEGIES, named_strategy
+from engine.inference.device import DeviceFusion
 from engine.inference.early_exit import EarlyExit
 from engine.inference.evidence import Prediction, check_evidence
 from engine.inference.forward import Forward
-from engine.inference.gpu import DeviceFusion
 from engine.inference.mask_members import MaskMember
 from engine.inference.prediction import Variant
 from engine.inference.stream import Stream
@@ -43,7 +44,20 @@ from engine.utils.threads import available_cores
 
 BATCH_SIZE = 4
 ENSEMBLE_OPTIONS = frozenset(
-    ("strategy", "weights", "flips", "early_exit", "threshold", "bias", "prior", "vote_stage", "min_region", "decode")
+    (
+        "strategy",
+        "weights",
+        "flips",
+        "early_exit",
+        "threshold",
+        "bias",
+        "prior",
+        "vote_stage",
+        "min_region",
+        "decode",
+        "temperature",
+        "calibrations",
+    )
 )
 CONTRACT_FIELDS = (
     frozenset((*TYPES, "output_name", "normalize"))
@@ -60,7 +74,10 @@ class Ensemble(Forward):
     Attributes:
         ignored_class: the class that the members exclude from the score, or None.
         early_exit: when an image is done before all members ran on it; None for never.
-        device: fuses batches on a GPU, see :mod:`engine.inference.gpu`; None to fuse on the CPU.
+        device: runs batches through one graph, see :mod:`engine.inference.device`; None for the members' own sessions
+            and the CPU's kernels.
+        sessions_elsewhere: opens the members' nets on the provider, for runs that need their logits; None where they
+            are open already.
         runtime_options: the allowed precision and runtimes, see :mod:`engine.inference.tuning`.
     """
 
@@ -72,6 +89,7 @@ class Ensemble(Forward):
         suppress: Collection[int] | None = None,
         flips: str = "none",
         early_exit: EarlyExit | None = None,
+        calibrations: Sequence[Calibration] = (),
         **decoding: Any,
     ) -> None:
         """Create an ensemble.
@@ -84,8 +102,9 @@ class Ensemble(Forward):
             flips: ``none``, ``horizontal``, ``vertical`` or ``both``: flipped images that members also run on.
             early_exit: stop for images before all members ran on them, see
                 :mod:`engine.inference.early_exit`; None for never.
+            calibrations: temperature and bias of each member's logits, see :mod:`engine.fusion.calibration`.
             **decoding: further fields of :class:`engine.fusion.decoding.Decoding`: ``threshold``, ``bias``, ``prior``,
-                ``vote_stage``, ``min_region``, ``decode``.
+                ``vote_stage``, ``min_region``, ``decode``, ``temperature``.
 
         Raises:
             PlanError: unknown strategy or flips, impossible weights or decoding.
@@ -107,7 +126,10 @@ class Ensemble(Forward):
         variant = Variant(strategy, Decoding(frozenset(suppress), **decoding), 0 if packed else None)
         variant.decoding.rule(len(names), log_domain=True)
         known = known_classes(members, len(names))
-        super().__init__(members, names, variant, normalised_weights(weights, len(members), len(names), known), flips)
+        calibrations = list(calibrations) if any(calibrations) else []
+        _check_calibrations(members, calibrations, len(names))
+        table = normalised_weights(weights, len(members), len(names), known)
+        super().__init__(members, names, variant, table, flips, calibrations)
         self.ignored_class = ignored
         self.coding = PLAIN
         self.early_exit = early_exit
@@ -118,6 +140,7 @@ class Ensemble(Forward):
         # What is stated about the images, part of the run's record: it decides the labels as much as the members do.
         self.input_facts: Mapping[str, Any] = {}
         self.device: DeviceFusion | None = None
+        self.sessions_elsewhere: Callable[[], None] | None = None
 
     @classmethod
     def open(
@@ -271,17 +294,27 @@ class Ensemble(Forward):
             raise PlanError("a multi-label ensemble is scored from its masks: engine evaluate MASKS --labels TRUTH")
         if labels is not None:
             check_match(images, labels)
+        others = [variant for variant in variants if variant != self.variant]
+        device = None if others or self.early_exit is not None or evidence else self.device
+        if device is None:
+            self.open_sessions()
         return Stream(
             self,
             images,
             labels,
-            variants,
+            others,
             batch_size,
             workers or available_cores(),
             early_exit=self.early_exit,
-            device=self.device,
+            device=device,
             evidence=evidence,
         )
+
+    def open_sessions(self) -> None:
+        """Open the members' own sessions on the provider, where a graph of all made that unnecessary so far."""
+        if self.sessions_elsewhere is not None:
+            self.sessions_elsewhere()
+            self.sessions_elsewhere = None
 
     def every_variant(self) -> list[Variant]:
         """Return each single member and each strategy, raw and (if a class is suppressed) suppressed.
@@ -319,6 +352,16 @@ def _check_untouched(
             f"{name} is a packed ensemble: strategy, weights, suppression and biases are built in; "
             "leave those options out, or name its members instead"
         )
+
+
+def _check_calibrations(members: Sequence[Member], calibrations: Sequence[Calibration], classes: int) -> None:
+    """Refuse calibrations of members that have no logits of classes, and such that do not fit."""
+    if calibrations and len(calibrations) != len(members):
+        raise PlanError(f"{len(calibrations)} calibrations for {len(members)} members: give one per member")
+    for member, calibration in zip(members, calibrations, strict=False):
+        if calibration and member.contract.kind in ("labels", "packed", "multilabel"):
+            raise PlanError(f"{member.name} is {member.contract.kind}: it has no temperature and bias, leave them out")
+        calibration.check(classes, member.name)
 
 
 def check_probabilities(ensemble: Ensemble, otherwise: str) -> None:

@@ -11,9 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.fusion.calibration import Calibration
 from engine.fusion.evidence import Evidence, Shown
 from engine.fusion.fuse import check_finite, fuse
 from engine.fusion.regions import cleaned
+from engine.graph.whole import Whole
 from engine.inference.execution import Execution
 from engine.inference.flips import flipped, named_flips
 from engine.inference.mask_members import MaskMember
@@ -49,6 +51,7 @@ class Forward:
         flips: flipped images that each member also runs on.
         fusion_order: indices of the members in the order in which they are summed.
         parts: number of images of a batch that each member takes per run; 0 for all.
+        calibrations: temperature and bias of each member's logits; empty where no member has any.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Forward:
         variant: Variant,
         weights: NDArray[np.float64],
         flips: str = "none",
+        calibrations: Sequence[Calibration] = (),
     ) -> None:
         """Combine members and weights; the arguments are the attributes.
 
@@ -69,6 +73,7 @@ class Forward:
         self.variant = variant
         self.weights = weights
         self.flips = named_flips(flips)
+        self.calibrations = list(calibrations)
         # Members are summed in the order of their checksums: the order on the command line never affects a result.
         self.fusion_order = sorted(range(len(self.members)), key=lambda index: self.members[index].checksum)
         self._slot = {index: slot for slot, index in enumerate(self.fusion_order)}
@@ -95,6 +100,14 @@ class Forward:
     def masks_per_image(self) -> int:
         """Return how many masks an image gets: one, or one per class of a multi-label ensemble."""
         return len(self.classes) if self.is_multilabel else 1
+
+    @property
+    def whole(self) -> Whole:
+        """Return what a graph of all of it needs, see :mod:`engine.graph.whole`."""
+        members = [self.members[index] for index in self.fusion_order]
+        calibrations = tuple(self.calibrations[index] for index in self.fusion_order) if self.calibrations else ()
+        held = self.variant
+        return Whole(members, self._slot_weights, held.strategy, held.decoding, self.flips, calibrations)
 
     def logits(
         self, batch: Batch, skip: Collection[int] = (), ended: threading.Event | None = None
@@ -148,6 +161,8 @@ class Forward:
             planes += flipped(mirrored.reshape(planes.shape), flip, rows=2)
         if len(self.flips) > 1:
             out *= np.float32(1 / len(self.flips))
+        if self.calibrations:
+            self.calibrations[index].apply(out)
         check_finite(out, member.name, batch.ids)
 
     def member_logits(self, index: int, batch: Batch, skip: Collection[int] = ()) -> NDArray[np.float32]:

@@ -70,6 +70,18 @@ def relative(row, total, source, peak):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def sharpen(row, total, sharp):  # type: ignore[no-untyped-def]
+    """Raise values of at most 1 to the power ``sharp``, 0 staying 0, and add them to ``total``."""
+    for i in range(row.size):
+        old, value = total[i], row[i]
+        power = log_of(value) * sharp
+        raised = exp_of(power if power < ZERO else ZERO)
+        raised = raised if value > ZERO else ZERO
+        row[i] = raised
+        total[i] = old + raised
+
+
+@kernel
 def divide_or_pick(row, total, label, c):  # type: ignore[no-untyped-def]
     """Divide by ``total``; where that is 0, set 1 for the class that is the label and 0 for the others."""
     for i in range(row.size):
@@ -80,7 +92,7 @@ def divide_or_pick(row, total, label, c):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def set_probabilities(terms, total, peak, kept, image, start, label, log_domain):  # type: ignore[no-untyped-def]
+def set_probabilities(terms, total, peak, kept, image, start, label, log_domain, sharp):  # type: ignore[no-untyped-def]
     """Set float32 (classes, >= pixels) ``terms`` to the probabilities of some pixels: decoded scores, normalised.
 
     Args:
@@ -92,6 +104,7 @@ def set_probabilities(terms, total, peak, kept, image, start, label, log_domain)
         start: first pixel.
         label: uint8 (pixels,), the labels.
         log_domain: whether scores are logits; other scores count as 0 where they are negative.
+        sharp: 1 / temperature.
     """
     classes, size = kept.shape[1], label.size
     stop = start + size
@@ -104,6 +117,10 @@ def set_probabilities(terms, total, peak, kept, image, start, label, log_domain)
             exp_of_allowed(terms[c, :size], total, kept[image, c, start:stop], peak)
         else:
             relative(terms[c, :size], total, kept[image, c, start:stop], peak)
+    if sharp != ONE:
+        rows.fill(total, ZERO)
+        for c in range(classes):
+            sharpen(terms[c, :size], total, sharp)
     for c in range(classes):
         divide_or_pick(terms[c, :size], total, label, c)
 
@@ -171,13 +188,14 @@ def set_doubt(doubt, terms, label, other, measure, unit):  # type: ignore[no-unt
 
 
 @kernel
-def finish(kept, labels, log_domain, work, words, out, is_half, doubt, measure, unit):  # type: ignore[no-untyped-def]
+def finish(kept, labels, log_domain, sharp, work, words, out, is_half, doubt, measure, unit):  # type: ignore[no-untyped-def]
     """Write probabilities and a map of doubt.
 
     Args:
         kept: float32 (batch, classes, pixels), decoded scores; minus infinity where a class is suppressed.
         labels: uint8 (batch, pixels).
         log_domain: whether scores are logits.
+        sharp: 1 / temperature.
         work: float32 (classes + 3, part) scratch.
         words: int32 (classes + 3, part) scratch.
         out: uint16 or int32 (batch, classes, pixels), the bits of the probabilities; (batch, 0, ...) for none.
@@ -193,7 +211,7 @@ def finish(kept, labels, log_domain, work, words, out, is_half, doubt, measure, 
             n = min(part, pixels - start)
             label, terms = labels[b, start : start + n], work[:classes]
             total, peak, other = work[classes, :n], work[classes + 1, :n], work[classes + 2, :n]
-            set_probabilities(terms, total, peak, kept, b, start, label, log_domain)
+            set_probabilities(terms, total, peak, kept, b, start, label, log_domain, sharp)
             if measure != NOTHING:
                 set_doubt(doubt[b, start : start + n], terms, label, other, measure, unit)
             if out.shape[1]:

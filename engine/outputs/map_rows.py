@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -12,8 +14,10 @@ from numpy.typing import NDArray
 from engine.errors import OutputError
 from engine.outputs.arrays import write_header
 from engine.outputs.row_files import TIFF_BLOCK, RowFile
+from engine.outputs.sidecar import record_text
 from engine.outputs.zarr_store import chunk_sides
 from engine.sources.georeference import Georeference, quiet
+from engine.sources.record import NPZ_KEY
 from engine.utils.optional import require
 
 if TYPE_CHECKING:
@@ -24,7 +28,13 @@ BLOCK_BYTES = 1 << 22
 
 
 class MapRows(RowFile):
-    """Maps of one scene on their way to disk: takes (rows, maps, width) values."""
+    """Maps of one scene on their way to disk: takes (rows, maps, width) values.
+
+    Attributes:
+        record: plain JSON values about the run, for forms that hold them; None for none.
+    """
+
+    record: Mapping[str, Any] | None = None
 
     def __init__(self, path: Path, size: tuple[int, int], maps: Maps, georeference: Georeference | None = None) -> None:
         """Open the file.
@@ -81,11 +91,15 @@ class NpzMapRows(NpyMapRows):
 
     def _finish(self) -> None:
         super()._finish()
+        entries = {"classes" if self.maps.planes else "doubt_map": np.array(list(self.maps.names), dtype=np.str_)}
+        if self.record is not None:
+            entries[NPZ_KEY] = np.array(record_text(self.record))
         with zipfile.ZipFile(self._target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            archive.write(self._path, f"{self.maps.key}.npy")
-            names = np.array(list(self.maps.names), dtype=np.str_)
-            with archive.open(f"{'classes' if self.maps.planes else 'doubt_map'}.npy", "w") as stream:
-                np.lib.format.write_array(stream, names, allow_pickle=False)
+            with archive.open(f"{self.maps.key}.npy", "w", force_zip64=True) as stream, self._path.open("rb") as held:
+                shutil.copyfileobj(held, stream, BLOCK_BYTES)
+            for name, array in entries.items():
+                with archive.open(f"{name}.npy", "w") as stream:
+                    np.lib.format.write_array(stream, array, allow_pickle=False)
         self._path.unlink()
 
     def abandon(self) -> None:
@@ -104,7 +118,12 @@ class ZarrMapRows(MapRows):
         shape = self.maps.shape(self._size)
         chunks = (1, *sides) if self.maps.planes else sides
         self._array = zarr.create_array(
-            store=self._path, shape=shape, chunks=chunks, dtype=self.maps.kind, attributes=self.maps.record
+            store=self._path,
+            shape=shape,
+            chunks=chunks,
+            dtype=self.maps.kind,
+            attributes=self.maps.record,
+            config={"write_empty_chunks": True},
         )
 
     def _put(self, start: int, labels: NDArray[Any]) -> None:

@@ -89,6 +89,7 @@ class ZarrMaps(_Described, FolderMixin, MaskWriter):
             chunks=chunks,
             dtype=self.maps.kind,
             attributes={"ids": ids, **self.maps.record},
+            config={"write_empty_chunks": True},
         )
         self._held: list[NDArray[Any]] = []
         self._placed = 0
@@ -166,7 +167,9 @@ class _MapScenes(SceneWriter):
     maps: Maps
 
     def _rows_in(self, path: Path, suffix: str, scene: Scene) -> RowFile:
-        return MAP_ROW_FILES[suffix](path, scene.size, self.maps, scene.georeference)
+        file = MAP_ROW_FILES[suffix](path, scene.size, self.maps, scene.georeference)
+        file.record = self.record
+        return file
 
 
 class OneMapFile(_MapScenes):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.errors import OutputError, PlanError
 from engine.fusion.evidence import Evidence
@@ -92,7 +91,7 @@ class EvidenceFiles:
             file = name.partition("-")[0]
             if value and f"--{file}" not in self.files:
                 raise PlanError(f"--{name} without --{file}: name the file, as in --{file} {file}.npy")
-        self.evidence.record  # noqa: B018  refuses what there is not
+        self.maps(())  # refuses types and maps that there are not
         read = {"--input": options.input, "--labels": options.labels}
         taken = {output.resolve(): "--output"} | (
             {options.preview.resolve(): "--preview"} if options.preview is not None else {}
@@ -153,10 +152,3 @@ def _check_maps(option: str, path: Path, replaced: bool, alone: bool | None) -> 
     if form_of(path) in (FOLDER, ".tif", ".tiff"):
         require("rasterio", "geo", f"writing {path} needs rasterio", OutputError)
     check_sidecar(path, replaced)
-
-
-@contextlib.contextmanager
-def stacked(writers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Enter writers; leaving puts their files in place, the last one first."""
-    with contextlib.ExitStack() as stack:
-        yield {name: stack.enter_context(writer) for name, writer in writers.items()}

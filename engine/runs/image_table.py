@@ -120,6 +120,9 @@ def _pixel_area(place: Georeference | None) -> float | None:
     """Return the square metres of a pixel, or None where the coordinates are no lengths."""
     if place is None or place.transform is None or place.crs is None or not place.crs.is_projected:
         return None
-    factor = float(place.crs.linear_units_factor[1])
+    try:
+        factor = float(place.crs.linear_units_factor[1])
+    except Exception:  # rasterio's own error, where the units are not known
+        return None
     transform = place.transform
     return abs(transform.a * transform.e - transform.b * transform.d) * factor**2

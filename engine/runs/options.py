@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from engine.errors import EngineError, InputError, PlanError, option
+from engine.fusion.calibration import Calibration
 from engine.fusion.strategies import named_strategy
 from engine.inference.early_exit import EarlyExit
 from engine.inference.ensemble import Ensemble
@@ -25,6 +26,7 @@ from engine.runs.plan_input import InputTable
 from engine.sources.base import Source
 from engine.sources.coding import PLAIN, LabelCoding
 from engine.sources.reading import Reading, Taken
+from engine.sources.zarr_chunks import check_missing
 from engine.utils import console
 
 
@@ -55,6 +57,7 @@ class Options:
     overwrite: bool = False
     grey_as_rgb: bool = False
     image_layout: str = ""
+    missing_chunks: str = ""
     resume: bool = False
     on_bad_image: str = "fail"
     rle: str = ""
@@ -87,12 +90,13 @@ def reading_of(plan: Plan, options: Options) -> Reading:
     """Return how the images of a run are read.
 
     Raises:
-        PlanError: a layout that does not exist.
+        PlanError: a layout that does not exist, or another option that is not allowed.
     """
     table = input_table(plan, options)
     repeated = options.grey_as_rgb or any(item.contract.get("grey_as_rgb") for item in plan.members)
     taken = cache(lambda: _taken(plan, options, table.rgb_as_grey))
-    return Reading(table.layout, table.exif, table.rgb_as_grey, repeated, table.alpha, taken)
+    check_missing(options.missing_chunks)
+    return Reading(table.layout, table.exif, table.rgb_as_grey, repeated, table.alpha, taken, options.missing_chunks)
 
 
 def _taken(plan: Plan, options: Options, rgb_as_grey: bool) -> Taken:
@@ -181,6 +185,8 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None, every: So
         threshold=plan.threshold if options.threshold is None else options.threshold,
         min_region=(plan.min_region if options.min_region is None else options.min_region) or 0,
         decode=options.decode or plan.decode or "argmax",
+        temperature=plan.temperature or 1.0,
+        calibrations=_plan_calibrations(opened, [item for _, item in files.values()]),
     )
     if options.tiled and ensemble.variant.decoding.decode != "argmax":
         raise PlanError(
@@ -296,14 +302,26 @@ def _plan_weights(opened: Sequence[Net | Member], planned: Sequence[Weight]) -> 
         classes = len(net.contract.classes if onto is None else onto.classes)
         if isinstance(weight, tuple) and len(weight) != classes:
             raise PlanError(f"{net.path} has {len(weight)} weights for {classes} classes: give one, or one per class")
-        specialist = net.contract.kind == "specialist"
-        key: object = (net.contract.group or str(net.path.parent)) if specialist else net.path
-        weights.setdefault(key, weight)
+        weights.setdefault(_member_key(net), weight)
     rows = [weight for weight in weights.values() if isinstance(weight, tuple)]
     if not rows:
         return [weight for weight in weights.values() if isinstance(weight, float)]
     classes = len(rows[0])
     return [list(w) if isinstance(w, tuple) else [w] * classes for w in weights.values()]
+
+
+def _plan_calibrations(opened: Sequence[Net | Member], planned: Sequence[PlannedMember]) -> list[Calibration]:
+    """Return the calibration of each member of the ensemble; that of a set of specialists is its first net's."""
+    found: dict[object, Calibration] = {}
+    for net, item in zip(opened, planned, strict=True):
+        found.setdefault(_member_key(net), item.calibration)
+    return list(found.values())
+
+
+def _member_key(net: Net | Member) -> object:
+    """Return what nets of one member share."""
+    specialist = net.contract.kind == "specialist"
+    return (net.contract.group or str(net.path.parent)) if specialist else net.path
 
 
 def numbers(text: str, option: str) -> list[float]:

@@ -8,6 +8,7 @@ prior = [1, 1, 1, 0.5, 2]     # one per class: target frequency / frequency in t
 vote_stage = "members"        # members or fused
 min_region = 16               # regions of fewer pixels go to the surrounding class; omit for no clean-up
 decode = "rankseg"            # labels for the IoU of whole images, or rankseg-dice; omit for the argmax of each pixel
+temperature = 1.2             # divides the logarithms of written probabilities; no label depends on it
 flips = "horizontal"          # none, horizontal, vertical or both
 
 [input]                       # how images are read; omit for what their files say
@@ -28,6 +29,8 @@ output_ids = true             # write these ids into masks too; omit for class n
 [[members]]
 model = "unet.onnx"           # relative to this file; a folder or glob: one member per file
 weight = 2                    # omit for 1; a list has one per class
+temperature = 1.4             # its logits are (logits + bias) / temperature; omit both to take them as they are
+bias = [0, 0.1, 0, -0.2, 0]
 # The checksum of the file; omit to accept any file.
 sha256 = "9f2c0d6b5e7a4f1380c4d2a1b6e8f7035a9d1c2e4b6f8a0d3c5e7f9b1a2d4c6e"
 
@@ -51,6 +54,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ContractError, OutputError, PlanError
+from engine.fusion.calibration import Calibration
 from engine.models.facts.base import Facts
 from engine.models.facts.toml_file import expanded
 from engine.runs.plan_input import InputTable
@@ -63,8 +67,20 @@ from engine.utils.files import write_text
 MOST_BYTES = 1_000_000
 MOST_PATH = 4096
 Weight = float | tuple[float, ...]
-KEYS = ("classes", "strategy", "suppress", "threshold", "bias", "prior", "vote_stage", "min_region", "decode", "flips")
-MEMBER_KEYS = ("model", "weight", "sha256", "contract", "map")
+KEYS = (
+    "classes",
+    "strategy",
+    "suppress",
+    "threshold",
+    "bias",
+    "prior",
+    "vote_stage",
+    "min_region",
+    "decode",
+    "temperature",
+    "flips",
+)
+MEMBER_KEYS = ("model", "weight", "sha256", "contract", "map", "temperature", "bias")
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,7 @@ class PlannedMember:
         contract: contract fields for files without a contract; may contain ``output_name``.
         sha256: the file's checksum, 64 hexadecimal digits; empty to accept any.
         class_map: the ensemble's class name for each of the model's, empty for none; None: the same classes.
+        calibration: temperature and bias of its logits.
     """
 
     model: str
@@ -84,6 +101,7 @@ class PlannedMember:
     contract: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
     class_map: Mapping[str, str] | None = None
+    calibration: Calibration = field(default_factory=Calibration)
 
 
 @dataclass(frozen=True)
@@ -101,6 +119,7 @@ class Plan:
         vote_stage: ``members`` or ``fused``.
         min_region: minimum size in pixels of a region that is kept.
         decode: how probabilities become labels.
+        temperature: of the fused probabilities as they are written.
         flips: flips applied to the members, see :mod:`engine.inference.flips`.
         input: how images are read.
         output: how masks are written.
@@ -117,6 +136,7 @@ class Plan:
     vote_stage: str | None = None
     min_region: int | None = None
     decode: str | None = None
+    temperature: float | None = None
     flips: str | None = None
     input: InputTable = field(default_factory=InputTable)
     output: OutputTable = field(default_factory=OutputTable)
@@ -187,6 +207,10 @@ def _member_table(member: PlannedMember, folder: Path) -> dict[str, Any]:
         table["contract"] = {key: value for key, value in member.contract.items() if value is not None}
     if member.class_map is not None:
         table["map"] = dict(member.class_map)
+    if member.calibration:
+        table["temperature"] = member.calibration.temperature
+        if any(member.calibration.bias):
+            table["bias"] = list(member.calibration.bias)
     return table
 
 
@@ -220,6 +244,7 @@ def _plan(raw: dict[str, Any], folder: Path) -> Plan:
         vote_stage=_text(raw, "vote_stage"),
         min_region=_number(raw["min_region"], "min_region", int) if "min_region" in raw else None,
         decode=_text(raw, "decode"),
+        temperature=_number(raw["temperature"], "temperature", (int, float)) if "temperature" in raw else None,
         flips=_text(raw, "flips"),
         input=InputTable.of(raw.get("input", {})),
         output=OutputTable.of(raw.get("output", {})),
@@ -245,7 +270,13 @@ def _member(table: dict[str, Any], folder: Path) -> PlannedMember:
         if not isinstance(class_map, dict):
             raise PlanError(f"members.map: {class_map!r} is not a table of class names")
         class_map = dict(zip(class_map, _texts(list(class_map.values()), "members.map"), strict=True))
-    return PlannedMember(str(folder / model), _weight(table.get("weight", 1)), checked, digest.lower(), class_map)
+    weight, calibration = _weight(table.get("weight", 1)), _calibration(table)
+    return PlannedMember(str(folder / model), weight, checked, digest.lower(), class_map, calibration)
+
+
+def _calibration(table: dict[str, Any]) -> Calibration:
+    temperature = _number(table.get("temperature", 1.0), "temperature", (int, float))
+    return Calibration(temperature, tuple(map(float, _numbers(table.get("bias", []), "bias", (int, float)))))
 
 
 def _check_path(model: str) -> None:

@@ -17,8 +17,8 @@ from engine.models.members import Member
 from engine.models.net import Net
 from engine.models.runtimes import AUTO, DEFAULT, RUNTIMES
 from engine.models.runtimes.base import Session
-from engine.outputs.sidecar import HASH_KEY
 from engine.sources.base import Source
+from engine.sources.record import HASH_KEY
 from engine.utils import plugins
 from engine.utils.plugins import package_of
 from engine.version import VERSION
@@ -36,8 +36,8 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
     """
     decoding, early = ensemble.variant.decoding, ensemble.early_exit
     members = [
-        {**_held(member), "weights": [round(float(weight), 12) for weight in row]}
-        for member, row in zip(ensemble.members, ensemble.weights, strict=True)
+        {**_held(member), "weights": [round(float(weight), 12) for weight in row], **_calibrated(ensemble, index)}
+        for index, (member, row) in enumerate(zip(ensemble.members, ensemble.weights, strict=True))
     ]
     plan = {
         "schema": SCHEMA,
@@ -54,6 +54,8 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
     }
     if decoding.decode != "argmax":
         plan["decode"] = decoding.decode
+    if decoding.temperature != 1:
+        plan["temperature"] = decoding.temperature
     if ensemble.input_facts:
         plan["input"] = dict(ensemble.input_facts)
     runtime_options = ensemble.runtime_options
@@ -67,6 +69,12 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
         # Another version of the package may give different labels.
         plan["added_by"] = {key: package for key, package in added.items() if package}
     return plan
+
+
+def _calibrated(ensemble: Ensemble, index: int) -> dict[str, Any]:
+    """Return how a member's logits are changed; nothing where they are not."""
+    found = ensemble.calibrations[index] if ensemble.calibrations else None
+    return {"temperature": found.temperature, "bias": list(found.bias)} if found else {}
 
 
 def _held(member: Member) -> dict[str, Any]:
@@ -109,7 +117,7 @@ def run_record(ensemble: Ensemble, **more: Any) -> dict[str, Any]:
             {
                 "name": member.name,
                 "sha256": member.checksum,
-                "runtime": present_execution(member, 0).name,
+                "runtime": ensemble.device.told if ensemble.device is not None else present_execution(member, 0).name,
                 "files": [_file(net) for net in member.nets] or [{"name": member.path.name, "sha256": member.checksum}],
             }
             for member in ensemble.members
@@ -157,7 +165,7 @@ def _header(ensemble: Ensemble, input_sha256: str, labels_sha256: str) -> dict[s
         HASH_KEY: plan_hash(ensemble),
         "members": {file.checksum: file.path.name for member in ensemble.members for file in member.nets or [member]},
         # Two runtimes round differently: labels close to a decision boundary may differ.
-        "run_by": {net.checksum: _run_by(net.session) for net in ensemble.nets},
+        "run_by": {net.checksum: _run_by(ensemble, net.session) for net in ensemble.nets},
         INPUT_KEY: input_sha256,
         "labels_sha256": labels_sha256,
         **_output_ids(ensemble),
@@ -169,5 +177,7 @@ def _output_ids(ensemble: Ensemble) -> dict[str, Any]:
     return {"output_ids": list(ensemble.coding.ids)} if ensemble.coding.output_ids else {}
 
 
-def _run_by(session: Session) -> str:
+def _run_by(ensemble: Ensemble, session: Session) -> str:
+    if ensemble.device is not None:
+        return ensemble.device.told
     return f"{session.runtime} on {session.provider} in {session.precision}"

@@ -17,13 +17,13 @@ from engine.inference.tiles.grid import DEFAULT_OVERLAP, Tiling, parse_tile
 from engine.inference.tiles.rows import tile_rows
 from engine.inference.tiles.stride import with_stride
 from engine.models.net import check_range
-from engine.outputs.open import FOLDER, check_names, check_not_read, check_output, form_of
+from engine.outputs.open import FOLDER, check_not_read, check_output, form_of
 from engine.outputs.row_files import ROW_FILES
 from engine.outputs.sidecar import check_sidecar
 from engine.outputs.vector_files import VECTOR_FORMS
 from engine.outputs.vectors import check_vectors
 from engine.runs.durable.resume import may_replace
-from engine.runs.image_job import Job
+from engine.runs.image_job import Job, check_names_of
 from engine.runs.options import Options, input_table, open_ensemble, planned, reading_of
 from engine.runs.plan_input import InputTable
 from engine.runs.plan_output import OutputTable
@@ -33,6 +33,7 @@ from engine.sources.georeference import Georeference
 from engine.sources.label_scenes import coded_scenes, open_scene_labels
 from engine.sources.places import aligned, check_places
 from engine.sources.scenes import Scenes, first_scenes, open_scenes
+from engine.sources.unchanged import Unchanged
 from engine.utils import console
 from engine.utils.optional import require
 
@@ -82,6 +83,7 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
         raise PlanError("no models: name them with --models or --plan")
     if not options.input:
         raise PlanError("no scene: name one, or a folder of them, with --input")
+    read = Unchanged(options.input, options.labels)
     whole = open_scenes(options.input, reading=reading_of(plan, options))
     scenes = first_scenes(whole, options.limit)
     coding = options.truth.over(plan.labels)
@@ -90,7 +92,7 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
     replaced = may_replace(output, options.resume, options.overwrite)
     _check_output(output, options, scenes, replaced)
     options.files.check(output, options, replaced, alone=scenes.alone)
-    check_names(output, scenes.ids, scenes.named)
+    check_names_of(output, scenes.ids, scenes.named, options.resume)
     if truths is not None and options.align:
         truths = aligned(truths, scenes, coding.ids)
     elif truths is not None:
@@ -121,6 +123,7 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
         labels_sha256=_read_as(labels_fingerprint(options.labels, ensemble.coding), "align" if options.align else ""),
         places=_places(options, scenes),
         files=options.files,
+        read=read,
     )
     return TiledJob(base, scenes, truths, tiling, input_table(plan, options), plan.output)
 

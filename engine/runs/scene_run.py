@@ -14,6 +14,7 @@ from engine.inference.prediction import Variant
 from engine.inference.tiles.blend import TiledRun
 from engine.outputs.open import FOLDER, WRITERS, form_of, open_writer
 from engine.outputs.scenes import OneFile, OneStore, SceneFolder, Sink, WholeMasks
+from engine.outputs.sidecar import ids_beside
 from engine.outputs.vector_files import VECTOR_FORMS, Layer
 from engine.outputs.vectors import VectorFile
 from engine.runs.durable.resume import nothing_left
@@ -81,8 +82,12 @@ def _stated(job: TiledJob) -> dict[str, Any]:
 
 
 def _record(job: TiledJob) -> dict[str, Any]:
+    output, scenes = job.base.output, job.scenes
+    assert output is not None
     more = {"tiling": job.tiling.record, "input_sha256": job.base.input_sha256, **_stated(job)}
-    return run_record(job.base.ensemble, images=len(job.scenes.ids), **more)
+    named = scenes.named and not scenes.alone
+    ids = ids_beside(output, scenes.ids, named)
+    return run_record(job.base.ensemble, images=len(scenes.ids), **more, **ids)
 
 
 @contextlib.contextmanager
@@ -149,6 +154,7 @@ def _predict(
             else:
                 outcome.resumed += 1
             mask.end()
+        job.base.read.check()
         work.placing()
     outcome.member_seconds = [a + b for a, b in zip(work.member_seconds, tiler.member_seconds, strict=True)]
     outcome.member_runs = [outcome.images] * len(ensemble.members)

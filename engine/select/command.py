@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.bootstrap import GroupedCounts, Interval, interval, paired_difference
+from engine.fusion.calibration import Calibration
 from engine.inference.ensemble import Ensemble
 from engine.runs.plan import Plan, PlannedMember, write_plan
 from engine.runs.plan_input import InputTable
 from engine.runs.provenance import plan_hash
 from engine.select.cache import Cache, pixel_hash
+from engine.select.calibrate import Calibrated, calibrate
 from engine.select.crossfit import PLAIN, SINGLE, Fitted, assign_folds, cross_fit, score
 from engine.select.options import SelectOptions, check_options, check_pool
 from engine.select.pool import Choice, Pool
@@ -23,6 +25,7 @@ from engine.select.rows import FINALISTS
 from engine.select.sample import draw
 from engine.select.validation import open_validation
 from engine.sources.base import Source
+from engine.sources.unchanged import Unchanged
 from engine.utils import console
 from engine.utils.progress import Starting
 
@@ -44,6 +47,7 @@ class Selection:
         same: the score of each level on the images it was selected on.
         gain_single: chosen level minus best single member, both cross-fitted, paired.
         gain_plain: chosen level minus mean of all members, likewise.
+        calibrated: what calibrating the chosen level did; None where it was not tried.
     """
 
     plan: Plan
@@ -58,6 +62,7 @@ class Selection:
     same: tuple[float, ...]
     gain_single: Interval
     gain_plain: Interval
+    calibrated: Calibrated | None = None
 
     @property
     def honest(self) -> Interval:
@@ -81,6 +86,7 @@ def select(options: SelectOptions, starting: Starting = lambda name, total: lamb
         EngineError: the first problem found; nothing is written then except the cache of ``--cache``.
     """
     check_options(options)
+    read = Unchanged(options.job.input, options.job.labels, options.groups)
     data = open_validation(options.job, options.groups)
     ensemble = data.ensemble
     check_pool(ensemble, options)
@@ -90,10 +96,10 @@ def select(options: SelectOptions, starting: Starting = lambda name, total: lamb
     with tempfile.TemporaryDirectory(prefix="maskfuse-") as temporary:
         cache = Cache(options.cache or Path(temporary))
         pool = _fill(ensemble, data.images, truth, data.groups, cache, options.job.flips or "none", starting)
-        return _select(pool, options, starting)
+        return _select(pool, options, starting, read)
 
 
-def _select(pool: Pool, options: SelectOptions, starting: Starting) -> Selection:
+def _select(pool: Pool, options: SelectOptions, starting: Starting, read: Unchanged) -> Selection:
     metric, settings = options.metric, options.settings
     dealt = len(pool.truth) if pool.groups is None else int(pool.groups.max()) + 1
     folds = assign_folds(pool.truth, pool.groups, min(options.folds, dealt), len(pool.classes), settings.seed)
@@ -106,17 +112,21 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting) -> Selection
     fitted = cross_fit(
         pool, sample, folds, settings, options.clean_up, options.ranked, rows, options.budget, lambda: advance(1)
     )
+    calibrated = calibrate(pool, fitted, folds, metric, options.pixels) if options.calibrate else None
+    fitted = fitted if calibrated is None else calibrated.fitted
     seconds = perf_counter() - began
     counts = [GroupedCounts.of(level.cross, pool.groups, pool.ignored_class) for level in fitted.levels]
     cross = tuple(interval(side, metric, seed=settings.seed) for side in counts)
-    gains = [
+    over_single, over_plain = (
         paired_difference(counts[fitted.chosen], counts[rival], metric, seed=settings.seed) for rival in (SINGLE, PLAIN)
-    ]
+    )
     same = tuple(score(pool, level.same, metric) for level in fitted.levels)
     plan, sha256 = plan_of(pool, fitted.best.choice, options.job.flips or "none", InputTable(options.job.image_layout))
     done = Selection(
-        plan, sha256, metric, fitted, pool, sample.logits.shape[2], sample.available, seconds, cross, same, *gains
-    )
+        plan, sha256, metric, fitted, pool, sample.logits.shape[2], sample.available, seconds, cross, same, over_single,
+        over_plain, calibrated,
+    )  # fmt: skip
+    read.check()
     write_plan(options.out, plan, comment(done, options))
     return done
 
@@ -126,7 +136,13 @@ def plan_of(pool: Pool, choice: Choice, flips: str, table: InputTable | None = N
     table = table or InputTable()
     decoding = choice.decoding
     members = [
-        PlannedMember(str(net.path), float(choice.counts[index]), net.stated, net.checksum)
+        PlannedMember(
+            str(net.path),
+            float(choice.counts[index]),
+            net.stated,
+            net.checksum,
+            calibration=choice.calibrations[index] if choice.calibrations else Calibration(),
+        )
         for index in choice.members
         for net in pool.members[index].nets
     ]
@@ -138,6 +154,8 @@ def plan_of(pool: Pool, choice: Choice, flips: str, table: InputTable | None = N
         bias=decoding.bias,
         min_region=decoding.min_region or None,
         decode=None if decoding.decode == "argmax" else decoding.decode,
+        prior=decoding.prior,
+        temperature=None if decoding.temperature == 1 else decoding.temperature,
         flips=flips,
         input=table,
         labels=pool.coding,
@@ -152,6 +170,9 @@ def plan_of(pool: Pool, choice: Choice, flips: str, table: InputTable | None = N
         bias=decoding.bias,
         min_region=decoding.min_region,
         decode=decoding.decode,
+        prior=decoding.prior,
+        temperature=decoding.temperature,
+        calibrations=[choice.calibrations[index] for index in choice.members] if choice.calibrations else (),
     )
     ensemble.input_facts = table.stated
     return plan, plan_hash(ensemble)

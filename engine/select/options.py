@@ -32,6 +32,7 @@ class SelectOptions:
         folds: number of folds for cross-fitting.
         pixels: number of pixels to search on.
         clean_up: whether to try the clean-up of small regions.
+        calibrate: whether to calibrate probabilities.
         ranked: whether to try labels that are decided for whole images.
         budget: approximate seconds for the search; 0 for no limit.
         cache: folder that stores the members' probabilities; None for a temporary one.
@@ -48,6 +49,7 @@ class SelectOptions:
     clean_up: bool = True
     ranked: bool = False
     budget: float = 0.0
+    calibrate: bool = False
     cache: Path | None = None
     command: str = ""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.fusion.calibration import Calibration
 from engine.fusion.decoding import Decoding
 from engine.fusion.fuse import fuse
 from engine.fusion.regions import absorb_small_regions
@@ -30,12 +31,14 @@ class Choice:
         counts: how often it contains each member of the pool: the member's weight; 0 omits it.
         decoding: suppression, bias, threshold, clean-up.
         score: its score in the search; NaN if it was not scored there.
+        calibrations: one per member of the pool; empty for none.
     """
 
     strategy: str
     counts: tuple[int, ...]
     decoding: Decoding
     score: float = float("nan")
+    calibrations: tuple[Calibration, ...] = ()
 
     @property
     def members(self) -> list[int]:
@@ -93,6 +96,8 @@ class Pool:
     def labels(self, choice: Choice, tiles: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return uint8 (tiles, pixels) from the stored log-probabilities, by the engine's own fusion and decoding."""
         picked = [self.floored(m, self.logs[m][tiles].astype(np.float32)) for m in choice.members]
+        for place, member in enumerate(choice.members if choice.calibrations else ()):
+            choice.calibrations[member].apply(picked[place])
         labels = fuse(np.stack(picked), choice.strategy, choice.weights, choice.decoding).labels
         if choice.decoding.min_region > 1:
             cleaned = absorb_small_regions(labels.reshape(-1, *self.size), choice.decoding.min_region)

@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from engine.bootstrap import Interval
+from engine.fusion.calibration import Quality
 from engine.metrics import find_trap
 from engine.select.command import Selection
 from engine.select.crossfit import ROW_LEVELS, score
@@ -31,6 +32,8 @@ def print_selection(done: Selection, out: Path, as_json: bool) -> None:
     )
     for name, gain in (("the best single member", done.gain_single), ("the mean of all members", done.gain_plain)):
         console.say(f"cross-fitted gain over {name}: {_gain(gain)}")
+    for line in calibration_lines(done):
+        console.say(line)
     trap = find_trap(done.fitted.best.cross.sum(axis=0), done.pool.ignored_class)
     if trap is not None and done.metric == "keras-ignore":
         console.say(f"warning: {trap}")
@@ -43,6 +46,29 @@ def print_selection(done: Selection, out: Path, as_json: bool) -> None:
     console.say(f"wrote {out}: {describe(done.fitted.best.choice)}")
 
 
+def calibration_lines(done: Selection) -> list[str]:
+    """Say what calibrating did, one line per step; every figure is of folds that nothing was fitted on."""
+    if done.calibrated is None:
+        return []
+    lines = []
+    for step in done.calibrated.steps:
+        told = "kept" if step.kept else "does not help: left out"
+        lines.append(
+            f"calibration, {step.name}: log loss {step.before.log_loss:.4f} to {step.after.log_loss:.4f}, calibration "
+            f"error {step.before.error:.4f} to {step.after.error:.4f}, Brier {step.before.brier:.4f} to "
+            f"{step.after.brier:.4f}; {told}"
+        )
+    return lines
+
+
+def _calibration(done: Selection) -> list[dict[str, object]]:
+    def row(quality: Quality) -> dict[str, float | None]:
+        return {name: json_number(float(getattr(quality, name))) for name in ("log_loss", "error", "brier")}
+
+    steps = done.calibrated.steps if done.calibrated is not None else ()
+    return [{"name": s.name, "kept": s.kept, "before": row(s.before), "after": row(s.after)} for s in steps]
+
+
 def describe(choice: Choice) -> str:
     """Return a short description of a choice."""
     held = choice.decoding
@@ -51,6 +77,12 @@ def describe(choice: Choice) -> str:
         told.append("bias " + ", ".join(f"{value:g}" for value in held.bias))
     if held.threshold is not None:
         told.append(f"threshold {held.threshold:g}")
+    if choice.calibrations:
+        told.append("calibrated members")
+    if held.prior:
+        told.append("prior " + ", ".join(f"{value:g}" for value in held.prior))
+    if held.temperature != 1:
+        told.append(f"temperature {held.temperature:g}")
     if held.decode != "argmax":
         told.append(f"decoded by {held.decode}")
     if held.min_region:
@@ -106,6 +138,7 @@ def as_dict(done: Selection) -> dict[str, object]:
         "candidates": fitted.tried,
         "seconds": round(done.seconds, 3),
         "plan_sha256": done.sha256,
+        **({"calibration": _calibration(done)} if done.calibrated is not None else {}),
         "levels": [
             {
                 "name": level.name,
@@ -135,6 +168,15 @@ def _choice(done: Selection, choice: Choice) -> dict[str, object]:
         "bias": list(held.bias),
         "threshold": held.threshold,
         "decode": held.decode,
+        "prior": list(held.prior),
+        "temperature": held.temperature,
+        "calibrations": {
+            done.pool.members[index].name: {
+                "temperature": choice.calibrations[index].temperature,
+                "bias": list(choice.calibrations[index].bias),
+            }
+            for index in (choice.members if choice.calibrations else ())
+        },
         "min_region": held.min_region,
     }
 

@@ -322,12 +322,12 @@ def decoded_scores(name, logits, weights, decoding):
     return np.where(kept, ruled, -np.inf)
 
 
-def probabilities(name, scores):
+def probabilities(name, scores, temperature=1.0):
     """Decoded scores (batch, classes, pixels) as probabilities: softmax of logits, other scores by their sum."""
     if name == "mean-logit":
-        terms = np.exp(scores - scores.max(axis=1, keepdims=True))
+        terms = np.exp((scores - scores.max(axis=1, keepdims=True)) / temperature)
     else:
-        terms = np.maximum(scores, 0)
+        terms = np.maximum(scores, 0) ** (1 / temperature)
     total = terms.sum(axis=1, keepdims=True)
     best = np.arange(scores.shape[1])[:, None] == scores.argmax(axis=1)[:, None]
     return np.where(total > 0, terms / np.where(total > 0, total, 1), best)
@@ -345,7 +345,7 @@ def doubt_of(measure, name, logits, weights, decoding, labels):
     rule = decoding.rule(classes, log_domain=False)
     possible = np.flatnonzero(rule.allowed | (decoding.threshold is not None))
     table = weighted(weights, members, classes)
-    p = probabilities(name, decoded_scores(name, logits, weights, decoding))
+    p = probabilities(name, decoded_scores(name, logits, weights, decoding), decoding.temperature)
     if measure == "entropy":
         return entropy(p, len(possible))
     if measure == "margin":

@@ -132,13 +132,17 @@ def reliability(facts: Facts, narrow: bool = False) -> str:
     """Draw accuracy against confidence of each member and of the mean of all."""
     figure, plot = axes(NARROW if narrow else 4.6, 4.1)
     plot.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (4, 3)))
-    *members, mean = facts.curves
+    count = len(facts.members)
+    members, mean, after = facts.curves[:count], facts.curves[count], facts.curves[count + 1 :]
     for index, curve in enumerate(members):
         named = len(members) <= MOST_NAMED_CURVES
         colour = LINES[index % len(LINES)] if named else MUTED
         label = f"{short(curve.name, 18)}  {curve.error:.3f}" if named else None
         plot.plot(curve.confidence, _told(curve), color=colour, lw=1.2, alpha=0.9 if named else 0.4, label=label)
     plot.plot(mean.confidence, _told(mean), color=INK, lw=2.4, label=f"{mean.name}  {mean.error:.3f}")
+    for curve in after:
+        label = f"{curve.name}  {curve.error:.3f}"
+        plot.plot(curve.confidence, _told(curve), color=INK, lw=2.0, ls=(0, (1, 1)), label=label)
     plot.set_xlim(0, 1)
     plot.set_ylim(0, 1)
     plot.set_aspect("equal")

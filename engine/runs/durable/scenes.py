@@ -83,7 +83,7 @@ class DurableScenes(Checkpoint):
         self._layouts = [layout_of(evidence, classes, width) for _, width in sizes]
         self._pieces: dict[int, list[_Piece]] = {}
         self.member_seconds = [0.0] * len(ensemble.members)
-        self._seen = list(self.member_seconds)
+        self._seen = self._now = list(self.member_seconds)
         super().__init__(output, header, resume)
 
     def _bytes(self, entry: Mapping[str, Any]) -> int:
@@ -128,9 +128,11 @@ class DurableScenes(Checkpoint):
             OutputError: the disk refuses.
         """
         strips, self._waiting = self._waiting, []
+        # Together: of a row that does not fit on the disk, no part is kept.
+        shard = self._write(np.concatenate([strip.record for strip in strips]))
+        told = self._piece(scene)
+        told["done"] = done
         for strip in strips:
-            shard = self._write(strip.record)
-            told = self._piece(scene)
             told["rows"] += len(strip.labels)
             told["ties"] += strip.ties
             for index, variant in enumerate(self._variants):
@@ -139,7 +141,6 @@ class DurableScenes(Checkpoint):
                 if variant in strip.confusion:
                     old = np.array(told["confusion"][index] or 0)
                     told["confusion"][index] = (old + strip.confusion[variant]).tolist()
-            told["done"] = done
         self._tiles += tiles
         self._now = list(member_seconds)
         full = shard.bytes >= MOST_BYTES or self._tiles >= MOST_TILES

@@ -213,8 +213,13 @@ def test_disagreement_and_reliability_against_plain_loops(world: World, scene: P
         assert curve.weight[index] == pytest.approx(inside.sum() / seen.sum(), abs=2e-3)
         if inside.sum() > 20:
             assert curve.accuracy[index] == pytest.approx((guess == study.truth)[inside].mean(), abs=0.02)
-    assert curves[-1].name == "mean of all members"
-    assert 0 <= curves[-1].error <= 1
+    assert [held.name for held in curves[4:]] == ["mean of all members", "the mean, calibrated"]
+    for held in curves:
+        assert 0 <= held.error_low <= held.error <= held.error_high <= 1 or held.error_low <= held.error_high
+        assert held.brier_low <= held.brier <= held.brier_high
+    hot = np.eye(5)[study.truth].transpose(0, 2, 1)[:, 1:]
+    brier = ((chances - hot) ** 2).sum(axis=1)[seen].mean()
+    assert curve.brier == pytest.approx(brier, abs=1e-6)
 
 
 def test_the_gallery_holds_the_worst_the_most_disputed_and_the_rarest(

@@ -30,7 +30,8 @@ def decodings(draw, classes, suppressed):
     prior = draw(st.none() | st.lists(st.sampled_from([0.5, 1.0, 3.0]), min_size=classes, max_size=classes))
     threshold = draw(st.none() | st.sampled_from([0.3, 0.6]))
     stage = draw(st.sampled_from(["members", "fused"]))
-    return Decoding(suppressed, threshold, tuple(bias or ()), tuple(prior or ()), stage)
+    temperature = draw(st.sampled_from([1.0, 1.0, 0.5, 1.7]))
+    return Decoding(suppressed, threshold, tuple(bias or ()), tuple(prior or ()), stage, temperature=temperature)
 
 
 def close(name: str, got: np.ndarray, expected: np.ndarray, rounding: float) -> np.ndarray:
@@ -71,7 +72,7 @@ def test_scores_equal_their_twin_and_their_argmax_is_the_label(name, data):
     assert got.min() >= 0
     assert got.max() <= 1
     scores = reference.decoded_scores(name, logits, weights, decoding)
-    expected = reference.probabilities(name, scores)
+    expected = reference.probabilities(name, scores, decoding.temperature)
     if name == "staple":  # both stop near the fixed point, after float and double sums
         assert (np.abs(got.astype(np.float64) - expected) < 0.01).mean() > 0.99
         return

@@ -276,7 +276,8 @@ def ensemble(
 
         outcome = run_job(job, 1, workers, overwrite, on_ray(job, options, runtime_options, cluster, batch_size))
     else:
-        how = make_ready(job.ensemble, job.images, runtime_options, batch_size, workers)
+        scored = job.labels is not None
+        how = make_ready(job.ensemble, job.images, runtime_options, batch_size, workers, scored)
         outcome = run_job(job, how.batch_size, how.workers, overwrite)
         tell(how)
     code = report(job, outcome, as_json)

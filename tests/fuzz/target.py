@@ -59,7 +59,8 @@ class Campaign:
         self._long = True
         self._wall, self._cpu, self._before = time.monotonic(), time.process_time(), resident()
         self._peak, number = peak(), 0
-        lines = coverage.Coverage(data_file=None, branch=True, include=[f"{place}*" for place in OURS], messages=False)
+        places = [f"{place}*" for place in OURS]
+        lines = coverage.Coverage(data_file=None, config_file=False, branch=True, include=places, messages=False)
         lines.start()
         try:
             while time.monotonic() < self._wall + SECONDS:

@@ -154,7 +154,6 @@ METADATA_FILES = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 DOCUMENTS = {
     version: sorted(name for name in files if name.endswith(METADATA_FILES)) for version, files in STORES.items()
 }
-CHUNKS = {version: sorted(set(STORES[version]) - set(DOCUMENTS[version])) for version in STORES}
 TERMS = """uint8 float64 string |u1 <f8 |O <U9 |V0 bytes zstd gzip blosc sharding_indexed crc32c transpose vlen-utf8
     regular default v2 array group F C NaN / . ../x"""
 WORDS = st.sampled_from(TERMS.split())
@@ -167,26 +166,40 @@ def write(files: dict[str, bytes]) -> None:
         (STORE / name).write_bytes(content)
 
 
-@target(data=st.data(), version=st.sampled_from([2, 3]))
-def test_zarr_metadata(data: st.DataObject, version: int) -> None:
-    """JSON that is no sound metadata, beside sound chunks."""
+@st.composite
+def other_metadata(draw: st.DrawFn) -> dict[str, bytes]:
+    """Return the files of a store, one or two of its documents changed into other JSON."""
+    version = draw(st.sampled_from([2, 3]))
     files = dict(STORES[version])
-    for name in data.draw(st.lists(st.sampled_from(DOCUMENTS[version]), min_size=1, max_size=2, unique=True)):
-        files[name] = json.dumps(data.draw(changed(json.loads(files[name]), VALUES | WORDS))).encode()
+    for name in draw(st.lists(st.sampled_from(DOCUMENTS[version]), min_size=1, max_size=2, unique=True)):
+        files[name] = json.dumps(draw(changed(json.loads(files[name]), VALUES | WORDS))).encode()
+    return files
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> dict[str, bytes]:
+    """Return the files of a store, one or two of them changed, cut off or left out."""
+    version = draw(st.sampled_from([2, 3]))
+    files = dict(STORES[version])
+    for name in draw(st.lists(st.sampled_from(sorted(files)), min_size=1, max_size=2, unique=True)):
+        if draw(st.integers(0, 4)):
+            files[name] = draw(spoilt(files[name]))
+        else:
+            del files[name]
+    return files
+
+
+@target(files=other_metadata())
+def test_zarr_metadata(files: dict[str, bytes]) -> None:
+    """JSON that is no sound metadata, beside sound chunks."""
     write(files)
     for key in ("images", "labels"):
         read(f"{STORE}:{key}")
 
 
-@target(data=st.data(), version=st.sampled_from([2, 3]))
-def test_zarr_bytes(data: st.DataObject, version: int) -> None:
+@target(files=damaged())
+def test_zarr_bytes(files: dict[str, bytes]) -> None:
     """Documents and chunks with bytes changed, cut off or left out."""
-    files = dict(STORES[version])
-    for name in data.draw(st.lists(st.sampled_from(CHUNKS[version] + DOCUMENTS[version]), min_size=1, max_size=2)):
-        if name in files and data.draw(st.integers(0, 4)):
-            files[name] = data.draw(spoilt(files[name]))
-        else:
-            files.pop(name, None)
     write(files)
     for key in ("images", "labels"):
         read(f"{STORE}:{key}")

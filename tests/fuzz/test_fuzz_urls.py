@@ -50,6 +50,7 @@ def server() -> Server:
 
 
 KINDS: dict[str, st.SearchStrategy[Any]] = {
+    "after": st.integers(1, 6),
     "times": st.sampled_from([1, 2, 3, 4, 1000]),
     "redirect": st.sampled_from(PLACES),
     "head": st.sampled_from([301, 403, 404, 405, 501]),
@@ -65,7 +66,7 @@ STATUSES = st.sampled_from([200, 204, 206, 304, 400, 401, 403, 404, 410, 416, 42
 @st.composite
 def wrong(draw: st.DrawFn) -> Faults:
     """One fault, sometimes none or several at once."""
-    kinds = draw(st.lists(st.sampled_from(sorted(KINDS)), max_size=2, unique=True))
+    kinds = draw(st.lists(st.sampled_from(sorted(KINDS)), max_size=3, unique=True))
     return Faults(**{kind: draw(KINDS[kind]) for kind in kinds}, status=draw(STATUSES))
 
 

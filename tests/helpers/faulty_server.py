@@ -18,7 +18,8 @@ class Faults:
     """How the server answers; by default as it should.
 
     Attributes:
-        status: answer of the first ``times`` requests, 200 for the file itself.
+        after: how many requests are answered well first.
+        status: answer of the next ``times`` requests.
         times: how many requests get that status.
         redirect: where the file is said to be; empty for here.
         head: status of the answers to HEAD, 0 for that of GET.
@@ -29,7 +30,8 @@ class Faults:
         etag: whether each answer has another ETag.
     """
 
-    status: int = 200
+    after: int = 0
+    status: int = 503
     times: int = 0
     redirect: str = ""
     head: int = 0
@@ -51,8 +53,9 @@ class Server:
 
     def answer(self, path: str, method: str, asked: str) -> tuple[int, dict[str, str], bytes]:
         """Return status, headers and body."""
-        faults, self.requests = self.faults, self.requests + 1
-        if self.requests <= faults.times:
+        self.requests += 1
+        faults = self.faults if self.requests > self.faults.after else Faults()
+        if self.requests <= faults.after + faults.times:
             return faults.status, {"Content-Length": "0"}, b""
         if faults.redirect and not path.startswith("/elsewhere/"):
             place = faults.redirect + (path.lstrip("/") if faults.redirect.endswith("/elsewhere/") else "")
@@ -62,7 +65,7 @@ class Server:
             return 404, {"Content-Length": "0"}, b""
         if method == "HEAD" and faults.head:
             return faults.head, {"Content-Length": "0"}, b""
-        status, headers, body = self._part(content, asked)
+        status, headers, body = _part(content, asked, faults.ranges)
         said = {"right": len(body), "too long": len(body) + 7, "too short": max(0, len(body) - 7), "negative": -1}
         if faults.length != "none":
             headers["Content-Length"] = str(said.get(faults.length, "many"))
@@ -70,23 +73,6 @@ class Server:
             headers["Content-Encoding"] = faults.encoding
         headers["ETag"] = f'"{self.requests if faults.etag else 0}"'
         return status, headers, body if faults.cut < 0 else body[: faults.cut]
-
-    def _part(self, content: bytes, asked: str) -> tuple[int, dict[str, str], bytes]:
-        first, dash, last = asked.removeprefix("bytes=").partition("-")
-        size, how = len(content), self.faults.ranges
-        if not dash or how == "ignored":
-            return 200, {"Accept-Ranges": "bytes"} if how != "ignored" else {}, content
-        start, stop = int(first or max(0, size - int(last))), min(size, int(last or size - 1) + 1 if first else size)
-        if how == "refused" or start >= size:
-            return 416, {"Content-Range": f"bytes */{size}"}, b""
-        if how == "shifted":
-            start, stop = (start + 1, stop + 1) if stop < size else (max(0, start - 1), max(1, stop - 1))
-        told = {
-            "unsaid": {},
-            "other total": {"Content-Range": f"bytes {start}-{stop - 1}/{size + 9}"},
-            "garbage": {"Content-Range": "bytes all/of/it"},
-        }
-        return 206, told.get(how, {"Content-Range": f"bytes {start}-{stop - 1}/{size}"}), content[start:stop]
 
 
 @contextlib.contextmanager
@@ -124,3 +110,22 @@ def faulty() -> Iterator[Server]:
         finally:
             web.shutdown()
             thread.join()
+
+
+def _part(content: bytes, asked: str, how: str) -> tuple[int, dict[str, str], bytes]:
+    """Return the answer to a Range header, as wrong as ``how`` says."""
+    first, dash, last = asked.removeprefix("bytes=").partition("-")
+    size = len(content)
+    if not dash or how == "ignored":
+        return 200, {"Accept-Ranges": "bytes"} if how != "ignored" else {}, content
+    start, stop = int(first or max(0, size - int(last))), min(size, int(last or size - 1) + 1 if first else size)
+    if how == "refused" or start >= size:
+        return 416, {"Content-Range": f"bytes */{size}"}, b""
+    if how == "shifted":
+        start, stop = (start + 1, stop + 1) if stop < size else (max(0, start - 1), max(1, stop - 1))
+    told = {
+        "unsaid": {},
+        "other total": {"Content-Range": f"bytes {start}-{stop - 1}/{size + 9}"},
+        "garbage": {"Content-Range": "bytes all/of/it"},
+    }
+    return 206, told.get(how, {"Content-Range": f"bytes {start}-{stop - 1}/{size}"}), content[start:stop]

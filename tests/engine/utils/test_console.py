@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import io
 import os
 
 import pytest
 
-from engine.utils.console import first_line, silenced
+from engine.utils.console import first_line, say, say_next, silenced, wrapped
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", [30, 80])
+def test_a_terminal_gets_whole_words_and_a_file_the_whole_line(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    path = "/a/folder-of-pictures/with-a-name/that-is-longer-than-forty/characters.npz"
+    text = f"cannot read {path}: it is damaged or incomplete, copy it again, or leave it out of the run"
+    assert wrapped(text, io.StringIO()) == text
+    lines = wrapped(text, Terminal()).splitlines()
+    assert " ".join(lines) == text
+    assert all(len(line) <= columns for line in lines if line != path)
+
+
+def test_the_next_command_is_one_that_a_shell_takes(capfd: pytest.CaptureFixture[str]) -> None:
+    say_next("engine", "evaluate", "my masks.csv", "--labels", "TRUE_MASKS")
+    say("a\nb")
+    assert capfd.readouterr().err == "next: engine evaluate 'my masks.csv' --labels TRUE_MASKS\na b\n"
 
 
 def test_silence_reaches_the_file_descriptors(capfd: pytest.CaptureFixture[str]) -> None:

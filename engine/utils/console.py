@@ -11,6 +11,7 @@ import signal
 import sys
 import textwrap
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
@@ -72,8 +73,17 @@ def wrapped(text: str, stream: IO[str]) -> str:
 
 
 def run(app: typer.Typer) -> None:
-    """Run a typer application; turn each :class:`EngineError` into one line on stderr and exit code 2."""
+    """Run a typer application; turn each :class:`EngineError` into one line on stderr and exit code 2.
+
+    Warnings of libraries are one line too.
+    """
+    warnings.showwarning = _say_warning
     exit_code(lambda: app(standalone_mode=True))
+
+
+def _say_warning(message: Warning | str, category: type[Warning], *place: object) -> None:
+    """Print a library's warning as one line, without the place in its code."""
+    say(f"warning: {first_line(message) if isinstance(message, Warning) else one_line(message)}")
 
 
 def exit_code(action: Callable[[], object]) -> None:

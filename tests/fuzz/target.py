@@ -126,11 +126,20 @@ class Campaign:
         return told
 
 
-def target(few: int = FEW, **strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[[], None]]:
-    """Turn a function of these inputs into a test of so many inputs, more in a long run."""
+def target(
+    few: int = FEW, before: Callable[[], object] = int, **strategies: st.SearchStrategy[Any]
+) -> Callable[[Callable[..., None]], Callable[[], None]]:
+    """Turn a function of these inputs into a test.
+
+    Args:
+        few: how many inputs it gets where no long run is asked for.
+        before: called first: what takes seconds once, such as compiling, is no slow input.
+        strategies: one for each argument of the function.
+    """
 
     def decorate(function: Callable[..., None]) -> Callable[[], None]:
         def run() -> None:
+            before()
             Campaign(function, few, strategies).run()
 
         run.__name__, run.__doc__, run.__module__ = function.__name__, function.__doc__, function.__module__

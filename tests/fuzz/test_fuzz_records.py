@@ -171,7 +171,10 @@ def run_bytes() -> bytes:
     return path.read_bytes()
 
 
-@target(few=12, before=comparison, facts=st.deferred(lambda: changed(plain(asdict(comparison().facts)), ANYTHING, most=2)),
+FACTS = st.deferred(lambda: changed(plain(asdict(comparison().facts)), ANYTHING, most=2))
+
+
+@target(few=12, before=comparison, facts=FACTS,
         head=changed({"kind": KIND, "schema": SCHEMA}, VALUES, most=1),
         array=st.sampled_from(["", *ARRAYS]), cut=st.integers(0, 3))  # fmt: skip
 def test_forged_run_files(facts: Any, head: Any, array: str, cut: int) -> None:

@@ -81,10 +81,15 @@ def added(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def fuzzed(held: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """Return the stored rows with those of a new run in the place of the same targets, each with day and machine."""
+    """Return the stored rows with those of a new run in the place of the same targets.
+
+    Each has its day and machine, and how many findings earlier runs of the target had.
+    """
     rows = {row["target"]: row for row in held["rows"]}
     for row in found["rows"]:
-        rows[row["target"]] = {**row, "day": found["day"], "machine": found["machine"]}
+        before = rows.get(row["target"], {"findings": []})
+        earlier = before.get("earlier", 0) + len(before["findings"])
+        rows[row["target"]] = {**row, "earlier": earlier, "day": found["day"], "machine": found["machine"]}
     return {"rows": [rows[target] for target in sorted(rows)]}
 
 
@@ -165,19 +170,31 @@ def fuzzing(held: dict[str, Any]) -> list[str]:
             f"{row['edges']:,}" if "edges" in row else "-",
             f"{row['slowest_seconds']:.2f}",
             f"{max(0, row['resident_end_kib'] - row['resident_start_kib']) / 1024:.0f}",
+            row.get("earlier", 0),
             len(row["findings"]),
             row["day"],
         )
         for row in rows
     ]
-    header = ["target", "CPU s", "inputs", "edges", "slowest, s", "MiB more at the end", "findings", "measured"]
+    header = [
+        "target",
+        "CPU s",
+        "inputs",
+        "edges",
+        "slowest, s",
+        "MiB more at the end",
+        "findings before",
+        "now",
+        "measured",
+    ]
     total = sum(row["cpu_seconds"] for row in rows) / 60
     machines = {row["day"]: row["machine"] for row in rows}
     return [
         "## Fuzzing\n",
         f"{len(rows)} targets, {sum(row['executions'] for row in rows):,} inputs in {total:.0f} CPU minutes. A finding "
         "is a crash, a traceback, a wrong result, an input that takes more than 5 s, or memory that grows by 300 MB. "
-        "Edges are the steps from line to line that the inputs took in this project's code (not counted at first).\n",
+        "Edges are the steps from line to line that the inputs took in this project's code (not counted at first); "
+        "findings before are those of earlier runs, mended since.\n",
         table.rows(header, lines),
         "".join(f"{day}: {machine}.\n" for day, machine in sorted(machines.items())),
     ]

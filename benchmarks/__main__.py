@@ -39,6 +39,7 @@ QUICK = {
 }
 NEEDS: dict[str, tuple[str, ...]] = {
     "roofline": ("onnx",),
+    "gpu": ("onnx",),
     "exporters": ("keras", "tensorflow", "tf2onnx", "onnx", "onnxslim"),
     "trainers": ("keras", "tensorflow"),
     "foreign": (

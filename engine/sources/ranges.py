@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engine.errors import InputError
+from engine.sources.parts import PARTIAL, PROBE, check_part
 from engine.sources.spec import scrubbed, shown
 
 TIMEOUT_SECONDS = 30.0
@@ -17,7 +18,7 @@ _STATES = ("etag", "content-md5", "last-modified")
 
 @dataclass(frozen=True)
 class Answer:
-    """A server's answer to a request for the first byte of a file.
+    """A server's answer to a request for the second byte of a file.
 
     Attributes:
         partial: whether one byte came, and not the whole file.
@@ -64,11 +65,13 @@ def web_fingerprint(spec: str) -> str:
 
 
 def _first_byte(spec: str) -> Answer:
-    request = urllib.request.Request(spec, headers={"Range": "bytes=0-0"})
+    request = urllib.request.Request(spec, headers={"Range": PROBE})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
             headers = {name.lower(): value for name, value in answer.headers.items()}
-            return Answer(answer.status == 206, headers)
+            if answer.status == PARTIAL:
+                check_part(PROBE, headers.get("content-range", ""), spec)
+            return Answer(answer.status == PARTIAL, headers)
     except urllib.error.HTTPError as error:
         raise InputError(f"cannot read {shown(spec)} ({error.code} {error.reason}): check the address") from None
     except (OSError, ValueError) as error:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
+from engine.sources.groups import group_values
 
 TASK_KEY = "training_set"
 TASK_CLASSES = ("background", "soil", "bedrock", "sand", "big rock")
@@ -68,16 +69,25 @@ class Dataset:
         return Dataset(images, labels, None, self.class_names, np.concatenate([self.index, -1 - other.index]))
 
 
+def check_npz(path: Path) -> None:
+    """Refuse a file that is no archive of arrays; nothing of it is read.
+
+    Raises:
+        InputError: it is missing, not an npz, or cut off.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the path of an .npz file")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path}: not an .npz archive, or truncated; write it with numpy.savez or download it again")
+
+
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     """Return all arrays of an npz file.
 
     Raises:
         InputError: the file is missing, not an npz, damaged, or contains Python objects.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give the path of an .npz file")
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path}: not an .npz archive, or truncated; write it with numpy.savez or download it again")
+    check_npz(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
@@ -93,12 +103,12 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def load(path: Path, groups: Path | None = None, class_names: tuple[str, ...] = ()) -> Dataset:
+def load(path: Path, groups: str | Path | None = None, class_names: tuple[str, ...] = ()) -> Dataset:
     """Read and check a training file.
 
     Args:
         path: the npz file.
-        groups: an npz with one array: the group of each tile of the file, or of the file it was cleaned from.
+        groups: .npz[:key] or .npy: the group of each tile of the file, or of the file it was cleaned from.
         class_names: names in label order; empty: the task's own for its file, else ``class 0``, ``class 1`` and so on.
 
     Raises:
@@ -109,6 +119,8 @@ def load(path: Path, groups: Path | None = None, class_names: tuple[str, ...] = 
     count = len(images)
     if count == 0:
         raise InputError(f"{path}: contains no tile; at least one is required")
+    if 0 in images.shape:
+        raise InputError(f"{path}: tiles of {images.shape[1:]} (height, width, channels) have no pixel")
     images, labels = _pixels(images, path), _class_numbers(labels, path)
     names = _names(class_names, labels, TASK_KEY in arrays, path)
     grouping = group_of_tiles(arrays, count, path, groups)
@@ -141,11 +153,12 @@ def split_arrays(arrays: dict[str, NDArray[Any]], path: Path) -> tuple[NDArray[A
 
 
 def group_of_tiles(
-    arrays: dict[str, NDArray[Any]], count: int, path: Path, groups: Path | None
+    arrays: dict[str, NDArray[Any]], count: int, path: Path, groups: str | Path | None
 ) -> NDArray[np.int64] | None:
     """Return the group of each tile as int64 (N,), or None if neither the data nor a groups file provides it.
 
-    A groups file of the original, uncleaned file also works: ``kept`` says which of its rows remain.
+    Groups are given as to the engine, see :func:`engine.sources.groups.read_groups`. Those of the original, uncleaned
+    file also work: ``kept`` says which of them remain.
 
     Raises:
         InputError: the groups have another length or cannot be read.
@@ -153,18 +166,13 @@ def group_of_tiles(
     if groups is None:
         if "groups" not in arrays:
             return None
-        found, source = arrays["groups"], path
-    else:
-        tables = read_npz(groups)
-        if len(tables) != 1:
+        source, found = str(path), arrays["groups"]
+        if found.ndim != 1 or found.dtype.kind not in "biuUS":
             raise InputError(
-                f"{groups}: contains {', '.join(tables) or 'nothing'}; exactly one array of groups is required"
+                f"{path}: groups of shape {found.shape}, type {found.dtype}; one number or name per tile is required"
             )
-        found, source = next(iter(tables.values())), groups
-    if found.ndim != 1 or found.dtype.kind not in "iuUS":
-        raise InputError(
-            f"{source}: groups of shape {found.shape}, type {found.dtype}; one number or name per tile is required"
-        )
+    else:
+        source, found = group_values(groups)
     kept = arrays.get("kept")
     if len(found) != count and kept is not None and _selects(kept, count, len(found)):
         found = found[kept]

@@ -55,7 +55,7 @@ def find_outliers(labels: NDArray[Any], min_count: int = 3) -> list[NDArray[np.i
 def clean(
     data: Path,
     out: Path,
-    groups: Path | None = None,
+    groups: str | Path | None = None,
     sheet: Path | None = None,
     min_count: int = 3,
     overwrite: bool = False,
@@ -65,7 +65,7 @@ def clean(
     Args:
         data: the training file; see :mod:`trainers.data` for its layouts.
         out: the file to write. It has every key of the input, and ``groups`` if they are known.
-        groups: an npz with the group of each tile.
+        groups: the group of each tile, see :func:`trainers.data.load`.
         sheet: PNG file for the removed images, each above its mask.
         min_count: least number of images that share a mask.
         overwrite: replace existing results.

@@ -20,6 +20,7 @@ from engine.cli.options import (
     Workers,
     contract_fields,
 )
+from engine.utils import console
 from engine.utils.console import with_options
 
 
@@ -70,3 +71,5 @@ def bench(
     )
     runtime_options = RuntimeOptions(provider, runtime, precision)
     print_bench(bench_job(options, runtime_options, images, rounds, batch_size, workers), as_json)
+    named = [word for model in models or ["MODELS"] for word in ("--models", model)]
+    console.say_next("engine", "ensemble", *named, "--input", "IMAGES", "--output", "masks.csv")

@@ -19,6 +19,7 @@ from engine.cli.options import (
     contract_fields,
     truth_fields,
 )
+from engine.utils import console
 from engine.utils.console import with_options
 
 HOW = "How to compare"
@@ -151,3 +152,8 @@ def compare(
     with bars() as starting:
         done = run_comparison(options, starting)
     print_comparison(done, "json" if as_json else "csv" if as_csv else "table", out)
+    if out is not None:
+        console.say_next("engine", "report", out, "--out", out.with_suffix(".html"))
+    else:
+        names = ("--models", "MODELS", "--input", "IMAGES", "--labels", "TRUE_MASKS")
+        console.say_next("engine", "select", *names, "--out", "ensemble.toml")

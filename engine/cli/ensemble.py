@@ -215,7 +215,7 @@ def ensemble(
 
       engine ensemble -m models/ -i panorama.tif -o mask.tif --tile 64x128
     """
-    from engine.cli.printing import report
+    from engine.cli.printing import report, say_next
     from engine.inference.tuning import make_ready, tell
     from engine.models.runtimes import RuntimeOptions
     from engine.runs.image_job import prepare
@@ -265,6 +265,7 @@ def ensemble(
         outcome = run_tiled(scenes, how.batch_size, how.workers, overwrite)
         tell(how)
         report(scenes.base, outcome, as_json)
+        say_next(scenes.base)
         return
     if overlap is not None:
         raise PlanError("--overlap without --tile: say how large a tile is, as in --tile 64x128")
@@ -283,6 +284,7 @@ def ensemble(
     code = report(job, outcome, as_json)
     if code:
         raise typer.Exit(code)
+    say_next(job)
 
 
 def _cluster(on: str, address: str, workers: int, gpus: float, tiled: bool) -> Cluster:

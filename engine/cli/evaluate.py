@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli.options import AsJson, Groups, Rle, truth_fields
+from engine.utils import console
 from engine.utils.console import with_options
 
 
@@ -36,5 +37,7 @@ def evaluate(
     several = evaluate_multilabel(predicted, labels, classes)
     if several is not None:
         print_class_scores(several, as_json)
-        return
-    print_evaluation(score_masks(predicted, labels, classes, ignored_class, groups, truth, rle), as_json)
+    else:
+        print_evaluation(score_masks(predicted, labels, classes, ignored_class, groups, truth, rle), as_json)
+    names = ("--models", "MODELS", "--input", "IMAGES", "--labels", "TRUE_MASKS")
+    console.say_next("engine", "compare", *names, "--out", "run.npz")

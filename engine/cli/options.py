@@ -24,6 +24,20 @@ Groups = Annotated[
         "scene."
     ),
 ]
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        from engine.version import VERSION
+
+        typer.echo(f"maskfuse {VERSION}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
+]
 BatchSize = Annotated[
     int,
     typer.Option(help="Images per batch; 0: measured on the first images.", rich_help_panel=RUN),

@@ -18,6 +18,7 @@ from engine.cli.options import (
     contract_fields,
     truth_fields,
 )
+from engine.utils import console
 from engine.utils.console import with_options
 
 SEARCH = "How to search"
@@ -121,3 +122,4 @@ def select(
     with bars() as starting:
         done = run_selection(options, starting)
     print_selection(done, out, as_json)
+    console.say_next("engine", "ensemble", "--plan", out, "--input", "IMAGES", "--output", "masks.csv")

@@ -19,6 +19,7 @@ from engine.models.facts import Facts, stated_facts
 from engine.models.members import Member, class_names, find_members, find_models, holds_masks
 from engine.models.net import Net
 from engine.models.opening import Request, inspect_net, open_nets
+from engine.models.runtimes.providers import mixed_wheels
 from engine.runs.plan import Plan, PlannedMember, Weight, read_plan
 from engine.runs.plan_input import InputTable
 from engine.sources.base import Source
@@ -151,6 +152,8 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None, every: So
     """
     strategy = options.strategy or plan.strategy or "mean-logit"
     named_strategy(strategy)
+    if mixed := mixed_wheels():
+        console.say(mixed)
     sample = next(images.batches(1)).pixels[0] if images is not None and len(images) else None
     if images is not None and sample is None:
         raise InputError(f"{images.name} holds no images")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import lzma
 import math
 import zlib
@@ -26,6 +27,16 @@ from engine.utils.threads import ahead
 MARKS = ("zarr.json", ".zarray", ".zgroup")
 # Images of one chunk are read together up to this size; beyond it the chunk is decoded anew for each batch.
 MOST_BLOCK_BYTES = 2**28
+
+
+def _is_heard(record: logging.LogRecord) -> bool:
+    """Return whether a message of asyncio is more than the traceback of an array that nobody waits for any more."""
+    message = record.getMessage()
+    return not ("exception was never retrieved" in message and "zarr" in message)
+
+
+# The package opens the arrays of a group at once and raises what the first damaged one raises; asyncio tells the rest.
+logging.getLogger("asyncio").addFilter(_is_heard)
 
 
 def looks_like_zarr(path: Path) -> bool:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import shlex
+import shutil
 import signal
 import sys
+import textwrap
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from engine.errors import EngineError, naming_options
 
@@ -39,13 +43,47 @@ def stderr() -> Console:
 
 
 def say(text: str) -> None:
-    """Print one line about the run on stderr: no markup, no wrapping, and no control characters from names."""
-    print(one_line(text), file=sys.stderr, flush=True)
+    """Print one line about the run on stderr: no markup, no control characters from names; see :func:`wrapped`."""
+    print(wrapped(one_line(text), sys.stderr), file=sys.stderr, flush=True)
+
+
+def line(text: str) -> None:
+    """Print one line of a result on stdout, as :func:`say` does on stderr."""
+    print(wrapped(one_line(text), sys.stdout), flush=True)
+
+
+def say_next(*words: object) -> None:
+    """Name the command that usually follows, on stderr.
+
+    Args:
+        words: the command; what the user has to fill in is in capitals.
+    """
+    say("next: " + shlex.join(map(str, words)))
+
+
+def wrapped(text: str, stream: IO[str]) -> str:
+    """Return a line wrapped at words if it goes to a terminal; programs and files get it whole.
+
+    Words that are longer than a line, such as paths, are never broken.
+    """
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(text, max(20, width), break_long_words=False, break_on_hyphens=False)
 
 
 def run(app: typer.Typer) -> None:
-    """Run a typer application; turn each :class:`EngineError` into one line on stderr and exit code 2."""
+    """Run a typer application; turn each :class:`EngineError` into one line on stderr and exit code 2.
+
+    Warnings of libraries are one line too.
+    """
+    warnings.showwarning = _say_warning
     exit_code(lambda: app(standalone_mode=True))
+
+
+def _say_warning(message: Warning | str, category: type[Warning], *place: object) -> None:
+    """Print a library's warning as one line, without the place in its code."""
+    say(f"warning: {first_line(message) if isinstance(message, Warning) else one_line(message)}")
 
 
 def exit_code(action: Callable[[], object]) -> None:

@@ -36,7 +36,10 @@ def test_fit_leaves_a_network_and_its_records(root: Path, task_file: Path, tmp_p
     done = run_process(root, "fit", "unet", "--data", task_file, "--groups", groups, "--out", out, *small)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(out))
-    assert [line.split("  ")[0] for line in done.stderr.splitlines()] == ["epoch 1/2", "epoch 2/2"]
+    assert [line.split("  ")[0] for line in done.stderr.splitlines()] == [
+        *("epoch 1/2", "epoch 2/2"),
+        f"next: exporters onnx {out} --out {out.with_suffix('.onnx')}",
+    ]
     endings = ("history.csv", "history.png", "keras", "run.toml", "validation.npz")
     assert sorted(item.name for item in out.parent.iterdir()) == [f"u.{ending}" for ending in endings]
 

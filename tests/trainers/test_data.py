@@ -91,5 +91,15 @@ def test_groups_of_another_length_are_refused(tmp_path: Path, task_file: Path) -
     with pytest.raises(InputError, match="19 groups for 20 tiles"):
         load(task_file, tmp_path / "g.npz")
     np.savez(tmp_path / "two.npz", a=np.arange(20), b=np.arange(20))
-    with pytest.raises(InputError, match="exactly one array"):
+    with pytest.raises(InputError, match="which array holds the groups"):
         load(task_file, tmp_path / "two.npz")
+
+
+def test_groups_come_in_every_form_that_the_engine_takes(tmp_path: Path, task_file: Path) -> None:
+    groups = np.arange(20) // 3
+    np.save(tmp_path / "g.npy", groups.astype(np.float32))
+    np.savez(tmp_path / "g.npz", groups=groups, other=groups[::-1])
+    np.savez(tmp_path / "names.npz", scene=np.array([f"scene {group}" for group in groups]))
+    for name in ("g.npy", "g.npz", "g.npz:groups", "names.npz"):
+        np.testing.assert_array_equal(load(task_file, str(tmp_path / name)).groups, groups)
+    np.testing.assert_array_equal(load(task_file, f"{tmp_path}/g.npz:other").groups, groups[::-1])

@@ -19,7 +19,7 @@ from trainers.losses.cross_entropy import binary_cross_entropy, cross_entropy
 from trainers.losses.dice import dice
 from trainers.losses.focal import focal
 from trainers.losses.weighted_cross_entropy import class_weights, weighted_cross_entropy
-from trainers.losses.weighted_sum import parse
+from trainers.names import parse_loss
 
 # One row of three pixels, two classes: softmax gives the true class 1/2, 3/4 and 1/5.
 LOGITS = np.log(np.array([[[[1.0, 1.0], [1.0, 3.0], [1.0, 4.0]]]], np.float32))
@@ -227,9 +227,9 @@ def test_a_sum_is_the_sum_of_its_terms(batch: tuple[np.ndarray, np.ndarray]) -> 
 
 def test_expressions_are_parsed() -> None:
     known = dict.fromkeys(("dice", "focal", "cross-entropy"))
-    assert parse("dice", known) == [(1.0, "dice")]
-    assert parse(" .5 * cross-entropy+dice*2", known) == [(0.5, "cross-entropy"), (2.0, "dice")]
-    assert parse("1e+2*dice+1E-1*focal", known) == [(100.0, "dice"), (0.1, "focal")]
+    assert parse_loss("dice", known) == [(1.0, "dice")]
+    assert parse_loss(" .5 * cross-entropy+dice*2", known) == [(0.5, "cross-entropy"), (2.0, "dice")]
+    assert parse_loss("1e+2*dice+1E-1*focal", known) == [(100.0, "dice"), (0.1, "focal")]
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,52 @@
 
 from __future__ import annotations
 
+import io
 import os
+import warnings
 
 import pytest
 
-from engine.utils.console import first_line, silenced
+from engine.utils.console import first_line, run, say, say_next, silenced, wrapped
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", [30, 80])
+def test_a_terminal_gets_whole_words_and_a_file_the_whole_line(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    path = "/a/folder-of-pictures/with-a-name/that-is-longer-than-forty/characters.npz"
+    text = f"cannot read {path}: it is damaged or incomplete, copy it again, or leave it out of the run"
+    assert wrapped(text, io.StringIO()) == text
+    lines = wrapped(text, Terminal()).splitlines()
+    assert " ".join(lines) == text
+    assert all(len(line) <= columns for line in lines if not line.startswith(path))
+
+
+def test_the_next_command_is_one_that_a_shell_takes(capfd: pytest.CaptureFixture[str]) -> None:
+    say_next("engine", "evaluate", "my masks.csv", "--labels", "TRUE_MASKS")
+    say("a\nb")
+    assert capfd.readouterr().err == "next: engine evaluate 'my masks.csv' --labels TRUE_MASKS\na b\n"
+
+
+def test_a_warning_of_a_library_is_one_line(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import typer
+
+    app = typer.Typer()
+
+    @app.command()
+    def warn() -> None:
+        warnings.warn("an object\nis no array", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr("sys.argv", ["warn"])
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as left:
+        warnings.simplefilter("always")
+        run(app)
+    assert left.value.code == 0
+    assert capfd.readouterr().err == "warning: an object\n"
 
 
 def test_silence_reaches_the_file_descriptors(capfd: pytest.CaptureFixture[str]) -> None:

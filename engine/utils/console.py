@@ -13,7 +13,7 @@ import textwrap
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from engine.errors import EngineError, naming_options
 
@@ -81,7 +81,14 @@ def run(app: typer.Typer) -> None:
     exit_code(lambda: app(standalone_mode=True))
 
 
-def _say_warning(message: Warning | str, category: type[Warning], *place: object) -> None:
+def _say_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """Print a library's warning as one line, without the place in its code."""
     say(f"warning: {first_line(message) if isinstance(message, Warning) else one_line(message)}")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import InputError, OutputError
+from engine.errors import OutputError
 
 HASH_KEY = "plan_sha256"
 NPZ_KEY = "metadata"
@@ -65,6 +65,6 @@ def read_record(output: Path) -> Mapping[str, Any]:
                 return {}
             with np.load(output, allow_pickle=False) as archive:
                 held = json.loads(archive[NPZ_KEY].item())
-    except (OSError, ValueError, TypeError, RecursionError, InputError):
+    except Exception:  # damaged in any way: there is no record to go by
         return {}
     return held if isinstance(held, dict) else {}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import InputError
+from engine.errors import EngineError, InputError
 from engine.sources.layout import Role
 from engine.sources.orientation import BACK, ORIENTATION, orientation, upright
 from engine.sources.reading import PLAIN, Reading, grey
@@ -87,7 +87,9 @@ def decode(
         if not _is_tiff(path, encoded):
             raise _unreadable(path, error) from None
         pixels = _deep(path, encoded, "TIFF", role, note)
-    except (OSError, ValueError, SyntaxError) as error:
+    except EngineError:
+        raise
+    except Exception as error:  # Pillow's decoders stumble over damage in many ways
         raise _unreadable(path, error) from None
     if pixels.ndim == 2:
         return pixels[:, :, None]
@@ -116,7 +118,9 @@ def shape_of(path: Path, role: Role, reading: Reading = PLAIN) -> tuple[int, int
                 channels = _samples(image)
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} is too large to decode whole ({error}): save it as GeoTIFF or Zarr") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except EngineError:
+        raise
+    except Exception as error:
         if isinstance(error, UnidentifiedImageError) and _is_tiff(path, None):
             height, width, channels = decode(path, role, reading=reading).shape
             return height, width, channels
@@ -132,7 +136,7 @@ def orientation_of(path: Path) -> int:
     try:
         with Image.open(path, formats=FORMATS) as image:
             return orientation(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:
         return 1
 
 
@@ -201,7 +205,9 @@ def _deep(path: AnyFile | str, encoded: bytes | None, kind: str, role: Role, not
             else:
                 with MemoryFile(encoded) as memory, memory.open(driver=driver) as dataset:
                     pixels = _bands(dataset, path, role, note)
-    except rasterio.errors.RasterioError as error:
+    except EngineError:
+        raise
+    except Exception as error:  # of rasterio, or of GDAL where rasterio lets it through
         raise _unreadable(path, error.__cause__ or error) from None
     return pixels
 

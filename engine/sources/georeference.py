@@ -102,7 +102,7 @@ def opened(place: object, driver: str = "GTiff") -> Iterator[Any]:
     with rasterio.Env(**(_REMOTE if found.path.startswith("/vsi") else {})), quiet():
         try:
             dataset = rasterio.open(found.path, driver=driver)
-        except rasterio.errors.RasterioError as error:
+        except Exception as error:  # of rasterio, or of GDAL where rasterio lets it through
             what = {"GTiff": "TIFF", "VRT": "VRT"}.get(driver, "JPEG 2000")
             raise InputError(
                 f"cannot read the scene {found.label} ({reason(error, str(place))}): it is no {what}, or damaged"
@@ -135,13 +135,12 @@ def read_window(dataset: Any, label: str, start: int, stop: int, bands: Any, mas
     Raises:
         InputError: the file is damaged there.
     """
-    from rasterio.errors import RasterioError
     from rasterio.windows import Window
 
     window = Window(0, start, dataset.width, stop - start)
     try:
         return dataset.read_masks(bands, window=window) if masks else dataset.read(bands, window=window)
-    except RasterioError as error:
+    except Exception as error:  # of rasterio, or of GDAL where rasterio lets it through
         what = "the mask of rows" if masks else "rows"
         raise InputError(
             f"cannot read {what} {start} to {stop - 1} of {label} ({reason(error, label)}): "

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import io
-import lzma
 import math
 import os
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,6 +17,7 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.sources.remote import RemoteFile
+from engine.utils.boundary import refusing
 
 # What a row-by-row reader may hold at once, far above any batch of tiles.
 MOST_ROW_BYTES = 2**31
@@ -28,8 +26,6 @@ MOST_HEADER_BYTES = 2**16
 MOST_MEMBERS = 10_000
 # What deflate can make of a byte at most (RFC 1951: 258 bytes of a match from two bits); the others pack zeros tighter.
 MOST_RATIO = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032, zipfile.ZIP_BZIP2: 50_000, zipfile.ZIP_LZMA: 10_000}
-# Beside ValueError, OSError and RuntimeError (an archive with a password).
-_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError, EOFError)
 
 
 @dataclass(frozen=True)
@@ -155,11 +151,8 @@ class ArrayFile:
 @contextmanager
 def _reading(label: str) -> Iterator[None]:
     """Turn what NumPy, zipfile and zlib raise on damaged files into one InputError."""
-    try:
+    with refusing(lambda why: f"cannot read {label} ({why}): it is damaged or incomplete, copy it again"):
         yield
-    except (*_DAMAGE, RuntimeError, ValueError, OSError) as error:
-        told = str(error) or type(error).__name__
-        raise InputError(f"cannot read {label} ({told}): it is damaged or incomplete, copy it again") from None
 
 
 @contextmanager

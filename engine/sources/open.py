@@ -16,7 +16,7 @@ from engine.sources.decode import AnyFile
 from engine.sources.layout import Role, layout_of
 from engine.sources.naming import files_of, is_glob, natural
 from engine.sources.numpy_files import ArrayFile, array_files, require_numbers
-from engine.sources.parquet import SUFFIX, open_parquet, tables_among, tables_of
+from engine.sources.parquet import SUFFIX, is_partition, open_parquet, tables_among, tables_of
 from engine.sources.pictures import SUFFIXES as PICTURES
 from engine.sources.pictures import (
     Bad,
@@ -188,10 +188,13 @@ def open_url(spec: str, role: Role, bad: Bad | None = None, reading: Reading = P
     if folder and (place.suffix.lower() == ".zarr" or any(file.name in MARKS for file in found)):
         return zarr_source(place, key, role, reading)
     if folder:
-        tables = tables_among(found)
+        files = walked(place)
+        tables = tables_among(
+            file for name, file in files.items() if all(map(is_partition, PurePosixPath(name).parts[:-1]))
+        )
         if tables:
             return open_parquet(tables, key, role, str(place), bad, reading)
-        return pictures_source(str(place), pictures_among(walked(place), str(place)), role, bad, reading)
+        return pictures_source(str(place), pictures_among(files, str(place)), role, bad, reading)
     return _open_remote_file(place, key, role, bad, reading)
 
 

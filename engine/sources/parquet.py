@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import EngineError, InputError
+from engine.errors import InputError
 from engine.sources.base import RowNumbers, Source
 from engine.sources.decode import AnyFile
 from engine.sources.layout import Role
@@ -29,7 +29,7 @@ from engine.sources.pictures import DECODERS, WAITING, Alike, Bad, Once
 from engine.sources.pictures import SUFFIXES as PICTURES
 from engine.sources.reading import PLAIN, Reading
 from engine.sources.remote import READ_BYTES, RemoteFile
-from engine.utils.console import first_line
+from engine.utils.boundary import refusing
 from engine.utils.optional import require
 from engine.utils.threads import ahead
 
@@ -99,7 +99,9 @@ class ParquetRows:
     def _batches(self, reader: Any, file: int, group: int) -> Iterator[Any]:
         wanted = [self.column.leaf, *self.column.sides]
         with reading(str(self._files[file])):
-            yield from reader.iter_batches(self.rows_at_once, row_groups=[group], columns=wanted, use_threads=False)
+            for batch in reader.iter_batches(self.rows_at_once, row_groups=[group], columns=wanted, use_threads=False):
+                batch.validate(full=True)  # an index or offset that leads elsewhere shows only where it is used
+                yield batch
 
 
 def open_parquet(
@@ -224,21 +226,31 @@ def open_file(file: AnyFile, **more: Any) -> Any:
 @contextmanager
 def reading(label: str) -> Iterator[None]:
     """Turn what pyarrow raises on damaged files into one InputError."""
-    try:
+    with refusing(lambda why: f"cannot read {label} ({why}): it is damaged or no Parquet file, copy it again"):
         yield
-    except EngineError:
-        raise
-    except (OSError, ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, MemoryError) as error:
-        # Arrow's own errors are children of these.
-        why = first_line(error)
-        raise InputError(f"cannot read {label} ({why}): it is damaged or no Parquet file, copy it again") from None
 
 
 def tables_of(path: Path) -> list[AnyFile]:
-    """Return the Parquet files that a name means: the file, or those of a folder; none for anything else."""
+    """Return the Parquet files that a name means: the file, or those of a folder; none for anything else.
+
+    In a folder, those of folders named ``column=value`` count as well, as Hive, Spark and pyarrow write them.
+    """
     if path.suffix.lower() == SUFFIX and not path.is_dir():
         return [path]
-    return tables_among(path.iterdir()) if path.is_dir() else []
+    return tables_among(_partitions(path)) if path.is_dir() else []
+
+
+def _partitions(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if is_partition(path.name) and path.is_dir() and not path.is_symlink():
+            yield from _partitions(path)
+        else:
+            yield path
+
+
+def is_partition(name: str) -> bool:
+    """Return whether a folder's name states the value of a column that its files all share."""
+    return "=" in name[1:] and name[0] not in "_."
 
 
 def tables_among(held: Iterable[AnyFile]) -> list[AnyFile]:
@@ -254,4 +266,4 @@ def tables_among(held: Iterable[AnyFile]) -> list[AnyFile]:
             return []
         if suffix == SUFFIX and file.name[0] not in "_.":
             found.append(file)
-    return sorted(found, key=lambda file: natural(file.name))
+    return sorted(found, key=lambda file: natural(str(file)))

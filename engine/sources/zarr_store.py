@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from engine.errors import InputError
 from engine.sources.remote import RemoteFile, telling
 from engine.sources.spec import scrubbed
-from engine.utils.console import first_line
+from engine.utils.boundary import refusing
 from engine.utils.optional import require
 from engine.utils.threads import ahead
 
@@ -45,12 +46,9 @@ def open_array(path: Path | RemoteFile, key: str, wanted: Sequence[str]) -> Any:
         InputError: damaged, no array there or several, or one that holds no numbers; or the package is missing.
     """
     zarr = require("zarr", "zarr", f"reading {path} needs zarr", InputError)
-    try:
+    with _reading(path):
         held = zarr.open(_store(path), mode="r")
         found = {"": held} if hasattr(held, "shape") else _arrays(held)
-    except _damage() as error:
-        why = scrubbed(first_line(error), path.url) if isinstance(path, RemoteFile) else first_line(error)
-        raise InputError(f"cannot read the Zarr store {path} ({why}): copy it again") from None
     if key and "" in found:
         raise InputError(f"{path} is one array, it has no key {key!r}: name the store alone")
     listed = ", ".join(f"{name} {array.shape}" for name, array in found.items()) or "none"
@@ -61,6 +59,10 @@ def open_array(path: Path | RemoteFile, key: str, wanted: Sequence[str]) -> Any:
         advice = f"say {path}:KEY" if found else "a store with an array (images, height, width) is needed"
         raise InputError(f"{path}: which array? There are: {listed}; {advice}")
     array = found[named]
+    with _reading(path):  # some of these are read from the metadata only now
+        facts = [*array.shape, *array.chunks, array.dtype.itemsize]
+    if not all(type(fact) is int and 0 <= fact < 2**62 for fact in facts) or 0 in array.chunks:
+        raise InputError(f"{path}:{named} declares a shape or chunks that no array has: it is damaged, copy it again")
     if array.dtype.kind not in "buif":
         raise InputError(f"{path}:{named} holds {array.dtype}; bool, whole numbers or floats are needed")
     return array
@@ -103,10 +105,8 @@ def read_part(array: Any, label: str, where: Any) -> NDArray[Any]:
     Raises:
         InputError: a chunk is damaged.
     """
-    try:
+    with refusing(lambda why: f"cannot read {label} ({why}): it is damaged, copy it again"):
         return np.asarray(array[where])
-    except _damage() as error:
-        raise InputError(f"cannot read {label} ({first_line(error)}): it is damaged, copy it again") from None
 
 
 class Checked:
@@ -126,8 +126,13 @@ def _arrays(group: Any) -> dict[str, Any]:
     return {name: member for name, member in group.members(max_depth=None) if hasattr(member, "shape")}
 
 
-def _damage() -> tuple[type[BaseException], ...]:
-    """Return what the package and its codecs raise on damaged stores."""
-    from zarr.errors import BaseZarrError
+@contextmanager
+def _reading(path: Path | RemoteFile) -> Iterator[None]:
+    """Turn what the package raises on damaged metadata into one line, without secrets of a URL."""
 
-    return (BaseZarrError, OSError, ValueError, RuntimeError, KeyError, TypeError)
+    def told(why: str) -> str:
+        why = scrubbed(why, path.url) if isinstance(path, RemoteFile) else why
+        return f"cannot read the Zarr store {path} ({why}): copy it again"
+
+    with refusing(told):
+        yield

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import OutputError
+from engine.utils.files import followed
 
 HASH_KEY = "plan_sha256"
 NPZ_KEY = "metadata"
@@ -22,7 +23,11 @@ def record_text(record: Mapping[str, Any]) -> str:
 
 
 def sidecar(output: Path) -> Path | None:
-    """Return where the record of a result goes: ``OUTPUT.json``, or None for an .npz, which holds it itself."""
+    """Return where the record of a result goes: ``OUTPUT.json``, or None for an .npz, which holds it itself.
+
+    Behind a symbolic link it is beside the link's target.
+    """
+    output = followed(output)
     return None if output.suffix.lower() == ".npz" else output.with_name(f"{output.name}.json")
 
 

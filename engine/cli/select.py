@@ -12,6 +12,7 @@ from engine.cli.options import (
     GreyAsRgb,
     Groups,
     ImageLayout,
+    Memory,
     Models,
     command_line,
     contract_fields,
@@ -67,6 +68,7 @@ def select(
         Path | None, typer.Option(help="Folder that stores the members' probabilities for later selections.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing plan.")] = False,
+    memory: Memory = "",
     as_json: AsJson = False,
     grey_as_rgb: GreyAsRgb = False,
     image_layout: ImageLayout = "",

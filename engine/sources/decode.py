@@ -22,6 +22,7 @@ from engine.sources.orientation import BACK, ORIENTATION, orientation, upright
 from engine.sources.reading import PLAIN, Reading, grey
 from engine.sources.remote import RemoteFile
 from engine.utils.console import first_line
+from engine.utils.memory import memory_bound, refusal
 from engine.utils.optional import require
 
 # What the suffixes of pictures stand for. Pillow goes by the content, and would hand others to programs of the system
@@ -75,6 +76,9 @@ def decode(
                 raise InputError(
                     f"{path} is a JPEG, which changes class ids: save the label map as PNG from its source"
                 )
+            # Modes of more than 8 bits take up to four bytes.
+            pixel = len(image.getbands()) * (1 if image.mode in ("1", "L", "P", *AS_RGB, "RGB", "LA") else 4)
+            _check_size(path, image.width * image.height * pixel)
             deep, kind, turn = _is_deep(image), str(image.format), orientation(image)
             pixels = _deep(path, encoded, kind, role, note) if deep else _plain(image, path, role, note)
             if deep or kind != "TIFF":
@@ -217,6 +221,7 @@ def _bands(dataset: Any, path: AnyFile | str, role: Role, note: Note | None) -> 
 
     if dataset.width * dataset.height > 2 * (Image.MAX_IMAGE_PIXELS or 0):
         raise InputError(f"{path} is too large to decode whole: save it as GeoTIFF or Zarr")
+    _check_size(path, dataset.width * dataset.height * dataset.count * np.dtype(dataset.dtypes[0]).itemsize)
     bands = list(dataset.indexes)
     if dataset.driver == "PNG" and dataset.colorinterp[-1].name == "alpha":
         _alpha_left_out(path, role, note)
@@ -225,6 +230,11 @@ def _bands(dataset: Any, path: AnyFile | str, role: Role, note: Note | None) -> 
         raise InputError(f"{path} holds {dataset.dtypes[0]}; whole numbers or floats are needed")
     pixels: NDArray[Any] = dataset.read(bands)
     return pixels.transpose(1, 2, 0)
+
+
+def _check_size(path: AnyFile | str, size: int) -> None:
+    if size > memory_bound():
+        raise InputError(refusal(str(path), "is one picture, which takes", size))
 
 
 def _is_tiff(path: AnyFile | str, encoded: bytes | None) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from engine.errors import InputError
 from engine.sources.remote import RemoteFile
 from engine.utils.boundary import refusing
+from engine.utils.memory import memory_bound, refusal
 
 # What a row-by-row reader may hold at once, far above any batch of tiles.
 MOST_ROW_BYTES = 2**31
@@ -132,8 +132,7 @@ class ArrayFile:
             declared = math.prod(self.shape) * self.dtype.itemsize
             if declared > memory_bound():
                 raise InputError(
-                    f"{self.label} lies column by column and needs {declared} bytes of memory at once: "
-                    "save it row by row (order C)"
+                    f"{refusal(self.label, 'lies column by column and takes', declared)} (in order C: row by row)"
                 )
             with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 return np.asarray(archive[self.key])
@@ -186,14 +185,6 @@ def array_files(path: Path | RemoteFile) -> dict[str, ArrayFile]:
                         stored = info.file_size - member.tell()
                     found[key] = _checked(ArrayFile(path, key, shape, dtype, fortran), stored)
         return found
-
-
-def memory_bound() -> int:
-    """Return how many bytes one array may take in memory: half of what the machine has, 4 GiB where that is unknown."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (AttributeError, OSError, ValueError):
-        return 2**32
 
 
 def _check_members(path: Path | RemoteFile, members: list[zipfile.ZipInfo]) -> None:

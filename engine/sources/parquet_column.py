@@ -44,6 +44,7 @@ class Column:
         order: of a tensor's axes; empty for the usual one.
         sides: columns that tell each image's height, width and channels, as far as there are.
         is_bytes: whether a value is bytes: an encoded picture, or its pixels as uint8.
+        is_even: whether the type itself says how many numbers a value has.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Column:
     order: tuple[int, ...] = ()
     sides: tuple[str, ...] = ()
     is_bytes: bool = False
+    is_even: bool = False
 
     def values(self, batch: Any) -> Iterator[tuple[Any, tuple[int, ...]]]:
         """Yield each value of a record batch (an Arrow scalar) with the shape that its row states, if any."""
@@ -173,11 +175,12 @@ def _column(field: Any, schema: Any) -> Column | None:
     shape = shape or _stated_shape(field.metadata) or _stated_shape(schema.metadata)
     if _is_bytes(types, kind):
         return Column(name, name, shape, (), sides, is_bytes=True)
-    depth = 0
+    depth, is_even = 0, True
     while any(is_list(kind) for is_list in _list_tests(types)):
+        is_even = is_even and types.is_fixed_size_list(kind)
         kind, depth = kind.value_type, depth + 1
     numbers = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
-    return Column(name, name, shape, order, sides) if depth and numbers else None
+    return Column(name, name, shape, order, sides, is_even=is_even) if depth and numbers else None
 
 
 def _list_tests(types: Any) -> tuple[Callable[[Any], bool], ...]:

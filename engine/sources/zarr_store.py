@@ -15,6 +15,7 @@ from engine.errors import InputError
 from engine.sources.remote import RemoteFile, telling
 from engine.sources.spec import scrubbed
 from engine.utils.boundary import refusing
+from engine.utils.memory import memory_bound, refusal
 from engine.utils.optional import require
 from engine.utils.threads import ahead
 
@@ -63,6 +64,9 @@ def open_array(path: Path | RemoteFile, key: str, wanted: Sequence[str]) -> Any:
         facts = [*array.shape, *array.chunks, array.dtype.itemsize]
     if not all(type(fact) is int and 0 <= fact < 2**62 for fact in facts) or 0 in array.chunks:
         raise InputError(f"{path}:{named} declares a shape or chunks that no array has: it is damaged, copy it again")
+    chunk = math.prod(array.chunks) * array.dtype.itemsize
+    if chunk > memory_bound():
+        raise InputError(refusal(f"{path}:{named}", f"has chunks of {array.chunks}, each of which takes", chunk))
     if array.dtype.kind not in "buif":
         raise InputError(f"{path}:{named} holds {array.dtype}; bool, whole numbers or floats are needed")
     return array

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.errors import InputError
+from engine.sources.answers import CONNECT_SECONDS, SILENCE_SECONDS
 from engine.sources.spec import is_url, scrubbed, shown
 from engine.utils.console import first_line
 from engine.utils.optional import require
@@ -24,6 +25,9 @@ _PREFIXES = {
     "az": "/vsiaz/",
 }
 _RETRIES = {"GDAL_HTTP_MAX_RETRY": "2", "GDAL_HTTP_RETRY_DELAY": "0.5"}
+# A server that connects and sends next to nothing for so long is given up.
+_RETRIES |= {"GDAL_HTTP_CONNECTTIMEOUT": f"{CONNECT_SECONDS:.0f}", "GDAL_HTTP_LOW_SPEED_LIMIT": "1"}
+_RETRIES |= {"GDAL_HTTP_LOW_SPEED_TIME": f"{SILENCE_SECONDS:.0f}"}
 # No listing of the folder; so many bytes hold the index of most files.
 _REMOTE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_INGESTED_BYTES_AT_OPEN": "32768", **_RETRIES}
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.sources.remote import RemoteFile, telling
+from engine.sources.remote import RemoteFile, storage_options, telling
 from engine.sources.spec import scrubbed
 from engine.utils.boundary import refusing
 from engine.utils.memory import memory_bound, refusal
@@ -77,7 +77,7 @@ def _store(path: Path | RemoteFile) -> Any:
         return path
     storage = require("zarr.storage", "zarr", f"reading {path} needs zarr", InputError)
     with telling(path.url, path.label):
-        return storage.FsspecStore.from_url(path.url, read_only=True)
+        return storage.FsspecStore.from_url(path.url, storage_options(path.url), read_only=True)
 
 
 def read_batches(array: Any, label: str, size: int) -> Iterator[NDArray[Any]]:

@@ -116,15 +116,10 @@ class RemoteFile:
             return b""
         size = stop - start
         data = asked(self.url, self.label, lambda: self.system.cat_file(self.path, start=start, end=stop), size)
-        if len(data) > size:
-            raise InputError(
-                f"{self}: the server sends no parts of a file (Range requests), which are needed: "
-                "copy it to this machine"
-            )
         if len(data) != size:
-            raise InputError(
-                f"{self} gave {len(data)} bytes where {stop - start} were asked for: copy it to this machine"
-            )
+            # The whole file: parts (Range requests) are passed over.
+            why = ", the server sends no parts of a file (Range requests)" if len(data) > size else ""
+            raise InputError(f"{self} gave {len(data)} bytes where {size} were asked for{why}: copy it to this machine")
         return bytes(data)
 
     def open(self, mode: str = "rb") -> IO[bytes]:

@@ -82,6 +82,12 @@ def predict(source: str, *more: str) -> tuple[str, ...]:
     return ("ensemble", "-m", NETS, "-i", source, "-o", "out.npy", "--workers", "1", *more)
 
 
+def clear(folder: Path) -> None:
+    """Remove the output and its record."""
+    for path in folder.glob("out*"):
+        path.unlink()
+
+
 def sources(folder: Path) -> Iterator[Row]:
     """Open 5,000 Parquet sources in one process and leave each in the middle."""
     inputs.pictures(folder / "a.parquet")
@@ -169,13 +175,13 @@ def streams(folder: Path) -> Iterator[Row]:
     ):
         code, said, _ = run(folder, *predict("few.npy", *more), shell=shell)
         whole = (folder / "out.npy").exists() and len(np.load(folder / "out.npy")) == 6
-        (folder / "out.npy").unlink(missing_ok=True)
+        clear(folder)
         right = whole and code == 0 and "Traceback" not in said
         yield Row(case, "", code, "the masks are written" if whole else "no masks", right)
     (folder / "out.npy").symlink_to("target.npy")
     code, _, _ = run(folder, *predict("few.npy", "--overwrite"))
     right = code == 0 and (folder / "out.npy").is_symlink() and (folder / "target.npy").exists()
-    (folder / "out.npy").unlink()
+    clear(folder)
     yield Row("--overwrite through a symbolic link", "", code, "its target is written, the link stays", right)
     yield hung_up(folder)
 
@@ -186,8 +192,7 @@ def hung_up(folder: Path) -> Row:
     arguments = predict("many.npy", "--batch-size", "2")
     assert run(folder, *arguments)[0] == 0
     whole = (folder / "out.npy").read_bytes()
-    (folder / "out.npy").unlink()
-    (folder / "out.npy.json").unlink()
+    clear(folder)
     command = [sys.executable, "-c", PROGRAM.format("engine"), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
@@ -200,7 +205,6 @@ def hung_up(folder: Path) -> Row:
     same = code == 0 and (folder / "out.npy").read_bytes() == whole
     right = process.returncode == 128 + signal.SIGHUP and same and "resum" in said
     told = next((line for line in said.splitlines() if "resum" in line), "")
-    (folder / "out.npy").unlink()
     return Row("SIGHUP, then --resume", told, process.returncode, "identical" if same else "DIFFERS", right)
 
 

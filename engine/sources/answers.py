@@ -112,4 +112,4 @@ def limited(question: Callable[[], Answer], size: int = 0) -> Answer:
         raise TimeoutError(f"no answer within {SILENCE_SECONDS:.0f} s") from None
     if error is not None:
         raise error
-    return answer  # type: ignore[no-any-return]
+    return answer

@@ -89,10 +89,10 @@ def _of_containers() -> Iterator[int]:
     places = [_CGROUPS / "memory"]
     try:
         for line in Path("/proc/self/cgroup").read_text().splitlines():
-            number, controllers, place = line.split(":", 2)
+            number, controllers, name = line.split(":", 2)
             if number == "0" or "memory" in controllers:
                 root = _CGROUPS if number == "0" else _CGROUPS / "memory"
-                inside = root / place.lstrip("/")
+                inside = root / name.lstrip("/")
                 places += [path for path in (inside, *inside.parents) if path == root or root in path.parents]
     except (OSError, ValueError):
         places.append(_CGROUPS)

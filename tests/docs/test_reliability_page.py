@@ -30,3 +30,9 @@ def test_every_parser_was_fuzzed_for_half_an_hour_without_a_finding() -> None:
     for row in rows.values():
         assert row["wall_seconds"] >= 1800
         assert not row["findings"]
+
+
+def test_nothing_hangs_ends_in_a_traceback_or_takes_all_memory() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "stuck.json").read_text("utf-8"))["rows"]
+    assert len(rows) >= 20
+    assert all(row["as_required"] for row in rows)

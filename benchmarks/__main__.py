@@ -40,6 +40,7 @@ QUICK = {
 NEEDS: dict[str, tuple[str, ...]] = {
     "scene_memory": ("onnx", "rasterio"),
     "roofline": ("onnx",),
+    "gpu": ("onnx",),
     "exporters": ("keras", "tensorflow", "tf2onnx", "onnx", "onnxslim"),
     "trainers": ("keras", "tensorflow"),
     "foreign": (

@@ -21,7 +21,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from engine.compare.runfile import ARRAYS, KIND, SCHEMA, _digest, plain, read_run
-from engine.outputs.sidecar import NPZ_KEY
+from engine.sources.record import NPZ_KEY
 
 BEHAVIOURS = {
     "silent": "accepts and never answers",

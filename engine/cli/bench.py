@@ -13,6 +13,7 @@ from engine.cli.options import (
     GreyAsRgb,
     ImageLayout,
     Memory,
+    MissingChunks,
     Models,
     Precision,
     Provider,
@@ -41,6 +42,7 @@ def bench(
     as_json: AsJson = False,
     grey_as_rgb: GreyAsRgb = False,
     image_layout: ImageLayout = "",
+    missing_chunks: MissingChunks = "",
     *,
     stated: dict[str, Any],
 ) -> None:
@@ -65,6 +67,7 @@ def bench(
         strategy=strategy,
         grey_as_rgb=grey_as_rgb,
         image_layout=image_layout,
+        missing_chunks=missing_chunks,
         stated=stated,
     )
     runtime_options = RuntimeOptions(provider, runtime, precision)

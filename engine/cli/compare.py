@@ -13,6 +13,7 @@ from engine.cli.options import (
     Groups,
     ImageLayout,
     Memory,
+    MissingChunks,
     Models,
     Workers,
     command_line,
@@ -94,6 +95,7 @@ def compare(
     ] = False,
     grey_as_rgb: GreyAsRgb = False,
     image_layout: ImageLayout = "",
+    missing_chunks: MissingChunks = "",
     *,
     stated: dict[str, Any],
     truth: Any,
@@ -127,6 +129,7 @@ def compare(
         limit=limit,
         grey_as_rgb=grey_as_rgb,
         image_layout=image_layout,
+        missing_chunks=missing_chunks,
         stated=stated,
         truth=truth,
     )

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from engine.errors import InputError
 from engine.sources.answers import SILENCE_SECONDS, in_words, is_circle, is_final, status_of
+from engine.sources.parts import PARTIAL, PROBE, check_part
 from engine.sources.spec import scrubbed, shown
 
 _STATES = ("etag", "content-md5", "last-modified")
@@ -19,7 +20,7 @@ _STATES = ("etag", "content-md5", "last-modified")
 
 @dataclass(frozen=True)
 class Answer:
-    """A server's answer to a request for the first byte of a file.
+    """A server's answer to a request for the second byte of a file.
 
     Attributes:
         partial: whether one byte came, and not the whole file.
@@ -66,12 +67,14 @@ def web_fingerprint(spec: str) -> str:
 
 
 def _first_byte(spec: str) -> Answer:
-    """Ask for the first byte, and once more where that may help."""
+    """Ask for one byte, and once more where that may help."""
     for last in (False, True):
         try:
             with urllib.request.urlopen(_request(spec), timeout=SILENCE_SECONDS) as answer:
                 headers = {name.lower(): value for name, value in answer.headers.items()}
-                return Answer(answer.status == 206, headers)
+                if answer.status == PARTIAL:
+                    check_part(PROBE, headers.get("content-range", ""), spec)
+                return Answer(answer.status == PARTIAL, headers)
         except (OSError, ValueError, HTTPException) as error:
             if last or is_final(error) or is_circle(error) or isinstance(error, ValueError):
                 raise _refusal(spec, error) from None
@@ -79,10 +82,10 @@ def _first_byte(spec: str) -> Answer:
 
 
 def _request(spec: str) -> urllib.request.Request:
-    """Return a request for the first byte; user and password of a URL go into a header."""
+    """Return a request for one byte; user and password of a URL go into a header."""
     parts = urlsplit(spec)
     user, found, host = parts.netloc.rpartition("@")
-    headers = {"Range": "bytes=0-0"}
+    headers = {"Range": PROBE}
     if found:
         headers["Authorization"] = "Basic " + base64.b64encode(unquote(user).encode()).decode()
     return urllib.request.Request(urlunsplit(parts._replace(netloc=host, fragment="")), headers=headers)

@@ -24,6 +24,7 @@ from engine.sources.answers import (
     limited,
     status_of,
 )
+from engine.sources.parts import web_options
 from engine.sources.spec import scrubbed, shown
 from engine.utils.optional import require
 
@@ -222,16 +223,18 @@ def _refusal(url: str, label: str, error: BaseException) -> str:
 
 
 def storage_options(url: str) -> dict[str, Any]:
-    """Return what a file system is made with: the time limits that packages of stores have of their own."""
-    scheme = url.lower().partition("://")[0]
-    if scheme in ("http", "https"):
-        aiohttp = require("aiohttp", "cloud", f"reading {shown(url)} needs aiohttp", InputError)
+    """Return what a file system is made with: the checks of parts, and the packages' own limits of time."""
+    options, scheme = web_options(url), url.lower().partition("://")[0]
+    if options:
+        import aiohttp
+
         limit = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
-        return {"client_kwargs": {"timeout": limit}}
-    if scheme in ("s3", "s3a"):
+        inner = options if "client_kwargs" in options else next(iter(options.values()))
+        inner["client_kwargs"]["timeout"] = limit
+    elif scheme in ("s3", "s3a"):
         limits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": SILENCE_SECONDS}
-        return {"config_kwargs": {**limits, "retries": {"max_attempts": 2}}}
-    return {}
+        options = {"config_kwargs": {**limits, "retries": {"max_attempts": 2}}}
+    return options
 
 
 def locate(url: str) -> tuple[RemoteFile, bool]:
@@ -241,11 +244,26 @@ def locate(url: str) -> tuple[RemoteFile, bool]:
         InputError: nothing, no access, no such kind of URL, or fsspec is missing.
     """
     label = shown(url)
+    system, path = _system(url)
+    told = asked(url, label, lambda: dict(system.info(path)))
+    return RemoteFile(system, path, url, label, told), told.get("type") == "directory"
+
+
+def forget(url: str) -> None:
+    """Let the file system of a URL forget what it knows of its files, so that it asks again.
+
+    Raises:
+        InputError: no such kind of URL, or fsspec is missing.
+    """
+    _system(url)[0].invalidate_cache()
+
+
+def _system(url: str) -> tuple[Any, str]:
+    label = shown(url)
     core = require("fsspec.core", "cloud", f"reading {label} needs fsspec", InputError)
     with telling(url, label):
         system, path = core.url_to_fs(url, **storage_options(url))
-    told = asked(url, label, lambda: dict(system.info(path)))
-    return RemoteFile(system, path, url, label, told), told.get("type") == "directory"
+    return system, path
 
 
 def listed(folder: RemoteFile) -> list[RemoteFile]:

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
+from engine.sources.layout import Role
 from engine.sources.remote import RemoteFile, storage_options, telling
 from engine.sources.spec import scrubbed
+from engine.sources.zarr_chunks import check_chunks, checked_blosc, is_blosc, local_store
 from engine.utils.boundary import refusing
 from engine.utils.memory import memory_bound, refusal
 from engine.utils.optional import require
@@ -35,16 +37,21 @@ def is_store(path: Path) -> bool:
     return any((path / mark).is_file() for mark in MARKS)
 
 
-def open_array(path: Path | RemoteFile, key: str, wanted: Sequence[str]) -> Any:
-    """Open one array of a Zarr store; only its metadata is read.
+def open_array(
+    path: Path | RemoteFile, key: str, wanted: Sequence[str], role: Role = "images", missing: str = ""
+) -> Any:
+    """Open one array of a Zarr store; its metadata is read, and its chunks are counted.
 
     Args:
         path: the store.
         key: the array's path inside a group; empty to look for it.
         wanted: keys that are found by themselves, in this order.
+        role: whether it holds images or label maps.
+        missing: what is done where chunks are missing, see :func:`engine.sources.zarr_chunks.check_chunks`.
 
     Raises:
-        InputError: damaged, no array there or several, or one that holds no numbers; or the package is missing.
+        InputError: damaged, no array there or several, one that holds no numbers, or chunks are missing; or the package
+            is missing.
     """
     zarr = require("zarr", "zarr", f"reading {path} needs zarr", InputError)
     with _reading(path):
@@ -69,12 +76,24 @@ def open_array(path: Path | RemoteFile, key: str, wanted: Sequence[str]) -> Any:
         raise InputError(refusal(f"{path}:{named}", f"has chunks of {array.chunks}, each of which takes", chunk))
     if array.dtype.kind not in "buif":
         raise InputError(f"{path}:{named} holds {array.dtype}; bool, whole numbers or floats are needed")
-    return array
+    check_chunks(array, path, f"{path}:{key}" if key else str(path), role, missing)
+    return zarr.open_array(checked_blosc(_store(path)), path=array.path, mode="r") if is_blosc(array) else array
+
+
+def attributes(path: Path) -> dict[str, Any]:
+    """Return the attributes of a store on this machine.
+
+    Raises:
+        InputError: damaged, or the package is missing.
+    """
+    zarr = require("zarr", "zarr", f"reading {path} needs zarr", InputError)
+    with _reading(path):
+        return dict(zarr.open(_store(path), mode="r").attrs)
 
 
 def _store(path: Path | RemoteFile) -> Any:
     if isinstance(path, Path):
-        return path
+        return local_store(path)
     storage = require("zarr.storage", "zarr", f"reading {path} needs zarr", InputError)
     with telling(path.url, path.label):
         return storage.FsspecStore.from_url(path.url, storage_options(path.url), read_only=True)

@@ -20,8 +20,8 @@ from engine.compare.report.command import report
 from engine.compare.result import Facts
 from engine.compare.runfile import ARRAYS, KIND, SCHEMA, _digest, _typed, plain, read_run, write_run
 from engine.errors import InputError
-from engine.outputs.sidecar import NPZ_KEY
 from engine.runs.options import Options
+from engine.sources.record import NPZ_KEY
 from tests.conftest import Result
 from tests.helpers.world import World
 

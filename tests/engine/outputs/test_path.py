@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.outputs.path import FolderOutput, output_path
-from engine.outputs.sidecar import read_record
+from engine.sources.record import read_record
 from engine.utils.files import replacing
 from tests.conftest import Result
 from tests.helpers.world import World

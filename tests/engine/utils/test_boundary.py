@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 
 from engine.errors import EngineError, InputError, OutputError
-from engine.outputs.sidecar import read_record
 from engine.sources.decode import decode
 from engine.sources.fingerprint import fingerprint
 from engine.sources.georeference import opened, read_window
 from engine.sources.open import open_source
+from engine.sources.record import read_record
 from engine.utils.boundary import refusing
 
 # What code stumbles over where nothing foresaw the damage.

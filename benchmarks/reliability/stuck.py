@@ -188,7 +188,7 @@ def streams(folder: Path) -> Iterator[Row]:
 
 def hung_up(folder: Path) -> Row:
     """Send SIGHUP to a run, resume it, and compare with an uninterrupted one."""
-    np.save(folder / "many.npy", np.random.default_rng(0).integers(0, 250, (300, 64, 128)).astype(np.uint8))
+    np.save(folder / "many.npy", np.random.default_rng(0).integers(0, 250, (3000, 64, 128)).astype(np.uint8))
     arguments = predict("many.npy", "--batch-size", "2")
     assert run(folder, *arguments)[0] == 0
     whole = (folder / "out.npy").read_bytes()
@@ -198,7 +198,7 @@ def hung_up(folder: Path) -> Row:
     process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
     while not list(folder.glob(".out.npy.run/*")) and process.poll() is None:
         time.sleep(0.05)
-    time.sleep(1)
+    time.sleep(0.2)
     process.send_signal(signal.SIGHUP)
     process.communicate(timeout=MOST_SECONDS)
     code, said, _ = run(folder, *arguments, "--resume")

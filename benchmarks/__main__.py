@@ -38,6 +38,7 @@ QUICK = {
     "strategies": "--scenes 96",
 }
 NEEDS: dict[str, tuple[str, ...]] = {
+    "scene_memory": ("onnx", "rasterio"),
     "roofline": ("onnx",),
     "gpu": ("onnx",),
     "exporters": ("keras", "tensorflow", "tf2onnx", "onnx", "onnxslim"),

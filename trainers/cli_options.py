@@ -214,7 +214,7 @@ def repeated(path: Path, given: Mapping[str, Any]) -> FitConfig:
     from trainers.config import FitConfig
 
     try:
-        config = FitConfig.from_toml(path.read_text("utf-8"))
+        config = FitConfig.from_toml(path.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); give the run.toml of a run") from None
     changed: dict[str, Any] = {name: value for name, value in given.items() if name in _SAME or name in _MORE}

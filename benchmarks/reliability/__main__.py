@@ -250,9 +250,25 @@ def elsewhere() -> list[str]:
     if (table.RESULTS / "bad_inputs.md").exists():
         first = (table.RESULTS / "bad_inputs.md").read_text().split("\n\n")[2].strip()
         found.append(f"## Wrong and hostile inputs\n\n{first} [Full list](../benchmarks/results/bad_inputs.md).\n")
+    if (table.RESULTS / "stuck.json").exists():
+        found.append(stuck(json.loads((table.RESULTS / "stuck.json").read_text("utf-8"))))
     if (table.RESULTS / "ray_faults.json").exists():
         found.append(on_ray(json.loads((table.RESULTS / "ray_faults.json").read_text("utf-8"))))
     return found
+
+
+def stuck(held: dict[str, Any]) -> str:
+    """Return the section on what once hung, ended in a traceback or took all memory."""
+    header = ["case", "what is said", "exit code", "result"]
+    lines = [
+        [row["case"], shown(row["message"]) if row["message"] else "nothing", row["code"], row["result"]]
+        for row in held["rows"]
+    ]
+    right = sum(row["as_required"] for row in held["rows"])
+    told = f"Written by `python -m benchmarks.reliability.stuck`: {right} of {len(lines)} end as required."
+    memory = "Peak memory of scenes against its formula: [scene_memory.md](../benchmarks/results/scene_memory.md)."
+    ends = f"{held['machine']}; {held['versions']}. {memory}\n"
+    return f"## Never stuck, no traceback, bounded memory\n\n{told}\n\n{table.rows(header, lines)}\n{ends}"
 
 
 def on_ray(held: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from engine.cli.options import (
     GreyAsRgb,
     Groups,
     ImageLayout,
+    Memory,
     MissingChunks,
     Models,
     Workers,
@@ -88,6 +89,7 @@ def compare(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing run file.", rich_help_panel=RUN)
     ] = False,
+    memory: Memory = "",
     as_json: AsJson = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print the results as CSV on stdout, one line per row and convention.")

@@ -14,6 +14,7 @@ from engine.cli.options import (
     BatchSize,
     GreyAsRgb,
     ImageLayout,
+    Memory,
     MissingChunks,
     Models,
     Precision,
@@ -196,6 +197,7 @@ def ensemble(
     gpus_per_worker: Annotated[
         float, typer.Option(help="GPUs of each Ray worker; 0.5 lets two share one.", rich_help_panel=RAY)
     ] = 0.0,
+    memory: Memory = "",
     as_json: AsJson = False,
     grey_as_rgb: GreyAsRgb = False,
     image_layout: ImageLayout = "",
@@ -262,7 +264,8 @@ def ensemble(
 
         scenes = prepare_tiled(options, tile, overlap)
         how = make_ready(scenes.base.ensemble, None, runtime_options, batch_size, workers)
-        outcome = run_tiled(scenes, how.batch_size, how.workers, overwrite)
+        tiles = batch_size or scenes.needs.fitting_batch(how.batch_size, how.workers)
+        outcome = run_tiled(scenes, tiles, how.workers, overwrite)
         tell(how)
         report(scenes.base, outcome, as_json)
         say_next(scenes.base)

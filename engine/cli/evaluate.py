@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli.options import AsJson, Groups, Rle, truth_fields
+from engine.cli.options import AsJson, Groups, Memory, Rle, truth_fields
 from engine.utils import console
 from engine.utils.console import with_options
 
@@ -25,6 +25,7 @@ def evaluate(
     ] = "",
     groups: Groups = "",
     rle: Rle = "",
+    memory: Memory = "",
     as_json: AsJson = False,
     *,
     truth: Any,

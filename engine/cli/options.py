@@ -51,6 +51,25 @@ Provider = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+
+
+def _memory(text: str) -> str:
+    from engine.utils.memory import parse_bytes, state_memory
+
+    state_memory(parse_bytes(text) if text else None)
+    return text
+
+
+Memory = Annotated[
+    str,
+    typer.Option(
+        callback=_memory,
+        metavar="SIZE",
+        help="Most memory that one input may take at a time, as in 4GB; what declares more is refused. Default: half "
+        "of what is free.",
+        rich_help_panel=RUN,
+    ),
+]
 STRATEGY_NAMES = (
     "mean-logit (default), mean-prob, vote, borda, max-confidence, entropy-weighted, median-prob, trimmed-mean or "
     "staple."

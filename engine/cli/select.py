@@ -12,6 +12,7 @@ from engine.cli.options import (
     GreyAsRgb,
     Groups,
     ImageLayout,
+    Memory,
     MissingChunks,
     Models,
     command_line,
@@ -69,6 +70,7 @@ def select(
         Path | None, typer.Option(help="Folder that stores the members' probabilities for later selections.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing plan.")] = False,
+    memory: Memory = "",
     as_json: AsJson = False,
     grey_as_rgb: GreyAsRgb = False,
     image_layout: ImageLayout = "",

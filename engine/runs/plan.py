@@ -131,7 +131,7 @@ def read_plan(path: Path) -> Plan:
     if path.stat().st_size > MOST_BYTES:
         raise PlanError(f"{path} is larger than {MOST_BYTES} bytes: not a plan")
     try:
-        raw = tomllib.loads(path.read_text("utf-8"))
+        raw = tomllib.loads(path.read_text("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PlanError(f"{path} is not TOML ({error}): correct that line") from None
     try:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError, OutputError, PlanError
 from engine.inference.tiles.grid import DEFAULT_OVERLAP, Tiling, parse_tile
+from engine.inference.tiles.memory import SceneNeeds
 from engine.inference.tiles.rows import tile_rows
 from engine.inference.tiles.stride import with_stride
 from engine.models.net import check_range
@@ -61,6 +62,21 @@ class TiledJob:
     tiling: Tiling
     input: InputTable = field(default_factory=InputTable)
     output: OutputTable = field(default_factory=OutputTable)
+
+    @property
+    def needs(self) -> SceneNeeds:
+        """Return what decides how much memory the scenes take."""
+        ensemble, sample = self.base.ensemble, next(self.base.images.batches(1)).pixels
+        return SceneNeeds(
+            self.tiling,
+            len(ensemble.members),
+            len(ensemble.classes),
+            self.scenes.channels,
+            sample.dtype.itemsize,
+            self.scenes.sizes,
+            self.scenes.whole,
+            ensemble.variant.decoding.min_region > 1,
+        )
 
 
 def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJob:

@@ -34,10 +34,11 @@ def run_tiled(job: TiledJob, batch_size: int, workers: int, overwrite: bool) -> 
     """Predict the scenes, score them where labels are given, and write the masks.
 
     Raises:
-        EngineError: a scene, a member or the disk fails; nothing is left half-written.
+        EngineError: a scene, a member or the disk fails, or there is too little memory; nothing is left half-written.
     """
     if batch_size < 1 or workers < 0:
         raise PlanError(f"batch size {batch_size}, workers {workers}: at least 1 tile, and 0 or more workers")
+    job.needs.check(batch_size, workers or available_cores())
     base, sizes = job.base, job.scenes.sizes
     ensemble, output = base.ensemble, base.output
     assert output is not None

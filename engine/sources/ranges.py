@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from engine.errors import InputError
+from engine.sources.answers import SILENCE_SECONDS, in_words, is_circle, is_final, status_of
 from engine.sources.parts import PARTIAL, PROBE, check_part
 from engine.sources.spec import scrubbed, shown
 
-TIMEOUT_SECONDS = 30.0
 _STATES = ("etag", "content-md5", "last-modified")
 
 
@@ -35,14 +37,14 @@ def is_web(spec: str) -> bool:
 
 
 def check_ranges(spec: str) -> None:
-    """Refuse a scene behind an http or https URL whose server sends whole files only; other names pass.
+    """Refuse a file behind an http or https URL whose server sends whole files only; other names pass.
 
     Raises:
         InputError: it does, or the file is not there.
     """
     if is_web(spec) and not _first_byte(spec).partial:
         raise InputError(
-            f"{shown(spec)}: the server sends no parts of a file (Range requests), which windows of a scene need: "
+            f"{shown(spec)}: the server sends no parts of a file (Range requests), which are needed: "
             "copy it to this machine"
         )
 
@@ -65,15 +67,35 @@ def web_fingerprint(spec: str) -> str:
 
 
 def _first_byte(spec: str) -> Answer:
-    request = urllib.request.Request(spec, headers={"Range": PROBE})
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
-            headers = {name.lower(): value for name, value in answer.headers.items()}
-            if answer.status == PARTIAL:
-                check_part(PROBE, headers.get("content-range", ""), spec)
-            return Answer(answer.status == PARTIAL, headers)
-    except urllib.error.HTTPError as error:
-        raise InputError(f"cannot read {shown(spec)} ({error.code} {error.reason}): check the address") from None
-    except (OSError, ValueError) as error:
-        why = scrubbed(str(getattr(error, "reason", error)), spec)
-        raise InputError(f"cannot read {shown(spec)} ({why}): check the address, the access and the network") from None
+    """Ask for one byte, and once more where that may help."""
+    for last in (False, True):
+        try:
+            with urllib.request.urlopen(_request(spec), timeout=SILENCE_SECONDS) as answer:
+                headers = {name.lower(): value for name, value in answer.headers.items()}
+                if answer.status == PARTIAL:
+                    check_part(PROBE, headers.get("content-range", ""), spec)
+                return Answer(answer.status == PARTIAL, headers)
+        except (OSError, ValueError, HTTPException) as error:
+            if last or is_final(error) or is_circle(error) or isinstance(error, ValueError):
+                raise _refusal(spec, error) from None
+    raise AssertionError("unreachable")
+
+
+def _request(spec: str) -> urllib.request.Request:
+    """Return a request for one byte; user and password of a URL go into a header."""
+    parts = urlsplit(spec)
+    user, found, host = parts.netloc.rpartition("@")
+    headers = {"Range": PROBE}
+    if found:
+        headers["Authorization"] = "Basic " + base64.b64encode(unquote(user).encode()).decode()
+    return urllib.request.Request(urlunsplit(parts._replace(netloc=host, fragment="")), headers=headers)
+
+
+def _refusal(spec: str, error: BaseException) -> InputError:
+    if status_of(error) == 404:
+        return InputError(f"no such file or folder: {shown(spec)}")
+    words = in_words(error)
+    if words:
+        return InputError(f"cannot read {shown(spec)}: {words}")
+    why = scrubbed(str(getattr(error, "reason", error)) or type(error).__name__, spec)
+    return InputError(f"cannot read {shown(spec)} ({why}): check the address, the access and the network")

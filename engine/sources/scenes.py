@@ -48,6 +48,7 @@ class Scenes:
         places: where each of them lies, None for nowhere; empty where none of them says.
         files: the file or URL of each of them; empty where they are no files of their own.
         tagged_alpha: whether the last band of the first is tagged as alpha, and was taken as a band like the others.
+        whole: whether a scene, or one of them, is decoded as a whole and not in windows.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Scenes:
     places: Sequence[Georeference | None] = ()
     files: Sequence[Path | str] = ()
     tagged_alpha: bool = False
+    whole: bool = False
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -178,7 +180,8 @@ def _source_scenes(source: Source, role: Role) -> Scenes:
             rows, valid = _with_gaps(_rows_of(batch.pixels[0]), batch.pixels.dtype, role)
             yield Scene(batch.ids[0], source.size, source.channels, rows, valid=valid)
 
-    return Scenes(source.name, source.ids, [source.size] * len(source), source.channels, each, named=source.named)
+    sizes = [source.size] * len(source)
+    return Scenes(source.name, source.ids, sizes, source.channels, each, named=source.named, whole=True)
 
 
 def _with_gaps(rows: Rows, kind: np.dtype[Any], role: Role) -> tuple[Rows, Rows | None]:
@@ -224,6 +227,7 @@ def _picture_scenes(name: str, files: Mapping[str, Path | str], role: Role, read
         places=[header.place for header in found],
         files=list(files.values()),
         tagged_alpha=found[0].tagged_alpha,
+        whole=not all(map(raster_suffix, files.values())),
     )
 
 

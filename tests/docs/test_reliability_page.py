@@ -47,3 +47,9 @@ def test_every_target_was_fuzzed_by_hand_without_a_finding() -> None:
     for row in rows.values():
         assert row["executions"] >= LEAST_INPUTS
         assert not row["findings"]
+
+
+def test_nothing_hangs_ends_in_a_traceback_or_takes_all_memory() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "stuck.json").read_text("utf-8"))["rows"]
+    assert len(rows) >= 20
+    assert all(row["as_required"] for row in rows)

@@ -39,6 +39,7 @@ QUICK = {
 }
 NEEDS: dict[str, tuple[str, ...]] = {
     "roofline": ("onnx",),
+    "map": ("onnx", "rasterio", "pyogrio", "shapely"),
     "exporters": ("keras", "tensorflow", "tf2onnx", "onnx", "onnxslim"),
     "trainers": ("keras", "tensorflow"),
     "foreign": (

@@ -102,8 +102,8 @@ def measured(folder: Path, height: int, width: int) -> tuple[list[str], bool]:
     )  # fmt: skip
     about = (
         f"A map of {height:,} x {width:,} pixels, {BANDS} bands of uint16, 0 beside two slanted borders; three nets "
-        "of the zoo in tiles of 64x128 that overlap by a quarter. Writing is all time inside the writer of the mask, which "
-        "makes the polygons too. The map with half the height shows whether memory grows with it.\n"
+        "of the zoo in tiles of 64x128 that overlap by a quarter. Writing is all time inside the writer of the mask, "
+        "which makes the polygons too. The map with half the height shows whether memory grows with it.\n"
     )
     facts.append(("the server sent", "byte ranges only" if ranged else "WHOLE FILES"))
     return [about, rows(header, lines), rows(("checked by rasterio and pyogrio", "found"), facts)], bool(

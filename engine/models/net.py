@@ -23,9 +23,6 @@ from engine.models.runtimes.base import Session
 # Labels are below it, by far.
 MOST_LABEL = 1 << 24
 
-# Labels are below it, by far.
-MOST_LABEL = 1 << 24
-
 
 @dataclass(frozen=True)
 class Net:

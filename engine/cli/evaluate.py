@@ -24,6 +24,14 @@ def evaluate(
     ] = "",
     groups: Groups = "",
     rle: Rle = "",
+    align: Annotated[
+        bool,
+        typer.Option(
+            "--align",
+            help="Warp true GeoTIFFs onto the masks where they have another CRS, transform or extent (nearest pixel; "
+            "outside of them nothing is scored).",
+        ),
+    ] = False,
     as_json: AsJson = False,
     *,
     truth: Any,
@@ -37,4 +45,4 @@ def evaluate(
     if several is not None:
         print_class_scores(several, as_json)
         return
-    print_evaluation(score_masks(predicted, labels, classes, ignored_class, groups, truth, rle), as_json)
+    print_evaluation(score_masks(predicted, labels, classes, ignored_class, groups, truth, rle, align), as_json)

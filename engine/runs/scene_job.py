@@ -94,7 +94,7 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
     _check_output(output, options, scenes, replaced)
     check_names(output, scenes.ids, scenes.named)
     if truths is not None and options.align:
-        truths = aligned(truths, scenes, coding.ids)
+        truths = aligned(truths, scenes, coding.ids, coding.palette is not None)
     elif truths is not None:
         check_places(scenes, truths)
         _check_truths(scenes, truths)

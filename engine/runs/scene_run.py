@@ -24,7 +24,7 @@ from engine.runs.provenance import run_record, scenes_header
 from engine.runs.scene_job import TiledJob
 from engine.runs.scene_mask import SceneMask
 from engine.sources.georeference import bounded_cache
-from engine.sources.scene import Scene
+from engine.sources.scene import Scene, void_values
 from engine.utils import console
 from engine.utils.console import stoppable
 from engine.utils.progress import progress
@@ -81,8 +81,9 @@ def _sink(job: TiledJob) -> Iterator[Sink]:
     ensemble, output, scenes = job.base.ensemble, job.base.output, job.scenes
     assert output is not None
     more = {"tiling": job.tiling.record, "input_sha256": job.base.input_sha256, **_stated(job)}
-    record = run_record(ensemble, images=len(scenes.ids), **more)
     classes = ensemble.coding.output_classes(len(ensemble.classes))
+    no_data = void_values(scenes.nodata, classes)
+    record = run_record(ensemble, images=len(scenes.ids), **more, **({"no_data": no_data} if no_data else {}))
     count, form = len(scenes.ids), form_of(output)
     if not scenes.alone and form != FOLDER:
         assert form in WRITERS and scenes.size is not None

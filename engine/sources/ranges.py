@@ -7,25 +7,52 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from engine.errors import InputError
 from engine.sources.spec import scrubbed, shown
 
 TIMEOUT_SECONDS = 30.0
+FIRST_BYTE = "bytes=0-0"
 _STATES = ("etag", "content-md5", "last-modified")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A server's answer to a request for the first byte of a file.
+    """A server's answer to a request for a part of a file.
 
     Attributes:
-        partial: whether one byte came, and not the whole file.
+        partial: whether that part came, and not the whole file.
         headers: by name in lower case.
     """
 
     partial: bool
     headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class WebFile:
+    """A file on a web server that sends parts of it.
+
+    Attributes:
+        spec: its http or https URL; may hold secrets.
+    """
+
+    spec: str
+
+    @cached_property
+    def size(self) -> int:
+        """Return the size in bytes; errors as of :meth:`range`."""
+        found = _answer(self.spec, FIRST_BYTE)[0].headers.get("content-range", "").rpartition("/")[2]
+        return int(found) if found.isdecimal() else 0
+
+    def range(self, start: int, stop: int) -> bytes:
+        """Return the bytes from one place up to another.
+
+        Raises:
+            InputError: they cannot be had.
+        """
+        return _answer(self.spec, f"bytes={start}-{stop - 1}")[1]
 
 
 def is_web(spec: str) -> bool:
@@ -39,7 +66,7 @@ def check_ranges(spec: str) -> None:
     Raises:
         InputError: it does, or the file is not there.
     """
-    if is_web(spec) and not _first_byte(spec).partial:
+    if is_web(spec) and not _answer(spec, FIRST_BYTE)[0].partial:
         raise InputError(
             f"{shown(spec)}: the server sends no parts of a file (Range requests), which windows of a scene need: "
             "copy it to this machine"
@@ -52,7 +79,7 @@ def web_fingerprint(spec: str) -> str:
     Raises:
         InputError: the file is not there, or the server tells neither.
     """
-    headers = _first_byte(spec).headers
+    headers = _answer(spec, FIRST_BYTE)[0].headers
     state = next((headers[name] for name in _STATES if name in headers), None)
     if state is None:
         raise InputError(
@@ -63,12 +90,14 @@ def web_fingerprint(spec: str) -> str:
     return hashlib.sha256(f"{size}\0{state}".encode()).hexdigest()
 
 
-def _first_byte(spec: str) -> Answer:
-    request = urllib.request.Request(spec, headers={"Range": "bytes=0-0"})
+def _answer(spec: str, part: str) -> tuple[Answer, bytes]:
+    """Return what a server says to a request for a part of a file, and that part; nothing where the whole comes."""
+    request = urllib.request.Request(spec, headers={"Range": part})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
             headers = {name.lower(): value for name, value in answer.headers.items()}
-            return Answer(answer.status == 206, headers)
+            partial = answer.status == 206
+            return Answer(partial, headers), answer.read() if partial else b""
     except urllib.error.HTTPError as error:
         raise InputError(f"cannot read {shown(spec)} ({error.code} {error.reason}): check the address") from None
     except (OSError, ValueError) as error:

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# One would guess: the Image feature of Hugging Face datasets stores pictures as PNG, whatever the type of their pixels; a
-# reader of such Parquet files that looks for PNG and JPEG finds all of them.
+# One would guess: the Image feature of Hugging Face datasets stores pictures as PNG, whatever the type of their pixels;
+# a reader of such Parquet files that looks for PNG and JPEG finds all of them.
 #
-# What happens: pixels of uint8 become PNG. Label maps of int64, NumPy's default, are cast to int32 and become TIFF of Pillow's
-# mode I; the path beside the bytes is empty, so no suffix says it.
+# What happens: pixels of uint8 become PNG. Label maps of int64, NumPy's default, are cast to int32 and become TIFF of
+# Pillow's mode I; the path beside the bytes is empty, so no suffix says it.
 #
 # Versions: Python 3.11, datasets 5.2.0, pyarrow 26.0.1, pillow 13.0.0, numpy 2.4.6. Seen on 2026-11-28:
 #   uint8: PNG uint8, path None

@@ -6,7 +6,8 @@
 # and 4 without a colour table shows classes between them as soon as a viewer zooms out, without a warning.
 # OVERVIEW_RESAMPLING=MODE (or NEAREST) has to be stated.
 #
-# Versions: Python 3.11, rasterio 1.4.4 (its GDAL is 3.10.3), numpy 2.4.6. Seen on 2026-11-28 (classes in the overviews):
+# Versions: Python 3.11, rasterio 1.4.4 (its GDAL is 3.10.3), numpy 2.4.6. Seen on 2026-11-28
+# (classes in the overviews):
 #   no colour table: 2: [0, 3], 4: [2]
 #   colour table: 2: [0, 4], 4: [0, 4]
 #   no colour table, mode: 2: [0, 4], 4: [0, 4]
@@ -26,7 +27,8 @@ from rasterio.shutil import copy
 SIDE = 1024
 labels = np.where(np.indices((SIDE, SIDE)).sum(0) // 3 % 2, 4, 0).astype("u1")
 seen = {}
-for name, how in (("no colour table", {}), ("colour table", {}), ("no colour table, mode", {"overview_resampling": "mode"})):
+mode = {"overview_resampling": "mode"}
+for name, how in (("no colour table", {}), ("colour table", {}), ("no colour table, mode", mode)):
     with rasterio.open("mask.tif", "w", driver="GTiff", height=SIDE, width=SIDE, count=1, dtype="uint8") as mask:
         mask.write(labels, 1)
         if name == "colour table":

@@ -2,8 +2,8 @@
 # One would guess: a value that does not fit into a GeoTIFF's NBITS is an error, at least a warning as for other clamped
 # values.
 #
-# What happens: it becomes the largest value that fits. rasterio passes no warning on: with NBITS=2, chosen for classes 0
-# to 3, the nodata value 255 and class 7 both come back as class 3.
+# What happens: it becomes the largest value that fits. rasterio passes no warning on: with NBITS=2, chosen for
+# classes 0 to 3, the nodata value 255 and class 7 both come back as class 3.
 #
 # Versions: Python 3.11, rasterio 1.4.4 (its GDAL is 3.10.3), numpy 2.4.6. Seen on 2026-11-28:
 #   written [0, 1, 2, 3, 7, 255], read [0, 1, 2, 3, 3, 3]; warnings: none
@@ -29,7 +29,8 @@ with warnings.catch_warnings(record=True) as said:
         mask.write(values, 1)
     with rasterio.open("mask.tif") as mask:
         read = mask.read(1)
-print(f"written {values[0].tolist()}, read {read[0].tolist()}; warnings:", *([str(item.message) for item in said] or ["none"]))
-sys.exit(read[0].tolist() != [0, 1, 2, 3, 3, 3] or bool(said))
+warned = [str(item.message) for item in said]
+print(f"written {values[0].tolist()}, read {read[0].tolist()}; warnings:", *(warned or ["none"]))
+sys.exit(read[0].tolist() != [0, 1, 2, 3, 3, 3] or bool(warned))
 PY
 test ! -s stderr

@@ -3,11 +3,12 @@
 # numbers that were saved, or as colours, by all readers alike.
 #
 # What happens: Pillow and rasterio give the numbers; OpenCV (with IMREAD_UNCHANGED too), imageio, scikit-image and
-# SimpleITK give the colours of the palette. With a grey palette, or read as grey, the colours look like numbers: OpenCV's
-# IMREAD_GRAYSCALE makes 38 of class 1 (128, 0, 0), without a warning.
+# SimpleITK give the colours of the palette. With a grey palette, or read as grey, the colours look like numbers:
+# OpenCV's IMREAD_GRAYSCALE makes 38 of class 1 (128, 0, 0), without a warning.
 #
 # Versions: Python 3.11, pillow 13.0.0, rasterio 1.4.4, opencv-python-headless 5.0.0.93, imageio 2.38.1,
-# scikit-image 0.26.0, simpleitk 2.5.7, numpy 2.4.6. Seen on 2026-11-28 (the mask holds 0 1 2, its palette black, (128, 0, 0), (0, 128, 0)):
+# scikit-image 0.26.0, simpleitk 2.5.7, numpy 2.4.6. Seen on 2026-11-28
+# (the mask holds 0 1 2, its palette black, (128, 0, 0), (0, 128, 0)):
 #   Pillow: numbers [0, 1, 2]
 #   rasterio: numbers [0, 1, 2]
 #   OpenCV: colours

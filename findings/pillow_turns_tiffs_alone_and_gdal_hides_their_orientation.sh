@@ -2,9 +2,9 @@
 # One would guess: a reader applies the orientation that a picture states, or leaves it to the caller and says what it
 # is, for all formats alike.
 #
-# What happens: Pillow turns TIFFs while it decodes them and leaves PNG and JPEG as stored. GDAL (rasterio) turns none, and
-# among a TIFF's tags the orientation is missing, though those of a JPEG have it: label map and picture of one scene come
-# out turned against each other, depending on their formats.
+# What happens: Pillow turns TIFFs while it decodes them and leaves PNG and JPEG as stored. GDAL (rasterio) turns none,
+# and among a TIFF's tags the orientation is missing, though those of a JPEG have it: label map and picture of one scene
+# come out turned against each other, depending on their formats.
 #
 # Versions: Python 3.11, pillow 13.0.0, rasterio 1.4.4 (its GDAL is 3.10.3), numpy 2.4.6. Seen on 2026-11-28
 # (stored 20x40 with orientation 6: a viewer shows 40x20):
@@ -32,7 +32,8 @@ for form in ("tif", "png", "jpg"):
     with Image.open(f"a.{form}") as picture:
         turned = np.asarray(picture).shape
     with rasterio.open(f"a.{form}") as picture:
-        tags = {key: value for space in (None, *picture.tag_namespaces()) for key, value in picture.tags(ns=space).items()}
+        spaces = [picture.tags(ns=space) for space in (None, *picture.tag_namespaces())]
+        tags = {key: value for tags in spaces for key, value in tags.items()}
         found = next((value for key, value in tags.items() if "orientation" in key.lower()), "not there")
         print(form, "Pillow", turned, "rasterio", picture.shape, "orientation:", found)
         seen.append((turned, picture.shape, found != "not there"))

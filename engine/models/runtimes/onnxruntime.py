@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from engine.errors import ModelError
 from engine.models.adapt.batch import in_groups
+from engine.models.runtimes.arena import share_arena
 from engine.models.runtimes.base import Runtime, padded
 from engine.utils.console import first_line
 
@@ -138,8 +139,7 @@ def open_raw(model: Path | bytes, provider: str, precision: str = "float32", thr
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL
-    # Without the arena what a batch took is given back: as fast (measured), and memory follows the need, not the past.
-    options.enable_cpu_mem_arena = False
+    share_arena(options)
     # Threads that wait must not take the core from those that work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     onnxruntime.set_default_logger_severity(FATAL)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from engine.errors import EngineError, ModelError, NotFiniteError, PlanError
 from engine.inference.ensemble import Ensemble
 from engine.models.contract import LABELS, ModelContract
+from engine.models.members import ground_resolution
 from engine.models.net import Net
 from engine.runs.options import Options, open_ensemble
 from engine.runs.plan import read_plan
@@ -218,6 +219,7 @@ def _contract(ensemble: Ensemble, form: Form, check: SelfCheck) -> ModelContract
         size=form.size,
         channels=form.channels,
         ignored_class=ensemble.ignored_class,
+        resolution=ground_resolution(ensemble.members),
         version=VERSION,
     )
     return replace(contract, architecture=f"{len(ensemble.members)} members").noted(

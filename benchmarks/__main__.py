@@ -41,6 +41,7 @@ QUICK = {
 NEEDS: dict[str, tuple[str, ...]] = {
     "roofline": ("onnx",),
     "map": ("onnx", "rasterio", "pyogrio", "shapely"),
+    "gpu": ("onnx",),
     "exporters": ("keras", "tensorflow", "tf2onnx", "onnx", "onnxslim"),
     "trainers": ("keras", "tensorflow"),
     "foreign": (

@@ -19,7 +19,8 @@ from typing import Any
 from engine.errors import PlanError
 from engine.inference.alone import BATCH_SIZES, MemberBenchmark, MemberSpeed
 from engine.inference.ensemble import Ensemble
-from engine.inference.tuning import Tuned, make_ready
+from engine.inference.on_device import Tuned
+from engine.inference.tuning import make_ready
 from engine.models.runtimes import RuntimeOptions
 from engine.outputs.open import open_writer
 from engine.runs.options import Options, open_ensemble, reading_of
@@ -122,6 +123,7 @@ def bench(
     _pipeline(ensemble, images, tuned)
     peak = peak_memory()
     skip = ensemble.variant.decoding.suppress
+    ensemble.open_sessions()
     bare = [MemberBenchmark(member, sample, tuned.workers, skip) for member in ensemble.members]
     for member in bare:
         member.choose()

@@ -52,6 +52,10 @@ class InputError(EngineError):
     """Images, labels or masks that cannot be read or do not fit."""
 
 
+class InputChangedError(InputError):
+    """An input that was changed while it was read: nothing that was made of it is kept."""
+
+
 class PlanError(EngineError):
     """Options or a plan file that ask for something impossible."""
 

@@ -24,6 +24,7 @@ from engine.sources.places import aligned, check_same_places
 from engine.sources.scenes import open_scenes
 from engine.sources.spec import is_url, split_key
 from engine.sources.submission import RLE_FORMS, rle_form
+from engine.sources.unchanged import Unchanged
 from engine.utils.sides import told_size
 
 BATCH = 64
@@ -99,6 +100,7 @@ def evaluate(
         InputError: the two do not belong together, hold labels outside the classes, or the groups do not fit.
         PlanError: impossible options.
     """
+    read = Unchanged(predicted, labels, groups)
     known = known_facts(predicted, classes, ignored_class, coding, labels)
     names, ignored = known.names, known.ignored_class
     count = len(names) or MOST_CLASSES - 1
@@ -111,6 +113,7 @@ def evaluate(
         check_match(truths, guesses)
     index = read_groups(groups, len(truths)) if groups else None
     done = _count(truths, guesses, Score(count, ignored), known.truth.leaves_255_open, index is not None)
+    read.check()
     score = done.score
     if not names:
         names = _seen_names(score, truths.name)
@@ -264,6 +267,7 @@ def evaluate_multilabel(predicted: str, labels: str, classes: str = "") -> list[
         InputError: the two have different shapes.
         PlanError: another number of names.
     """
+    read = Unchanged(predicted, labels)
     sides = [_class_masks(spec) for spec in (predicted, labels)]
     if sides[0] is None or sides[1] is None:
         return None
@@ -279,6 +283,7 @@ def evaluate_multilabel(predicted: str, labels: str, classes: str = "") -> list[
         both += (present & true).sum(axis=(0, 2, 3))
         predicted_pixels += present.sum(axis=(0, 2, 3))
         true_pixels += true.sum(axis=(0, 2, 3))
+    read.check()
     with np.errstate(invalid="ignore"):
         iou = both / (predicted_pixels + true_pixels - both)
         precision, recall = both / predicted_pixels, both / true_pixels

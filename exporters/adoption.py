@@ -12,16 +12,17 @@ from typing import Any
 import numpy.typing as npt
 
 from engine.errors import ContractError, EngineError, ModelError
+from engine.graph.compose import read_model, with_one_output
+from engine.graph.trial import random_tiles
 from engine.models.contract import ModelContract
 from engine.models.facts.base import Facts
 from engine.models.net import Net
 from engine.models.opening import Opened, inspect_net, open_net
 from engine.version import VERSION
 from exporters.backend import load_onnx
-from exporters.compose import read_model, with_one_output
 from exporters.files import check_free, put_contract, write_atomically
 from exporters.measures import logits_of
-from exporters.parity import DEFAULT_SIZE, random_tiles
+from exporters.parity import DEFAULT_SIZE
 
 # What protobuf can write as one message, with room for the contract; larger weights go to a file beside.
 MOST_BYTES = 2**31 - 2**20

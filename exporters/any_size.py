@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import ModelError
+from engine.graph.trial import random_tiles
 from engine.models.contract import ModelContract
 from engine.models.opening import open_net
 from engine.utils.sides import Size, told_size
@@ -34,7 +35,7 @@ from exporters.keras_to_onnx import (
     write,
 )
 from exporters.measures import BATCH, speed
-from exporters.parity import Tolerance, random_tiles, run_keras, scaled
+from exporters.parity import Tolerance, run_keras, scaled
 from exporters.promise import ContractOptions
 from exporters.sides import find_stride, proof_sizes, with_sides
 

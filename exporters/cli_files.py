@@ -171,12 +171,15 @@ def pack(
     grey_as_rgb: Annotated[
         bool, typer.Option("--grey-as-rgb", help="Take grey images; repeat them for members of three channels.")
     ] = False,
+    uint8: Annotated[
+        bool, typer.Option("--uint8", help="Take uint8 images: a quarter of the bytes that go to a GPU.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a whole ensemble as one ONNX file: raw pixels in, labels out.
 
-    Scaling, members, weights, strategy (mean-logit, mean-prob or vote), biases, suppression and argmax are one graph
-    that runs on any ONNX runtime. It is compared with the engine pixel by pixel on real and random tiles: nothing is
+    Scaling, members, flips, weights, strategy (all but staple), biases, suppression and argmax are one graph that runs
+    on any ONNX runtime. It is compared with the engine pixel by pixel on real and random tiles: nothing is
     written unless all labels are equal, except for ties within float32 rounding, which are counted. Members of other
     tools are packed with all that the engine adapts to. An image for which a member computes NaN gets the label 255.
 
@@ -192,7 +195,9 @@ def pack(
 
     real = None if tiles is None else load_tiles(tiles)
     with quiet():
-        done = pack_plan(plan, out, tiles=real, scores=scores, grey_as_rgb=grey_as_rgb, overwrite=overwrite)
+        done = pack_plan(
+            plan, out, tiles=real, scores=scores, grey_as_rgb=grey_as_rgb, uint8=uint8, overwrite=overwrite
+        )
     console.say(f"wrote {done.path} ({len(done.members)} members, {done.nodes} nodes, {done.size / 1e6:.2f} MB)")
     told = f"the engine's labels on {done.check.tiles} tiles, {done.check.pixels:,} pixels"
     console.stdout().print(

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import ModelError
+from engine.graph.compose import opset_of
 from engine.models.contract import ModelContract, Note
 from engine.utils.console import first_line
 from engine.utils.sides import Size
@@ -20,7 +21,6 @@ from engine.version import VERSION
 from exporters import parity
 from exporters.archive import Shape, ending_activation, load_net, net_shape, read_contract
 from exporters.backend import load_keras
-from exporters.compose import opset_of
 from exporters.files import check_free, stamp, write_atomically
 from exporters.graph import OPSET, STEPS, GraphStep, check_opset, convert, count, name_axes
 from exporters.parity import Parity, Tolerance

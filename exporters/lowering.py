@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import ModelError
+from engine.graph.compose import read_model
+from engine.graph.half import in_float16
+from engine.graph.rebatch import constants_of, group_of
 from engine.models.net import Net
 from engine.utils.console import first_line
 from exporters.backend import load_onnx
-from exporters.compose import read_model
-from exporters.rebatch import constants_of, group_of
 
 CALIBRATION_TILES = 128
 BATCH = 8
@@ -55,7 +56,7 @@ def lowered_graph(model: Any, net: Net, recipe: Recipe, images: npt.NDArray[Any]
     copy = type(model)()
     copy.CopyFrom(model)
     try:
-        lowered = _int8(copy, net, recipe, images, folder) if recipe.method else _fp16(copy)
+        lowered = _int8(copy, net, recipe, images, folder) if recipe.method else in_float16(copy)
     except Exception as error:  # the converters raise whatever a graph makes them raise
         why = first_line(error, kind=True)
         raise ModelError(f"{net.path}: {recipe.name} fails ({why}); keep the float32 file") from None
@@ -67,12 +68,6 @@ def lowered_graph(model: Any, net: Net, recipe: Recipe, images: npt.NDArray[Any]
 def _is_lowered(model: Any) -> bool:
     halves = any(item.data_type == load_onnx().TensorProto.FLOAT16 for item in model.graph.initializer)
     return halves or any(node.op_type == "QuantizeLinear" for node in model.graph.node)
-
-
-def _fp16(model: Any) -> Any:
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    return convert_float_to_float16(model, keep_io_types=True)
 
 
 def _int8(model: Any, net: Net, recipe: Recipe, images: npt.NDArray[Any], folder: Path) -> Any:

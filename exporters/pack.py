@@ -13,28 +13,25 @@ from typing import Any
 import numpy.typing as npt
 
 from engine.errors import EngineError, ModelError, NotFiniteError, PlanError
+from engine.graph.fusion import STRATEGIES, add_marks
+from engine.graph.trial import random_tiles
+from engine.graph.whole import INPUT, Form
+from engine.graph.whole import build as build_whole
 from engine.inference.ensemble import Ensemble
+from engine.inference.flips import FLIPS
+from engine.models.adapt.labels import NOT_FINITE
 from engine.models.contract import LABELS, ModelContract
 from engine.models.members import ground_resolution
-from engine.models.net import Net
 from engine.runs.options import Options, open_ensemble
 from engine.runs.plan import read_plan
 from engine.version import VERSION
 from exporters.backend import load_onnx
-from exporters.compose import LEAST_OPSET, Composer, at_opset, opset_of, read_model
 from exporters.files import check_free, stamp, write_atomically
-from exporters.fusion_graph import add_fusion, add_marks, check_packable
-from exporters.input_graph import Inputs
-from exporters.member_graph import Part, add_voter, part_of
-from exporters.packed_form import Form, form_of
-from exporters.parity import random_tiles
-from exporters.rebatch import group_of, rebatched
+from exporters.packed_form import form_of
 from exporters.self_check import SelfCheck, compare
 from exporters.tiles import tiles_source
 
-INPUT, SCORES = "images", "scores"
-# The largest protobuf message, minus room for the fusion.
-MOST_BYTES = 2**31 - 2**20
+SCORES = "scores"
 ODD_TILES = 4
 
 
@@ -66,13 +63,15 @@ def pack(
     tiles: npt.NDArray[Any] | None = None,
     scores: bool = False,
     grey_as_rgb: bool = False,
+    uint8: bool = False,
     overwrite: bool = False,
 ) -> Packed:
     """Write the ensemble of a plan as one ONNX file, if it gives the engine's labels.
 
     The file takes ``images``, float32 (batch, channels, height, width) of raw pixels 0 to 255 (uint8 where a member
-    takes uint8), and gives ``labels``, uint8 (batch, height, width); 255 in all pixels of an image for which a member
-    computes NaN or infinity. The batch is fixed where a member's is and its graph cannot take another.
+    takes uint8, or ``uint8`` is set), and gives ``labels``, uint8 (batch, height, width); 255 in all pixels of an image
+    for which a member computes NaN or infinity. The batch is fixed where a member's is and its graph cannot take
+    another.
 
     Args:
         plan: an ``ensemble.toml``.
@@ -82,6 +81,7 @@ def pack(
         scores: also give ``scores``, float32 (batch, classes, height, width): what the argmax decides on, -infinity for
             suppressed classes.
         grey_as_rgb: take grey images, and repeat them for members of three channels.
+        uint8: take uint8 images: a quarter of the bytes to a GPU.
         overwrite: replace ``out`` if it exists.
 
     Raises:
@@ -96,7 +96,7 @@ def pack(
     load_onnx()
     ensemble = _opened(plan, tiles, grey_as_rgb)
     check_packable(ensemble)
-    form = form_of(ensemble, grey_as_rgb, tiles)
+    form = form_of(ensemble, grey_as_rgb, tiles, uint8)
     model = build(ensemble, form, scores)
     trials = _trials(ensemble, form, tiles)
     try:
@@ -124,60 +124,37 @@ def build(ensemble: Ensemble, form: Form, scores: bool = False) -> Any:
         PlanError: two members take batches of different fixed sizes.
     """
     onnx = load_onnx()
-    parts, opset, batch = _parts(ensemble, form)
-    graph = Composer(opset)
-    inputs = Inputs(graph, INPUT, form.kind, form.channels, form.size)
-    decoding = ensemble.variant.decoding
-    # The engine sums members in the order of their checksums; float32 sums depend on it in the last bit.
-    ranked = sorted(range(len(ensemble.members)), key=lambda index: ensemble.members[index].checksum)
-    logits = [
-        add_voter(graph, ensemble.members[index], parts, inputs, f"m{index}_", decoding.suppress) for index in ranked
-    ]
-    strategy, weights = ensemble.variant.strategy, ensemble.weights[ranked]
-    decided, scored = add_fusion(graph, logits, strategy, weights, decoding)
-    graph.call("Cast", [add_marks(graph, decided, logits)], LABELS, to=onnx.TensorProto.UINT8)
+    built = build_whole(ensemble.whole, form)
+    graph, fused = built.graph, built.fused[0]
+    graph.call("Cast", [add_marks(graph, fused.labels, built.flags)], LABELS, to=onnx.TensorProto.UINT8)
     height, width = form.size or ("height", "width")
     make, types = onnx.helper.make_tensor_value_info, onnx.TensorProto
-    outputs = [make(LABELS, types.UINT8, [batch, height, width])]
+    outputs = [make(LABELS, types.UINT8, [built.batch, height, width])]
     if scores:
-        graph.call("Identity", [scored], SCORES)
-        outputs.append(make(SCORES, types.FLOAT, [batch, len(ensemble.classes), height, width]))
+        graph.call("Identity", [fused.scores], SCORES)
+        outputs.append(make(SCORES, types.FLOAT, [built.batch, len(ensemble.classes), height, width]))
     kind = types.UINT8 if form.kind == "uint8" else types.FLOAT
-    return graph.finish([make(INPUT, kind, [batch, form.channels, height, width])], outputs)
+    return graph.finish([make(INPUT, kind, [built.batch, form.channels, height, width])], outputs)
 
 
-def _parts(ensemble: Ensemble, form: Form) -> tuple[dict[str, Part], int, int | str]:
-    """Return the nets by checksum, the operator set of all, and the batch: ``batch`` for any, or a number.
+def check_packable(ensemble: Ensemble) -> None:
+    """Refuse what one graph cannot express.
 
-    A graph that declares one number of images is made to take any where that computes the same.
+    Raises:
+        PlanError: naming it and what can be packed.
     """
-    nets = {net.checksum: net for net in ensemble.nets}
-    total = sum(net.path.stat().st_size for net in nets.values())
-    if total > MOST_BYTES:
-        raise ModelError(f"the members have {total:,} bytes; one ONNX file can have at most {MOST_BYTES:,}: pack fewer")
-    models = {checksum: read_model(net.path) for checksum, net in nets.items()}
-    opset = max(LEAST_OPSET, *map(opset_of, models.values()))
-    images = random_tiles(form.trial, form.channels, tiles=3)
-    parts: dict[str, Part] = {}
-    fixed: dict[int, Net] = {}
-    for checksum, net in nets.items():
-        model = at_opset(models[checksum], opset, net.path)
-        group = group_of(net)
-        if group:
-            opened = rebatched(model, net, images)
-            model = model if opened is None else opened
-            if opened is None:
-                fixed[group] = net
-                if net.contract.fit == "pad" and net.contract.size != form.size:
-                    raise PlanError(
-                        f"{net.path.name} takes batches of {group} alone, so windows of a larger image cannot be "
-                        "packed: export it with an open batch, or leave it out"
-                    )
-        parts[checksum] = part_of(model, net, images)
-    if len(fixed) > 1:
-        told = ", ".join(f"{net.path.name} takes batches of {group} alone" for group, net in sorted(fixed.items()))
-        raise PlanError(f"{told}: one graph cannot run them; export them with an open batch, or leave one out")
-    return parts, opset, next(iter(fixed), "batch")
+    strategy, decoding = ensemble.variant.strategy, ensemble.variant.decoding
+    if strategy not in STRATEGIES:
+        raise PlanError(f"strategy {strategy!r} cannot be packed; those that can are {', '.join(STRATEGIES)}")
+    kept_out = {"min_region": decoding.min_region > 0, "a multi-label member": ensemble.is_multilabel}
+    for name, held in kept_out.items():
+        if held:
+            raise PlanError(f"{name} cannot be packed; remove it from the plan, or run the plan with the engine")
+    if len(ensemble.classes) > NOT_FINITE:
+        raise PlanError(
+            f"{len(ensemble.classes)} classes cannot be packed; at most {NOT_FINITE} can: the label {NOT_FINITE} says "
+            "that a member computes NaN or infinity"
+        )
 
 
 def _opened(plan: Path, tiles: npt.NDArray[Any] | None, grey_as_rgb: bool) -> Ensemble:
@@ -228,6 +205,8 @@ def _contract(ensemble: Ensemble, form: Form, check: SelfCheck) -> ModelContract
         suppressed=_listed(sorted(variant.decoding.suppress)),
         bias=_listed(variant.decoding.bias),
         prior=_listed(variant.decoding.prior),
+        **({"threshold": variant.decoding.threshold} if variant.decoding.threshold is not None else {}),
+        **({"flips": _flips(ensemble)} if len(ensemble.flips) > 1 else {}),
         members=_listed(member.name for member in ensemble.members),
         member_sha256=_listed(member.checksum for member in ensemble.members),
         weights=_listed(f"{value:.6g}" for value in ensemble.weights.mean(axis=1)),
@@ -235,6 +214,10 @@ def _contract(ensemble: Ensemble, form: Form, check: SelfCheck) -> ModelContract
         check_pixels=check.pixels,
         check_ties=check.ties,
     )
+
+
+def _flips(ensemble: Ensemble) -> str:
+    return next(name for name, flips in FLIPS.items() if flips == ensemble.flips)
 
 
 def _listed(values: Any) -> str:

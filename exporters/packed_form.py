@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
 
 from engine.errors import InputError
+from engine.graph.whole import Form
 from engine.inference.ensemble import Ensemble
 from engine.models.net import Net
 from exporters.parity import DEFAULT_SIZE
 
 
-@dataclass(frozen=True)
-class Form:
-    """The images of a packed graph.
-
-    Attributes:
-        kind: ``float32``, or ``uint8`` where a member takes uint8.
-        channels: channels of a raw image.
-        size: (height, width), or None for any.
-        trial: (height, width) of random images to try it on.
-    """
-
-    kind: str
-    channels: int
-    size: tuple[int, int] | None
-    trial: tuple[int, int]
-
-
-def form_of(ensemble: Ensemble, grey_as_rgb: bool, tiles: npt.NDArray[Any] | None) -> Form:
+def form_of(ensemble: Ensemble, grey_as_rgb: bool, tiles: npt.NDArray[Any] | None, uint8: bool = False) -> Form:
     """Return what a graph of these members takes.
 
     Args:
         ensemble: the members, opened.
         grey_as_rgb: whether images are grey, whatever the members take.
         tiles: raw tiles (tile, height, width, channel) that the members were opened for; None for none.
+        uint8: whether images are uint8, whatever the members take.
 
     Raises:
         InputError: members that take different channels or sizes.
@@ -49,7 +33,7 @@ def form_of(ensemble: Ensemble, grey_as_rgb: bool, tiles: npt.NDArray[Any] | Non
         raise InputError(f"the members take different sizes ({told}): say how with fit in the plan")
     size = next(iter(sizes), None)
     trial = size or (tiles.shape[1:3] if tiles is not None else DEFAULT_SIZE)
-    kind = "uint8" if any(net.kind == "uint8" for net in nets) else "float32"
+    kind = "uint8" if uint8 or any(net.kind == "uint8" for net in nets) else "float32"
     return Form(kind, channels, size, (trial[0], trial[1]))
 
 

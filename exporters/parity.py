@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import InputError, ModelError
+from engine.graph.trial import random_tiles
 from engine.models.contract import ModelContract
 from engine.utils.console import first_line
 from engine.utils.sides import Size, nearest_sizes
@@ -24,7 +25,6 @@ from exporters.archive import Shape
 Array = npt.NDArray[np.float32]
 
 REAL_TILES = 64
-RANDOM_TILES = 11
 DEFAULT_SIZE = (64, 128)
 # Batches of different sizes also verify that the batch axis is dynamic.
 BATCHES = (1, 3, 7)
@@ -125,15 +125,6 @@ def _first_key(path: Path) -> tuple[str, npt.NDArray[Any] | None]:
 def default_size(contract: ModelContract) -> Size:
     """Return the size to compare a file at: its own, or for any size about 64x128, which the stride divides."""
     return contract.size or nearest_sizes(DEFAULT_SIZE, contract.stride)[1]
-
-
-def random_tiles(size: tuple[int, int], channels: int, tiles: int = RANDOM_TILES, seed: int = 0) -> npt.NDArray[Any]:
-    """Draw raw tiles 0..255 (tile, height, width, channel): white noise and coarse blocks alternately."""
-    draw = np.random.default_rng(seed)
-    noise = draw.integers(0, 256, (tiles, *size, channels), dtype=np.uint8)
-    coarse = noise[:, ::8, ::8].repeat(8, axis=1).repeat(8, axis=2)[:, : size[0], : size[1]]
-    noise[1::2] = coarse[1::2]
-    return noise
 
 
 def trial_images(contract: ModelContract, shape: Shape, real: npt.NDArray[Any] | None) -> Array:

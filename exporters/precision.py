@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from engine.errors import ContractError, InputError, ModelError, PlanError
+from engine.graph.compose import LEAST_OPSET, at_opset, opset_of, read_model, with_one_output
 from engine.models.contract import ModelContract
 from engine.models.net import Net
 from engine.models.opening import inspect_net, open_net
 from engine.utils.console import one_line
 from engine.version import VERSION
 from exporters.backend import load_onnx
-from exporters.compose import LEAST_OPSET, at_opset, opset_of, read_model, with_one_output
 from exporters.files import check_free, stamp, write_atomically
 from exporters.lowering import Recipe, lowered_graph
 from exporters.measures import Measured, miou, speed

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from engine.graph.compose import live_nodes
 from exporters.backend import load_onnx
-from exporters.compose import live_nodes
 from exporters.self_check import open_session
 
 _BATCHES = (2, 3)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import ModelError, NotFiniteError
-from engine.fusion.strategies.vote import voting_units
+from engine.fusion.fuse import fuse
 from engine.inference.ensemble import Ensemble
 from engine.models.adapt.batch import in_groups
 from engine.models.adapt.labels import NOT_FINITE
@@ -19,8 +19,10 @@ from engine.utils.console import first_line
 from exporters.tiles import tiles_source
 
 BATCH = 4
-# Scores this close, relative to the larger of 1 and their magnitude, are equal within float32 rounding.
+# Logits this close, relative to the larger of 1 and their magnitude, are equal within float32 rounding.
 _ROUNDING = 4e-6
+# How often the logits of a pixel are moved by less than that, to see whether its label is decided by rounding.
+_TRIALS = 256
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def _run(session: Any, pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def _tied(logits: npt.NDArray[np.float32], ensemble: Ensemble, a: int, b: int) -> bool:
-    """Return whether two labels of one pixel score the same, up to float32 rounding.
+    """Return whether rounding decides between two labels of one pixel: moved by as much, its logits give both.
 
     Args:
         logits: (members, classes) of the pixel, in the engine's order of members.
@@ -130,31 +132,15 @@ def _tied(logits: npt.NDArray[np.float32], ensemble: Ensemble, a: int, b: int) -
         a: one label.
         b: the other.
     """
-    decoding, strategy = ensemble.variant.decoding, ensemble.variant.strategy
-    if b in decoding.suppress:
+    decoding = ensemble.variant.decoding
+    if b in decoding.suppress and decoding.threshold is None:
         return False
-    ranked = sorted(range(len(ensemble.members)), key=lambda index: ensemble.members[index].checksum)
-    weights = ensemble.weights[ranked]
-    exact = logits.astype(np.float64)
-    shifted = np.exp(exact - exact.max(axis=1, keepdims=True))
-    probabilities = shifted / shifted.sum(axis=1, keepdims=True)
-    rule = decoding.rule(exact.shape[1], log_domain=strategy == "mean-logit")
-    if strategy == "vote":
-        voted = rule.allowed if decoding.vote_stage == "members" else np.ones_like(rule.allowed)
-        choices = np.where(voted, exact, -np.inf).argmax(axis=1)
-        votes = np.zeros(exact.shape[1])
-        for choice, row in zip(choices, _units(weights), strict=True):
-            votes[choice] += row[choice]
-        scores = votes + rule.bias * _units(weights).sum(axis=0)
-        if abs(scores[a] - scores[b]) > 0.5:
-            return False
-        exact = probabilities
-    parts = exact if strategy == "mean-logit" else probabilities
-    scores = (parts * weights).sum(axis=0) * rule.gain
-    if strategy != "vote":
-        scores += rule.bias
-    return bool(abs(scores[a] - scores[b]) <= _ROUNDING * max(1.0, float(np.abs(parts[:, [a, b]]).max())))
-
-
-def _units(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    return np.stack([voting_units(column) for column in weights.T], axis=1)
+    members, classes = logits.shape
+    moved = np.random.default_rng(0).uniform(-_ROUNDING, _ROUNDING, (members, 1, classes, _TRIALS))
+    # Both to the last bit and by as much as softmax and sums may differ.
+    moved[..., 1::2] *= np.random.default_rng(1).choice((0.01, 0.1), _TRIALS // 2)
+    exact = logits.astype(np.float64)[:, None, :, None]
+    trials = (exact + moved * np.maximum(1.0, np.abs(exact))).astype(np.float32)
+    weights = ensemble.weights[ensemble.fusion_order]
+    found = fuse(np.ascontiguousarray(trials), ensemble.variant.strategy, weights, decoding).labels
+    return bool((found == b).any() and (found == a).any())

@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 from engine.errors import ModelError
+from engine.graph.trial import random_tiles
 from engine.models.contract import MAX_STRIDE, ModelContract
 from engine.utils.sides import Size, told_size
-from exporters.parity import keras_reason, random_tiles, run_keras, scaled
+from exporters.parity import keras_reason, run_keras, scaled
 
 Sides = tuple[int | None, int | None]
 _SHAPES = ("batch_shape", "build_input_shape")

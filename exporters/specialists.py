@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from engine.errors import ContractError, ModelError, PlanError
+from engine.graph.compose import Composer, read_model
+from engine.graph.trial import random_tiles
 from engine.models.contract import ModelContract
 from engine.models.net import Net
 from engine.models.opening import open_net
@@ -21,12 +23,11 @@ from exporters.any_size import export_any_size
 from exporters.archive import read_contract
 from exporters.backend import load_keras, load_onnx
 from exporters.calibration import Calibration, fit_calibration
-from exporters.compose import Composer, read_model
 from exporters.files import check_free, stamp, write_atomically
 from exporters.graph import INPUT, OPSET, OUTPUT, check_opset
 from exporters.keras_to_onnx import export_onnx
 from exporters.measures import logits_of, miou
-from exporters.parity import Tolerance, default_size, random_tiles
+from exporters.parity import Tolerance, default_size
 from exporters.tiles import LabelledTiles
 
 

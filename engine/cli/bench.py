@@ -12,6 +12,7 @@ from engine.cli.options import (
     BatchSize,
     GreyAsRgb,
     ImageLayout,
+    MissingChunks,
     Models,
     Precision,
     Provider,
@@ -39,6 +40,7 @@ def bench(
     as_json: AsJson = False,
     grey_as_rgb: GreyAsRgb = False,
     image_layout: ImageLayout = "",
+    missing_chunks: MissingChunks = "",
     *,
     stated: dict[str, Any],
 ) -> None:
@@ -63,6 +65,7 @@ def bench(
         strategy=strategy,
         grey_as_rgb=grey_as_rgb,
         image_layout=image_layout,
+        missing_chunks=missing_chunks,
         stated=stated,
     )
     runtime_options = RuntimeOptions(provider, runtime, precision)

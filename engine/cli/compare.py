@@ -12,6 +12,7 @@ from engine.cli.options import (
     GreyAsRgb,
     Groups,
     ImageLayout,
+    MissingChunks,
     Models,
     Workers,
     command_line,
@@ -92,6 +93,7 @@ def compare(
     ] = False,
     grey_as_rgb: GreyAsRgb = False,
     image_layout: ImageLayout = "",
+    missing_chunks: MissingChunks = "",
     *,
     stated: dict[str, Any],
     truth: Any,
@@ -125,6 +127,7 @@ def compare(
         limit=limit,
         grey_as_rgb=grey_as_rgb,
         image_layout=image_layout,
+        missing_chunks=missing_chunks,
         stated=stated,
         truth=truth,
     )

@@ -14,6 +14,7 @@ from engine.cli.options import (
     BatchSize,
     GreyAsRgb,
     ImageLayout,
+    MissingChunks,
     Models,
     Precision,
     Provider,
@@ -198,6 +199,7 @@ def ensemble(
     as_json: AsJson = False,
     grey_as_rgb: GreyAsRgb = False,
     image_layout: ImageLayout = "",
+    missing_chunks: MissingChunks = "",
     *,
     stated: dict[str, Any],
     truth: Any,
@@ -245,6 +247,7 @@ def ensemble(
         overwrite=overwrite,
         grey_as_rgb=grey_as_rgb,
         image_layout=image_layout,
+        missing_chunks=missing_chunks,
         resume=resume,
         on_bad_image=on_bad_image,
         rle=rle,
@@ -273,7 +276,8 @@ def ensemble(
 
         outcome = run_job(job, 1, workers, overwrite, on_ray(job, options, runtime_options, cluster, batch_size))
     else:
-        how = make_ready(job.ensemble, job.images, runtime_options, batch_size, workers)
+        scored = job.labels is not None
+        how = make_ready(job.ensemble, job.images, runtime_options, batch_size, workers, scored)
         outcome = run_job(job, how.batch_size, how.workers, overwrite)
         tell(how)
     code = report(job, outcome, as_json)

@@ -32,7 +32,9 @@ Workers = Annotated[int, typer.Option(help="Number of worker threads; 0 means on
 Provider = Annotated[
     str,
     typer.Option(
-        help="auto (a GPU if one works), cuda, tensorrt or cpu; a named provider must work.", rich_help_panel=RUN
+        help="auto (a GPU if one works), cuda, tensorrt or cpu; a named provider must work. cpu-graph runs the graph "
+        "that a GPU would run on the CPU, to try it.",
+        rich_help_panel=RUN,
     ),
 ]
 STRATEGY_NAMES = (
@@ -46,7 +48,8 @@ Runtime = Annotated[
 Precision = Annotated[
     str,
     typer.Option(
-        help="The lowest precision allowed: float32, bf16, or int8 (with MODEL_int8.onnx beside MODEL.onnx). "
+        help="The lowest precision allowed: float32, fp16 (on a GPU), bf16, or int8 (with MODEL_int8.onnx beside "
+        "MODEL.onnx; on a GPU as fp16). "
         "Below float32 the agreement of the labels with float32 is printed.",
         rich_help_panel=RUN,
     ),
@@ -126,6 +129,14 @@ ImageLayout = Annotated[
     typer.Option(
         metavar="AXES",
         help="Axes of an array where its shape leaves them open: NHWC, NCHW, NHW; of one image HWC, CHW, HW.",
+        rich_help_panel=RUN,
+    ),
+]
+MissingChunks = Annotated[
+    str,
+    typer.Option(
+        metavar="fail|fill",
+        help="Chunks that the Zarr store of images lacks: fail (default), or fill them with the store's fill value.",
         rich_help_panel=RUN,
     ),
 ]

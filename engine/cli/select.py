@@ -12,6 +12,7 @@ from engine.cli.options import (
     GreyAsRgb,
     Groups,
     ImageLayout,
+    MissingChunks,
     Models,
     command_line,
     contract_fields,
@@ -70,6 +71,7 @@ def select(
     as_json: AsJson = False,
     grey_as_rgb: GreyAsRgb = False,
     image_layout: ImageLayout = "",
+    missing_chunks: MissingChunks = "",
     *,
     stated: dict[str, Any],
     truth: Any,
@@ -99,6 +101,7 @@ def select(
         overwrite=overwrite,
         grey_as_rgb=grey_as_rgb,
         image_layout=image_layout,
+        missing_chunks=missing_chunks,
         stated=stated,
         truth=truth,
     )

@@ -36,6 +36,7 @@ from engine.select.crossfit import assign_folds
 from engine.select.validation import open_validation
 from engine.sources.base import Source
 from engine.sources.coding import told_left_out
+from engine.sources.unchanged import Unchanged
 from engine.utils import console
 from engine.version import VERSION
 
@@ -64,6 +65,7 @@ def compare(options: CompareOptions, starting: Starting = lambda name, total: la
         EngineError: the first problem found; nothing is written then.
     """
     check_options(options)
+    read = Unchanged(options.job.input, options.job.labels, options.groups)
     given = open_inputs(options)
     compile_kernels(STRATEGIES, len(given.ensemble.classes))
     turned = options.ablation and given.truth is not None and options.flips != "none"
@@ -75,6 +77,7 @@ def compare(options: CompareOptions, starting: Starting = lambda name, total: la
             given.ensemble, store, given.truth, given.groups, given.folds, options.metric, options.pixels, options.seed
         )
         done = _compared(study, given.images, options, starting)
+    read.check()
     if options.out is not None:
         write_run(options.out, done)
     return done

@@ -14,8 +14,8 @@ import numpy as np
 from engine.compare.result import Comparison, Facts, Pictures
 from engine.errors import InputError, OutputError
 from engine.metrics import VOID
-from engine.outputs.sidecar import NPZ_KEY
 from engine.sources.numpy_files import array_files
+from engine.sources.record import NPZ_KEY
 from engine.utils.files import replacing
 from engine.utils.numbers import json_number
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from engine.errors import PlanError, option
 from engine.fusion.decoding import Decoding
 from engine.fusion.fuse import normalised_weights
 from engine.fusion.strategies import STRATEGIES, named_strategy
+from engine.inference.device import DeviceFusion
 from engine.inference.early_exit import EarlyExit
 from engine.inference.forward import Forward
-from engine.inference.gpu import DeviceFusion
 from engine.inference.mask_members import MaskMember
 from engine.inference.prediction import Variant
 from engine.inference.stream import Stream
@@ -58,7 +58,10 @@ class Ensemble(Forward):
     Attributes:
         ignored_class: the class that the members exclude from the score, or None.
         early_exit: when an image is done before all members ran on it; None for never.
-        device: fuses batches on a GPU, see :mod:`engine.inference.gpu`; None to fuse on the CPU.
+        device: runs batches through one graph, see :mod:`engine.inference.device`; None for the members' own sessions
+            and the CPU's kernels.
+        sessions_elsewhere: opens the members' nets on the provider, for runs that need their logits; None where they
+            are open already.
         runtime_options: the allowed precision and runtimes, see :mod:`engine.inference.tuning`.
     """
 
@@ -116,6 +119,7 @@ class Ensemble(Forward):
         # What is stated about the images, part of the run's record: it decides the labels as much as the members do.
         self.input_facts: Mapping[str, Any] = {}
         self.device: DeviceFusion | None = None
+        self.sessions_elsewhere: Callable[[], None] | None = None
 
     @classmethod
     def open(
@@ -223,16 +227,26 @@ class Ensemble(Forward):
             raise PlanError("a multi-label ensemble is scored from its masks: engine evaluate MASKS --labels TRUTH")
         if labels is not None:
             check_match(images, labels)
+        others = [variant for variant in variants if variant != self.variant]
+        device = None if others or self.early_exit is not None else self.device
+        if device is None:
+            self.open_sessions()
         return Stream(
             self,
             images,
             labels,
-            variants,
+            others,
             batch_size,
             workers or available_cores(),
             early_exit=self.early_exit,
-            device=self.device,
+            device=device,
         )
+
+    def open_sessions(self) -> None:
+        """Open the members' own sessions on the provider, where a graph of all made that unnecessary so far."""
+        if self.sessions_elsewhere is not None:
+            self.sessions_elsewhere()
+            self.sessions_elsewhere = None
 
     def every_variant(self) -> list[Variant]:
         """Return each single member and each strategy, raw and (if a class is suppressed) suppressed.

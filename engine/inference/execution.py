@@ -10,20 +10,17 @@ from time import perf_counter
 
 import numpy as np
 
-from engine.errors import EngineError, ModelError, PlanError
+from engine.errors import ModelError, PlanError
 from engine.models.members import Member, Prepared
-from engine.models.net import Net
-from engine.models.opening import open_net
 from engine.models.runtimes import AUTO, DEFAULT, RuntimeOptions, automatic_runtimes, fed_as, named_runtime
 from engine.models.runtimes.base import Session
+from engine.models.twins import twin_of
 from engine.sources.base import Batch
 
 # Minimum gain over the previous one: less is noise.
 GAIN = 1.03
 # How often each one is timed if there is time, and if there is little.
 ROUNDS, LEAST_ROUNDS = 5, 2
-# The metadata key in which `exporters quantize` names its source file.
-TWIN_NOTE = "precision_of_sha256"
 
 
 @dataclass(frozen=True)
@@ -105,21 +102,8 @@ def executions_of(member: Member, runtime_options: RuntimeOptions, batch_size: i
 
 def _int8_twins(member: Member) -> list[Path]:
     """Return the quantised files beside a member's nets (NAME_int8.onnx), if each net has one made from it."""
-    found = []
-    for net in member.nets:
-        path = net.path.with_name(f"{net.path.stem}_int8.onnx")
-        if not path.is_file() or not _is_twin(path, net):
-            return []
-        found.append(path)
-    return found
-
-
-def _is_twin(path: Path, net: Net) -> bool:
-    try:
-        other = open_net(path)
-    except EngineError:
-        return False
-    return other.contract.notes.get(TWIN_NOTE) == net.checksum and other.output_name == net.output_name
+    found = [twin_of(net, "int8") for net in member.nets]
+    return [path for path in found if path is not None] if None not in found else []
 
 
 def fastest_execution(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engine.fusion.fuse import check_finite, fuse
 from engine.fusion.regions import cleaned
+from engine.graph.whole import Whole
 from engine.inference.execution import Execution
 from engine.inference.flips import flipped, named_flips
 from engine.inference.mask_members import MaskMember
@@ -79,6 +80,12 @@ class Forward:
     def masks_per_image(self) -> int:
         """Return how many masks an image gets: one, or one per class of a multi-label ensemble."""
         return len(self.classes) if self.is_multilabel else 1
+
+    @property
+    def whole(self) -> Whole:
+        """Return what a graph of all of it needs, see :mod:`engine.graph.whole`."""
+        members = [self.members[index] for index in self.fusion_order]
+        return Whole(members, self._slot_weights, self.variant.strategy, self.variant.decoding, self.flips)
 
     def logits(
         self, batch: Batch, skip: Collection[int] = (), ended: threading.Event | None = None

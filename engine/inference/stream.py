@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.fusion.regions import cleaned
+from engine.inference.device import DeviceFusion
 from engine.inference.early_exit import EarlyExit, cheapest_first, run_early
 from engine.inference.forward import Forward
-from engine.inference.gpu import DeviceFusion
 from engine.inference.prediction import BadImages, Predicted, Variant
 from engine.inference.retry import attempt
 from engine.metrics import confusion_matrices
@@ -45,7 +45,8 @@ class Stream:
         workers: threads.
         bad: records images that cannot be predicted, which are then left out; None if they are an error.
         early_exit: when an image is done before all members ran on it; None for never.
-        device: fuses batches on a GPU; None to fuse on the CPU.
+        device: runs batches through one graph, see :mod:`engine.inference.device`; None for the members' own sessions
+            and the CPU's kernels, which variants and early exit need.
         read_seconds: processor time of reading so far.
     """
 
@@ -78,11 +79,15 @@ class Stream:
             yield from in_order(self._submitted(pool, self._reader), IN_FLIGHT * self.workers)
         except (KeyboardInterrupt, SystemExit):
             self.ensemble.interrupt()
+            if self.device is not None:
+                self.device.stop()
             raise
         finally:
             self._ended.set()
             pool.shutdown(wait=True, cancel_futures=True)
             self.ensemble.resume()
+            if self.device is not None:
+                self.device.resume()
 
     def _submitted(self, pool: ThreadPoolExecutor, fed: Iterable[Fed]) -> Iterator[Future[Predicted]]:
         order: list[int] = []
@@ -107,7 +112,7 @@ class Stream:
         ensemble = self.ensemble
         if self.early_exit is not None:
             return self._work_early(batch, truth, self.early_exit, order)
-        if self.device is not None and not self.variants:
+        if self.device is not None:
             return self._work_on_device(batch, truth, self.device)
         # Without suppression first: decoding a suppressed variant overwrites the specialists' logits.
         asked = sorted({ensemble.variant, *self.variants}, key=lambda variant: bool(variant.decoding.suppress))
@@ -134,11 +139,15 @@ class Stream:
         ensemble, own = self.ensemble, self.ensemble.variant
         found = device.run(batch)
         began = perf_counter()
-        labels = cleaned(found.labels, own.decoding, batch.size)
-        runs = [len(batch.ids)] * len(ensemble.members)
-        done = Predicted(batch.start, batch.ids, labels, found.ties, member_runs=runs)
-        done.member_seconds, done.clean_seconds = found.member_seconds, perf_counter() - began
-        done.variant_seconds[own] = found.fuse_seconds + done.clean_seconds
+        # A multi-label ensemble has several maps an image, each cleaned by itself.
+        maps = found.labels.reshape(-1, batch.size[0] * batch.size[1])
+        labels = cleaned(maps, own.decoding, batch.size).reshape(found.labels.shape)
+        members = len(ensemble.members)
+        done = Predicted(batch.start, batch.ids, labels, found.ties, member_runs=[len(batch.ids)] * members)
+        # One graph does not tell its members apart: their sum counts.
+        done.member_seconds = [(found.upload_seconds + found.run_seconds) / members] * members
+        done.clean_seconds = perf_counter() - began
+        done.variant_seconds[own] = found.copy_seconds + done.clean_seconds
         if truth is not None:
             done.confusion[own] = confusion_matrices(truth, labels, len(ensemble.classes))
         return done

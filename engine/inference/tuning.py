@@ -6,10 +6,10 @@ import contextlib
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from engine.errors import EngineError, ModelError, PlanError
 from engine.fusion.compiling import compile_kernels
 from engine.inference.execution import GAIN, Execution, executions_of, fastest_execution, present_execution
-from engine.inference.gpu import DeviceFusion, why_not
-from engine.models.runtimes import DEFAULT, RuntimeOptions, fed_as
-from engine.models.runtimes.onnxruntime import PART, OnnxSession
-from engine.models.runtimes.providers import choose_provider
+from engine.inference.on_device import Known, Tuned, labels_of, move_to_device
+from engine.models.runtimes import DEFAULT, RuntimeOptions
+from engine.models.runtimes.onnxruntime import PART
 from engine.sources.base import Batch, Source
 from engine.utils import console
 from engine.utils.threads import available_cores
@@ -28,11 +27,11 @@ from engine.utils.threads import available_cores
 if TYPE_CHECKING:
     from engine.inference.ensemble import Ensemble
 
+Result = TypeVar("Result")
+
 # One net runs all parts of a batch in turn while its weights are in the cache: 16 images were 10 % faster than 4.
 BATCH_SIZE = 16
 PARTS = (2, 4, 8)
-# On a GPU a launch must be worthwhile; of two lanes one copies and fuses while the other computes.
-GPU_BATCH_SIZE, GPU_WORKERS = 32, 2
 # A batch of more pixels exceeds every cache, and large images need much memory.
 MOST_PIXELS = 1 << 17
 # Number of images for measurements, and the maximum share of the run, and seconds, for them.
@@ -41,29 +40,13 @@ SAMPLE, SHARE, MOST_SECONDS = 16, 0.01, 4.0
 LEAST_SECONDS = 0.2
 
 
-@dataclass
-class Tuned:
-    """The settings of a run.
-
-    Attributes:
-        batch_size: images per batch.
-        workers: threads.
-        told: messages about what was chosen and why.
-        seconds: time spent on choosing.
-    """
-
-    batch_size: int
-    workers: int
-    told: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-
-
 def tune(
     ensemble: Ensemble,
     images: Source | None,
     runtime_options: RuntimeOptions | None = None,
     batch_size: int = 0,
     workers: int = 0,
+    scored: bool = False,
 ) -> Tuned:
     """Choose how the members run, and install their sessions.
 
@@ -77,6 +60,7 @@ def tune(
         runtime_options: what the user allows; None for ONNX Runtime in float32, on a GPU where one works.
         batch_size: images per batch; 0 to measure.
         workers: threads; 0 for the faster of one per core and one per two cores.
+        scored: whether the run scores further members and strategies, which need the logits.
 
     Raises:
         PlanError: a negative number, or an unavailable provider or runtime.
@@ -88,44 +72,28 @@ def tune(
     began = perf_counter()
     tuned = Tuned(batch_size or BATCH_SIZE, workers or available_cores())
     ensemble.runtime_options = runtime_options
-    if runtime_options.on_gpu and _on_gpu(ensemble, runtime_options, tuned):
-        tuned.batch_size, tuned.workers = batch_size or GPU_BATCH_SIZE, workers or GPU_WORKERS
-        reason = why_not(ensemble, ensemble.early_exit is not None)
-        ensemble.device = None if reason else DeviceFusion(ensemble, tuned.batch_size)
-        if reason:
-            tuned.told.append(f"logits are fused on the CPU: {reason}")
-    else:
-        sample, real = _sample(ensemble, images)
-        if sample is not None:
-            count = len(images) if images is not None else 0
-            _interruptible(ensemble, partial(_on_cpu, ensemble, sample, real, count, tuned, batch_size, workers))
+    sample, real = _sample(ensemble, images)
+    count = len(images) if images is not None else 0
+    alone = not scored or len(ensemble.every_variant()) == 1
+    known = Known(sample, real, count, images is not None, alone)
+    moved = False
+    if runtime_options.on_gpu and runtime_options.provider != "cpu":
+        moved = _interruptible(ensemble, partial(move_to_device, ensemble, known, tuned, batch_size, workers))
+    if sample is not None and not moved:
+        _interruptible(ensemble, partial(_on_cpu, ensemble, sample, real, count, tuned, batch_size, workers))
     tuned.seconds = perf_counter() - began
     return tuned
 
 
-def _on_gpu(ensemble: Ensemble, runtime_options: RuntimeOptions, tuned: Tuned) -> bool:
-    """Move the members to the first working provider; return whether that is a GPU."""
-    choice = choose_provider(runtime_options.provider)
-    if choice.told:
-        tuned.told.append(choice.told)
-    if choice.provider == "cpu":
-        return False
-    for index, member in enumerate(ensemble.members):
-        sessions = tuple(
-            fed_as(OnnxSession(net.path, choice.provider, runtime_options.precision), net.session)
-            for net in member.nets
-        )
-        ensemble.use(index, Execution(sessions, 0))
-    return True
-
-
-def _interruptible(ensemble: Ensemble, call: Callable[[], None]) -> None:
+def _interruptible(ensemble: Ensemble, call: Callable[[], Result]) -> Result:
     """Call in a thread, so that Ctrl-C reaches this thread while a net is running a batch."""
     with ThreadPoolExecutor(1, thread_name_prefix="maskfuse-warm-up") as pool:
         try:
-            pool.submit(call).result()
+            return pool.submit(call).result()
         except (KeyboardInterrupt, SystemExit):
             ensemble.interrupt()
+            if ensemble.device is not None:
+                ensemble.device.stop()
             raise
 
 
@@ -157,7 +125,7 @@ def _on_cpu(
     runtime_options = ensemble.runtime_options
     choice = (runtime_options.runtime, runtime_options.precision) != (DEFAULT, "float32")
     try:
-        want = _labels(ensemble, sample) if real and runtime_options.precision != "float32" else None
+        want = labels_of(ensemble, sample) if real and runtime_options.precision != "float32" else None
         expected = _seconds_an_image(ensemble, sample)
     except ModelError:
         # Bad images are reported by the run, which knows how to handle them.
@@ -204,11 +172,6 @@ def _most(sample: Batch) -> int:
     return max(1, MOST_PIXELS // (sample.size[0] * sample.size[1]))
 
 
-def _labels(ensemble: Ensemble, sample: Batch) -> NDArray[np.uint8]:
-    logits, _ = ensemble.logits(sample)
-    return ensemble.decode(logits, ensemble.variant, sample.size)[0].copy()
-
-
 def _tell(
     ensemble: Ensemble, chosen: list[Execution], sample: Batch, want: NDArray[np.uint8] | None, tuned: Tuned
 ) -> None:
@@ -221,7 +184,7 @@ def _tell(
     if lowered:
         told = "their agreement with float32 could not be measured on the first images"
         if want is not None:
-            same = float((_labels(ensemble, sample) == want).mean())
+            same = float((labels_of(ensemble, sample) == want).mean())
             told = f"labels agree with float32 on {same:.3%} of the {want.size:,} pixels of the warm-up batch"
         tuned.told.append(f"{len(lowered)} of {len(chosen)} members run below float32: {told}")
 
@@ -243,11 +206,16 @@ def _spare_twins(ensemble: Ensemble, sample: Batch, images: int, tuned: Tuned) -
 
 
 def make_ready(
-    ensemble: Ensemble, images: Source | None, runtime_options: RuntimeOptions, batch_size: int = 0, workers: int = 0
+    ensemble: Ensemble,
+    images: Source | None,
+    runtime_options: RuntimeOptions,
+    batch_size: int = 0,
+    workers: int = 0,
+    scored: bool = False,
 ) -> Tuned:
     """Choose how an ensemble runs; on a terminal report the choice at once. Arguments, errors: :func:`tune`."""
     compile_kernels({ensemble.variant.strategy}, len(ensemble.classes))
-    tuned = tune(ensemble, images, runtime_options, batch_size, workers)
+    tuned = tune(ensemble, images, runtime_options, batch_size, workers, scored)
     if sys.stderr.isatty():
         _say(tuned)
     return tuned

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.outputs.base import StreamWriter
-from engine.outputs.sidecar import NPZ_KEY, record_text
+from engine.outputs.sidecar import record_text
+from engine.sources.record import NPZ_KEY
 
 
 class NpyWriter(StreamWriter):

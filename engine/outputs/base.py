@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import OutputError
-from engine.outputs.sidecar import record_text, sidecar
+from engine.outputs.sidecar import record_text
+from engine.sources.record import sidecar
 from engine.utils.files import replacing, temporary_name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from engine.outputs.arrays import NpyWriter, NpzWriter
 from engine.outputs.base import FolderMixin, MaskWriter
 from engine.outputs.geotiffs import GeoTiffWriter
 from engine.outputs.path import FolderOutput
-from engine.outputs.png import PngWriter, check_files
+from engine.outputs.png import PngWriter, check_files, longest_name
 from engine.outputs.rle import CocoWriter, KaggleWriter
 from engine.outputs.sidecar import check_sidecar
 from engine.outputs.submission import RLE_SUFFIX, CsvWriter, RleWriter
@@ -21,9 +22,12 @@ from engine.sources.georeference import Georeference
 from engine.sources.pictures import SUFFIXES as PICTURES
 from engine.sources.spec import is_url, split_key
 from engine.sources.zarr_store import is_store
+from engine.utils.files import temporary_name
 from engine.utils.optional import require
 
 FOLDER = ""
+# What the names of files beside an output have more than its own, at most: .incomplete-NAME.skipped.txt.partial-TOKEN.
+MOST_ADDED = 70
 # A new form is one file and one line here.
 WRITERS: dict[str, type[MaskWriter]] = {
     ".csv": CsvWriter,
@@ -131,9 +135,22 @@ def open_class_masks(
     form = form_of(output)
     if form in (".npy", ".npz"):
         return WRITERS[form](output, ids, (len(classes), *size), 2, record), ids
+    named = class_mask_names(ids, classes)
+    return WRITERS[form](output, named, size, 2, record), named
+
+
+def class_mask_names(ids: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Return the names of binary masks, image by image.
+
+    Raises:
+        OutputError: two masks would have one name, as those of the class c of a_b and of the class b_c of a.
+    """
     plain = [label.replace("/", "-") for label in classes]  # a class must not become a folder
     named = [f"{name}_{label}" for name in ids for label in plain]
-    return WRITERS[form](output, named, size, 2, record), named
+    if len(set(named)) < len(named):
+        twin = Counter(named).most_common(1)[0][0]
+        raise OutputError(f"two masks would be named {twin}: write .npy or .npz, or name the classes otherwise")
+    return named
 
 
 def check_output(output: Path, overwrite: bool, allowed: Sequence[str] = tuple(WRITERS), told: str = FORMATS) -> None:
@@ -155,6 +172,8 @@ def check_output(output: Path, overwrite: bool, allowed: Sequence[str] = tuple(W
     if form not in allowed:
         raise OutputError(f"cannot write {output.suffix or 'a folder'} ({output}); allowed are {told}")
     check_replaceable(output, overwrite)
+    if len(os.fsencode(output.name)) + MOST_ADDED > longest_name(output.parent):
+        raise OutputError(f"the name {output.name[:40]}... is too long for the files beside it: choose a shorter one")
     if output.exists() and (form in FOLDERS) != output.is_dir():
         raise OutputError(f"{output} is {'a folder' if output.is_dir() else 'a file'}: choose another name")
     if (
@@ -182,7 +201,7 @@ def check_names(output: Path, ids: Sequence[str], named: bool) -> None:
         OutputError: naming the first.
     """
     if named and form_of(output) == FOLDER:
-        check_files(ids, ".png")
+        check_files(ids, ".png", temporary_name(output))
 
 
 def check_replaceable(output: Path, overwrite: bool) -> None:
@@ -230,6 +249,7 @@ __all__ = [
     "check_output",
     "check_replaceable",
     "check_rle",
+    "class_mask_names",
     "form_of",
     "open_writer",
 ]

@@ -9,6 +9,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -132,22 +133,57 @@ def file_name(name: str, suffix: str) -> str:
     """
     *folders, last = name.split("/")
     parts = [*folders, last + suffix]
-    too_long = any(len(part.encode("utf-8", "surrogateescape")) > MOST_NAME_BYTES for part in parts)
-    if last == "" or "\0" in name or any(part in ("", ".", "..") for part in (*folders, last)) or too_long:
-        raise OutputError(f"an image named {name[:60]!r} cannot become a file: choose another form than a folder")
+    if last == "" or "\0" in name or any(part in ("", ".", "..") for part in (*folders, last)):
+        raise _no_file(name)
+    try:
+        too_long = any(len(part.encode("utf-8", "surrogateescape")) > MOST_NAME_BYTES for part in parts)
+    except UnicodeEncodeError:
+        raise _no_file(name) from None
+    if too_long:
+        raise _no_file(name)
     return "/".join(parts)
 
 
-def check_files(ids: Iterable[str], suffix: str) -> None:
+def _no_file(name: str) -> OutputError:
+    return OutputError(f"an image named {name[:60]!r} cannot become a file: choose another form than a folder")
+
+
+def longest_name(folder: Path) -> int:
+    """Return how many bytes a name in a folder may have; encrypted file systems take fewer than others."""
+    return _limit(folder, "PC_NAME_MAX", MOST_NAME_BYTES)
+
+
+def _limit(folder: Path, name: str, otherwise: int) -> int:
+    try:
+        found = os.pathconf(folder, name)
+    except (AttributeError, OSError, ValueError):
+        return otherwise
+    return found if found > 0 else otherwise
+
+
+def check_files(ids: Iterable[str], suffix: str, folder: Path) -> None:
     """Refuse names of images that no folder of masks can have.
+
+    Args:
+        ids: names of all images.
+        suffix: of the files.
+        folder: where they will be written.
 
     Raises:
         OutputError: a name that cannot be that of a file, or one file where another name needs a folder.
     """
-    files = {file_name(name, suffix) for name in ids}
+    files = {}
+    parent = folder.parent if folder.parent.is_dir() else Path()
+    most, room = longest_name(parent), _limit(parent, "PC_PATH_MAX", 4096) - len(os.fsencode(folder)) - len("/\0")
+    for name in ids:
+        file = file_name(name, suffix)
+        encoded = os.fsencode(file)
+        if len(encoded) > room or any(len(part) > most for part in encoded.split(b"/")):
+            raise _no_file(name)
+        files[file] = name
     folders = {
         "/".join(parts[:depth]) for parts in (file.split("/") for file in files) for depth in range(1, len(parts))
     }
-    both = sorted(files & folders)
+    both = sorted(files.keys() & folders)
     if both:
         raise OutputError(f"{both[0]} would be a file and a folder of masks: choose another form than a folder")

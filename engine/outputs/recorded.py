@@ -10,10 +10,10 @@ import numpy as np
 
 from engine.errors import InputError, PlanError
 from engine.metrics import MOST_CLASSES, VOID
-from engine.outputs.sidecar import read_record
 from engine.sources.coding import PLAIN, LabelCoding
 from engine.sources.label_scenes import open_maps
 from engine.sources.places import with_nodata
+from engine.sources.record import read_record
 from engine.sources.spec import is_url, split_key
 from engine.utils import console
 

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from engine.errors import OutputError
+from engine.outputs.path import FolderOutput
+from engine.sources.naming import natural
+from engine.sources.record import HASH_KEY, IDS_KEY, MOST_BYTES, sidecar
 
-from engine.errors import InputError, OutputError
-
-HASH_KEY = "plan_sha256"
-NPZ_KEY = "metadata"
-MOST_BYTES = 10_000_000
+# Forms that hold the names of images, in order.
+KEEPING_IDS = (".csv", ".json", ".npz", ".zarr")
 
 
 def record_text(record: Mapping[str, Any]) -> str:
     """Return a record as JSON for people and programs."""
     return json.dumps(record, indent=2, allow_nan=False) + "\n"
-
-
-def sidecar(output: Path) -> Path | None:
-    """Return where the record of a result goes: ``OUTPUT.json``, or None for an .npz, which holds it itself."""
-    return None if output.suffix.lower() == ".npz" else output.with_name(f"{output.name}.json")
 
 
 def check_sidecar(output: Path, overwrite: bool) -> None:
@@ -51,20 +46,16 @@ def _is_record(path: Path) -> bool:
     return isinstance(held, dict) and HASH_KEY in held
 
 
-def read_record(output: Path) -> Mapping[str, Any]:
-    """Return the record that goes with an output; empty where there is none that can be read."""
-    path = sidecar(output)
-    try:
-        if path is not None:
-            held = json.loads(path.read_bytes()) if path.stat().st_size <= MOST_BYTES else None
-        else:
-            from engine.sources.numpy_files import array_files
+def ids_beside(output: Path, ids: Sequence[str], named: bool) -> dict[str, list[str]]:
+    """Return what the record says of the images' names: those that the masks themselves lose.
 
-            array = array_files(output).get(NPZ_KEY)
-            if array is None or array.shape != () or array.dtype.itemsize > 4 * MOST_BYTES:
-                return {}
-            with np.load(output, allow_pickle=False) as archive:
-                held = json.loads(archive[NPZ_KEY].item())
-    except (OSError, ValueError, TypeError, RecursionError, InputError):
-        return {}
-    return held if isinstance(held, dict) else {}
+    A folder has no order, an .npy file no names; every other form keeps both.
+
+    Args:
+        output: file or folder to make.
+        ids: names of all images, in order.
+        named: whether they are names of their own, and not row numbers.
+    """
+    form = "" if isinstance(output, FolderOutput) else output.suffix.lower()
+    lost = form == ".npy" or (form not in KEEPING_IDS and list(ids) != sorted(ids, key=natural))
+    return {IDS_KEY: list(ids)} if named and lost else {}

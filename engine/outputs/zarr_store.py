@@ -65,7 +65,13 @@ def create(
     zarr = require("zarr", "zarr", f"writing {path.name} needs zarr", OutputError)
     palette = [list(colour) for colour in colours(classes)]
     return zarr.create_array(
-        store=path, shape=shape, chunks=chunks, dtype="u1", attributes={**attributes, "colours": palette}
+        store=path,
+        shape=shape,
+        chunks=chunks,
+        dtype="u1",
+        attributes={**attributes, "colours": palette},
+        # Without it chunks of zeros are left out, and look like those that an interrupted copy lacks.
+        config={"write_empty_chunks": True},
     )
 
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.errors import OutputError, PlanError
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import BadImages
-from engine.outputs.open import FOLDER, check_names, check_not_read, check_output, check_replaceable, check_rle, form_of
+from engine.outputs.open import (
+    FOLDER,
+    check_names,
+    check_not_read,
+    check_output,
+    check_replaceable,
+    check_rle,
+    class_mask_names,
+    form_of,
+)
 from engine.outputs.sidecar import check_sidecar
-from engine.runs.durable.resume import incomplete_output, may_replace, skipped_list
+from engine.runs.durable.resume import incomplete_output, left_over, may_replace, run_folder, skipped_list
 from engine.runs.options import Options, open_ensemble, planned, reading_of
 from engine.runs.plan import Plan, PlannedMember
 from engine.samples import SAMPLES
@@ -23,6 +32,7 @@ from engine.sources.labels import open_truth
 from engine.sources.open import open_source
 from engine.sources.places import check_same_places, places_of, with_nodata
 from engine.sources.slices import limited
+from engine.sources.unchanged import Unchanged
 from engine.utils import console
 
 SAMPLE_SCENES = 512
@@ -46,6 +56,7 @@ class Job:
         labels_sha256: fingerprint of the true label maps; empty without labels.
         rle: the format of run lengths to write; empty for the one that the output's name says.
         places: where the images lie, by id, for masks in a folder.
+        read: what must not change until the masks are complete.
     """
 
     ensemble: Ensemble
@@ -60,6 +71,7 @@ class Job:
     labels_sha256: str = ""
     rle: str = ""
     places: Mapping[str, Georeference] = field(default_factory=dict)
+    read: Unchanged = field(default_factory=Unchanged)
 
 
 def prepare(options: Options) -> Job:
@@ -79,11 +91,14 @@ def prepare(options: Options) -> Job:
     replaced = _check_outputs(options, output)
     bad = _bad_images(options)
     reading = reading_of(plan, options)
+    read = Unchanged(options.input, options.labels)
     whole = open_source(options.input, bad=bad.add if bad is not None else None, reading=reading)
-    check_names(output, whole.ids, whole.named)
+    check_names_of(output, whole.ids, whole.named, options.resume)
     if options.labels:
         check_same_places(options.input, options.labels)
     ensemble = open_ensemble(plan, options, whole, whole)
+    if ensemble.is_multilabel and form_of(output) not in (".npy", ".npz"):
+        check_names_of(output, class_mask_names(whole.ids, ensemble.classes), True, options.resume)
     images = limited(whole, options.limit)
     coding = with_nodata(ensemble.coding, options.labels, len(ensemble.classes)) if options.labels else PLAIN
     labels = open_truth(options.labels, whole, coding, options.limit) if options.labels else None
@@ -100,7 +115,33 @@ def prepare(options: Options) -> Job:
         labels_sha256=labels_fingerprint(options.labels, ensemble.coding),
         rle=options.rle,
         places=_places(options.input) if form_of(output) == FOLDER else {},
+        read=read,
     )
+
+
+def check_names_of(output: Path, ids: Sequence[str], named: bool, resume: bool) -> None:
+    """Refuse images whose names cannot become files; where a run was interrupted, say how another form takes it over.
+
+    Args:
+        output: file or folder to make.
+        ids: names of all images.
+        named: whether they are names of their own, and not row numbers.
+        resume: continue an interrupted run.
+
+    Raises:
+        OutputError: naming the first.
+    """
+    try:
+        check_names(output, ids, named)
+    except OutputError as error:
+        left = left_over(output) if resume else None
+        if left is None:
+            raise
+        other = output.with_name(f"{output.name}.npz")
+        raise OutputError(
+            f"{error}; to keep what is finished, rename {run_folder(output)} to {run_folder(other)} and go on with "
+            f"--output {other} --resume"
+        ) from None
 
 
 def _places(spec: str) -> dict[str, Georeference]:

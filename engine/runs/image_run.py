@@ -15,6 +15,7 @@ from engine.fusion.compiling import compile_kernels
 from engine.inference.prediction import Predicted, Variant
 from engine.outputs.blocks import BlockWriter
 from engine.outputs.open import open_class_masks, open_writer
+from engine.outputs.sidecar import ids_beside
 from engine.runs.durable.images import DurableRun
 from engine.runs.durable.resume import incomplete_output, nothing_left, read_skipped, skipped_list
 from engine.runs.image_job import Job
@@ -122,7 +123,7 @@ def _writing(job: Job, work: DurableRun, skipped: Sequence[tuple[int, str, str]]
         output, more["skipped"] = incomplete_output(output), len(left_out)
         ids = [name for index, name in enumerate(ids) if index not in left_out]
         _write_skipped(skipped_list(job.output), skipped)
-    record = run_record(job.ensemble, **more)
+    record = run_record(job.ensemble, **more, **ids_beside(output, ids, job.images.named))
     # Replacing it was allowed when the job was checked.
     coding = job.ensemble.coding
     values = coding.output_classes(len(job.ensemble.classes))
@@ -137,6 +138,7 @@ def _writing(job: Job, work: DurableRun, skipped: Sequence[tuple[int, str, str]]
             feed.write(labels)
         yield feed
         feed.flush()
+        job.read.check()
         work.placing()
 
 

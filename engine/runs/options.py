@@ -26,6 +26,7 @@ from engine.sources.coding import PLAIN, LabelCoding
 from engine.sources.places import places_of
 from engine.sources.reading import Reading, Taken
 from engine.sources.resolution import is_near, metres_per_pixel
+from engine.sources.zarr_chunks import check_missing
 from engine.utils import console
 
 
@@ -55,6 +56,7 @@ class Options:
     overwrite: bool = False
     grey_as_rgb: bool = False
     image_layout: str = ""
+    missing_chunks: str = ""
     resume: bool = False
     on_bad_image: str = "fail"
     rle: str = ""
@@ -86,12 +88,13 @@ def reading_of(plan: Plan, options: Options) -> Reading:
     """Return how the images of a run are read.
 
     Raises:
-        PlanError: a layout that does not exist.
+        PlanError: a layout that does not exist, or another option that is not allowed.
     """
     table = input_table(plan, options)
     repeated = options.grey_as_rgb or any(item.contract.get("grey_as_rgb") for item in plan.members)
     taken = cache(lambda: _taken(plan, options, table.rgb_as_grey))
-    return Reading(table.layout, table.exif, table.rgb_as_grey, repeated, table.alpha, taken)
+    check_missing(options.missing_chunks)
+    return Reading(table.layout, table.exif, table.rgb_as_grey, repeated, table.alpha, taken, options.missing_chunks)
 
 
 def _taken(plan: Plan, options: Options, rgb_as_grey: bool) -> Taken:

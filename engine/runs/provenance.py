@@ -17,8 +17,8 @@ from engine.models.members import Member
 from engine.models.net import Net
 from engine.models.runtimes import AUTO, DEFAULT, RUNTIMES
 from engine.models.runtimes.base import Session
-from engine.outputs.sidecar import HASH_KEY
 from engine.sources.base import Source
+from engine.sources.record import HASH_KEY
 from engine.utils import plugins
 from engine.utils.plugins import package_of
 from engine.version import VERSION
@@ -107,7 +107,7 @@ def run_record(ensemble: Ensemble, **more: Any) -> dict[str, Any]:
             {
                 "name": member.name,
                 "sha256": member.checksum,
-                "runtime": present_execution(member, 0).name,
+                "runtime": ensemble.device.told if ensemble.device is not None else present_execution(member, 0).name,
                 "files": [_file(net) for net in member.nets] or [{"name": member.path.name, "sha256": member.checksum}],
             }
             for member in ensemble.members
@@ -155,7 +155,7 @@ def _header(ensemble: Ensemble, input_sha256: str, labels_sha256: str) -> dict[s
         HASH_KEY: plan_hash(ensemble),
         "members": {file.checksum: file.path.name for member in ensemble.members for file in member.nets or [member]},
         # Two runtimes round differently: labels close to a decision boundary may differ.
-        "run_by": {net.checksum: _run_by(net.session) for net in ensemble.nets},
+        "run_by": {net.checksum: _run_by(ensemble, net.session) for net in ensemble.nets},
         INPUT_KEY: input_sha256,
         "labels_sha256": labels_sha256,
         **_output_ids(ensemble),
@@ -167,5 +167,7 @@ def _output_ids(ensemble: Ensemble) -> dict[str, Any]:
     return {"output_ids": list(ensemble.coding.ids)} if ensemble.coding.output_ids else {}
 
 
-def _run_by(session: Session) -> str:
+def _run_by(ensemble: Ensemble, session: Session) -> str:
+    if ensemble.device is not None:
+        return ensemble.device.told
     return f"{session.runtime} on {session.provider} in {session.precision}"

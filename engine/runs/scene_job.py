@@ -18,13 +18,13 @@ from engine.inference.tiles.rows import tile_rows
 from engine.inference.tiles.stride import with_stride
 from engine.models.members import ground_resolution
 from engine.models.net import check_range
-from engine.outputs.open import FOLDER, check_names, check_not_read, check_output, form_of
+from engine.outputs.open import FOLDER, check_not_read, check_output, form_of
 from engine.outputs.row_files import ROW_FILES
 from engine.outputs.sidecar import check_sidecar
 from engine.outputs.vector_files import VECTOR_FORMS
 from engine.outputs.vectors import check_vectors
 from engine.runs.durable.resume import may_replace
-from engine.runs.image_job import Job
+from engine.runs.image_job import Job, check_names_of
 from engine.runs.options import Options, input_table, open_ensemble, planned, reading_of
 from engine.runs.plan_input import InputTable
 from engine.runs.plan_output import OutputTable
@@ -34,6 +34,7 @@ from engine.sources.label_scenes import coded_scenes, open_scene_labels
 from engine.sources.places import aligned, check_places
 from engine.sources.resolution import at_resolution
 from engine.sources.scenes import Scenes, first_scenes, open_scenes
+from engine.sources.unchanged import Unchanged
 from engine.utils import console
 from engine.utils.optional import require
 
@@ -85,6 +86,7 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
         raise PlanError("no models: name them with --models or --plan")
     if not options.input:
         raise PlanError("no scene: name one, or a folder of them, with --input")
+    read = Unchanged(options.input, options.labels)
     whole = open_scenes(options.input, reading=reading_of(plan, options))
     scenes = first_scenes(whole, options.limit)
     coding = options.truth.over(plan.labels)
@@ -92,7 +94,7 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
     output = options.output or Path("mask.png" if scenes.alone else "masks")
     replaced = may_replace(output, options.resume, options.overwrite)
     _check_output(output, options, scenes, replaced)
-    check_names(output, scenes.ids, scenes.named)
+    check_names_of(output, scenes.ids, scenes.named, options.resume)
     if truths is not None and options.align:
         truths = aligned(truths, scenes, coding.ids, coding.palette is not None)
     elif truths is not None:
@@ -121,6 +123,7 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
         replace=replaced,
         input_sha256=_read_as(fingerprint(options.input), "alpha" if plan.input.alpha else ""),
         labels_sha256=_read_as(labels_fingerprint(options.labels, ensemble.coding), "align" if options.align else ""),
+        read=read,
     )
     return TiledJob(base, scenes, truths, tiling, _read(scenes, ensemble, table), table, plan.output)
 

@@ -14,6 +14,7 @@ from engine.inference.prediction import Variant
 from engine.inference.tiles.blend import TiledRun
 from engine.outputs.open import FOLDER, WRITERS, form_of, open_writer
 from engine.outputs.scenes import OneFile, OneStore, SceneFolder, Sink, WholeMasks
+from engine.outputs.sidecar import ids_beside
 from engine.outputs.vector_files import VECTOR_FORMS, Layer
 from engine.outputs.vectors import VectorFile
 from engine.runs.durable.resume import nothing_left
@@ -81,9 +82,11 @@ def _sink(job: TiledJob) -> Iterator[Sink]:
     ensemble, output, scenes = job.base.ensemble, job.base.output, job.scenes
     assert output is not None
     more = {"tiling": job.tiling.record, "input_sha256": job.base.input_sha256, **_stated(job)}
+    named = scenes.named and not scenes.alone
     classes = ensemble.coding.output_classes(len(ensemble.classes))
     no_data = void_values(scenes.nodata, classes)
-    record = run_record(ensemble, images=len(scenes.ids), **more, **({"no_data": no_data} if no_data else {}))
+    more |= {"no_data": no_data} if no_data else {}
+    record = run_record(ensemble, images=len(scenes.ids), **more, **ids_beside(output, scenes.ids, named))
     count, form = len(scenes.ids), form_of(output)
     if not scenes.alone and form != FOLDER:
         assert form in WRITERS and scenes.size is not None
@@ -151,6 +154,7 @@ def _predict(
             else:
                 outcome.resumed += 1
             mask.end()
+        job.base.read.check()
         work.placing()
     outcome.member_seconds = [a + b for a, b in zip(work.member_seconds, tiler.member_seconds, strict=True)]
     outcome.member_runs = [outcome.images] * len(ensemble.members)

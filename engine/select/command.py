@@ -22,6 +22,7 @@ from engine.select.pool import Choice, Pool
 from engine.select.sample import draw
 from engine.select.validation import open_validation
 from engine.sources.base import Source
+from engine.sources.unchanged import Unchanged
 from engine.utils import console
 from engine.utils.progress import Starting
 
@@ -80,6 +81,7 @@ def select(options: SelectOptions, starting: Starting = lambda name, total: lamb
         EngineError: the first problem found; nothing is written then except the cache of ``--cache``.
     """
     check_options(options)
+    read = Unchanged(options.job.input, options.job.labels, options.groups)
     data = open_validation(options.job, options.groups)
     ensemble = data.ensemble
     check_pool(ensemble, options)
@@ -89,10 +91,10 @@ def select(options: SelectOptions, starting: Starting = lambda name, total: lamb
     with tempfile.TemporaryDirectory(prefix="maskfuse-") as temporary:
         cache = Cache(options.cache or Path(temporary))
         pool = _fill(ensemble, data.images, truth, data.groups, cache, options.job.flips or "none", starting)
-        return _select(pool, options, starting)
+        return _select(pool, options, starting, read)
 
 
-def _select(pool: Pool, options: SelectOptions, starting: Starting) -> Selection:
+def _select(pool: Pool, options: SelectOptions, starting: Starting, read: Unchanged) -> Selection:
     metric, settings = options.metric, options.settings
     dealt = len(pool.truth) if pool.groups is None else int(pool.groups.max()) + 1
     folds = assign_folds(pool.truth, pool.groups, min(options.folds, dealt), len(pool.classes), settings.seed)
@@ -111,6 +113,7 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting) -> Selection
     done = Selection(
         plan, sha256, metric, fitted, pool, sample.logits.shape[2], sample.available, seconds, cross, same, *gains
     )
+    read.check()
     write_plan(options.out, plan, comment(done, options))
     return done
 

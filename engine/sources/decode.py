@@ -27,6 +27,7 @@ from engine.utils.optional import require
 # What the suffixes of pictures stand for. Pillow goes by the content, and would hand others to programs of the system
 # (EPS).
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "PPM", "WEBP")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Modes of Pillow that are shown as RGB.
 AS_RGB = ("P", "RGBA", "CMYK", "YCbCr", "PA", "HSV", "LAB", "RGBa")
@@ -223,6 +224,23 @@ def _bands(dataset: Any, path: AnyFile | str, role: Role, note: Note | None) -> 
         raise InputError(f"{path} holds {dataset.dtypes[0]}; whole numbers or floats are needed")
     pixels: NDArray[Any] = dataset.read(bands)
     return pixels.transpose(1, 2, 0)
+
+
+def is_encoded(data: bytes) -> bool:
+    """Return whether bytes are a picture, and not pixels that happen to begin as one does.
+
+    The first bytes of a PNG or TIFF are enough, even if it is damaged; of the others Pillow must find a header.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if data.startswith(PNG_SIGNATURE) or data[:4] in TIFF_MAGIC:
+        return True
+    _keep_quiet()
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS):
+            return True
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError):
+        return False
 
 
 def _is_tiff(path: AnyFile | str, encoded: bytes | None) -> bool:

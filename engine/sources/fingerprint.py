@@ -77,12 +77,8 @@ def _archive(path: Path, digest: Any) -> None:
 
 
 def _files(path: Path, digest: Any) -> None:
-    pattern = is_glob(str(path))
-    if path.suffix.lower() == ".vrt" and path.is_file():
-        found = raster_files(path)
-    else:
-        found = sorted(files_of(path) if pattern else [path] if path.is_file() else _found(path))
-    base = pattern_base(path) if pattern else path
+    found = input_files(path)
+    base = pattern_base(path) if is_glob(str(path)) else path
     sizes = [(file, file.stat().st_size) for file in found]
     total = sum(size for _, size in sizes)
     for file, size in sizes:
@@ -104,6 +100,17 @@ def _files(path: Path, digest: Any) -> None:
                     stream.seek(offset)
                     digest.update(stream.read(BLOCK))
         start += size
+
+
+def input_files(path: Path) -> list[Path]:
+    """Return the files that an input on this machine consists of, sorted; those of a VRT with the VRT first.
+
+    Raises:
+        InputError: it is a VRT that cannot be opened.
+    """
+    if path.suffix.lower() == ".vrt" and path.is_file():
+        return raster_files(path)
+    return sorted(files_of(path) if is_glob(str(path)) else [path] if path.is_file() else _found(path))
 
 
 def _found(folder: Path) -> Iterator[Path]:

@@ -53,16 +53,33 @@ def joined(images: Source, labels: Source, limit: int = 0, quiet: bool = False) 
         # The rows of an array may be named by their numbers on the other side, as those of a submission are.
         by_name = len(images) == len(labels) and set(images.ids) == set(labels.ids)
     if by_name:
-        order, told = partners(images, labels, limit)
+        try:
+            order, told = partners(images, labels, limit)
+        except InputError:
+            # Row numbers that were written as names, as a submission has them.
+            numbered = [_is_numbered(side) for side in (images, labels)]
+            if numbered[0] == numbered[1]:
+                raise
+            sides = [replace(side, named=not rows) for side, rows in zip((images, labels), numbered, strict=True)]
+            order, told = _by_place(sides[0], sides[1], limit)
     else:
-        told = _check_places(images, labels, limit)
-        order = list(range(min(limit or len(images), len(images))))
+        order, told = _by_place(images, labels, limit)
     for line in [] if quiet else told:
         console.say(line)
     ids = images.ids[: len(order)]
     if len(order) == len(labels) and order == list(range(len(order))):
         return replace(labels, ids=ids, named=images.named)
     return replace(picked(labels, np.array(order)), ids=ids, named=images.named)
+
+
+def _by_place(images: Source, labels: Source, limit: int) -> tuple[list[int], list[str]]:
+    told = _check_places(images, labels, limit)
+    return list(range(min(limit or len(images), len(images)))), told
+
+
+def _is_numbered(source: Source) -> bool:
+    """Return whether the ids are the numbers of the rows, in order."""
+    return all(name == str(row) for row, name in enumerate(source.ids))
 
 
 def picked(source: Source, order: NDArray[np.int64]) -> Source:
@@ -112,6 +129,8 @@ def partners(images: Named, labels: Named, limit: int = 0) -> tuple[list[int], l
     """
     ids, everyone = list(images.ids[: limit or None]), list(labels.ids)
     place = {name: index for index, name in enumerate(everyone)}
+    if len(set(ids)) < len(ids):
+        raise InputError(f"{images.name} names an image twice: every id must be one image")
     if len(place) < len(everyone):
         raise InputError(f"{labels.name} names a label map twice: every id must be one map")
     found, told = ids, []

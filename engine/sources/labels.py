@@ -19,6 +19,7 @@ from engine.sources.numpy_files import array_files
 from engine.sources.open import KEYS, open_source, pictures_source, split_key
 from engine.sources.pictures import SUFFIXES as PICTURES
 from engine.sources.pictures import picture_files
+from engine.sources.record import as_recorded
 from engine.sources.rle_coco import coco_source
 from engine.sources.scenes import open_scenes, whole_scenes
 from engine.sources.spec import is_url, shown
@@ -112,7 +113,9 @@ def _stored(spec: str | Path, coding: LabelCoding, like: Source | None, rle: str
     else:
         source = open_source(spec, "labels")
     # One picture by itself matches any other, whatever the two files are called.
-    return replace(source, ids=["0"], named=False) if one else source
+    if one:
+        return replace(source, ids=["0"], named=False)
+    return as_recorded(source, split_key(str(spec))[0]) if local else source
 
 
 def has_pictures(folder: Path) -> bool:

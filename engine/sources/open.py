@@ -134,7 +134,7 @@ def zarr_source(path: AnyFile, key: str, role: Role, reading: Reading = PLAIN) -
     from engine.sources.zarr_store import open_array as open_zarr
     from engine.sources.zarr_store import read_batches, read_part
 
-    array = open_zarr(path, key, KEYS[role])
+    array = open_zarr(path, key, KEYS[role], role, reading.missing_chunks)
     label = f"{path}:{key}" if key else str(path)
     layout = layout_of(array.shape, role, label, reading=reading)
     return arranged(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.sources.decode import Note, decode
+from engine.sources.decode import Note, decode, is_encoded
 from engine.sources.layout import Role, layout_of
 from engine.sources.numpy_files import MOST_ROW_BYTES
 from engine.sources.reading import PLAIN, Reading
@@ -91,7 +91,7 @@ class Column:
         if self.is_bytes:
             held = value.as_buffer()
             shape = _filled(stated or self.shape, held.size)
-            if math.prod(shape) != held.size and bytes(held[:4]).startswith(MAGIC):
+            if bytes(held[:4]).startswith(MAGIC) and (math.prod(shape) != held.size or is_encoded(bytes(held))):
                 return decode(label, role, bytes(held), reading, note)
             flat = np.frombuffer(held, np.uint8)
             own: tuple[int, ...] = ()

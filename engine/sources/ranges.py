@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from engine.errors import InputError
+from engine.sources.parts import PARTIAL, PROBE, check_part
 from engine.sources.spec import scrubbed, shown
 
 TIMEOUT_SECONDS = 30.0
-FIRST_BYTE = "bytes=0-0"
 _STATES = ("etag", "content-md5", "last-modified")
 
 
@@ -43,7 +43,7 @@ class WebFile:
     @cached_property
     def size(self) -> int:
         """Return the size in bytes; errors as of :meth:`range`."""
-        found = _answer(self.spec, FIRST_BYTE)[0].headers.get("content-range", "").rpartition("/")[2]
+        found = _answer(self.spec, PROBE)[0].headers.get("content-range", "").rpartition("/")[2]
         return int(found) if found.isdecimal() else 0
 
     def range(self, start: int, stop: int) -> bytes:
@@ -66,7 +66,7 @@ def check_ranges(spec: str) -> None:
     Raises:
         InputError: it does, or the file is not there.
     """
-    if is_web(spec) and not _answer(spec, FIRST_BYTE)[0].partial:
+    if is_web(spec) and not _answer(spec, PROBE)[0].partial:
         raise InputError(
             f"{shown(spec)}: the server sends no parts of a file (Range requests), which windows of a scene need: "
             "copy it to this machine"
@@ -79,7 +79,7 @@ def web_fingerprint(spec: str) -> str:
     Raises:
         InputError: the file is not there, or the server tells neither.
     """
-    headers = _answer(spec, FIRST_BYTE)[0].headers
+    headers = _answer(spec, PROBE)[0].headers
     state = next((headers[name] for name in _STATES if name in headers), None)
     if state is None:
         raise InputError(
@@ -96,7 +96,9 @@ def _answer(spec: str, part: str) -> tuple[Answer, bytes]:
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
             headers = {name.lower(): value for name, value in answer.headers.items()}
-            partial = answer.status == 206
+            partial = answer.status == PARTIAL
+            if partial:
+                check_part(part, headers.get("content-range", ""), spec)
             return Answer(partial, headers), answer.read() if partial else b""
     except urllib.error.HTTPError as error:
         raise InputError(f"cannot read {shown(spec)} ({error.code} {error.reason}): check the address") from None

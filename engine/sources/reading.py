@@ -53,6 +53,8 @@ class Reading:
         grey_as_rgb: grey pictures of a set with RGB ones become RGB.
         alpha: the last band of a raster says which pixels have data, and is no band of the picture.
         taken: returns what the members take; called only where the shape of an array leaves its axes open.
+        missing_chunks: whether chunks that a Zarr store lacks are an error (``fail``) or its fill value (``fill``);
+            empty for an error.
     """
 
     layout: str = ""
@@ -61,6 +63,7 @@ class Reading:
     grey_as_rgb: bool = False
     alpha: bool = False
     taken: Callable[[], Taken] = Taken
+    missing_chunks: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what is unknown.

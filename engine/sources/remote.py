@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import IO, Any, Protocol, TypeVar
 
 from engine.errors import EngineError, InputError
+from engine.sources.parts import web_options
 from engine.sources.spec import scrubbed, shown
 from engine.utils.optional import require
 
@@ -210,11 +211,26 @@ def locate(url: str) -> tuple[RemoteFile, bool]:
         InputError: nothing, no access, no such kind of URL, or fsspec is missing.
     """
     label = shown(url)
-    core = require("fsspec.core", "cloud", f"reading {label} needs fsspec", InputError)
-    with telling(url, label):
-        system, path = core.url_to_fs(url)
+    system, path = _system(url)
     told = asked(url, label, lambda: dict(system.info(path)))
     return RemoteFile(system, path, url, label, told), told.get("type") == "directory"
+
+
+def forget(url: str) -> None:
+    """Let the file system of a URL forget what it knows of its files, so that it asks again.
+
+    Raises:
+        InputError: no such kind of URL, or fsspec is missing.
+    """
+    _system(url)[0].invalidate_cache()
+
+
+def _system(url: str) -> tuple[Any, str]:
+    label = shown(url)
+    core = require("fsspec.core", "cloud", f"reading {label} needs fsspec", InputError)
+    with telling(url, label):
+        system, path = core.url_to_fs(url, **web_options(url))
+    return system, path
 
 
 def listed(folder: RemoteFile) -> list[RemoteFile]:

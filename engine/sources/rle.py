@@ -48,7 +48,9 @@ def rle_source(path: Path) -> Source:
         raise InputError(f"{path} has a header and no rows")
     if len(set(ids)) < len(ids):
         twin = Counter(ids).most_common(1)[0][0]
-        raise InputError(f"{path}: the rows of image {twin} are not together: sort the file by image")
+        raise InputError(
+            f"{path}: the rows of image {twin} are not together, or it is there twice: sort by image, keep one"
+        )
 
     def maps() -> Iterator[NDArray[np.uint8]]:
         for name, rows in groupby(_rle_rows(path), lambda row: row.name):

@@ -95,7 +95,7 @@ def open_scenes(spec: str | Path, role: Role = "images", reading: Reading = PLAI
         return _source_scenes(open_source(spec, role, reading=reading), role)
     label = f"{path}:{key}" if key else str(path)
     if looks_like_zarr(path):
-        stored = open_zarr(path, key, KEYS[role])
+        stored = open_zarr(path, key, KEYS[role], role, reading.missing_chunks)
         # Chunks as long as the scene would hold all of it in memory: then fewer rows, decoded anew for each strip.
         return _array_scenes(Checked(stored, label), stored.shape, label, path.stem, role, reading, stored.chunks)
     if path.is_dir() or is_glob(str(path)):

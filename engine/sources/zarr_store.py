@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
+from engine.sources.layout import Role
+from engine.sources.parts import web_options
 from engine.sources.remote import RemoteFile, telling
 from engine.sources.spec import scrubbed
+from engine.sources.zarr_chunks import check_chunks, checked_blosc, is_blosc, local_store
 from engine.utils.console import first_line
 from engine.utils.optional import require
 from engine.utils.threads import ahead
@@ -33,16 +38,21 @@ def is_store(path: Path) -> bool:
     return any((path / mark).is_file() for mark in MARKS)
 
 
-def open_array(path: Path | RemoteFile, key: str, wanted: Sequence[str]) -> Any:
-    """Open one array of a Zarr store; only its metadata is read.
+def open_array(
+    path: Path | RemoteFile, key: str, wanted: Sequence[str], role: Role = "images", missing: str = ""
+) -> Any:
+    """Open one array of a Zarr store; its metadata is read, and its chunks are counted.
 
     Args:
         path: the store.
         key: the array's path inside a group; empty to look for it.
         wanted: keys that are found by themselves, in this order.
+        role: whether it holds images or label maps.
+        missing: what is done where chunks are missing, see :func:`engine.sources.zarr_chunks.check_chunks`.
 
     Raises:
-        InputError: damaged, no array there or several, or one that holds no numbers; or the package is missing.
+        InputError: damaged, no array there or several, one that holds no numbers, or chunks are missing; or the package
+            is missing.
     """
     zarr = require("zarr", "zarr", f"reading {path} needs zarr", InputError)
     try:
@@ -63,15 +73,29 @@ def open_array(path: Path | RemoteFile, key: str, wanted: Sequence[str]) -> Any:
     array = found[named]
     if array.dtype.kind not in "buif":
         raise InputError(f"{path}:{named} holds {array.dtype}; bool, whole numbers or floats are needed")
-    return array
+    check_chunks(array, path, f"{path}:{key}" if key else str(path), role, missing)
+    return zarr.open_array(checked_blosc(_store(path)), path=array.path, mode="r") if is_blosc(array) else array
+
+
+def attributes(path: Path) -> dict[str, Any]:
+    """Return the attributes of a store on this machine.
+
+    Raises:
+        InputError: damaged, or the package is missing.
+    """
+    zarr = require("zarr", "zarr", f"reading {path} needs zarr", InputError)
+    try:
+        return dict(zarr.open(_store(path), mode="r").attrs)
+    except _damage() as error:
+        raise InputError(f"cannot read the Zarr store {path} ({first_line(error)}): copy it again") from None
 
 
 def _store(path: Path | RemoteFile) -> Any:
     if isinstance(path, Path):
-        return path
+        return local_store(path)
     storage = require("zarr.storage", "zarr", f"reading {path} needs zarr", InputError)
     with telling(path.url, path.label):
-        return storage.FsspecStore.from_url(path.url, read_only=True)
+        return storage.FsspecStore.from_url(path.url, web_options(path.url), read_only=True)
 
 
 def read_batches(array: Any, label: str, size: int) -> Iterator[NDArray[Any]]:
@@ -130,4 +154,4 @@ def _damage() -> tuple[type[BaseException], ...]:
     """Return what the package and its codecs raise on damaged stores."""
     from zarr.errors import BaseZarrError
 
-    return (BaseZarrError, OSError, ValueError, RuntimeError, KeyError, TypeError)
+    return (BaseZarrError, OSError, ValueError, RuntimeError, KeyError, TypeError, EOFError, zlib.error, lzma.LZMAError)

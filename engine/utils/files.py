@@ -9,25 +9,27 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
-# Distinguishes this process from others with the same number: the first process of every container has number 1.
-_TOKEN = secrets.token_hex(4)
-_NUMBERS = count()
-# Start of a temporary name's ending: a process number and that process's token, which older names lack.
-_OWNER = re.compile("([0-9]+)(?:-([0-9a-f]+))?")
+# Names that this process has given out. A process that is forked knows those of its parent, and makes others.
+_OURS: set[str] = set()
+# Endings of temporary names: a random token, in earlier versions a process number.
+_ENDING = re.compile("[0-9a-f]{16}|[0-9]+(-|$)")
 
 
 def temporary_name(path: Path, mark: str = "partial", suffix: str = "") -> Path:
-    """Return a hidden name in the same folder, unique to this process, thread and call.
+    """Return a hidden name in the same folder, unique to this call.
+
+    It is random: processes in different containers have the same numbers.
 
     Args:
         path: the file or folder to write or replace.
         mark: ``partial`` for what is half-written, ``replaced`` for an output that has already been replaced.
         suffix: ending of the name, for writers that require one.
     """
-    return path.with_name(f".{path.name}.{mark}-{os.getpid()}-{_TOKEN}-{next(_NUMBERS)}{suffix}")
+    name = f".{path.name}.{mark}-{secrets.token_hex(8)}{suffix}"
+    _OURS.add(name)
+    return path.with_name(name)
 
 
 @contextlib.contextmanager
@@ -62,9 +64,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def clear_left_over(output: Path, mark: str) -> None:
-    """Remove temporary files of killed processes beside an output; those of running processes stay.
+    """Remove temporary files of earlier processes beside an output; those of this process stay.
 
-    Call it while holding the lock on the output: it works across containers, process numbers do not.
+    Call it while holding the lock on the output: no other process then writes it, in this container or another one.
 
     Args:
         output: the output.
@@ -74,34 +76,10 @@ def clear_left_over(output: Path, mark: str) -> None:
         OSError: the operating system refuses.
     """
     for name in (output.name, f"{output.name}.json"):
-        for path in output.parent.glob(glob.escape(f".{name}.{mark}-") + "*"):
-            if _is_stale(path.name.removeprefix(f".{name}.{mark}-")):
+        start = f".{name}.{mark}-"
+        for path in output.parent.glob(glob.escape(start) + "*"):
+            if _ENDING.match(path.name.removeprefix(start)) and not path.name.startswith(tuple(_OURS)):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _is_stale(owner: str) -> bool:
-    """Return whether the process named in the ending of a temporary name has ended."""
-    found = _OWNER.match(owner)
-    if found is None:
-        return False
-    number, token = found.groups()
-    if number == str(os.getpid()):
-        # Another token: an earlier process with the same number, or one in another container.
-        return token != _TOKEN
-    return _is_dead(number)
-
-
-def _is_dead(number: str) -> bool:
-    """Return whether no process has this number; False where that cannot be determined."""
-    if int(number) >= 1 << 31 or os.name == "nt":
-        return False
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def sync_output(output: Path) -> None:

@@ -19,6 +19,18 @@ def test_every_killed_run_was_resumed_to_the_same_bytes(name: str, tiles: bool, 
     assert sum(row["cut_off"] for row in rows) > 0
 
 
+def test_fifty_runs_of_each_form_were_killed_with_one_process_number() -> None:
+    rows = {row["output"]: row for row in FIGURES["one_pid"]["rows"]}
+    assert set(rows) == {"masks.zarr", "masks", "masks.csv", "mask.tif"}
+    assert all(row["identical"] == row["killed"] >= 50 and row["cut_off"] >= 10 for row in rows.values())
+
+
+def test_nothing_goes_wrong_without_a_word() -> None:
+    rows = FIGURES["silent"]["rows"]
+    assert len(rows) >= 14
+    assert all(row["as_required"] for row in rows)
+
+
 def test_every_fault_ended_as_it_should() -> None:
     assert len(FIGURES["faults"]["rows"]) >= 40
     assert all(row["as_promised"] for row in FIGURES["faults"]["rows"])

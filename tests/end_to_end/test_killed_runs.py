@@ -64,6 +64,19 @@ def test_killed_at_random_moments(world: World) -> None:
     assert sum(int(row[3]) for row in rows) == 6
 
 
+def test_killed_and_resumed_with_one_process_number(world: World) -> None:
+    """As in containers, where the killed run and the next one both have number 1."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.reliability.kill_and_resume", "--kills", "2", "--models", world.models,
+         "--forms", "masks.zarr", "masks", "--one-pid", "--images", "24"],
+        cwd=ROOT, capture_output=True, text=True, timeout=400, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    if done.returncode == 77:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line.split("|")[5].strip() for line in done.stdout.splitlines() if "| masks" in line] == ["1 of 1"] * 2
+
+
 def test_faults_of_the_disk_and_of_sessions(tmp_path: Path) -> None:
     """A few of those that the page about reliability lists; each run is as the program is, its system calls are not."""
     some = ["in the journal", "EIO on fsync of the output", "in mid-run", "cut off", "short writes of m", "once", "NaN"]

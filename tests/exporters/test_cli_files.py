@@ -94,8 +94,8 @@ def test_a_packed_plan_in_the_engine(exporters, call, data, tmp_path):
     assert (outputs[0] != outputs[1]).sum() <= 1
     refused(exporters("pack", tmp_path / "ensemble.toml", "--out", whole), "--overwrite")
     refused(exporters("pack", tmp_path / "none.toml", "--out", tmp_path / "x.onnx"), "none.toml")
-    (tmp_path / "bad.toml").write_text('strategy = "borda"\n[[members]]\nmodel = "m0.onnx"\n')
-    refused(exporters("pack", tmp_path / "bad.toml", "--out", tmp_path / "x.onnx"), "'borda' cannot be packed")
+    (tmp_path / "bad.toml").write_text('strategy = "staple"\n[[members]]\nmodel = "m0.onnx"\n')
+    refused(exporters("pack", tmp_path / "bad.toml", "--out", tmp_path / "x.onnx"), "'staple' cannot be packed")
 
 
 def test_specialists_from_archives(exporters, build, save, contract, tmp_path, read_stamp):

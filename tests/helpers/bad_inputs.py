@@ -224,7 +224,7 @@ CASES: dict[str, tuple[Arrange, str, list[str]]] = {
     "batch below 0": (nothing, ENSEMBLE + "--batch-size=-1", ["batch size -1"]),
     "unknown provider": (nothing, ENSEMBLE + "--provider rocm", ["'rocm'", "auto, cuda, tensorrt, cpu"]),
     "unknown runtime": (nothing, ENSEMBLE + "--runtime tvm", ["'tvm'", "auto, onnxruntime, openvino"]),
-    "unknown precision": (nothing, ENSEMBLE + "--precision fp8", ["'fp8'", "float32, bf16, int8"]),
+    "unknown precision": (nothing, ENSEMBLE + "--precision fp8", ["'fp8'", "float32, fp16, bf16, int8"]),
     "runtime and provider apart": (nothing, ENSEMBLE + "--runtime openvino --provider cuda", ["runs on the CPU"]),
     "workers below 0": (nothing, ENSEMBLE + "--workers=-1", ["workers -1"]),
     "limit below 0": (nothing, ENSEMBLE + "--limit=-1", ["--limit -1"]),

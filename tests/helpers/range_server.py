@@ -12,8 +12,11 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def serving(folder: Path, ranges: bool = True) -> Iterator[tuple[str, list[str]]]:
-    """Serve the files of a folder; yield the address and the Range header of each GET (empty for none)."""
+def serving(folder: Path, ranges: bool = True, ahead: int = 0) -> Iterator[tuple[str, list[str]]]:
+    """Serve the files of a folder; yield the address and the Range header of each GET (empty for none).
+
+    With ``ahead`` what comes lies so many bytes further on than was asked for, as its Content-Range says.
+    """
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -36,7 +39,7 @@ def serving(folder: Path, ranges: bool = True) -> Iterator[tuple[str, list[str]]
             found = re.fullmatch(r"bytes=(\d+)-(\d*)", given) if ranges else None
             start, stop = 0, size
             if found:
-                start, stop = int(found[1]), min(size, int(found[2] or size - 1) + 1)
+                start, stop = int(found[1]) + ahead, min(size, int(found[2] or size - 1) + 1 + ahead)
             self.send_response(206 if found else 200)
             if found:
                 self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")

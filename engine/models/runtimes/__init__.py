@@ -27,9 +27,11 @@ RUNTIMES = {
 DEFAULT = "onnxruntime"
 # The fastest by measurement of those that take part in it.
 AUTO = "auto"
-PROVIDERS = ("auto", "cuda", "tensorrt", "cpu")
+PROVIDERS = ("auto", "cuda", "tensorrt", "cpu", "cpu-graph")
+# The graph that a GPU would run, on the CPU: to try it without a GPU.
+GRAPH_ON_CPU = "cpu-graph"
 # What arithmetic is allowed: each name allows itself and all before it.
-PRECISIONS = ("float32", "bf16", "int8")
+PRECISIONS = ("float32", "fp16", "bf16", "int8")
 
 
 def named_runtime(name: str) -> Runtime:
@@ -97,7 +99,7 @@ class RuntimeOptions:
         ):
             if value not in allowed:
                 raise PlanError(f"unknown {option} {value!r}; allowed are {', '.join(allowed)}")
-        if not self.on_gpu and self.provider in ("cuda", "tensorrt"):
+        if not self.on_gpu and self.provider in ("cuda", "tensorrt", GRAPH_ON_CPU):
             told = f"--runtime {self.runtime} runs on the CPU, --provider is {self.provider}"
             raise PlanError(f"{told}: drop one of the two")
 

@@ -15,7 +15,7 @@ from engine.errors import ModelError
 from engine.models.adapt.batch import in_groups
 from engine.models.runtimes.arena import share_arena
 from engine.models.runtimes.base import Runtime, padded
-from engine.utils.console import first_line
+from engine.models.runtimes.messages import reason_of
 
 NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 FATAL = 4
@@ -83,19 +83,8 @@ class OnnxSession:
             return np.asarray(self.raw.run([output_name], fed, self._options)[0])[:count]
         except runtime_errors() as error:
             raise ModelError(
-                f"{self.path} fails on a batch of shape {(count, *prepared.shape[1:])}: {first_line(error)}"
+                f"{self.path} fails on a batch of shape {(count, *prepared.shape[1:])}: {reason_of(error)}"
             ) from None
-
-    def run_bound(self, output_name: str, given: Any, out: Any, shape: tuple[int, ...]) -> None:
-        """See :class:`engine.inference.gpu.BoundSession`; arrays have a ``__cuda_array_interface__``."""
-        source, goal = given.__cuda_array_interface__, out.__cuda_array_interface__
-        try:
-            binding = self.raw.io_binding()
-            binding.bind_input(self.input_name, "cuda", 0, np.float32, source["shape"], source["data"][0])
-            binding.bind_output(output_name, "cuda", 0, np.float32, shape, goal["data"][0])
-            self.raw.run_with_iobinding(binding, self._options)
-        except runtime_errors() as error:
-            raise ModelError(f"{self.path} fails on a batch of shape {source['shape']}: {first_line(error)}") from None
 
     def _fits(self, output_name: str, out: NDArray[Any]) -> bool:
         """Return whether the graph declares the very shape of ``out``; only then may it be bound."""
@@ -149,9 +138,10 @@ def open_raw(model: Path | bytes, provider: str, precision: str = "float32", thr
             model, options, providers=provider_options(provider, precision), enable_fallback=0
         )
     except runtime_errors() as error:
-        name = model if isinstance(model, Path) else "the trial model"
+        if isinstance(model, bytes):
+            raise ModelError(f"ONNX Runtime refuses the graph ({reason_of(error)})") from None
         raise ModelError(
-            f"cannot open {name} as an ONNX model ({first_line(error)}): export or copy it again"
+            f"cannot open {model} as an ONNX model ({reason_of(error)}): export or copy it again"
         ) from None
 
 
@@ -176,7 +166,8 @@ def provider_options(provider: str, precision: str = "float32") -> list[Any]:
             "trt_engine_cache_path": str(folder),
             "trt_timing_cache_enable": "1",
             "trt_timing_cache_path": str(folder),
-            "trt_bf16_enable": "0" if exact else "1",
+            "trt_fp16_enable": "0" if exact else "1",
+            "trt_bf16_enable": "1" if precision in ("bf16", "int8") else "0",
             "trt_int8_enable": "1" if precision == "int8" else "0",
         }
         chosen.insert(0, (NAMES["tensorrt"], engine))

@@ -12,8 +12,10 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 
-from engine.errors import EngineError, PlanError
-from engine.utils.console import first_line, silenced
+from engine.errors import PlanError
+from engine.models.runtimes import GRAPH_ON_CPU
+from engine.models.runtimes.messages import reason_of
+from engine.utils.console import silenced
 
 # y = Identity(x), float32 (1,): the smallest model there is; test_providers.py says how it was made.
 TRIAL = (
@@ -28,7 +30,7 @@ class Choice:
     """What runs the nets.
 
     Attributes:
-        provider: ``cpu``, ``cuda`` or ``tensorrt``.
+        provider: ``cpu``, ``cuda``, ``tensorrt`` or ``cpu-graph``.
         told: one line for people: what was chosen, and why not the others; empty where the user chose.
     """
 
@@ -46,8 +48,8 @@ def choose_provider(requested: str) -> Choice:
     Raises:
         PlanError: the provider asked for does not work here; never a silent fall to the CPU.
     """
-    if requested == "cpu":
-        return Choice("cpu")
+    if requested in ("cpu", GRAPH_ON_CPU):
+        return Choice(requested)
     if requested != "auto":
         reason = obstacle(requested)
         if reason:
@@ -64,7 +66,10 @@ def choose_provider(requested: str) -> Choice:
 @cache
 def obstacle(provider: str) -> str:
     """Return why a provider does not work on this machine; empty where it does."""
-    import onnxruntime
+    try:
+        import onnxruntime
+    except Exception as error:  # a broken installation raises whatever it likes
+        return f"onnxruntime cannot be imported: {reason_of(error)}"
 
     from engine.models.runtimes.onnxruntime import NAMES
 
@@ -72,8 +77,11 @@ def obstacle(provider: str) -> str:
         return "this onnxruntime was built without it (pip install onnxruntime-gpu)"
     if not has_driver():
         return f"no NVIDIA driver ({DRIVER} is not there)"
-    with silenced(1, 2):
-        return _trial(provider)
+    try:
+        with silenced(1, 2):
+            return _trial(provider)
+    except Exception as error:  # whatever a broken installation raises at import or at first use
+        return f"it cannot be tried: {reason_of(error)}"
 
 
 def has_driver() -> bool:
@@ -90,17 +98,26 @@ def _trial(provider: str) -> str:
     import numpy as np
     import onnxruntime
 
-    from engine.models.runtimes.onnxruntime import NAMES, open_raw, runtime_errors
+    from engine.models.runtimes.onnxruntime import NAMES, open_raw
 
-    with contextlib.suppress(AttributeError, OSError, RuntimeError):
+    with contextlib.suppress(Exception):  # what it cannot load shows below
         onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed
     try:
         session = open_raw(TRIAL, provider)
         if NAMES[provider] not in session.get_providers():
-            return "its libraries cannot be loaded (CUDA 12 and cuDNN 9 are needed, for tensorrt TensorRT 10 too)"
+            return f"its libraries cannot be loaded ({_needed(provider)})"
         session.run(None, {"x": np.zeros(1, np.float32)})
-    except (EngineError, OSError) as error:
-        return first_line(error)
-    except runtime_errors() as error:
-        return first_line(error)
+    except Exception as error:  # whatever the runtime and its libraries raise
+        told = reason_of(error)
+        return f"{told} ({_needed(provider)})" if "librar" in told or ".so" in told or ".dll" in told else told
     return ""
+
+
+def _needed(provider: str) -> str:
+    """Say which libraries the installed runtime was built for."""
+    import onnxruntime
+
+    version = str(getattr(onnxruntime, "cuda_version", "") or "")
+    cuda = f"CUDA {version.partition('.')[0]}" if version else "CUDA of the version that it was built for"
+    told = f"{onnxruntime.package_name} {onnxruntime.__version__} needs {cuda} and cuDNN: pip install 'maskfuse[cuda]'"
+    return told if provider == "cuda" else f"{told}; and TensorRT for the same CUDA"

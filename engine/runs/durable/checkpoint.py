@@ -23,10 +23,18 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import EngineError, OutputError
+from engine.errors import EngineError, InputChangedError, OutputError
 from engine.runs.durable.journal import Journal, read_journal
 from engine.runs.durable.lock import NAME, Lock
-from engine.runs.durable.resume import JOURNAL, InterruptedRun, consumed, described, run_folder
+from engine.runs.durable.resume import (
+    JOURNAL,
+    InterruptedRun,
+    consumed,
+    described,
+    incomplete_output,
+    run_folder,
+    skipped_list,
+)
 from engine.runs.durable.same_run import check_same_run
 from engine.runs.durable.shards import Shard, is_whole, shard_path
 from engine.utils import console
@@ -102,7 +110,8 @@ class Checkpoint(ABC):
                 raise left.refusal()
             check_same_run(self.output, left.header, header)
         size = self._take_over(entries, ends)
-        clear_left_over(self.output, "partial")
+        for path in (self.output, incomplete_output(self.output), skipped_list(self.output)):
+            clear_left_over(path, "partial")
         self._journal = Journal(self.folder / JOURNAL, size)
         if left is None:
             self._journal.append(header)
@@ -193,7 +202,13 @@ class Checkpoint(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Keep finished work once a first shard is full, else nothing; the error message says so."""
+        """Keep finished work once a first shard is full, else nothing; the error message says so.
+
+        Of an input that was changed meanwhile nothing is kept.
+        """
+        if isinstance(error, InputChangedError):
+            self._drop()
+            self._shards = []
         self.keep()
         self._journal.close()
         if error is None or self._shards:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import OutputError
-from engine.outputs.sidecar import HASH_KEY, read_record
 from engine.runs.durable.journal import read_journal
 from engine.runs.durable.lock import is_locked
 from engine.runs.provenance import INPUT_KEY
+from engine.sources.record import HASH_KEY, read_record
 from engine.utils import console
 
 JOURNAL = "journal"

@@ -78,7 +78,7 @@ class DurableScenes(Checkpoint):
         self._sizes, self._classes = sizes, len(ensemble.classes)
         self._pieces: dict[int, list[_Piece]] = {}
         self.member_seconds = [0.0] * len(ensemble.members)
-        self._seen = list(self.member_seconds)
+        self._seen = self._now = list(self.member_seconds)
         super().__init__(output, header, resume)
 
     def _bytes(self, entry: Mapping[str, Any]) -> int:
@@ -123,9 +123,11 @@ class DurableScenes(Checkpoint):
             OutputError: the disk refuses.
         """
         strips, self._waiting = self._waiting, []
+        # Together: of a row that does not fit on the disk, no part is kept.
+        shard = self._write(np.concatenate([strip.labels for strip in strips]))
+        told = self._piece(scene)
+        told["done"] = done
         for strip in strips:
-            shard = self._write(strip.labels)
-            told = self._piece(scene)
             told["rows"] += len(strip.labels)
             told["ties"] += strip.ties
             for index, variant in enumerate(self._variants):
@@ -134,7 +136,6 @@ class DurableScenes(Checkpoint):
                 if variant in strip.confusion:
                     old = np.array(told["confusion"][index] or 0)
                     told["confusion"][index] = (old + strip.confusion[variant]).tolist()
-            told["done"] = done
         self._tiles += tiles
         self._now = list(member_seconds)
         full = shard.bytes >= MOST_BYTES or self._tiles >= MOST_TILES

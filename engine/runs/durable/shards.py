@@ -42,17 +42,26 @@ class Shard:
         """
         self.path = path
         self.rows = self.bytes = 0
-        self._stream: IO[bytes] = path.open("wb")
+        # Unbuffered: what the disk refuses is known at once, and cut off again.
+        self._stream: IO[bytes] = path.open("wb", buffering=0)
         self._digest = hashlib.sha256()
 
     def write(self, labels: NDArray[np.uint8]) -> None:
-        """Append label maps, uint8 (rows, pixels).
+        """Append label maps, uint8 (rows, pixels): all of them or, where that fails, none.
 
         Raises:
             OSError: the disk refuses.
         """
-        data = np.ascontiguousarray(labels).data.cast("B") if labels.size else b""
-        self._stream.write(data)
+        data = np.ascontiguousarray(labels).data.cast("B") if labels.size else memoryview(b"")
+        try:
+            left = data
+            while left:
+                left = left[self._stream.write(left) :]
+        except OSError:
+            with contextlib.suppress(OSError):  # then its size gives it away
+                self._stream.truncate(self.bytes)
+                self._stream.seek(self.bytes)
+            raise
         self._digest.update(data)
         self.rows += len(labels)
         self.bytes += labels.size
@@ -61,16 +70,17 @@ class Shard:
         """Flush the file to disk, close it, and return its SHA-256, hexadecimal.
 
         Raises:
-            OSError: the disk refuses.
+            OSError: the disk refuses, or the file holds more or less than was written.
         """
-        self._stream.flush()
         os.fsync(self._stream.fileno())
+        if os.fstat(self._stream.fileno()).st_size != self.bytes:
+            raise OSError(errno.EIO, "a shard has another size than was written")
         self._stream.close()
         return self._digest.hexdigest()
 
     def drop(self) -> None:
         """Remove the file."""
-        with contextlib.suppress(OSError):  # the rest of the buffer does not fit on the disk and is not needed
+        with contextlib.suppress(OSError):
             self._stream.close()
         self.path.unlink(missing_ok=True)
 

@@ -65,7 +65,7 @@ class Predictor:
         coding = with_nodata(self._ensemble.coding, options.labels, len(self._ensemble.classes)) if scored else PLAIN
         truth = open_truth(options.labels, images, coding, options.limit, quiet=True) if scored else None
         self._labels = Spans(truth) if truth is not None else None
-        self._how = tune(self._ensemble, images, runtime, batch_size, 1)
+        self._how = tune(self._ensemble, images, runtime, batch_size, 1, scored)
         if plan_hash(self._ensemble) != plan_sha256:
             raise PlanError(f"on node {platform.node()} the models differ: give all nodes the same files")
         scored = scored and self._ensemble.early_exit is None

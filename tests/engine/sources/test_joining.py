@@ -100,6 +100,13 @@ def test_names_against_rows_are_joined_by_place_and_said_once(capsys: pytest.Cap
     assert capsys.readouterr().err == ""
     with pytest.raises(InputError, match="holds 3 label maps, maps holds 4"):
         joined(images, source(list("012"), [0] * 3, named=False))
+    # A submission has the numbers of rows as names.
+    assert values(joined(images, source(list("0123"), [5, 6, 7, 8]))) == [5, 6, 7, 8]
+    assert values(joined(source(list("0123"), [0] * 4), images)) == [0] * 4
+    assert capsys.readouterr().err == 2 * told
+    for others in (["0", "2", "1", "3"], ["0", "1", "2", "4"]):
+        with pytest.raises(InputError, match="no label map of img_2"):
+            joined(images, source(others, [0] * 4))
 
 
 def test_rows_named_by_their_numbers_are_joined_by_them(capsys: pytest.CaptureFixture[str]) -> None:

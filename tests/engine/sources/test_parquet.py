@@ -129,6 +129,28 @@ def test_pictures_as_hugging_face_stores_them(wrapped: bool, tmp_path: Path) -> 
     check(open_source(save(tmp_path / "x.parquet", table)), pixels)
 
 
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM"])
+def test_a_picture_of_as_many_bytes_as_pixels_is_a_picture(form: str, tmp_path: Path) -> None:
+    """Its size may be any multiple of height times width: then it has the length of one channel, or of several."""
+    pixels = np.arange(23 * 40 * 50, dtype=np.uint32).reshape(23, 40, 50) // 4000 % 256
+    held = [encoded(image.astype(np.uint8), form) for image in pixels]
+    length = -(-max(map(len, held)) // 2000) * 2000
+    held = [data + bytes(length - len(data)) for data in held]
+    want = np.stack(
+        [np.asarray(Image.open(io.BytesIO(data)).convert("RGB" if form == "WEBP" else "L")) for data in held]
+    )
+    table = arrow.table({"image": held, "height": [40] * 23, "width": [50] * 23})
+    check(open_source(save(tmp_path / "x.parquet", table)), want.reshape(23, 40, 50, -1))
+
+
+@pytest.mark.parametrize("start", [b"\xff\xd8\xff", b"BM", b"P5", b"P6\n", b"RIFF", b"\x89PNG"])
+def test_pixels_that_begin_as_a_picture_does_are_pixels(start: bytes, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (23, 40, 50)).astype(np.uint8)
+    pixels.reshape(23, -1)[:, : len(start)] = np.frombuffer(start, np.uint8)
+    table = arrow.table({"image": [image.tobytes() for image in pixels], "height": [40] * 23, "width": [50] * 23})
+    check(open_source(save(tmp_path / "x.parquet", table)), pixels[..., None])
+
+
 def test_int64_label_maps_as_hugging_face_stores_them(tmp_path: Path) -> None:
     """Its datasets write whole numbers of 64 bits as 32-bit TIFFs, in a struct of bytes and path."""
     ids = np.array([0, 7, 11, 1000])

@@ -71,7 +71,48 @@ def test_a_session_that_falls_back_does_not_count(monkeypatch):
         raise ModelError("broken\nand more")
 
     monkeypatch.setattr("engine.models.runtimes.onnxruntime.open_raw", refuse)
-    assert providers._trial("cuda") == "broken"
+    assert providers._trial("cuda") == "broken and more"
+
+
+def test_the_libraries_that_are_needed_are_asked_from_the_runtime(monkeypatch):
+    import onnxruntime
+
+    class Fallen:
+        def get_providers(self):
+            return ["CPUExecutionProvider"]
+
+    monkeypatch.setattr("engine.models.runtimes.onnxruntime.open_raw", lambda *given: Fallen())
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    monkeypatch.setattr(onnxruntime, "cuda_version", "17.3", raising=False)
+    told = providers._trial("cuda")
+    assert "needs CUDA 17 and cuDNN: pip install 'maskfuse[cuda]'" in told
+    assert "TensorRT for the same CUDA" in providers._trial("tensorrt")
+    monkeypatch.delattr(onnxruntime, "cuda_version")
+    assert "CUDA of the version that it was built for" in providers._trial("cuda")
+
+
+@pytest.mark.parametrize("kind", [ImportError, AttributeError, TypeError])
+def test_whatever_a_broken_installation_raises_is_a_reason(kind, monkeypatch):
+    import onnxruntime
+
+    def broken(*given):
+        raise kind("module 'numpy' has no attribute 'row_stack'")
+
+    monkeypatch.setattr(providers, "has_driver", lambda: True)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(providers, "_trial", broken)
+    providers.obstacle.cache_clear()
+    try:
+        assert "row_stack" in choose_provider("auto").told
+        with pytest.raises(PlanError, match="--provider cuda does not work here: it cannot be tried: module 'numpy'"):
+            choose_provider("cuda")
+    finally:
+        providers.obstacle.cache_clear()
+
+
+def test_the_graph_on_the_cpu_needs_no_trial(monkeypatch):
+    monkeypatch.setattr(providers, "obstacle", lambda name: pytest.fail("tried"))
+    assert choose_provider("cpu-graph") == Choice("cpu-graph")
 
 
 def test_without_a_driver_nothing_is_tried(monkeypatch):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from exporters.compose import Composer
+from engine.graph.compose import Composer
 
 Sides = tuple[str, str]
 
@@ -111,3 +111,14 @@ def _whole(graph: Composer, value: int) -> str:
 
 def _range(graph: Composer, count: str) -> str:
     return graph.add("Range", _whole(graph, 0), count, _whole(graph, 1))
+
+
+def flipped(graph: Composer, planes: str, flip: tuple[bool, bool]) -> str:
+    """Add planes whose rows and columns are reversed as (vertical, horizontal) say."""
+    axes = [axis for axis, backwards in zip((2, 3), flip, strict=True) if backwards]
+    if not axes:
+        return planes
+    ends = np.iinfo(np.int64).min + 1
+    count = len(axes)
+    cut = ([-1] * count, [ends] * count, axes, [-1] * count)
+    return graph.add("Slice", planes, *(graph.constant(values, np.int64) for values in cut))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.errors import ModelError
+from engine.graph.package import load_onnx
 from engine.utils.console import first_line
-from exporters.backend import load_onnx
 
 # Below 13, Softmax, ReduceSum and per-channel quantisation have other semantics.
 LEAST_OPSET = 13
@@ -22,7 +22,7 @@ def read_model(path: Path) -> Any:
 
     Raises:
         ModelError: not an ONNX file, or its data are missing.
-        PlanError: the ``export`` extra is missing.
+        PlanError: the package ``onnx`` is missing.
     """
     onnx = load_onnx()
     try:
@@ -49,11 +49,9 @@ def at_opset(model: Any, opset: int, path: Path) -> Any:
     if opset_of(model) == opset:
         return model
     onnx = load_onnx()
-    from onnx import version_converter
-
     own = [(entry.domain, entry.version) for entry in model.opset_import if entry.domain not in ("", "ai.onnx")]
     try:
-        converted = version_converter.convert_version(model, opset)
+        converted = onnx.version_converter.convert_version(model, opset)
     except Exception as error:  # the converter raises RuntimeError and its own kinds alike
         why = first_line(error, kind=True)
         raise ModelError(
@@ -62,6 +60,22 @@ def at_opset(model: Any, opset: int, path: Path) -> Any:
     present = {entry.domain for entry in converted.opset_import}
     converted.opset_import.extend(onnx.helper.make_opsetid(*pair) for pair in own if pair[0] not in present)
     return converted
+
+
+class Softmax(NamedTuple):
+    """Tensors of a softmax over the classes.
+
+    Attributes:
+        below: logit - greatest logit.
+        terms: exp of that.
+        inverse: one over their sum.
+        shares: terms x inverse, the probabilities.
+    """
+
+    below: str
+    terms: str
+    inverse: str
+    shares: str
 
 
 class Composer:
@@ -80,6 +94,7 @@ class Composer:
         self._sparse: list[Any] = []
         self._functions: list[Any] = []
         self._imports = {"": opset}
+        self._softmaxes: dict[str, Softmax] = {}
 
     def constant(self, values: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> str:
         """Add a constant tensor."""
@@ -109,6 +124,33 @@ class Composer:
         if self.opset >= 18:
             return self.add("ReduceMax", tensor, self.constant([1], np.int64))
         return self.add("ReduceMax", tensor, axes=[1])
+
+    def best(self, scores: str, allowed: npt.NDArray[np.bool_], keep: bool = False) -> str:
+        """Add the best of the allowed classes, int64, the lowest where several are; ``keep`` keeps the axis."""
+        if allowed.all():
+            return self.add("ArgMax", scores, axis=1, keepdims=int(keep))
+        ids = self.constant(np.flatnonzero(allowed), np.int64)
+        place = self.add("ArgMax", self.add("Gather", scores, ids, axis=1), axis=1, keepdims=int(keep))
+        return self.add("Gather", ids, place, axis=0)
+
+    def weighted_sum(self, parts: Sequence[str], weights: npt.NDArray[Any]) -> str:
+        """Add the sum of weight x part, in order; ``weights`` (parts, classes) is of the parts' type."""
+        total = ""
+        for part, row in zip(parts, weights, strict=True):
+            same = bool((row == row[0]).all())
+            factor = self.constant(row[0], row.dtype) if same else self.row(row, row.dtype)
+            term = self.add("Mul", part, factor)
+            total = self.add("Add", total, term) if total else term
+        return total
+
+    def softmax(self, tensor: str) -> Softmax:
+        """Add a softmax over the classes, once per tensor."""
+        if tensor not in self._softmaxes:
+            below = self.add("Sub", tensor, self.greatest(tensor))
+            terms = self.add("Exp", below)
+            inverse = self.add("Reciprocal", self.add("ReduceSum", terms, self.constant([1], np.int64)))
+            self._softmaxes[tensor] = Softmax(below, terms, inverse, self.add("Mul", terms, inverse))
+        return self._softmaxes[tensor]
 
     def side(self, tensor: str, axis: int) -> str:
         """Add the length of an axis, a scalar int64."""

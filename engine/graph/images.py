@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.graph import geometry
+from engine.graph.compose import Composer
+from engine.graph.geometry import Sides
 from engine.models.contract import ModelContract
 from engine.models.net import Net
 from engine.models.prepare import input_size
-from exporters import geometry_graph as geometry
-from exporters.compose import Composer
-from exporters.geometry_graph import Sides
 
 Size = tuple[int, int]
 

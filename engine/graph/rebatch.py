@@ -7,11 +7,10 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from engine.graph.package import load_onnx
 from engine.models.net import Net
 from engine.models.ports import Ports
-from engine.models.runtimes.onnxruntime import OnnxSession
-from exporters.backend import load_onnx
-from exporters.self_check import open_session
+from engine.models.runtimes.onnxruntime import OnnxSession, open_raw
 
 # Outputs this close, relative to the greatest of them, are equal within rounding: kernels differ with the batch.
 _ROUNDING = 1e-5
@@ -45,7 +44,7 @@ def rebatched(model: Any, net: Net, images: npt.NDArray[Any]) -> Any | None:
         copy.CopyFrom(model)
         free(copy, net, group)
         try:
-            session = open_session(copy.SerializeToString())
+            session = open_raw(copy.SerializeToString(), "cpu")
             same = all(
                 _same(session.run([net.output_name], {**constants, net.session.input_name: fed[:count]})[0], expected)
                 for count in sorted({1, 2, len(fed)})

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.graph import geometry
+from engine.graph.compose import Composer, maps_of
+from engine.graph.geometry import Sides
+from engine.graph.images import Fed, Inputs
+from engine.graph.rebatch import constants_of
 from engine.models.adapt.binary import LEAST_PROBABILITY
 from engine.models.adapt.class_map import FLOOR, ClassMap
 from engine.models.contract import ModelContract
 from engine.models.foreign import as_planes
 from engine.models.members import Member
 from engine.models.net import Net
-from exporters import geometry_graph as geometry
-from exporters.compose import Composer, maps_of
-from exporters.geometry_graph import Sides
-from exporters.input_graph import Fed, Inputs
-from exporters.rebatch import constants_of
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,14 @@ def _logits(graph: Composer, maps: str, net: Net) -> str:
     """Turn the maps of a whole net into the logits of the ensemble's classes."""
     held = net.contract
     if held.kind == "labels":
-        logits = _votes(graph, maps, len(held.classes))
-    else:
-        logits = _scores(graph, maps, held, None)
-        if held.kind == "binary":
-            logits = _two_classes(graph, logits, held.foreground_threshold)
+        votes = _votes(graph, maps, len(held.classes))
+        return votes if net.onto is None else _votes_onto(graph, votes, net.onto)
+    logits = _scores(graph, maps, held, None)
+    if held.kind == "binary":
+        logits = _two_classes(graph, logits, held.foreground_threshold)
+    if held.kind == "multilabel":
+        shifts = [log(value / (1 - value)) for value in held.thresholds or (0.5,)]
+        logits = graph.add("Sub", logits, graph.row(shifts)) if any(shifts) else logits
     return logits if net.onto is None else _onto(graph, logits, net.onto)
 
 
@@ -191,14 +194,24 @@ def _onto(graph: Composer, logits: str, onto: ClassMap) -> str:
     return _joined(graph, maps, len(onto.classes))
 
 
-def _joined(graph: Composer, maps: dict[int, str], classes: int) -> str:
-    """Join one-class maps; a class without one gets the logit of a class that a member does not know."""
+def _votes_onto(graph: Composer, votes: str, onto: ClassMap) -> str:
+    """Add the votes for the ensemble's classes, see :func:`engine.models.adapt.class_map.votes_onto`."""
+    maps: dict[int, str] = {}
+    for target in sorted({target for target in onto.targets if target is not None}):
+        mine = [index for index, own in enumerate(onto.targets) if own == target]
+        part = graph.add("Gather", votes, graph.constant(mine, np.int64), axis=1)
+        maps[target] = graph.add("ReduceSum", part, graph.constant([1], np.int64)) if len(mine) > 1 else part
+    return _joined(graph, maps, len(onto.classes), np.float32(0))
+
+
+def _joined(graph: Composer, maps: dict[int, str], classes: int, missing: np.float32 = FLOOR) -> str:
+    """Join one-class maps; a class without one gets a constant: the logit of a class that a member does not know."""
     order = sorted(maps)
     joined = graph.add("Concat", *(maps[class_id] for class_id in order), axis=1)
     if len(order) == classes:
         return joined
     pads = graph.constant([0, 1, 0, 0, 0, 0, 0, 0], np.int64)
-    padded = graph.add("Pad", joined, pads, graph.constant(FLOOR))
+    padded = graph.add("Pad", joined, pads, graph.constant(missing))
     places = [order.index(class_id) + 1 if class_id in maps else 0 for class_id in range(classes)]
     if places == list(range(classes)):
         return padded

@@ -5,6 +5,8 @@ Two layouts are supported, distinguished by their keys:
 * ``training_set`` (N, 2, H, W): an image of 0 to 255 and a mask of class numbers in each row (the task's own file);
 * ``images`` (N, H, W) or (N, H, W, C) and ``labels`` (N, H, W), with ``groups`` (N,) when tiles overlap.
 
+The label 255 is void: such pixels have no class and count neither in the loss nor in any score.
+
 Nothing is unpickled: arrays of Python objects are refused.
 """
 
@@ -20,11 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
+from engine.metrics import VOID
 from engine.sources.groups import group_values
 
 TASK_KEY = "training_set"
 TASK_CLASSES = ("background", "soil", "bedrock", "sand", "big rock")
-MAX_CLASSES = 256
+MAX_CLASSES = 255
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Dataset:
 
     Attributes:
         images: uint8 (N, H, W, C).
-        labels: uint8 (N, H, W), class numbers.
+        labels: uint8 (N, H, W), class numbers, and 255 (void) where a pixel has no class.
         groups: int64 (N,), equal for tiles that overlap; None when unknown.
         class_names: names in label order.
         index: int64 (N,), the index of each tile in the file it was read from.
@@ -48,6 +51,11 @@ class Dataset:
     def __len__(self) -> int:
         """Return the number of tiles."""
         return len(self.images)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Return the pixels of each class, int64 (classes,); void pixels are of none."""
+        return class_counts(self.labels, len(self.class_names))
 
     def take(self, chosen: NDArray[np.int64]) -> Dataset:
         """Return the tiles at these indices."""
@@ -79,6 +87,11 @@ def check_npz(path: Path) -> None:
         raise InputError(f"{path}: no such file; give the path of an .npz file")
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path}: not an .npz archive, or truncated; write it with numpy.savez or download it again")
+
+
+def class_counts(labels: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """Return how many of some labels are of each class, int64 (classes,); void is of none."""
+    return np.bincount(labels.ravel(), minlength=classes)[:classes]
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
@@ -213,16 +226,25 @@ def _pixels(images: NDArray[Any], path: Path) -> NDArray[np.uint8]:
 
 def _class_numbers(labels: NDArray[Any], path: Path) -> NDArray[np.uint8]:
     low, high = float(labels.min()), float(labels.max())
-    if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high >= MAX_CLASSES:
-        raise InputError(f"{path}: labels from {low:g} to {high:g}; allowed are integers 0 to {MAX_CLASSES - 1}")
+    if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > VOID:
+        raise InputError(
+            f"{path}: labels from {low:g} to {high:g}; allowed are integers 0 to {MAX_CLASSES - 1}, and {VOID} for void"
+        )
     whole = labels.astype(np.uint8)
     if labels.dtype.kind == "f" and not np.array_equal(whole, labels):
         raise InputError(f"{path}: labels contain fractions; they must be integer class numbers")
+    seen = np.unique(whole).tolist()
+    if seen == [VOID]:
+        raise InputError(f"{path}: all labels are {VOID} (void), so there is no class to learn; give class numbers")
+    if seen == [0, VOID]:
+        raise InputError(
+            f"{path}: labels are 0 and {VOID} alone, and {VOID} is void (no class); write 1 where it is a class"
+        )
     return np.ascontiguousarray(whole)
 
 
 def _names(given: tuple[str, ...], labels: NDArray[np.uint8], task: bool, path: Path) -> tuple[str, ...]:
-    highest = int(labels.max())
+    highest = int(labels[labels != VOID].max())
     names = given or (TASK_CLASSES if task else tuple(f"class {k}" for k in range(max(highest + 1, 2))))
     if not 2 <= len(names) <= MAX_CLASSES:
         raise InputError(f"{path}: {len(names)} class names; allowed are 2 to {MAX_CLASSES}")

@@ -200,7 +200,7 @@ def split(config: FitConfig, data: Dataset) -> tuple[Dataset, Dataset | None]:
         training, held_out = (
             data.take(np.flatnonzero(chosen)) for chosen in (fold != config.fold, fold == config.fold)
         )
-    counts = np.bincount(training.labels.ravel(), minlength=len(data.class_names))
+    counts = training.counts
     absent = [name for k, name in enumerate(data.class_names) if counts[k] == 0 and k != config.ignored_class]
     if absent and config.class_id is None:
         say(f"note: no pixel of {', '.join(absent)} in the training tiles: that class cannot be learned")
@@ -216,7 +216,7 @@ def target_of(config: FitConfig, training: Dataset) -> Target:
     """
     ignored = config.ignored_class if config.ignore_background and config.class_id != config.ignored_class else None
     weight = 1.0
-    counts = np.bincount(training.labels.ravel(), minlength=len(training.class_names))
+    counts = training.counts
     if config.class_id is not None:
         total = int(counts.sum()) - (int(counts[ignored]) if ignored is not None else 0)
         positive = int(counts[config.class_id])

@@ -26,6 +26,14 @@ def evaluate(
     groups: Groups = "",
     rle: Rle = "",
     memory: Memory = "",
+    align: Annotated[
+        bool,
+        typer.Option(
+            "--align",
+            help="Warp true GeoTIFFs onto the masks where they have another CRS, transform or extent (nearest pixel; "
+            "outside of them nothing is scored).",
+        ),
+    ] = False,
     as_json: AsJson = False,
     *,
     truth: Any,
@@ -39,6 +47,7 @@ def evaluate(
     if several is not None:
         print_class_scores(several, as_json)
     else:
-        print_evaluation(score_masks(predicted, labels, classes, ignored_class, groups, truth, rle), as_json)
+        found = score_masks(predicted, labels, classes, ignored_class, groups, truth, rle, align)
+        print_evaluation(found, as_json)
     names = ("--models", "MODELS", "--input", "IMAGES", "--labels", "TRUE_MASKS")
     console.say_next("engine", "compare", *names, "--out", "run.npz")

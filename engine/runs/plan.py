@@ -14,6 +14,7 @@ layout = "NCHW"               # axes of an array: NHWC, NCHW, NHW, HWC, CHW or H
 exif = "ignore"               # leave pictures as stored; omit to turn them as their EXIF orientation says
 rgb_as_grey = true            # RGB images for nets of one channel (ITU-R BT.601)
 alpha = true                  # with --tile, the last band of a raster is alpha: no data where it is 0, no band for nets
+resolution = "ignore"         # read maps as stored; omit to read them at the ground resolution that members state
 
 [output]                      # how masks are written
 min_area = 25                 # leave out smaller polygons, in squared units of the coordinate reference system

@@ -12,10 +12,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from engine.errors import InputError, OutputError, PlanError
+from engine.inference.ensemble import Ensemble
 from engine.inference.tiles.grid import DEFAULT_OVERLAP, Tiling, parse_tile
 from engine.inference.tiles.memory import SceneNeeds
 from engine.inference.tiles.rows import tile_rows
 from engine.inference.tiles.stride import with_stride
+from engine.models.members import ground_resolution
 from engine.models.net import check_range
 from engine.outputs.open import FOLDER, check_not_read, check_output, form_of
 from engine.outputs.row_files import ROW_FILES
@@ -31,6 +33,7 @@ from engine.sources.base import Source
 from engine.sources.fingerprint import fingerprint, labels_fingerprint
 from engine.sources.label_scenes import coded_scenes, open_scene_labels
 from engine.sources.places import aligned, check_places
+from engine.sources.resolution import at_resolution
 from engine.sources.scenes import Scenes, first_scenes, open_scenes
 from engine.sources.unchanged import Unchanged
 from engine.utils import console
@@ -52,6 +55,7 @@ class TiledJob:
         scenes: what to predict.
         truths: true label maps of the same scenes, or None.
         tiling: how scenes are cut.
+        read: the scenes as the members read them: where these state a ground resolution, of other sizes.
         input: what the plan states about the scenes.
         output: what the plan states about the masks.
     """
@@ -60,6 +64,7 @@ class TiledJob:
     scenes: Scenes
     truths: Scenes | None
     tiling: Tiling
+    read: Scenes
     input: InputTable = field(default_factory=InputTable)
     output: OutputTable = field(default_factory=OutputTable)
 
@@ -107,7 +112,7 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
     _check_output(output, options, scenes, replaced)
     check_names_of(output, scenes.ids, scenes.named, options.resume)
     if truths is not None and options.align:
-        truths = aligned(truths, scenes, coding.ids)
+        truths = aligned(truths, scenes, coding.ids, coding.palette is not None)
     elif truths is not None:
         check_places(scenes, truths)
         _check_truths(scenes, truths)
@@ -122,6 +127,7 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
     ensemble = open_ensemble(plan, replace(options, tiled=True), sample)
     check_range(next(sample.batches(1)).pixels, (net for member in ensemble.members for net in member.nets))
     truths = coded_scenes(truths, ensemble.coding) if truths is not None else None
+    table = input_table(plan, options)
     tiling = with_stride(ensemble, tiling, scenes.channels)
     base = Job(
         ensemble,
@@ -135,7 +141,13 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
         labels_sha256=_read_as(labels_fingerprint(options.labels, ensemble.coding), "align" if options.align else ""),
         read=read,
     )
-    return TiledJob(base, scenes, truths, tiling, input_table(plan, options), plan.output)
+    return TiledJob(base, scenes, truths, tiling, _read(scenes, ensemble, table), table, plan.output)
+
+
+def _read(scenes: Scenes, ensemble: Ensemble, table: InputTable) -> Scenes:
+    """Return the scenes as the members read them."""
+    resolution = None if table.resolution == "ignore" else ground_resolution(ensemble.members)
+    return scenes if resolution is None else at_resolution(scenes, resolution)
 
 
 def _read_as(found: str, read_as: str) -> str:

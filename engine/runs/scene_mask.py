@@ -17,6 +17,7 @@ from engine.inference.tiles.blend import Blended
 from engine.metrics import VOID, Score, confusion_matrices
 from engine.outputs.scenes import Sink
 from engine.runs.outcome import Outcome
+from engine.runs.own_pixels import OwnPixels
 from engine.sources.base import Batch
 from engine.sources.labels import as_labels
 from engine.sources.scene import Scene, void_label
@@ -45,7 +46,15 @@ class Strip:
 class SceneMask:
     """Fuses the parts of one scene and hands the labels on."""
 
-    def __init__(self, ensemble: Ensemble, scene: Scene, truth: Scene | None, sink: Sink, outcome: Outcome) -> None:
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        scene: Scene,
+        truth: Scene | None,
+        sink: Sink,
+        outcome: Outcome,
+        own: OwnPixels | None = None,
+    ) -> None:
         """Begin a mask.
 
         Args:
@@ -54,13 +63,14 @@ class SceneMask:
             truth: its true label map, or None.
             sink: takes the labels.
             outcome: what the run gave so far; added to.
+            own: brings labels to the scene's pixels; None where the members read these.
 
         Raises:
             OutputError: no value is free for pixels without data.
         """
         self._ensemble, self._size, self._sink, self._outcome = ensemble, scene.size, sink, outcome
         self._truth_scene, self._truth = truth, Strips(truth) if truth is not None else None
-        self._id = scene.id
+        self._id, self._own = scene.id, own
         self._void = void_label(scene, ensemble.coding.output_classes(len(ensemble.classes)))
         self._confusion: dict[Variant, NDArray[np.int64]] = {}
         # Regions cross the borders of parts: their clean-up waits for the whole mask, at one byte a pixel.
@@ -81,14 +91,20 @@ class SceneMask:
         Raises:
             EngineError: the true labels or the disk fail.
         """
-        truth = self._true_rows(part.start, part.size[0])
-        valid = None if part.valid is None or part.valid.all() else part.valid.ravel()
-        logits = part.logits if valid is None else np.ascontiguousarray(part.logits[..., valid])
-        strip = Strip(part.start, self._empty(part.size))
+        own = self._own
+        start, stop = (part.start, part.start + part.size[0]) if own is None else own.rows(part)
+        truth = self._true_rows(start, stop - start)
+        seen = _flat(part.valid)
+        logits = part.logits if seen is None else np.ascontiguousarray(part.logits[..., seen])
+        strip = Strip(start, self._empty((stop - start, self._size[1])))
+        valid = seen if own is None else _flat(own.valid(start, stop))
         # No strategy sees pixels without data: some learn from all pixels they are given.
-        for variant in variants if logits.shape[-1] else ():
+        for variant in variants if logits.shape[-1] and stop > start else ():
             began = perf_counter()
             labels, ties = self._ensemble.decode(logits, variant, part.size, clean=False)
+            if own is not None:
+                labels = own.labels(labels, part)
+                labels = labels if valid is None else labels[:, valid]
             strip.seconds[variant] = perf_counter() - began
             if variant == self._ensemble.variant:
                 strip.labels.reshape(1, -1)[:, slice(None) if valid is None else valid] = labels
@@ -150,7 +166,7 @@ class SceneMask:
 
     def _true_rows(self, start: int, count: int) -> NDArray[np.uint8] | None:
         """Return uint8 (1, pixels): the true labels of some rows."""
-        if self._truth is None:
+        if self._truth is None or not count:
             return None
         assert self._truth_scene is not None
         rows, valid = self._truth.read_valid(np.arange(start, start + count))
@@ -183,3 +199,7 @@ class SceneMask:
         table = self._ensemble.coding.output_table
         # The value of pixels without data is beyond all ids, where the table changes nothing.
         self._sink.write_rows((labels if table is None else table[labels]).reshape(-1, self._size[1]))
+
+
+def _flat(valid: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    return None if valid is None or valid.all() else valid.ravel()

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,8 +133,12 @@ def shape_of(path: Path, role: Role, reading: Reading = PLAIN) -> tuple[int, int
     return (height, width, 1 if role == "labels" or (reading.rgb_as_grey and channels == 3) else channels)
 
 
-def orientation_of(path: Path) -> int:
-    """Return the EXIF orientation of a picture, 1 to 8; 1 where it states none or Pillow cannot open it."""
+def orientation_of(path: Path | IO[bytes]) -> int:
+    """Return the EXIF orientation of a picture, 1 to 8; 1 where it states none or Pillow cannot open it.
+
+    Args:
+        path: the file, or a stream, of which the header alone is read.
+    """
     from PIL import Image
 
     _keep_quiet()

@@ -7,6 +7,7 @@ import hashlib
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from http.client import HTTPException
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -20,15 +21,40 @@ _STATES = ("etag", "content-md5", "last-modified")
 
 @dataclass(frozen=True)
 class Answer:
-    """A server's answer to a request for the second byte of a file.
+    """A server's answer to a request for a part of a file.
 
     Attributes:
-        partial: whether one byte came, and not the whole file.
+        partial: whether that part came, and not the whole file.
         headers: by name in lower case.
     """
 
     partial: bool
     headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class WebFile:
+    """A file on a web server that sends parts of it.
+
+    Attributes:
+        spec: its http or https URL; may hold secrets.
+    """
+
+    spec: str
+
+    @cached_property
+    def size(self) -> int:
+        """Return the size in bytes; errors as of :meth:`range`."""
+        found = _answer(self.spec, PROBE)[0].headers.get("content-range", "").rpartition("/")[2]
+        return int(found) if found.isdecimal() else 0
+
+    def range(self, start: int, stop: int) -> bytes:
+        """Return the bytes from one place up to another.
+
+        Raises:
+            InputError: they cannot be had.
+        """
+        return _answer(self.spec, f"bytes={start}-{stop - 1}")[1]
 
 
 def is_web(spec: str) -> bool:
@@ -42,7 +68,7 @@ def check_ranges(spec: str) -> None:
     Raises:
         InputError: it does, or the file is not there.
     """
-    if is_web(spec) and not _first_byte(spec).partial:
+    if is_web(spec) and not _answer(spec, PROBE)[0].partial:
         raise InputError(
             f"{shown(spec)}: the server sends no parts of a file (Range requests), which are needed: "
             "copy it to this machine"
@@ -55,7 +81,7 @@ def web_fingerprint(spec: str) -> str:
     Raises:
         InputError: the file is not there, or the server tells neither.
     """
-    headers = _first_byte(spec).headers
+    headers = _answer(spec, PROBE)[0].headers
     state = next((headers[name] for name in _STATES if name in headers), None)
     if state is None:
         raise InputError(
@@ -66,26 +92,30 @@ def web_fingerprint(spec: str) -> str:
     return hashlib.sha256(f"{size}\0{state}".encode()).hexdigest()
 
 
-def _first_byte(spec: str) -> Answer:
-    """Ask for one byte, and once more where that may help."""
+def _answer(spec: str, part: str) -> tuple[Answer, bytes]:
+    """Return what a server says to a request for a part of a file, and that part; nothing where the whole comes.
+
+    It is asked once more where that may help.
+    """
     for last in (False, True):
         try:
-            with urllib.request.urlopen(_request(spec), timeout=SILENCE_SECONDS) as answer:
+            with urllib.request.urlopen(_request(spec, part), timeout=SILENCE_SECONDS) as answer:
                 headers = {name.lower(): value for name, value in answer.headers.items()}
-                if answer.status == PARTIAL:
-                    check_part(PROBE, headers.get("content-range", ""), spec)
-                return Answer(answer.status == PARTIAL, headers)
+                partial = answer.status == PARTIAL
+                if partial:
+                    check_part(part, headers.get("content-range", ""), spec)
+                return Answer(partial, headers), answer.read() if partial else b""
         except (OSError, ValueError, HTTPException) as error:
             if last or is_final(error) or is_circle(error) or isinstance(error, ValueError):
                 raise _refusal(spec, error) from None
     raise AssertionError("unreachable")
 
 
-def _request(spec: str) -> urllib.request.Request:
-    """Return a request for one byte; user and password of a URL go into a header."""
+def _request(spec: str, part: str) -> urllib.request.Request:
+    """Return a request for a part; user and password of a URL go into a header."""
     parts = urlsplit(spec)
     user, found, host = parts.netloc.rpartition("@")
-    headers = {"Range": PROBE}
+    headers = {"Range": part}
     if found:
         headers["Authorization"] = "Basic " + base64.b64encode(unquote(user).encode()).decode()
     return urllib.request.Request(urlunsplit(parts._replace(netloc=host, fragment="")), headers=headers)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from types import SimpleNamespace
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 from engine.errors import EngineError, InputError
 from engine.sources.answers import (
@@ -128,10 +128,21 @@ class RemoteFile:
         return io.BufferedReader(RangeFile(self), HEAD_BYTES)
 
 
+class HasRanges(Protocol):
+    """A file that gives any part of itself."""
+
+    @property
+    def size(self) -> int:
+        """Return the size in bytes."""
+
+    def range(self, start: int, stop: int) -> bytes:
+        """Return the bytes from one place up to another."""
+
+
 class RangeFile(io.RawIOBase):
     """A stream over a remote file; what is read in turn is fetched in ever larger ranges."""
 
-    def __init__(self, file: RemoteFile) -> None:
+    def __init__(self, file: HasRanges) -> None:
         """Stand in front of the first byte."""
         self._file, self._at, self._size = file, 0, file.size
         self._held, self._begin, self._step = b"", 0, HEAD_BYTES

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,10 @@ from engine.sources.naming import is_glob
 from engine.sources.open import KEYS, PAIRED_KEY, open_array, open_source, split_key
 from engine.sources.parquet import tables_of
 from engine.sources.pictures import SUFFIXES, Once, picture_files, shape_in_words
-from engine.sources.ranges import check_ranges
+from engine.sources.ranges import WebFile, check_ranges, is_web
 from engine.sources.rasters import RASTERS, opened_raster, raster_suffix
 from engine.sources.reading import PLAIN, Reading, grey
+from engine.sources.remote import RangeFile, locate
 from engine.sources.scene import Rows, Scene, with_nan
 from engine.sources.spec import is_url, shown
 
@@ -49,6 +51,7 @@ class Scenes:
         files: the file or URL of each of them; empty where they are no files of their own.
         tagged_alpha: whether the last band of the first is tagged as alpha, and was taken as a band like the others.
         whole: whether a scene, or one of them, is decoded as a whole and not in windows.
+        nodata: the value that each states for pixels without data, None for none; empty where none can say it.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Scenes:
     files: Sequence[Path | str] = ()
     tagged_alpha: bool = False
     whole: bool = False
+    nodata: Sequence[float | None] = ()
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -123,7 +127,7 @@ def first_scenes(scenes: Scenes, limit: int) -> Scenes:
         with contextlib.closing(scenes.each()) as opened:
             yield from islice(opened, limit)
 
-    kept = {name: getattr(scenes, name)[:limit] for name in ("ids", "sizes", "places", "files")}
+    kept = {name: getattr(scenes, name)[:limit] for name in ("ids", "sizes", "places", "files", "nodata")}
     return replace(scenes, each=each, **kept)
 
 
@@ -228,6 +232,7 @@ def _picture_scenes(name: str, files: Mapping[str, Path | str], role: Role, read
         files=list(files.values()),
         tagged_alpha=found[0].tagged_alpha,
         whole=not all(map(raster_suffix, files.values())),
+        nodata=[header.nodata for header in found],
     )
 
 
@@ -249,25 +254,31 @@ def _opened(path: Path | str, role: Role, reading: Reading, note: Once) -> conte
 
 @dataclass(frozen=True)
 class _Header:
-    """What a picture's header says: its shape as read, where it lies, whether its last band is tagged as alpha."""
+    """What a picture's header says: shape as read, place, whether the last band is tagged as alpha, nodata value."""
 
     shape: tuple[int, int, int]
     place: Georeference | None = None
     tagged_alpha: bool = False
+    nodata: float | None = None
 
 
 def _header(path: Path | str, role: Role, reading: Reading) -> _Header:
     if not raster_suffix(path):
         return _Header(shape_of(Path(path), role, reading))
-    turned = isinstance(path, Path) and path.suffix.lower() in TIFF and reading.exif == "apply"
-    if turned and orientation_of(Path(path)) != 1:
+    turned = raster_suffix(path) in TIFF and reading.exif == "apply"
+    if turned and orientation_of(path if isinstance(path, Path) else _stream(path)) != 1:
         raise InputError(
-            f"{path} is a TIFF with an EXIF orientation, and tiles are read as stored: save it upright, or state "
-            'exif = "ignore" in the plan\'s [input]'
+            f"{shown(str(path))} is a TIFF with an EXIF orientation, and tiles are read as stored: save it upright, or "
+            'state exif = "ignore" in the plan\'s [input]'
         )
     with opened_raster(path, role, reading.alpha) as scene:
         channels = 1 if role == "images" and reading.rgb_as_grey and scene.channels == 3 else scene.channels
-        return _Header((*scene.size, channels), scene.georeference, scene.tagged_alpha)
+        return _Header((*scene.size, channels), scene.georeference, scene.tagged_alpha, scene.nodata)
+
+
+def _stream(url: str) -> IO[bytes]:
+    """Return a file behind a URL as a stream of which parts are fetched."""
+    return io.BufferedReader(RangeFile(WebFile(url) if is_web(url) else locate(url)[0]))
 
 
 @contextlib.contextmanager

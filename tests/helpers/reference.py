@@ -301,3 +301,15 @@ def fill_mirrored(pixels, valid):
                 filled[row, column] = source[down[1], column]
             known[row, column] = across is not None or down is not None
     return filled
+
+
+def resampled_side(values: np.ndarray, to: int) -> np.ndarray:
+    """Return a row of values with another number of pixels: means over what they cover, or linear between centres."""
+    length = len(values)
+    if to >= length:
+        centres = (np.arange(to) + 0.5) * length / to - 0.5
+        return np.interp(centres, np.arange(length), values)
+    cut = np.unique([*(np.arange(to + 1) * length / to), *range(length + 1)])
+    middle = (cut[1:] + cut[:-1]) / 2
+    owner = (middle * to / length).astype(int)
+    return np.bincount(owner, np.diff(cut) * values[middle.astype(int)], to) / (length / to)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from engine.errors import InputError, PlanError
 from engine.sources.base import Source
 from engine.sources.decode import decode, orientation_of, shape_of
-from engine.sources.georeference import Georeference
+from engine.sources.georeference import Georeference, gdal_path
 from engine.sources.layout import Role, layout_of
 from engine.sources.naming import is_glob
 from engine.sources.open import KEYS, PAIRED_KEY, open_array, open_source, split_key
@@ -265,6 +265,7 @@ class _Header:
 def _header(path: Path | str, role: Role, reading: Reading) -> _Header:
     if not raster_suffix(path):
         return _Header(shape_of(Path(path), role, reading))
+    gdal_path(path)  # refuses URLs that are not read in parts
     turned = raster_suffix(path) in TIFF and reading.exif == "apply"
     if turned and orientation_of(path if isinstance(path, Path) else _stream(path)) != 1:
         raise InputError(

@@ -115,7 +115,9 @@ def test_truth_that_lies_elsewhere_is_warped(colours: bool, world: World, tmp_pa
     bands, inside = warped(truth[None], other, place())
     assert 0.3 < inside.mean() < 0.95
     wanted = expected(bands[0], labels, inside)
-    np.testing.assert_array_equal(confusion(engine, tmp_path / "m.tif", tmp_path / "truth.tif", *more), wanted)
+    found = confusion(engine, tmp_path / "m.tif", tmp_path / "truth.tif", *more)
+    # A pixel whose centre lies on the edge of two may be either's.
+    assert found.sum() == wanted.sum() and np.abs(found - wanted).sum() <= 4
     refused = engine("evaluate", tmp_path / "m.tif", "--labels", tmp_path / "truth.tif", *more[1:])
     assert (refused.code, "engine evaluate warps it with --align" in refused.err) == (2, True), refused.err
     scored = ("--labels", tmp_path / "truth.tif", "--tile", "32x32", "--json", *more)
@@ -123,7 +125,7 @@ def test_truth_that_lies_elsewhere_is_warped(colours: bool, world: World, tmp_pa
     assert done.code == 0, done.err
     own = next(row for row in json.loads(done.out)["scores"] if row["own"])
     ious = [wanted[k, k] / (wanted[k].sum() + wanted[:, k].sum() - wanted[k, k]) for k in range(1, 5)]
-    assert own["miou"]["foreground"] == pytest.approx(np.mean(ious))
+    assert own["miou"]["foreground"] == pytest.approx(np.mean(ious), abs=0.003)
     np.save(tmp_path / "m.npy", labels)
     done = engine("evaluate", tmp_path / "m.npy", "--labels", tmp_path / "truth.tif", *more)
     assert (done.code, "has no coordinates" in done.err) == (2, True), done.err

@@ -12,12 +12,14 @@ from engine.cli.options import (
     GreyAsRgb,
     Groups,
     ImageLayout,
+    Memory,
     MissingChunks,
     Models,
     command_line,
     contract_fields,
     truth_fields,
 )
+from engine.utils import console
 from engine.utils.console import with_options
 
 SEARCH = "How to search"
@@ -90,6 +92,7 @@ def select(
         Path | None, typer.Option(help="Folder that stores the members' probabilities for later selections.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing plan.")] = False,
+    memory: Memory = "",
     as_json: AsJson = False,
     grey_as_rgb: GreyAsRgb = False,
     image_layout: ImageLayout = "",
@@ -146,3 +149,4 @@ def select(
     with bars() as starting:
         done = run_selection(options, starting)
     print_selection(done, out, as_json)
+    console.say_next("engine", "ensemble", "--plan", out, "--input", "IMAGES", "--output", "masks.csv")

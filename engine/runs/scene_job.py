@@ -136,8 +136,8 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
     resampled = _read(scenes, ensemble, table)
     if options.files.evidence and resampled.sizes != scenes.sizes:
         raise PlanError(
-            f"{scenes.name} is read at the ground resolution of the models, where --scores and --doubt have no pixels of "
-            'its own: leave them out, or put resolution = "ignore" under [input] of the plan'
+            f"{scenes.name} is read at the ground resolution of the models, so --scores and --doubt would lie on other "
+            'pixels than its own: leave them out, or put resolution = "ignore" under [input] of the plan'
         )
     base = Job(
         ensemble,

@@ -32,13 +32,16 @@ PREFIX = "bench_"
 QUICK = {
     "exporters": "--preset tiny --epochs 1 --scenes 64 --rounds 3 --only unet unet_plus_plus",
     "peers": "--images 64 --rounds 1",
+    "pictures": "--images 48 --rounds 2",
     "roofline": "--rounds 2",
     "kernels": "--images 64 --repeats 3",
     "select": "--tiles 120 --members 6 --pixels 20000 --repeats 2",
     "strategies": "--scenes 96",
 }
 NEEDS: dict[str, tuple[str, ...]] = {
+    "scene_memory": ("onnx", "rasterio"),
     "roofline": ("onnx",),
+    "map": ("onnx", "rasterio", "pyogrio", "shapely"),
     "gpu": ("onnx",),
     "exporters": ("keras", "tensorflow", "tf2onnx", "onnx", "onnxslim"),
     "trainers": ("keras", "tensorflow"),

@@ -16,11 +16,12 @@ from engine.sources.base import Batch, Source
 from engine.sources.coding import PLAIN, LabelCoding, check_values, told_left_out
 from engine.sources.groups import read_groups
 from engine.sources.joining import joined
-from engine.sources.label_scenes import VariedMaps, open_maps
+from engine.sources.label_scenes import VariedMaps, coded_scenes, maps_of, open_maps, open_scene_labels
 from engine.sources.labels import as_labels, check_match
 from engine.sources.numpy_files import ArrayFile
 from engine.sources.open import open_array
-from engine.sources.places import check_same_places
+from engine.sources.places import aligned, check_same_places
+from engine.sources.scenes import open_scenes
 from engine.sources.spec import is_url, split_key
 from engine.sources.submission import RLE_FORMS, rle_form
 from engine.sources.unchanged import Unchanged
@@ -118,6 +119,7 @@ def evaluate(
     groups: str = "",
     coding: LabelCoding = PLAIN,
     rle: str = "",
+    align: bool = False,
     surfaces: SurfaceRules | None = None,
     by_image: bool = False,
 ) -> Evaluation:
@@ -135,6 +137,7 @@ def evaluate(
         groups: file with the group of each image, for intervals; see :func:`engine.sources.groups.read_groups`.
         coding: what the true masks hold in place of class numbers.
         rle: the form of files of run lengths, where their header does not tell it: a name out of :data:`RLE_FORMS`.
+        align: warp true GeoTIFFs onto the masks by the nearest pixel; outside of them nothing is scored.
         surfaces: also score borders by these rules; None for no such scores.
         by_image: whether to keep the counts of each image.
 
@@ -143,16 +146,21 @@ def evaluate(
         PlanError: impossible options.
     """
     read = Unchanged(predicted, labels, groups)
-    known = known_facts(predicted, classes, ignored_class, coding)
+    known = known_facts(predicted, classes, ignored_class, coding, labels)
     names, ignored = known.names, known.ignored_class
     count = len(names) or MOST_CLASSES - 1
-    check_same_places(predicted, labels)
-    guesses, truths = _open_both(predicted, labels, rle, known)
+    if align:
+        guesses, truths = _aligned(predicted, labels, known)
+    else:
+        check_same_places(predicted, labels)
+        guesses, truths = _open_both(predicted, labels, rle, known)
     if not isinstance(truths, VariedMaps) and not isinstance(guesses, VariedMaps):
         check_match(truths, guesses)
     index = read_groups(groups, len(truths)) if groups else None
     rules = None if surfaces is None else SurfaceCounts(count, surfaces)
-    done = _count(truths, guesses, Score(count, ignored), known.truth.is_plain, by_image or index is not None, rules)
+    done = _count(
+        truths, guesses, Score(count, ignored), known.truth.leaves_255_open, by_image or index is not None, rules
+    )
     read.check()
     score = done.score
     if not names:
@@ -256,6 +264,15 @@ def _open_both(predicted: str, labels: str, rle: str, known: Known) -> tuple[Sou
     # Of two COCO files the truth names the images.
     truths = open_maps(labels, known.truth, rle=rle)
     return joined(truths, open_maps(predicted, known.masks, truths if forms[0] in SPARSE else None, rle)), truths
+
+
+def _aligned(predicted: str, labels: str, known: Known) -> tuple[Source, Source]:
+    """Open masks and truth that is warped onto them."""
+    masks = open_scenes(predicted, "labels")
+    truth = known.truth
+    truths = aligned(open_scene_labels(labels, masks, truth), masks, truth.ids, truth.palette is not None)
+    count = len(known.names)
+    return maps_of(coded_scenes(masks, known.masks), count), maps_of(coded_scenes(truths, truth), count)
 
 
 def _trimmed(matrices: NDArray[np.int64]) -> NDArray[np.int64]:

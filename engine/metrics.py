@@ -248,14 +248,33 @@ def mean_ious(
     left = counted(matrices.astype(np.float64), convention, ignored_class)
     hits = np.diagonal(left, axis1=-2, axis2=-1)
     union = left.sum(axis=-1) + left.sum(axis=-2) - hits
+    weights = named_convention(convention).weights
+    return mean_iou_of(hits, union, convention, ignored_class, None if weights is None else weights(left))
+
+
+def mean_iou_of(
+    hits: NDArray[np.float64],
+    union: NDArray[np.float64],
+    convention: str,
+    ignored_class: int | None,
+    weights: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Return float64 (...): the mean of hits over union, NaN where no class can be scored.
+
+    Args:
+        hits: (..., classes), the counted pixels of a class that are predicted as it.
+        union: (..., classes), the counted pixels that are of the class or predicted as it.
+        convention: a name out of :data:`engine.metrics.CONVENTIONS`.
+        ignored_class: None averages every class.
+        weights: (..., classes), how much each class weighs; None for equal weights.
+    """
     scored = union > 0
-    rule = named_convention(convention)
-    if ignored_class is not None and not rule.averages_ignored:
+    if ignored_class is not None and not named_convention(convention).averages_ignored:
         scored[..., ignored_class] = False
     iou = np.divide(hits, union, out=np.zeros_like(union), where=scored)
-    weights = scored if rule.weights is None else np.where(scored, rule.weights(left), 0.0)
-    total = weights.sum(axis=-1)
-    return np.divide((iou * weights).sum(axis=-1), total, out=np.full(total.shape, np.nan), where=total > 0)
+    shares = scored if weights is None else np.where(scored, weights, 0.0)
+    total = shares.sum(axis=-1)
+    return np.divide((iou * shares).sum(axis=-1), total, out=np.full(total.shape, np.nan), where=total > 0)
 
 
 @dataclass(frozen=True)

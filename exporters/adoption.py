@@ -12,7 +12,8 @@ from typing import Any
 import numpy.typing as npt
 
 from engine.errors import ContractError, EngineError, ModelError
-from engine.graph.compose import read_model, with_one_output
+from engine.graph.compose import read_model
+from engine.graph.nodes import with_one_output
 from engine.graph.trial import random_tiles
 from engine.models.contract import ModelContract
 from engine.models.facts.base import Facts

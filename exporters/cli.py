@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.cli.options import Version
 from engine.errors import OutputError, PlanError
 from engine.utils import console
 from exporters import cli_files
@@ -31,8 +32,8 @@ _UNCUT = 1000
 
 
 @app.callback()
-def _root() -> None:
-    """Turn trained Keras nets into self-describing ONNX files, and whole ensembles into one."""
+def root(version: Version = False) -> None:
+    """Take the options that belong to no command."""
 
 
 @app.command()
@@ -123,7 +124,9 @@ def onnx(
         architecture=architecture,
     )
     targets = _targets(models, out, overwrite, any_size)
-    _table(_export_all(targets, tiles, options, opset, (tolerance, agreement), overwrite, any_size))
+    done = _export_all(targets, tiles, options, opset, (tolerance, agreement), overwrite, any_size)
+    _table(done)
+    cli_files.say_engine(done[0].path if len(done) == 1 else out)
 
 
 for command in (cli_files.adopt, cli_files.specialists, cli_files.quantize, cli_files.pack):

@@ -54,9 +54,10 @@ def specialists(
     a suppressed class. With --tiles, a bias and a temperature per class are fitted on labelled pixels and stored.
     """
     from exporters.backend import load_keras, quiet
-    from exporters.specialists import order_specialists
+    from exporters.specialists import check_outputs, order_specialists
 
-    order_specialists(models)  # cheap complaints before TensorFlow loads
+    # Cheap checks first: TensorFlow takes seconds to load.
+    check_outputs(out, len(order_specialists(models)), overwrite)
     with quiet():
         load_keras()
     from exporters.parity import Tolerance
@@ -77,6 +78,7 @@ def specialists(
     for line in lines:
         console.say(line)
     _tell_specialists(done)
+    say_engine(done.path)
 
 
 @with_options(contract_fields, "stated")
@@ -105,7 +107,9 @@ def adopt(
       exporters adopt unet.onnx --out models/unet.onnx --normalize imagenet --classes road,house,tree
     """
     from exporters.backend import load_onnx, quiet
+    from exporters.files import check_free
 
+    check_free(out, overwrite)
     with quiet():
         load_onnx()
     from engine.models.facts import stated_facts
@@ -119,6 +123,7 @@ def adopt(
     facts = stated_facts(given, option)
     real = None if tiles is None else load_tiles(tiles)
     _tell_adopted(adopt_file(model, out, facts, tiles=real, overwrite=overwrite))
+    say_engine(out)
 
 
 def quantize(
@@ -144,20 +149,23 @@ def quantize(
       exporters quantize unet.onnx --calibrate validation.npz
     """
     from exporters.backend import load_onnx, quiet
+    from exporters.files import check_free
 
+    target = out or model.with_name(f"{model.stem}_{to}.onnx")
+    check_free(target, overwrite)
     with quiet():
         load_onnx()
     from exporters.precision import lower
 
-    target = out or model.with_name(f"{model.stem}_{to}.onnx")
     with quiet():
         done = lower(model, target, _reader(calibrate, labels), to=to, max_loss=max_loss, overwrite=overwrite)
     for line in done.refused:
         console.say(f"{model}: {line}: too much, a more conservative variant was tried")
     console.say(f"wrote {done.path} ({done.recipe}, {done.size / 1e6:.2f} MB)")
-    console.stdout().print(str(done.measured), soft_wrap=True)
+    console.line(str(done.measured))
     if done.measured.ratio < 1:
         console.say("warning: it is slower than the float32 file on this machine")
+    say_engine(done.path)
 
 
 def pack(
@@ -195,7 +203,9 @@ def pack(
       exporters pack ensemble.toml --out ensemble.onnx --tiles validation.npz
     """
     from exporters.backend import load_onnx, quiet
+    from exporters.files import check_free
 
+    check_free(out, overwrite)
     with quiet():
         load_onnx()
     from exporters.pack import pack as pack_plan
@@ -215,9 +225,13 @@ def pack(
         )
     console.say(f"wrote {done.path} ({len(done.members)} members, {done.nodes} nodes, {done.size / 1e6:.2f} MB)")
     told = f"the engine's labels on {done.check.tiles} tiles, {done.check.pixels:,} pixels"
-    console.stdout().print(
-        f"{told}; {done.check.ties} ties within float32 rounding were broken differently", soft_wrap=True
-    )
+    console.line(f"{told}; {done.check.ties} ties within float32 rounding were broken differently")
+    say_engine(done.path)
+
+
+def say_engine(model: Path) -> None:
+    """Name the command that predicts with what was written: a file or a folder."""
+    console.say_next("engine", "ensemble", "--models", model, "--input", "IMAGES", "--output", "masks.csv")
 
 
 def _reader(path: Path, labels: Path | None) -> Callable[[ModelContract], LabelledTiles]:
@@ -228,7 +242,6 @@ def _reader(path: Path, labels: Path | None) -> Callable[[ModelContract], Labell
 
 def _tell_adopted(done: Adopted) -> None:
     console.say(f"wrote {done.path}" + (f" and {done.weights}" if done.weights else ""))
-    out = console.stdout()
     held = done.contract
     told = {
         "kind": held.kind,
@@ -240,10 +253,10 @@ def _tell_adopted(done: Adopted) -> None:
     }
     for name, value in told.items():
         origin = done.origins.get(name)
-        out.print(f"{name}: {value}" + (f" ({origin})" if origin else ""), soft_wrap=True)
+        console.line(f"{name}: {value}" + (f" ({origin})" if origin else ""))
     for text in done.adapted:
-        out.print(text, soft_wrap=True)
-    out.print(f"the same labels without options on {done.pixels:,} pixels", soft_wrap=True)
+        console.line(text)
+    console.line(f"the same labels without options on {done.pixels:,} pixels")
 
 
 def _tell_specialists(done: Specialists) -> None:
@@ -253,11 +266,9 @@ def _tell_specialists(done: Specialists) -> None:
     if found is None or done.miou is None:
         console.say("not calibrated: give labelled validation tiles with --tiles")
         return
-    out = console.stdout()
     for name, bias, temperature in zip(done.contract.classes, found.bias, found.temperature, strict=True):
-        out.print(f"{name}: bias {bias:+.3f}, temperature {temperature:.3f}", soft_wrap=True)
-    out.print(
+        console.line(f"{name}: bias {bias:+.3f}, temperature {temperature:.3f}")
+    console.line(
         f"cross-entropy {found.before:.4f} -> {found.after:.4f}, MIoU {done.miou[0]:.4f} -> {done.miou[1]:.4f} "
-        f"({found.pixels:,} labelled pixels)",
-        soft_wrap=True,
+        f"({found.pixels:,} labelled pixels)"
     )

@@ -22,6 +22,7 @@ from engine.inference.ensemble import Ensemble
 from engine.inference.flips import FLIPS
 from engine.models.adapt.labels import NOT_FINITE
 from engine.models.contract import LABELS, ModelContract
+from engine.models.members import ground_resolution
 from engine.runs.options import Options, open_ensemble
 from engine.runs.plan import read_plan
 from engine.version import VERSION
@@ -214,6 +215,7 @@ def _contract(ensemble: Ensemble, form: Form, check: SelfCheck) -> ModelContract
         size=form.size,
         channels=form.channels,
         ignored_class=ensemble.ignored_class,
+        resolution=ground_resolution(ensemble.members),
         version=VERSION,
     )
     return replace(contract, architecture=f"{len(ensemble.members)} members").noted(

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from engine.errors import ContractError, InputError, ModelError, PlanError
-from engine.graph.compose import LEAST_OPSET, at_opset, opset_of, read_model, with_one_output
+from engine.graph.compose import LEAST_OPSET, at_opset, opset_of, read_model
+from engine.graph.nodes import with_one_output
 from engine.models.contract import ModelContract
 from engine.models.net import Net
 from engine.models.opening import inspect_net, open_net

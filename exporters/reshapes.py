@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.graph.compose import live_nodes
+from engine.graph.nodes import live_nodes
 from exporters.backend import load_onnx
 from exporters.self_check import open_session
 

@@ -87,12 +87,7 @@ def export_specialists(
     out = Path(out)
     check_opset(opset)
     ordered = order_specialists([Path(source) for source in sources])
-    if out.suffix != ".onnx":
-        raise PlanError(f"{out}: the name of the file must end in .onnx")
-    folder = out.with_suffix("")
-    singles = tuple(folder / f"k{class_id}.onnx" for class_id in range(len(ordered)))
-    for path in (out, *singles):
-        check_free(path, overwrite)
+    singles = check_outputs(out, len(ordered), overwrite)
     load_keras()
     with tempfile.TemporaryDirectory() as temporary:
         drafts = []
@@ -112,6 +107,21 @@ def export_specialists(
         difference = _difference(opened, drafts, tolerance or Tolerance())
         scores = None if held is None else (miou(_plain(opened), held), miou(opened, held))
         return _written(out, singles, drafts, model, contract, calibration, scores, difference)
+
+
+def check_outputs(out: Path, classes: int, overwrite: bool) -> tuple[Path, ...]:
+    """Return the single files that go beside the file with all maps, after checking that all can be written.
+
+    Raises:
+        OutputError: a file exists or cannot be written.
+        PlanError: the name does not end in .onnx.
+    """
+    if out.suffix != ".onnx":
+        raise PlanError(f"{out}: the name of the file must end in .onnx")
+    singles = tuple(out.with_suffix("") / f"k{class_id}.onnx" for class_id in range(classes))
+    for path in (out, *singles):
+        check_free(path, overwrite)
+    return singles
 
 
 def order_specialists(sources: Sequence[Path]) -> list[Path]:

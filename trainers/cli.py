@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.cli.options import Version
 from engine.errors import PlanError
 from engine.utils import console
 from trainers import cli_data
 from trainers.cli_options import Overwrite, config_of, repeated, run_options
+from trainers.names import ARCHITECTURES
 from trainers.quiet import import_backend
 
 if TYPE_CHECKING:
@@ -23,11 +26,18 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def root(version: Version = False) -> None:
+    """Take the options that belong to no command."""
+
+
 app.command()(cli_data.clean)
 app.command()(cli_data.show_augment)
 app.command()(cli_data.pseudo_label)
 
-_ARCHITECTURES = "unet, unet_plus_plus, pan, double_unet, transformer_unet, residual_attention_unet or one_class"
+_ARCHITECTURES = f"{', '.join(ARCHITECTURES[:-1])} or {ARCHITECTURES[-1]}"
 Arch = Annotated[str, typer.Argument(help=f"Architecture: {_ARCHITECTURES}.", show_default=False)]
 
 
@@ -61,6 +71,7 @@ def fit(
         raise PlanError("out: none given; give the network to write with --out NAME.keras")
     else:
         run = config_of(options, arch, out, class_id, stage, start_from)
+    check_early(run, overwrite, resume)
     import_backend()
     from trainers.fit import fit as fit_network
     from trainers.fit import is_finished, prepared
@@ -69,6 +80,7 @@ def fit(
         console.say(f"{run.out}: already finished (run {prepared(run).hash}), skipped")
         return
     typer.echo(_summary(fit_network(run, overwrite=overwrite, resume=resume)))
+    console.say_next("exporters", "onnx", run.out, "--out", Path(run.out).with_suffix(".onnx"))
 
 
 @app.command()
@@ -84,11 +96,13 @@ def fit_specialists(
     and an unfinished one continues after its last epoch.
     """
     run = config_of(options, "one_class", out / "k0.keras", class_id=0)
+    check_early(run, overwrite, resume=True)
     import_backend()
     from trainers.specialists import fit_specialists as fit_all
 
     for result in fit_all(run, out, overwrite=overwrite):
         typer.echo(_summary(result))
+    console.say(f"next: exporters specialists {shlex.quote(str(out))}/k*.keras --out {shlex.quote(f'{out}.onnx')}")
 
 
 @app.command()
@@ -114,6 +128,7 @@ def cross_validate(
     if fixed:
         raise PlanError(f"{', '.join(fixed)}: set by the cross-validation itself; omit --{fixed[0]}")
     run: FitConfig = config_of(options, arch, out / "candidate.keras", class_id)
+    check_early(run, overwrite=True, resume=True)
     import_backend()
     from trainers.cross_validate import CrossValidation, table
 
@@ -122,11 +137,32 @@ def cross_validate(
         study.run()
     finally:
         typer.echo(table(study.candidates(), run.folds))
+    best = next((one.loss for one in study.candidates() if one.state == "complete"), "LOSS")
+    console.say_next("trainers", "fit", arch, "--data", run.data, "--loss", best, "--out", f"{arch}.keras")
 
 
 def main() -> None:
     """Run the command line."""
     console.run(app)
+
+
+def check_early(run: FitConfig, overwrite: bool, resume: bool) -> None:
+    """Refuse what can be refused before Keras is imported, which takes seconds.
+
+    Raises:
+        EngineError: a name is unknown, a file is missing, or a result exists.
+    """
+    from trainers.data import check_npz
+    from trainers.names import LOSSES, SPECIALIST_LOSSES, check_architecture, check_preset, parse_loss
+    from trainers.records import refuse_results
+
+    check_architecture(run.arch, run.class_id)
+    check_preset(run.arch, run.preset)
+    parse_loss(run.loss, LOSSES if run.class_id is None else SPECIALIST_LOSSES)
+    for path in filter(None, (run.data, run.extra)):
+        check_npz(Path(path))
+    if not resume:
+        refuse_results(run, overwrite, resume)
 
 
 def _given(context: typer.Context, name: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from engine.utils import console
 from trainers.cli_options import Groups, Overwrite
 
 TrainingFile = Annotated[Path, typer.Option(help="Training file: training_set (N,2,H,W), or images and labels (npz).")]
@@ -15,7 +16,7 @@ TrainingFile = Annotated[Path, typer.Option(help="Training file: training_set (N
 def clean(
     data: TrainingFile,
     out: Annotated[Path, typer.Option(help="The cleaned file to write (npz).")],
-    groups: Groups = None,
+    groups: Groups = "",
     sheet: Annotated[Path | None, typer.Option(help="Contact sheet of what was removed (png).")] = None,
     min_count: Annotated[
         int, typer.Option(min=2, help="Least number of images with one identical mask that makes them outliers.")
@@ -29,8 +30,9 @@ def clean(
     """
     from trainers.outliers import clean as clean_file
 
-    result = clean_file(data, out, groups=groups, sheet=sheet, min_count=min_count, overwrite=overwrite)
-    typer.echo(f"removed {result.removed}, kept {result.kept}: {out}")
+    result = clean_file(data, out, groups=groups or None, sheet=sheet, min_count=min_count, overwrite=overwrite)
+    console.line(f"removed {result.removed}, kept {result.kept}: {out}")
+    console.say_next("trainers", "fit", "unet", "--data", out, "--out", "unet.keras")
 
 
 def show_augment(
@@ -50,6 +52,7 @@ def show_augment(
 
     show_policy(data, out, policy, paste, None if ignored_class < 0 else ignored_class, tiles, seed, overwrite)
     typer.echo(str(out))
+    console.say_next("trainers", "fit", "unet", "--data", data, "--augment", policy, "--out", "unet.keras")
 
 
 def pseudo_label(
@@ -75,8 +78,9 @@ def pseudo_label(
     from trainers.pseudo import pseudo_label as label
 
     result = label(images, out, models or [], plan, confidence, min_share, overwrite)
-    typer.echo(
+    console.line(
         f"{out}: {result.kept} of {result.images} images, {result.confident:.1%} of their pixels confident ("
         + ", ".join(f"{name} {share:.1%}" for name, share in result.shares.items())
         + ")"
     )
+    console.say_next("trainers", "fit", "unet", "--data", "DATA.npz", "--extra", out, "--out", "unet.keras")

@@ -36,7 +36,12 @@ Data = Annotated[
     Path | None,
     _option(help="Training file: training_set (N,2,H,W), or images and labels (npz). Required.", panel=DATA),
 ]
-Groups = Annotated[Path | None, typer.Option(help="npz with one array: the group (panorama) of each tile.")]
+Groups = Annotated[
+    str,
+    typer.Option(
+        help="The group (panorama) of each tile: .npz, .npz:KEY or .npy, one value per tile. Folds never split a group."
+    ),
+]
 Background = Annotated[
     bool | None,
     _option(
@@ -52,7 +57,7 @@ Background = Annotated[
 
 def _run(
     data: Data = None,
-    groups: Groups = None,
+    groups: Groups = "",
     extra: Annotated[
         Path | None,
         _option(
@@ -171,7 +176,7 @@ def config_of(
         class_id=class_id,
         stage=stage,
         data=str(options["data"]),
-        groups=str(options["groups"] or ""),
+        groups=options["groups"],
         extra=str(options["extra"] or ""),
         start_from=str(start_from or ""),
         augment=options["augment"] if options["flips"] else without_flips(options["augment"]),
@@ -209,7 +214,7 @@ def repeated(path: Path, given: Mapping[str, Any]) -> FitConfig:
     from trainers.config import FitConfig
 
     try:
-        config = FitConfig.from_toml(path.read_text("utf-8"))
+        config = FitConfig.from_toml(path.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); give the run.toml of a run") from None
     changed: dict[str, Any] = {name: value for name, value in given.items() if name in _SAME or name in _MORE}

@@ -189,28 +189,53 @@ class FitConfig:
 
         Raises:
             InputError: the text is not TOML, lacks the table, or has an unknown field.
-            PlanError: a value is out of range.
+            PlanError: a value is of another type or out of range.
         """
         try:
             table = tomllib.loads(text)["config"]
+            if not isinstance(table, dict):
+                raise TypeError("config is no table")
             known = {item.name for item in fields(cls)}
             unknown = sorted(set(table) - known)
             if unknown:
                 raise InputError(
                     f"run.toml: unknown option {', '.join(unknown)}; known options: {', '.join(sorted(known))}"
                 )
-            for name in ("class_names", "options"):
-                table[name] = tuple(table.get(name, ()))
+            table = {name: _typed(name, value) for name, value in table.items()}
             # TOML has no null: an absent ignored class means that there is none.
             table.setdefault("ignored_class", None)
             return cls(**table)
-        except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        except (tomllib.TOMLDecodeError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"run.toml: not the record of a run ({error}); give a file written by fit") from None
 
 
 def _require(condition: bool, name: str, value: object, allowed: str) -> None:
     if not condition:
-        raise PlanError(f"{name.replace('_', '-')}: {value!r} was given; {allowed}")
+        raise PlanError(f"{name.replace('_', '-')}: {repr(value)[:80]} was given; {allowed}")
+
+
+def _typed(name: str, value: Any) -> Any:
+    """Return a value of a ``run.toml`` as its field wants it.
+
+    Raises:
+        PlanError: it is of another type.
+    """
+    kind = str(next(item.type for item in fields(FitConfig) if item.name == name))
+    if kind.startswith("tuple"):
+        texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        _require(texts, name, value, "a list of texts is required")
+        return tuple(value)
+    if kind == "float":
+        number = isinstance(value, float) or (_is_int(value) and abs(value) < 2**63)
+        _require(number, name, value, "a number is required")
+        return float(value)
+    if kind.startswith("int"):
+        _require(_is_int(value), name, value, "a whole number is required")
+    elif kind == "bool":
+        _require(isinstance(value, bool), name, value, "true or false is required")
+    else:
+        _require(isinstance(value, str), name, value, "a text is required")
+    return value
 
 
 def _is_int(value: object) -> bool:

@@ -5,6 +5,8 @@ Two layouts are supported, distinguished by their keys:
 * ``training_set`` (N, 2, H, W): an image of 0 to 255 and a mask of class numbers in each row (the task's own file);
 * ``images`` (N, H, W) or (N, H, W, C) and ``labels`` (N, H, W), with ``groups`` (N,) when tiles overlap.
 
+The label 255 is void: such pixels have no class and count neither in the loss nor in any score.
+
 Nothing is unpickled: arrays of Python objects are refused.
 """
 
@@ -20,10 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
+from engine.metrics import VOID
+from engine.sources.groups import group_values
 
 TASK_KEY = "training_set"
 TASK_CLASSES = ("background", "soil", "bedrock", "sand", "big rock")
-MAX_CLASSES = 256
+MAX_CLASSES = 255
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Dataset:
 
     Attributes:
         images: uint8 (N, H, W, C).
-        labels: uint8 (N, H, W), class numbers.
+        labels: uint8 (N, H, W), class numbers, and 255 (void) where a pixel has no class.
         groups: int64 (N,), equal for tiles that overlap; None when unknown.
         class_names: names in label order.
         index: int64 (N,), the index of each tile in the file it was read from.
@@ -47,6 +51,11 @@ class Dataset:
     def __len__(self) -> int:
         """Return the number of tiles."""
         return len(self.images)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Return the pixels of each class, int64 (classes,); void pixels are of none."""
+        return class_counts(self.labels, len(self.class_names))
 
     def take(self, chosen: NDArray[np.int64]) -> Dataset:
         """Return the tiles at these indices."""
@@ -68,16 +77,30 @@ class Dataset:
         return Dataset(images, labels, None, self.class_names, np.concatenate([self.index, -1 - other.index]))
 
 
+def check_npz(path: Path) -> None:
+    """Refuse a file that is no archive of arrays; nothing of it is read.
+
+    Raises:
+        InputError: it is missing, not an npz, or cut off.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the path of an .npz file")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path}: not an .npz archive, or truncated; write it with numpy.savez or download it again")
+
+
+def class_counts(labels: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """Return how many of some labels are of each class, int64 (classes,); void is of none."""
+    return np.bincount(labels.ravel(), minlength=classes)[:classes]
+
+
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     """Return all arrays of an npz file.
 
     Raises:
         InputError: the file is missing, not an npz, damaged, or contains Python objects.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give the path of an .npz file")
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path}: not an .npz archive, or truncated; write it with numpy.savez or download it again")
+    check_npz(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
@@ -93,12 +116,12 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def load(path: Path, groups: Path | None = None, class_names: tuple[str, ...] = ()) -> Dataset:
+def load(path: Path, groups: str | Path | None = None, class_names: tuple[str, ...] = ()) -> Dataset:
     """Read and check a training file.
 
     Args:
         path: the npz file.
-        groups: an npz with one array: the group of each tile of the file, or of the file it was cleaned from.
+        groups: .npz[:key] or .npy: the group of each tile of the file, or of the file it was cleaned from.
         class_names: names in label order; empty: the task's own for its file, else ``class 0``, ``class 1`` and so on.
 
     Raises:
@@ -109,6 +132,8 @@ def load(path: Path, groups: Path | None = None, class_names: tuple[str, ...] = 
     count = len(images)
     if count == 0:
         raise InputError(f"{path}: contains no tile; at least one is required")
+    if 0 in images.shape:
+        raise InputError(f"{path}: tiles of {images.shape[1:]} (height, width, channels) have no pixel")
     images, labels = _pixels(images, path), _class_numbers(labels, path)
     names = _names(class_names, labels, TASK_KEY in arrays, path)
     grouping = group_of_tiles(arrays, count, path, groups)
@@ -141,11 +166,12 @@ def split_arrays(arrays: dict[str, NDArray[Any]], path: Path) -> tuple[NDArray[A
 
 
 def group_of_tiles(
-    arrays: dict[str, NDArray[Any]], count: int, path: Path, groups: Path | None
+    arrays: dict[str, NDArray[Any]], count: int, path: Path, groups: str | Path | None
 ) -> NDArray[np.int64] | None:
     """Return the group of each tile as int64 (N,), or None if neither the data nor a groups file provides it.
 
-    A groups file of the original, uncleaned file also works: ``kept`` says which of its rows remain.
+    Groups are given as to the engine, see :func:`engine.sources.groups.read_groups`. Those of the original, uncleaned
+    file also work: ``kept`` says which of them remain.
 
     Raises:
         InputError: the groups have another length or cannot be read.
@@ -153,18 +179,13 @@ def group_of_tiles(
     if groups is None:
         if "groups" not in arrays:
             return None
-        found, source = arrays["groups"], path
-    else:
-        tables = read_npz(groups)
-        if len(tables) != 1:
+        source, found = str(path), arrays["groups"]
+        if found.ndim != 1 or found.dtype.kind not in "biuUS":
             raise InputError(
-                f"{groups}: contains {', '.join(tables) or 'nothing'}; exactly one array of groups is required"
+                f"{path}: groups of shape {found.shape}, type {found.dtype}; one number or name per tile is required"
             )
-        found, source = next(iter(tables.values())), groups
-    if found.ndim != 1 or found.dtype.kind not in "iuUS":
-        raise InputError(
-            f"{source}: groups of shape {found.shape}, type {found.dtype}; one number or name per tile is required"
-        )
+    else:
+        source, found = group_values(groups)
     kept = arrays.get("kept")
     if len(found) != count and kept is not None and _selects(kept, count, len(found)):
         found = found[kept]
@@ -205,16 +226,25 @@ def _pixels(images: NDArray[Any], path: Path) -> NDArray[np.uint8]:
 
 def _class_numbers(labels: NDArray[Any], path: Path) -> NDArray[np.uint8]:
     low, high = float(labels.min()), float(labels.max())
-    if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high >= MAX_CLASSES:
-        raise InputError(f"{path}: labels from {low:g} to {high:g}; allowed are integers 0 to {MAX_CLASSES - 1}")
+    if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > VOID:
+        raise InputError(
+            f"{path}: labels from {low:g} to {high:g}; allowed are integers 0 to {MAX_CLASSES - 1}, and {VOID} for void"
+        )
     whole = labels.astype(np.uint8)
     if labels.dtype.kind == "f" and not np.array_equal(whole, labels):
         raise InputError(f"{path}: labels contain fractions; they must be integer class numbers")
+    seen = np.unique(whole).tolist()
+    if seen == [VOID]:
+        raise InputError(f"{path}: all labels are {VOID} (void), so there is no class to learn; give class numbers")
+    if seen == [0, VOID]:
+        raise InputError(
+            f"{path}: labels are 0 and {VOID} alone, and {VOID} is void (no class); write 1 where it is a class"
+        )
     return np.ascontiguousarray(whole)
 
 
 def _names(given: tuple[str, ...], labels: NDArray[np.uint8], task: bool, path: Path) -> tuple[str, ...]:
-    highest = int(labels.max())
+    highest = int(labels[labels != VOID].max())
     names = given or (TASK_CLASSES if task else tuple(f"class {k}" for k in range(max(highest + 1, 2))))
     if not 2 <= len(names) <= MAX_CLASSES:
         raise InputError(f"{path}: {len(names)} class names; allowed are 2 to {MAX_CLASSES}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import time
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ import keras
 import numpy as np
 
 from engine.errors import EngineError, InputError, PlanError
+from engine.sources.spec import split_key
 from engine.utils.console import say
 from engine.version import VERSION
 from trainers.augment import transforms_of
@@ -19,16 +21,16 @@ from trainers.checkpoint import require_space
 from trainers.config import FitConfig
 from trainers.contract import contract_of, read_contract, save_network
 from trainers.data import Dataset, load
-from trainers.files import refuse_existing, sha256_of
+from trainers.files import sha256_of
 from trainers.folds import assign_folds
 from trainers.learner import finished, make_learner
 from trainers.loop import steps_of, train
 from trainers.losses import capped_pos_weight, make_loss
 from trainers.losses.base import Target
 from trainers.losses.weighted_cross_entropy import class_weights
-from trainers.models import architecture
+from trainers.names import check_architecture
 from trainers.options import check_training
-from trainers.records import paths_of, write_records
+from trainers.records import refuse_results, write_records
 from trainers.validate import score_name
 
 
@@ -65,15 +67,8 @@ def fit(config: FitConfig, overwrite: bool = False, resume: bool = False) -> Fit
         EngineError: options, data or outputs do not fit; nothing has been written then.
     """
     config = prepared(config)
-    # Records next to a checkpoint are from a run that ended after them and before its network.
-    again = resume and config.checkpoint.is_file()
-    results = [Path(config.out)] if again else [config.checkpoint, *paths_of(config)]
-    refuse_existing(results, overwrite, hint=_HINTS)
+    refuse_results(config, overwrite, resume)
     return fit_dataset(config, load_for(config), resume)
-
-
-#: What to do about an existing file, by the end of its name.
-_HINTS = {"checkpoint.npz": "give --resume to continue it or --overwrite to start again"}
 
 
 def is_finished(config: FitConfig) -> bool:
@@ -91,10 +86,7 @@ def prepared(config: FitConfig) -> FitConfig:
     Raises:
         EngineError: a name is unknown, a file cannot be read, or is not the recorded one.
     """
-    specialist = architecture(config.arch).specialist
-    if specialist != (config.class_id is not None):
-        wanted = "needs --class-id, the class it predicts" if specialist else "predicts all classes: omit --class-id"
-        raise PlanError(f"{config.arch} {wanted}")
+    check_architecture(config.arch, config.class_id)
     transforms_of(config.augment)
     check_training(config)
     make_loss(config.loss, Target(classes=2, class_id=config.class_id))
@@ -119,7 +111,7 @@ HASHED = {
 
 def _hashed(config: FitConfig, path: str, digest: str) -> FitConfig:
     file, recorded = getattr(config, path), getattr(config, digest)
-    found = sha256_of(Path(file)) if file else ""
+    found = _digest(file, keyed=path == "groups") if file else ""
     if recorded and found != recorded:
         raise InputError(
             f"{file or path}: not the file recorded for this run (SHA-256 {found[:12] or 'none'}, recorded "
@@ -129,13 +121,20 @@ def _hashed(config: FitConfig, path: str, digest: str) -> FitConfig:
     return replace(config, **changed)
 
 
+def _digest(file: str, keyed: bool) -> str:
+    """Return the SHA-256 of a file, and of the key behind it if there is one."""
+    place, key = split_key(file) if keyed else (Path(file), "")
+    found = sha256_of(place)
+    return hashlib.sha256(f"{found}:{key}".encode()).hexdigest() if key else found
+
+
 def load_for(config: FitConfig) -> Dataset:
     """Return the data of a run, limited to ``max_tiles`` if that is set.
 
     Raises:
         EngineError: the data do not fit, or the run names a class that they do not have.
     """
-    data = load(Path(config.data), Path(config.groups) if config.groups else None, config.class_names)
+    data = load(Path(config.data), config.groups or None, config.class_names)
     for name, value in (("class-id", config.class_id), ("ignored-class", config.ignored_class)):
         if value is not None and value >= len(data.class_names):
             raise PlanError(f"{name}: {value}; the data have classes 0 to {len(data.class_names) - 1}")
@@ -201,7 +200,7 @@ def split(config: FitConfig, data: Dataset) -> tuple[Dataset, Dataset | None]:
         training, held_out = (
             data.take(np.flatnonzero(chosen)) for chosen in (fold != config.fold, fold == config.fold)
         )
-    counts = np.bincount(training.labels.ravel(), minlength=len(data.class_names))
+    counts = training.counts
     absent = [name for k, name in enumerate(data.class_names) if counts[k] == 0 and k != config.ignored_class]
     if absent and config.class_id is None:
         say(f"note: no pixel of {', '.join(absent)} in the training tiles: that class cannot be learned")
@@ -217,7 +216,7 @@ def target_of(config: FitConfig, training: Dataset) -> Target:
     """
     ignored = config.ignored_class if config.ignore_background and config.class_id != config.ignored_class else None
     weight = 1.0
-    counts = np.bincount(training.labels.ravel(), minlength=len(training.class_names))
+    counts = training.counts
     if config.class_id is not None:
         total = int(counts.sum()) - (int(counts[ignored]) if ignored is not None else 0)
         positive = int(counts[config.class_id])

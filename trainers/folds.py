@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
+from trainers.data import class_counts
 
 
 def assign_folds(
@@ -47,7 +48,7 @@ def assign_folds(
 
 def _shares(labels: NDArray[np.uint8], members: NDArray[np.int64], dealt: int, classes: int) -> NDArray[np.float64]:
     """Return (dealt, 1 + classes): the share of all tiles, and of all pixels of each class, that each group brings."""
-    pixels = np.stack([np.bincount(tile.ravel(), minlength=classes) for tile in labels]).astype(np.float64)
+    pixels = np.stack([class_counts(tile, classes) for tile in labels]).astype(np.float64)
     totals = np.zeros((dealt, 1 + classes))
     np.add.at(totals, members, np.column_stack([np.ones(len(labels)), pixels]))
     return totals / np.maximum(totals.sum(axis=0), 1.0)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
+from engine.metrics import VOID
 from trainers.data import TASK_KEY, group_of_tiles, read_npz, split_arrays
 from trainers.files import refuse_existing, replacing
 
@@ -35,7 +36,8 @@ class Cleaned:
 def find_outliers(labels: NDArray[Any], min_count: int = 3) -> list[NDArray[np.int64]]:
     """Find images with identical masks.
 
-    Masks of a single class do not count: flat ground is labelled the same everywhere, so many good tiles share them.
+    Masks of a single class (and void, 255) do not count: flat ground is labelled the same everywhere, so many good
+    tiles share them.
 
     Args:
         labels: masks (N, H, W) of any numeric type.
@@ -46,7 +48,8 @@ def find_outliers(labels: NDArray[Any], min_count: int = 3) -> list[NDArray[np.i
     """
     sharing: dict[bytes, list[int]] = defaultdict(list)
     for place, mask in enumerate(labels):
-        if mask.min() != mask.max():
+        known = mask[mask != VOID]
+        if len(known) and known.min() != known.max():
             sharing[hashlib.sha256(np.ascontiguousarray(mask).tobytes()).digest()].append(place)
     found = [np.array(places, np.int64) for places in sharing.values() if len(places) >= min_count]
     return sorted(found, key=lambda places: (-len(places), int(places[0])))
@@ -55,7 +58,7 @@ def find_outliers(labels: NDArray[Any], min_count: int = 3) -> list[NDArray[np.i
 def clean(
     data: Path,
     out: Path,
-    groups: Path | None = None,
+    groups: str | Path | None = None,
     sheet: Path | None = None,
     min_count: int = 3,
     overwrite: bool = False,
@@ -65,7 +68,7 @@ def clean(
     Args:
         data: the training file; see :mod:`trainers.data` for its layouts.
         out: the file to write. It has every key of the input, and ``groups`` if they are known.
-        groups: an npz with the group of each tile.
+        groups: the group of each tile, see :func:`trainers.data.load`.
         sheet: PNG file for the removed images, each above its mask.
         min_count: least number of images that share a mask.
         overwrite: replace existing results.

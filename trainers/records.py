@@ -12,7 +12,7 @@ import numpy as np
 
 from trainers.config import FitConfig
 from trainers.data import Dataset
-from trainers.files import replacing
+from trainers.files import refuse_existing, replacing
 
 ENDINGS = ("run.toml", "history.csv", "history.png")
 VALIDATION = "validation.npz"
@@ -45,6 +45,27 @@ def paths_of(config: FitConfig) -> list[Path]:
     """Return every file that a run writes."""
     beside = [config.beside(ending) for ending in ENDINGS]
     return [Path(config.out), *beside, *([] if config.train_all else [config.beside(VALIDATION)])]
+
+
+#: What to do about an existing file, by the end of its name.
+_HINTS = {"checkpoint.npz": "give --resume to continue it or --overwrite to start again"}
+
+
+def refuse_results(config: FitConfig, overwrite: bool, resume: bool) -> None:
+    """Refuse a run whose results exist or cannot be written.
+
+    Args:
+        config: the run.
+        overwrite: replace existing results.
+        resume: resume from the checkpoint of this run, if there is one.
+
+    Raises:
+        OutputError: naming the file and what to do.
+    """
+    # Records next to a checkpoint are from a run that ended after them and before its network.
+    again = resume and config.checkpoint.is_file()
+    results = [Path(config.out)] if again else [config.checkpoint, *paths_of(config)]
+    refuse_existing(results, overwrite, hint=_HINTS)
 
 
 def write_records(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainers.augment.base import Batch
-from trainers.data import Dataset
+from trainers.data import Dataset, class_counts
 
 
 def repeat_factors(data: Dataset, threshold: float, ignored: int | None) -> NDArray[np.float64]:
@@ -23,7 +23,7 @@ def repeat_factors(data: Dataset, threshold: float, ignored: int | None) -> NDAr
         ignored: class that is not repeated.
     """
     classes = len(data.class_names)
-    shown = np.stack([np.bincount(mask.ravel(), minlength=classes) > 0 for mask in data.labels])
+    shown = np.stack([class_counts(mask, classes) > 0 for mask in data.labels])
     share = shown.mean(axis=0)
     wanted = np.maximum(1.0, np.sqrt(threshold / np.maximum(share, 1.0 / len(data))))
     if ignored is not None:

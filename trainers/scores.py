@@ -8,13 +8,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.metrics import VOID
+
 Labels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 
 
 def confusion(truth: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
-    """Return the confusion matrix (classes, classes) int64 of two label arrays of one shape; rows are the truth."""
-    pairs = truth.astype(np.int64).ravel() * classes + predicted.astype(np.int64).ravel()
+    """Return the confusion matrix (classes, classes) int64 of two label arrays of one shape; rows are the truth.
+
+    Pixels whose truth is void (255, no class) are left out.
+    """
+    known = truth < classes
+    pairs = truth[known].astype(np.int64) * classes + predicted[known].astype(np.int64)
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
@@ -47,8 +53,8 @@ def decode(logits: Logits, suppressed: int | None = None) -> Labels:
 
 
 def specialist_iou(truth: Labels, log_odds: Logits, class_id: int, ignored: int | None) -> float:
-    """Return the IoU of one class where its log-odds (N, H, W, 1) are above 0, pixels of ``ignored`` left out."""
-    counted = np.ones(truth.shape, bool) if ignored is None else truth != ignored
+    """Return the IoU of one class where its log-odds (N, H, W, 1) are above 0, ``ignored`` and void left out."""
+    counted = truth != VOID if ignored is None else (truth != VOID) & (truth != ignored)
     real = (truth == class_id) & counted
     found = (log_odds[..., 0] > 0) & counted
     union = np.count_nonzero(real | found)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from engine.errors import InputError
 from engine.utils.console import say
@@ -70,7 +69,7 @@ def specialist_runs(config: FitConfig, folder: Path, data: Dataset) -> list[FitC
 def _require_every_class(config: FitConfig, data: Dataset, classes: list[int]) -> None:
     """Refuse before the first network is trained what the last one would fail on."""
     training, _ = split(config, data)
-    counts = np.bincount(training.labels.ravel(), minlength=len(data.class_names))
+    counts = training.counts
     missing = [data.class_names[k] for k in classes if counts[k] == 0]
     if missing:
         raise InputError(

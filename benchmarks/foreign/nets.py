@@ -84,9 +84,8 @@ def builds() -> list[Build]:
     def vision(name: str) -> Callable[[], Any]:
         return lambda: getattr(segmentation, name)(weights=None, weights_backbone=None, num_classes=CLASSES)
 
-    config = transformers.SegformerConfig(
-        num_labels=CLASSES, depths=[1, 1, 1, 1], hidden_sizes=[16, 32, 64, 128], decoder_hidden_size=64
-    )
+    # Its defaults are those of mit_b0, the smallest published one.
+    config = transformers.SegformerConfig(num_labels=CLASSES)
     made = [
         Build("smp Unet", small("Unet")),
         Build("transformers Segformer", lambda: transformers.SegformerForSemanticSegmentation(config)),

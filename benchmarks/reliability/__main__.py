@@ -41,8 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--one-pid", type=Path, nargs="+", help="files written by kill_and_resume --one-pid")
     parser.add_argument("--silent", type=Path, help="file written by silent")
     parser.add_argument("--faults", type=Path, help="file written by faults")
-    parser.add_argument("--fuzz", type=Path, help="folder written by a long fuzzing run")
-    parser.add_argument("--said", default="", help="note on how the fuzzing ran, for the page")
+    parser.add_argument("--fuzz", type=Path, help="folder of a long fuzzing run, whose targets replace their rows")
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if the page is out of date")
     options = parser.parse_args(arguments)
     figures: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
@@ -59,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures["faults"] = measured(json.loads(options.faults.read_text()))
     if options.fuzz:
         rows = [json.loads(path.read_text()) for path in sorted(options.fuzz.glob("*.json"))]
-        figures["fuzzing"] = {**measured(rows), "said": options.said}
+        figures["fuzzing"] = fuzzed(figures.get("fuzzing", {"rows": []}), measured(rows))
     FIGURES.write_text(json.dumps(figures, indent=2) + "\n")
     PAGE.write_text(whole(figures))
     print(f"wrote {PAGE}")
@@ -96,6 +95,19 @@ def added(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def fuzzed(held: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Return the stored rows with those of a new run in the place of the same targets.
+
+    Each has its day and machine, and how many findings earlier runs of the target had.
+    """
+    rows = {row["target"]: row for row in held["rows"]}
+    for row in found["rows"]:
+        before = rows.get(row["target"], {"findings": []})
+        earlier = before.get("earlier", 0) + len(before["findings"])
+        rows[row["target"]] = {**row, "earlier": earlier, "day": found["day"], "machine": found["machine"]}
+    return {"rows": [rows[target] for target in sorted(rows)]}
+
+
 def measured(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return rows with the day and machine of the measurement."""
     machine = f"{table.processor()}; {table.versions(PACKAGES)}"
@@ -111,7 +123,7 @@ def page(figures: dict[str, Any]) -> list[str]:
     ]
     for key, section in SECTIONS:
         if key in figures:
-            parts += [*section(figures[key]), told_by(figures[key])]
+            parts += [*section(figures[key]), *([told_by(figures[key])] if "day" in figures[key] else [])]
     return parts
 
 
@@ -190,33 +202,41 @@ def faults(held: dict[str, Any]) -> list[str]:
 def fuzzing(held: dict[str, Any]) -> list[str]:
     """Return the section on fuzzing."""
     rows = held["rows"]
-    found = sum(len(row["findings"]) for row in rows)
     lines = [
         (
             f"`{row['target'].removeprefix('test_')}`",
-            f"{row['wall_seconds'] / 60:.0f}",
             f"{row['cpu_seconds']:.0f}",
             f"{row['executions']:,}",
+            f"{row['edges']:,}" if "edges" in row else "-",
             f"{row['slowest_seconds']:.2f}",
-            f"{row['resident_start_kib'] / 1024:.0f}",
-            f"{row['resident_end_kib'] / 1024:.0f}",
+            f"{max(0, row['resident_end_kib'] - row['resident_start_kib']) / 1024:.0f}",
+            row.get("earlier", 0),
             len(row["findings"]),
+            row["day"],
         )
         for row in rows
     ]
-    header = ["parser", "minutes", "CPU s", "inputs", "slowest, s", "MiB at start", "MiB at end", "findings"]
-    least, most = (pick(row["cpu_seconds"] for row in rows) for pick in (min, max))
-    grown = max(row["resident_end_kib"] - row["resident_start_kib"] for row in rows) / 1024
-    wall = min(row["wall_seconds"] for row in rows)
-    said = f" ({held['said']})" if held["said"] else ""
-    slowest = max(row["slowest_seconds"] for row in rows)
+    header = [
+        "target",
+        "CPU s",
+        "inputs",
+        "edges",
+        "slowest, s",
+        "MiB more at the end",
+        "findings before",
+        "now",
+        "measured",
+    ]
+    total = sum(row["cpu_seconds"] for row in rows) / 60
+    machines = {row["day"]: row["machine"] for row in rows}
     return [
         "## Fuzzing\n",
-        f"Each parser was fuzzed for at least {wall / 60:.0f} minutes, with {least:.0f} to {most:.0f} s of CPU "
-        f"time{said}. Findings (a crash, a traceback, a failed assertion, an input that takes more than 5 s, memory "
-        f"growth by 300 MB): {found}. The slowest input took {slowest:.2f} s; no process grew by more than "
-        f"{grown:.0f} MiB.\n",
+        f"{len(rows)} targets, {sum(row['executions'] for row in rows):,} inputs in {total:.0f} CPU minutes. A finding "
+        "is a crash, a traceback, a wrong result, an input that takes more than 5 s, or memory that grows by 300 MB. "
+        "Edges are the steps from line to line that the inputs took in this project's code (not counted at first); "
+        "findings before are those of earlier runs, mended since.\n",
         table.rows(header, lines),
+        "".join(f"{day}: {machine}.\n" for day, machine in sorted(machines.items())),
     ]
 
 
@@ -230,9 +250,25 @@ def elsewhere() -> list[str]:
     if (table.RESULTS / "bad_inputs.md").exists():
         first = (table.RESULTS / "bad_inputs.md").read_text().split("\n\n")[2].strip()
         found.append(f"## Wrong and hostile inputs\n\n{first} [Full list](../benchmarks/results/bad_inputs.md).\n")
+    if (table.RESULTS / "stuck.json").exists():
+        found.append(stuck(json.loads((table.RESULTS / "stuck.json").read_text("utf-8"))))
     if (table.RESULTS / "ray_faults.json").exists():
         found.append(on_ray(json.loads((table.RESULTS / "ray_faults.json").read_text("utf-8"))))
     return found
+
+
+def stuck(held: dict[str, Any]) -> str:
+    """Return the section on what once hung, ended in a traceback or took all memory."""
+    header = ["case", "what is said", "exit code", "result"]
+    lines = [
+        [row["case"], shown(row["message"]) if row["message"] else "nothing", row["code"], row["result"]]
+        for row in held["rows"]
+    ]
+    right = sum(row["as_required"] for row in held["rows"])
+    told = f"Written by `python -m benchmarks.reliability.stuck`: {right} of {len(lines)} end as required."
+    memory = "Peak memory of scenes against its formula: [scene_memory.md](../benchmarks/results/scene_memory.md)."
+    ends = f"{held['machine']}; {held['versions']}. {memory}\n"
+    return f"## Never stuck, no traceback, bounded memory\n\n{told}\n\n{table.rows(header, lines)}\n{ends}"
 
 
 def on_ray(held: dict[str, Any]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from engine.cli.added import CommandWithAdded
@@ -12,6 +10,7 @@ from engine.cli.compare import compare
 from engine.cli.ensemble import ensemble
 from engine.cli.evaluate import evaluate
 from engine.cli.inspect import inspect
+from engine.cli.options import Version
 from engine.cli.report import report
 from engine.cli.select import select
 from engine.utils import console
@@ -30,16 +29,9 @@ for _command in (ensemble, evaluate, select, compare, report, bench, inspect):
     app.command(cls=CommandWithAdded)(_command)
 
 
-@app.callback(invoke_without_command=True)
-def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
-    """Print the version and exit if requested."""
-    if version:
-        from engine.version import VERSION
-
-        typer.echo(f"maskfuse {VERSION}")
-        raise typer.Exit
+@app.callback()
+def root(version: Version = False) -> None:
+    """Take the options that belong to no command."""
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from engine.cli.options import (
     BatchSize,
     GreyAsRgb,
     ImageLayout,
+    Memory,
     MissingChunks,
     Models,
     Precision,
@@ -20,6 +21,7 @@ from engine.cli.options import (
     Workers,
     contract_fields,
 )
+from engine.utils import console
 from engine.utils.console import with_options
 
 
@@ -37,6 +39,7 @@ def bench(
     provider: Provider = "auto",
     runtime: Runtime = "onnxruntime",
     precision: Precision = "float32",
+    memory: Memory = "",
     as_json: AsJson = False,
     grey_as_rgb: GreyAsRgb = False,
     image_layout: ImageLayout = "",
@@ -70,3 +73,5 @@ def bench(
     )
     runtime_options = RuntimeOptions(provider, runtime, precision)
     print_bench(bench_job(options, runtime_options, images, rounds, batch_size, workers), as_json)
+    named = [word for model in models or ["MODELS"] for word in ("--models", model)]
+    console.say_next("engine", "ensemble", *named, "--input", "IMAGES", "--output", "masks.csv")

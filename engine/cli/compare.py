@@ -12,6 +12,7 @@ from engine.cli.options import (
     GreyAsRgb,
     Groups,
     ImageLayout,
+    Memory,
     MissingChunks,
     Models,
     Workers,
@@ -19,6 +20,7 @@ from engine.cli.options import (
     contract_fields,
     truth_fields,
 )
+from engine.utils import console
 from engine.utils.console import with_options
 
 HOW = "How to compare"
@@ -87,6 +89,7 @@ def compare(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing run file.", rich_help_panel=RUN)
     ] = False,
+    memory: Memory = "",
     as_json: AsJson = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print the results as CSV on stdout, one line per row and convention.")
@@ -151,3 +154,8 @@ def compare(
     with bars() as starting:
         done = run_comparison(options, starting)
     print_comparison(done, "json" if as_json else "csv" if as_csv else "table", out)
+    if out is not None:
+        console.say_next("engine", "report", out, "--out", out.with_suffix(".html"))
+    else:
+        names = ("--models", "MODELS", "--input", "IMAGES", "--labels", "TRUE_MASKS")
+        console.say_next("engine", "select", *names, "--out", "ensemble.toml")

@@ -17,6 +17,7 @@ from engine.cli.options import (
     DoubtType,
     GreyAsRgb,
     ImageLayout,
+    Memory,
     MissingChunks,
     Models,
     PerImage,
@@ -214,6 +215,7 @@ def ensemble(
     gpus_per_worker: Annotated[
         float, typer.Option(help="GPUs of each Ray worker; 0.5 lets two share one.", rich_help_panel=RAY)
     ] = 0.0,
+    memory: Memory = "",
     as_json: AsJson = False,
     grey_as_rgb: GreyAsRgb = False,
     image_layout: ImageLayout = "",
@@ -233,7 +235,7 @@ def ensemble(
 
       engine ensemble -m models/ -i panorama.tif -o mask.tif --tile 64x128
     """
-    from engine.cli.printing import report
+    from engine.cli.printing import report, say_next
     from engine.inference.tuning import make_ready, tell
     from engine.models.runtimes import RuntimeOptions
     from engine.runs.evidence_files import EvidenceFiles
@@ -283,9 +285,11 @@ def ensemble(
 
         scenes = prepare_tiled(options, tile, overlap)
         how = make_ready(scenes.base.ensemble, None, runtime_options, batch_size, workers)
-        outcome = run_tiled(scenes, how.batch_size, how.workers, overwrite)
+        tiles = batch_size or scenes.needs.fitting_batch(how.batch_size, how.workers)
+        outcome = run_tiled(scenes, tiles, how.workers, overwrite)
         tell(how)
         report(scenes.base, outcome, as_json)
+        say_next(scenes.base)
         return
     if overlap is not None:
         raise PlanError("--overlap without --tile: say how large a tile is, as in --tile 64x128")
@@ -306,6 +310,7 @@ def ensemble(
     code = report(job, outcome, as_json)
     if code:
         raise typer.Exit(code)
+    say_next(job)
 
 
 def _cluster(on: str, address: str, workers: int, gpus: float, tiled: bool) -> Cluster:

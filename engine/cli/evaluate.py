@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli.options import AsJson, Groups, Rle, truth_fields
+from engine.cli.options import AsJson, Groups, Memory, Rle, truth_fields
 from engine.errors import PlanError
+from engine.utils import console
 from engine.utils.console import with_options
 
 BORDERS = "Scores of borders"
@@ -27,6 +28,15 @@ def evaluate(
     ] = "",
     groups: Groups = "",
     rle: Rle = "",
+    memory: Memory = "",
+    align: Annotated[
+        bool,
+        typer.Option(
+            "--align",
+            help="Warp true GeoTIFFs onto the masks where they have another CRS, transform or extent (nearest pixel; "
+            "outside of them nothing is scored).",
+        ),
+    ] = False,
     as_library: Annotated[
         str,
         typer.Option(
@@ -79,8 +89,9 @@ def evaluate(
         if surfaces or as_library:
             raise PlanError("--surfaces and --as do not take masks of several labels a pixel: leave them out")
         print_class_scores(several, as_json)
-        return
-    asked = rules if surfaces else None
-    by_image = bool(as_library)
-    done = score_masks(predicted, labels, classes, ignored_class, groups, truth, rle, asked, by_image)
-    print_evaluation(done, as_json, as_library)
+    else:
+        asked, by_image = rules if surfaces else None, bool(as_library)
+        done = score_masks(predicted, labels, classes, ignored_class, groups, truth, rle, align, asked, by_image)
+        print_evaluation(done, as_json, as_library)
+    names = ("--models", "MODELS", "--input", "IMAGES", "--labels", "TRUE_MASKS")
+    console.say_next("engine", "compare", *names, "--out", "run.npz")

@@ -39,9 +39,12 @@ def inspect(
     from engine.models.facts import Facts, stated_facts
     from engine.models.members import find_models
     from engine.models.opening import inspect_net
+    from engine.models.runtimes.providers import mixed_wheels
     from engine.runs.options import check_named_outputs, output_of
 
     paths = find_models(models)
+    if mixed := mixed_wheels():
+        console.say(mixed)
     named = stated.pop("output_name", None)
     check_named_outputs(named, paths)
     facts = stated_facts(stated, option)
@@ -66,12 +69,17 @@ def inspect(
         if known:
             console.stdout().print(contracts_table(known))
         for line in (*remarks(known), *told):
-            typer.echo(console.one_line(line))
+            console.line(line)
     refused = [row["error"] for row in rows if "error" in row]
     for text in refused:
         console.say(f"error: {text}")
     if refused:
         raise typer.Exit(2)
+    if len(known) == len(rows) and not any(opened.questions for opened in known):
+        named = [word for model in models for word in ("--models", model)]
+        console.say_next("engine", "ensemble", *named, "--input", "IMAGES", "--output", "masks.csv")
+    else:
+        console.say("next: engine inspect again, with the options named above")
 
 
 def _unclear(path: Path, reason: str) -> tuple[dict[str, Any], list[str]]:

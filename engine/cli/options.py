@@ -26,6 +26,20 @@ Groups = Annotated[
         "scene."
     ),
 ]
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        from engine.version import VERSION
+
+        typer.echo(f"maskfuse {VERSION}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
+]
 BatchSize = Annotated[
     int,
     typer.Option(help="Images per batch; 0: measured on the first images.", rich_help_panel=RUN),
@@ -36,6 +50,25 @@ Provider = Annotated[
     typer.Option(
         help="auto (a GPU if one works), cuda, tensorrt or cpu; a named provider must work. cpu-graph runs the graph "
         "that a GPU would run on the CPU, to try it.",
+        rich_help_panel=RUN,
+    ),
+]
+
+
+def _memory(text: str) -> str:
+    from engine.utils.memory import parse_bytes, state_memory
+
+    state_memory(parse_bytes(text) if text else None)
+    return text
+
+
+Memory = Annotated[
+    str,
+    typer.Option(
+        callback=_memory,
+        metavar="SIZE",
+        help="Most memory that one input may take at a time, as in 4GB; what declares more is refused. Default: half "
+        "of what is free.",
         rich_help_panel=RUN,
     ),
 ]

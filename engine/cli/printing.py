@@ -24,6 +24,7 @@ from engine.evaluate import Borders, ClassScore, Evaluation
 from engine.inference.ensemble import Ensemble
 from engine.libraries import named_library, score_as
 from engine.metrics import CONVENTIONS, class_iou, dice_of, find_trap, precision_recall
+from engine.outputs.vector_files import VECTOR_FORMS
 from engine.runs.durable.resume import incomplete_output, skipped_list
 from engine.runs.image_job import Job
 from engine.runs.outcome import Outcome
@@ -58,6 +59,17 @@ def report(job: Job, outcome: Outcome, as_json: bool) -> int:
         f"from {incomplete_output(job.output)}; {job.output} was not written; see {skipped_list(job.output)}"
     )
     return INCOMPLETE
+
+
+def say_next(job: Job) -> None:
+    """Name the command that usually follows: scores where there are none yet, else a comparison of all strategies."""
+    if job.output is None or job.output.suffix.lower() in VECTOR_FORMS:
+        console.say_next("engine", "bench", "--models", "MODELS", "--input", "IMAGES")
+    elif job.labels is None:
+        console.say_next("engine", "evaluate", job.output, "--labels", "TRUE_MASKS")
+    else:
+        names = ("--models", "MODELS", "--input", "IMAGES", "--labels", "TRUE_MASKS")
+        console.say_next("engine", "compare", *names, "--out", "run.npz")
 
 
 def early_exit_summary(outcome: Outcome, ensemble: Ensemble) -> str:

@@ -29,3 +29,5 @@ def report(
 
     size = write_report(run, out, overwrite)
     console.say(f"wrote {out}: {size / 1e6:.1f} MB, open it in any browser")
+    names = ("--models", "MODELS", "--input", "IMAGES", "--labels", "TRUE_MASKS")
+    console.say_next("engine", "select", *names, "--out", "ensemble.toml")

@@ -12,12 +12,14 @@ from engine.cli.options import (
     GreyAsRgb,
     Groups,
     ImageLayout,
+    Memory,
     MissingChunks,
     Models,
     command_line,
     contract_fields,
     truth_fields,
 )
+from engine.utils import console
 from engine.utils.console import with_options
 
 SEARCH = "How to search"
@@ -56,6 +58,14 @@ def select(
     bias: Annotated[bool, typer.Option(help="Search class biases.", rich_help_panel=SEARCH)] = True,
     threshold: Annotated[bool, typer.Option(help="Search a suppression threshold.", rich_help_panel=SEARCH)] = True,
     clean_up: Annotated[bool, typer.Option(help="Try the clean-up of small regions.", rich_help_panel=SEARCH)] = True,
+    budget: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            help="Approximate time for the search; the best found until then is written. 0: no limit.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = 0.0,
     calibrate: Annotated[
         bool,
         typer.Option(
@@ -82,6 +92,7 @@ def select(
         Path | None, typer.Option(help="Folder that stores the members' probabilities for later selections.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing plan.")] = False,
+    memory: Memory = "",
     as_json: AsJson = False,
     grey_as_rgb: GreyAsRgb = False,
     image_layout: ImageLayout = "",
@@ -129,6 +140,7 @@ def select(
         folds=folds,
         pixels=pixels,
         clean_up=clean_up,
+        budget=budget,
         ranked=rankseg,
         calibrate=calibrate,
         cache=cache,
@@ -137,3 +149,4 @@ def select(
     with bars() as starting:
         done = run_selection(options, starting)
     print_selection(done, out, as_json)
+    console.say_next("engine", "ensemble", "--plan", out, "--input", "IMAGES", "--output", "masks.csv")

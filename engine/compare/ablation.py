@@ -19,7 +19,7 @@ from engine.compare.rows import rate
 from engine.compare.study import Counts, Study
 from engine.fusion.decoding import Decoding
 from engine.inference.prediction import Variant
-from engine.select.crossfit import Level, cross_fit
+from engine.select.crossfit import BIASED, CLEANED, PLAIN, SELECTED, Level, cross_fit
 from engine.select.pool import Choice
 from engine.select.printing import describe
 from engine.select.sample import draw
@@ -27,7 +27,6 @@ from engine.select.search import Settings
 from engine.utils.numbers import images_per_second
 
 TIMED_IMAGES = 32
-PLAIN, SELECTED, BIASED, CLEANED = 1, 2, 3, 5
 
 
 def ablation(

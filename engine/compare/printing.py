@@ -44,7 +44,7 @@ def print_comparison(done: Comparison, form: str, out: Path | None) -> None:
     if facts.trap:
         console.say(f"warning: {facts.trap}")
     if out is not None:
-        console.say(f"wrote {out}: engine report {out} turns it into a page")
+        console.say(f"wrote {out}")
 
 
 def verdict(gain: Estimate) -> str:

@@ -11,11 +11,13 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from engine.compare.checks import MOST, contradiction
 from engine.compare.result import Comparison, Facts, Pictures
 from engine.errors import InputError, OutputError
 from engine.metrics import VOID
 from engine.sources.numpy_files import array_files
 from engine.sources.record import NPZ_KEY
+from engine.utils.boundary import refusing
 from engine.utils.files import replacing
 from engine.utils.numbers import json_number
 
@@ -55,7 +57,10 @@ def read_run(path: Path) -> Comparison:
         raise InputError(f"{path} is no run: give the .npz that engine compare --out wrote")
     if sum(math.prod(array.shape) * array.dtype.itemsize for array in found.values()) > MOST_BYTES:
         raise InputError(f"{path} would need more than {MOST_BYTES / 2**30:.0f} GB of memory: that is no run")
-    with np.load(path, allow_pickle=False) as archive:
+    with (
+        refusing(lambda why: f"cannot read {path} ({why}): it is damaged, run engine compare again"),
+        np.load(path, allow_pickle=False) as archive,
+    ):
         head = _head(path, str(archive[NPZ_KEY]))
         if not set(ARRAYS) <= set(found) or not all(found[name].dtype == np.uint8 for name in ARRAYS):
             raise InputError(f"{path} lacks its pictures: it is damaged, run engine compare again")
@@ -63,6 +68,9 @@ def read_run(path: Path) -> Comparison:
     if head["content_sha256"] != _digest(head["facts"], arrays):
         raise InputError(f"{path} is not as engine compare wrote it: damaged or changed, run engine compare again")
     facts = _typed(Facts, head["facts"], str(path), "facts")
+    wrong = contradiction(facts)
+    if wrong:
+        raise InputError(f"{path} contradicts itself ({wrong}): it is damaged or changed, run engine compare again")
     _check_shapes(path, facts, arrays)
     return Comparison(facts, Pictures(**arrays))
 
@@ -115,8 +123,9 @@ def _typed(kind: Any, value: Any, path: str, place: str) -> Any:
     elif origin is dict and isinstance(value, dict):
         return {key: _typed(inner[1], item, path, place) for key, item in value.items()}
     elif kind is float and (value is None or (isinstance(value, int | float) and not isinstance(value, bool))):
-        return math.nan if value is None else float(value)
-    elif kind in (int, str) and type(value) is kind:
+        if value is None or abs(value) <= MOST:
+            return math.nan if value is None else float(value)
+    elif (kind is int and type(value) is int and abs(value) <= MOST) or (kind is str and type(value) is str):
         return value
     raise InputError(f"{path} is no run of this version ({place} is not what it should be): run engine compare again")
 
@@ -133,7 +142,5 @@ def _check_shapes(path: Path, facts: Facts, arrays: dict[str, Any]) -> None:
     truth = arrays["truth"]
     known = all(int(arrays[name].max(initial=0)) < classes for name in ("fused", "members"))
     known = known and bool(((truth < classes) | (truth == VOID)).all())
-    inside = 0 <= facts.fused < len(facts.rows) and 0 <= facts.rarest < classes
-    inside = inside and all(0 <= index < len(facts.rows) for index in facts.baseline.values())
-    if not (fits and known and inside):
+    if not (fits and known):
         raise InputError(f"{path} contradicts itself: it is damaged, run engine compare again")

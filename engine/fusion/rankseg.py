@@ -43,7 +43,7 @@ def _image(p: NDArray[np.float64], is_dice: bool) -> NDArray[np.uint8]:
     counts = claimed.sum(axis=0)
     gains = _gains(p, claimed & (counts == 1), is_dice)
     # Nobody's pixels go to any class that takes part; a suppressed class has no probability at all.
-    possible: NDArray[np.bool_] = np.asarray(active if active.any() else p.any(axis=1))
+    possible = np.where(active.any(), active, (p > 0).any(axis=1))
     eligible = np.where(counts > 0, claimed, possible[:, None])
     return np.where(eligible, gains, -np.inf).argmax(axis=0).astype(np.uint8)
 

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.graph import geometry
-from engine.graph.compose import Composer, maps_of
+from engine.graph.compose import Composer
 from engine.graph.geometry import Sides
 from engine.graph.images import Fed, Inputs
+from engine.graph.nodes import maps_of
 from engine.graph.rebatch import constants_of
 from engine.models.adapt.binary import LEAST_PROBABILITY
 from engine.models.adapt.class_map import FLOOR, ClassMap

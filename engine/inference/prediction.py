@@ -103,3 +103,6 @@ class Predictions(Protocol):
 
     def __iter__(self) -> Iterator[Predicted]:
         """Yield the result of each batch, in the order of the images."""
+
+    def wait(self) -> None:
+        """Wait for the batches in progress after the iteration was left in the middle."""

@@ -23,7 +23,7 @@ from engine.metrics import confusion_matrices
 from engine.models.net import check_range
 from engine.sources.base import Batch, Source
 from engine.sources.labels import as_labels
-from engine.utils.threads import Ahead, in_order
+from engine.utils.threads import Ahead, abandonable, in_order
 
 # With an approximate early exit, one batch in this many is also predicted by all members, to measure the agreement.
 CHECK_EVERY = 16
@@ -64,6 +64,7 @@ class Stream:
     evidence: Evidence | None = None
     _ended: threading.Event = field(default_factory=threading.Event)
     _reader: Ahead[Fed] | None = None
+    _pool: ThreadPoolExecutor | None = None
 
     @property
     def read_seconds(self) -> float:
@@ -76,21 +77,28 @@ class Stream:
         Raises:
             EngineError: images or labels that do not match, or a member that fails.
         """
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="maskfuse")
         self._reader = Ahead(self._fed(), self.workers)
         try:
-            yield from in_order(self._submitted(pool, self._reader), IN_FLIGHT * self.workers)
-        except (KeyboardInterrupt, SystemExit):
-            self.ensemble.interrupt()
-            if self.device is not None:
-                self.device.stop()
-            raise
+            with abandonable(self.workers, "maskfuse") as pool:
+                self._pool = pool
+                try:
+                    yield from in_order(self._submitted(pool, self._reader), IN_FLIGHT * self.workers)
+                except (KeyboardInterrupt, SystemExit):
+                    self.ensemble.interrupt()
+                    if self.device is not None:
+                        self.device.stop()
+                    raise
+                finally:
+                    self._ended.set()
         finally:
-            self._ended.set()
-            pool.shutdown(wait=True, cancel_futures=True)
             self.ensemble.resume()
             if self.device is not None:
                 self.device.resume()
+
+    def wait(self) -> None:
+        """Wait for the batches in progress after the iteration was left in the middle."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _submitted(self, pool: ThreadPoolExecutor, fed: Iterable[Fed]) -> Iterator[Future[Predicted]]:
         order: list[int] = []

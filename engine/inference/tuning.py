@@ -71,7 +71,7 @@ def tune(
     runtime_options = runtime_options or RuntimeOptions()
     began = perf_counter()
     tuned = Tuned(batch_size or BATCH_SIZE, workers or available_cores())
-    ensemble.runtime_options = runtime_options
+    ensemble.runtime_options, ensemble.device, ensemble.sessions_elsewhere = runtime_options, None, None
     sample, real = _sample(ensemble, images)
     count = len(images) if images is not None else 0
     alone = not scored or len(ensemble.every_variant()) == 1

@@ -29,15 +29,6 @@ def take_greater_sum(best, label, base, row, candidate):  # type: ignore[no-unty
 
 
 @kernel
-def take_greater_shifted(best, label, base, shift, candidate):  # type: ignore[no-untyped-def]
-    """Where ``base + shift`` beats ``best``, put it there and ``candidate`` into ``label``; all int32."""
-    for i in range(best.size):
-        new, old, known = np.int32(base[i] + shift), best[i], label[i]
-        label[i] = candidate if new > old else known
-        best[i] = new if new > old else old
-
-
-@kernel
 def add_times(row, term, factor):  # type: ignore[no-untyped-def]
     """Add ``factor * term``; all int32."""
     for i in range(row.size):
@@ -114,31 +105,6 @@ def count_additions(base, packed, starts, counts):  # type: ignore[no-untyped-de
                     at = start * members * classes + (m * classes + c) * n
                     take_greater_sum(best[:n], label[:n], base[own : own + n], packed[at : at + n], np.int32(c))
                 count_labels(label[:n], counts[m, s])
-
-
-@kernel
-def count_shifts(base, shifts, starts, counts):  # type: ignore[no-untyped-def]
-    """Count the labels of ``base`` under each class bias.
-
-    Args:
-        base: int32 (classes * pixels,), the sum of the members, in blocks.
-        shifts: int32 (candidates, classes), the biases to add.
-        starts: int64 (segments + 1,).
-        counts: int32 (candidates, segments, classes), added to.
-    """
-    candidates, classes = shifts.shape
-    best = np.empty(BLOCK, np.int32)
-    label = np.empty(BLOCK, np.int32)
-    for s in range(starts.size - 1):
-        for start in range(starts[s], starts[s + 1], BLOCK):
-            n = min(BLOCK, starts[s + 1] - start)
-            for k in range(candidates):
-                rows.fill(best[:n], np.int32(-(2**31)))
-                rows.fill(label[:n], np.int32(0))
-                for c in range(classes):
-                    own = start * classes + c * n
-                    take_greater_shifted(best[:n], label[:n], base[own : own + n], shifts[k, c], np.int32(c))
-                count_labels(label[:n], counts[k, s])
 
 
 @kernel

@@ -31,6 +31,8 @@ def adaptations(found: Examined, ports: Ports, contract: ModelContract) -> Itera
         yield f"bands {', '.join(map(str, contract.bands))} are taken"
     if contract.channel_order == "bgr":
         yield "channels are turned from RGB to BGR"
+    if contract.resolution is not None:
+        yield f"maps are read at {contract.resolution:g} m per pixel (--tile)"
     if contract.size is None and contract.stride > 1:
         yield f"sides are mirrored up to multiples of {contract.stride} and cut back"
     if contract.size is not None and contract.fit:

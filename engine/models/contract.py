@@ -68,6 +68,7 @@ class ModelContract:
         channel_order: ``bgr`` turns the channels of RGB images around.
         grey_as_rgb: whether a grey image is repeated over the three channels that the net takes.
         constants: values of further inputs by name: a number or a flat list.
+        resolution: ground resolution in metres per pixel that maps are read at; None for that of the map.
         bias: calibration of specialists: added to the log-odds; the kind ``specialists`` may have one value a class.
         temperature: calibration of specialists: divides the biased log-odds; as many values as for ``bias``.
         architecture: name of the architecture, for people to read.
@@ -97,6 +98,7 @@ class ModelContract:
     channel_order: Literal["rgb", "bgr"] = "rgb"
     grey_as_rgb: bool = False
     constants: dict[str, float | list[float]] = field(default_factory=dict)
+    resolution: float | None = None
     bias: float | tuple[float, ...] = 0.0
     temperature: float | tuple[float, ...] = 1.0
     architecture: str = ""
@@ -161,6 +163,11 @@ class ModelContract:
         require(
             not self.bands or len(self.bands) == self.channels,
             f"bands: {len(self.bands)} of them; the net takes {self.channels} channels",
+        )
+        metres = self.resolution
+        require(
+            metres is None or 1e-6 <= metres <= 1e6,
+            f"resolution: {metres}; metres per pixel from 1e-6 to 1e6 are needed",
         )
         require(
             self.channel_order == "rgb" or self.channels == 3, f"channel_order: bgr for {self.channels} channels, not 3"
@@ -242,7 +249,7 @@ def _refuse_constant(name: str) -> None:
 # Fields that are younger than the first contracts.
 _LATER = (
     *("stride", "fit", "maps_resize", "foreground_threshold", "thresholds", "bands", "channel_order"),
-    *("grey_as_rgb", "constants"),
+    *("grey_as_rgb", "constants", "resolution"),
 )
 _DEFAULTS = {
     item.name: item.default if item.default is not MISSING else {}

@@ -22,8 +22,9 @@ def checked_fields(raw: dict[str, Any]) -> dict[str, Any]:
         check, expected = TYPES[name]
         require(check(value), f"{name}: {value!r} is not {expected}")
         checked[name] = tuple(value) if isinstance(value, list | tuple) else value
-    if "scale" in checked:
-        checked["scale"] = float(checked["scale"])
+    for name in ("scale", "resolution"):
+        if checked.get(name) is not None:
+            checked[name] = float(checked[name])
     return checked
 
 
@@ -107,6 +108,7 @@ TYPES: dict[str, tuple[Any, str]] = {
     "channel_order": _TEXT,
     "grey_as_rgb": (lambda value: isinstance(value, bool), "true or false"),
     "constants": (lambda value: _is_constants(value), "a table of numbers and lists of numbers"),
+    "resolution": (lambda value: value is None or _is_number(value), "a number of metres per pixel"),
     "bias": _CALIBRATION,
     "temperature": _CALIBRATION,
     "architecture": _TEXT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import math
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -251,6 +252,24 @@ def label_members(members: Iterable[Member]) -> list[str]:
 def ignored_class(members: Sequence[Member]) -> int | None:
     """Return the ignored class that any member declares."""
     return next((v.contract.ignored_class for v in members if v.contract.ignored_class is not None), None)
+
+
+def ground_resolution(members: Sequence[Member]) -> float | None:
+    """Return the metres per pixel that members read maps at, or None where none states any.
+
+    Raises:
+        ContractError: two members state different ones.
+    """
+    stated = [net for member in members for net in member.nets if net.contract.resolution is not None]
+    first = stated[0].contract.resolution if stated else None
+    for net in stated:
+        assert first is not None and net.contract.resolution is not None
+        if not math.isclose(net.contract.resolution, first, rel_tol=1e-3):
+            raise ContractError(
+                f"{stated[0].path} reads maps at {first:g} m per pixel, {net.path} at {net.contract.resolution:g}: "
+                'predict with each by itself, or state resolution = "ignore" in the plan\'s [input]'
+            )
+    return first
 
 
 def _specialists(key: str, nets: list[Net], optional: Collection[int]) -> Member:

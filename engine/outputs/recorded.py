@@ -12,6 +12,7 @@ from engine.errors import InputError, PlanError
 from engine.metrics import MOST_CLASSES, VOID
 from engine.sources.coding import PLAIN, LabelCoding
 from engine.sources.label_scenes import open_maps
+from engine.sources.places import with_nodata
 from engine.sources.record import read_record
 from engine.sources.spec import is_url, split_key
 from engine.utils import console
@@ -36,7 +37,7 @@ class Known:
     masks: LabelCoding
 
 
-def known_facts(predicted: str, classes: str, ignored_class: str, coding: LabelCoding) -> Known:
+def known_facts(predicted: str, classes: str, ignored_class: str, coding: LabelCoding, labels: str = "") -> Known:
     """Gather what is known of masks, and say where options and record contradict each other.
 
     Args:
@@ -44,6 +45,7 @@ def known_facts(predicted: str, classes: str, ignored_class: str, coding: LabelC
         classes: names separated by commas, or their number; empty where not stated.
         ignored_class: id, or ``none``; empty where not stated.
         coding: what is stated about the true masks.
+        labels: the true masks, as options name them: rasters state values for pixels without data.
 
     Raises:
         PlanError: impossible options, or options that do not fit the classes.
@@ -69,17 +71,25 @@ def known_facts(predicted: str, classes: str, ignored_class: str, coding: LabelC
         raise PlanError(f"--ignored-class {ignored}: there are {len(names)} classes, 0 to {len(names) - 1}")
     if names:
         truth = truth.for_classes(names)
+    if labels:
+        truth = with_nodata(truth, labels, len(names))
     if record:
         masks = LabelCoding(None, written.ids) if written.output_ids else PLAIN
+        masks = replace(masks, no_data=_recorded_no_data(record))
     else:
         masks = _coding_of_masks(predicted, truth, len(names))
-    return Known(names, ignored, truth, masks)
+    return Known(names, ignored, truth, with_nodata(masks, predicted, len(names)))
 
 
 def _recorded_names(record: Mapping[str, Any]) -> tuple[str, ...]:
     held = record.get("classes")
     fits = isinstance(held, list) and all(isinstance(name, str) for name in held) and 2 <= len(held) <= MOST_CLASSES
     return tuple(held) if fits and held is not None else ()
+
+
+def _recorded_no_data(record: Mapping[str, Any]) -> tuple[int, ...]:
+    held = record.get("no_data")
+    return tuple(held) if isinstance(held, list) and all(type(value) is int for value in held) else ()
 
 
 def _recorded_coding(record: Mapping[str, Any]) -> LabelCoding:

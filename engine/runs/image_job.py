@@ -27,11 +27,12 @@ from engine.runs.options import Options, open_ensemble, planned, reading_of
 from engine.runs.plan import Plan, PlannedMember
 from engine.samples import SAMPLES
 from engine.sources.base import Source
+from engine.sources.coding import PLAIN
 from engine.sources.fingerprint import fingerprint, labels_fingerprint
 from engine.sources.georeference import Georeference
 from engine.sources.labels import open_truth
 from engine.sources.open import open_source
-from engine.sources.places import check_same_places, places_of
+from engine.sources.places import check_same_places, places_of, with_nodata
 from engine.sources.slices import limited
 from engine.sources.unchanged import Unchanged
 from engine.utils import console
@@ -104,7 +105,8 @@ def prepare(options: Options) -> Job:
     if ensemble.is_multilabel and form_of(output) not in (".npy", ".npz"):
         check_names_of(output, class_mask_names(whole.ids, ensemble.classes), True, options.resume)
     images = limited(whole, options.limit)
-    labels = open_truth(options.labels, whole, ensemble.coding, options.limit) if options.labels else None
+    coding = with_nodata(ensemble.coding, options.labels, len(ensemble.classes)) if options.labels else PLAIN
+    labels = open_truth(options.labels, whole, coding, options.limit) if options.labels else None
     return Job(
         ensemble,
         images,

@@ -20,12 +20,15 @@ from engine.models.facts import Facts, stated_facts
 from engine.models.members import Member, class_names, find_members, find_models, holds_masks
 from engine.models.net import Net
 from engine.models.opening import Request, inspect_net, open_nets
+from engine.models.runtimes.providers import mixed_wheels
 from engine.runs.evidence_files import EvidenceFiles
 from engine.runs.plan import Plan, PlannedMember, Weight, read_plan
 from engine.runs.plan_input import InputTable
 from engine.sources.base import Source
 from engine.sources.coding import PLAIN, LabelCoding
+from engine.sources.places import places_of
 from engine.sources.reading import Reading, Taken
+from engine.sources.resolution import is_near, metres_per_pixel
 from engine.sources.zarr_chunks import check_missing
 from engine.utils import console
 
@@ -155,6 +158,8 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None, every: So
     """
     strategy = options.strategy or plan.strategy or "mean-logit"
     named_strategy(strategy)
+    if mixed := mixed_wheels():
+        console.say(mixed)
     sample = next(images.batches(1)).pixels[0] if images is not None and len(images) else None
     if images is not None and sample is None:
         raise InputError(f"{images.name} holds no images")
@@ -201,12 +206,29 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None, every: So
             "--preview, --labels and --tile do not take multi-label members: leave them out, and score the masks with "
             "engine evaluate MASKS --labels TRUTH"
         )
+    if not options.tiled:
+        _warn_of_resolution(ensemble, options)
     for net in (item for item in opened if isinstance(item, Net)):  # after all checks: an error stays the only line
         if net.adapted:
             console.say(f"{net.path.name}: {'; '.join(net.adapted)}")
         for text in net.warnings:
             console.say(f"warning: {net.path.name}: {text}")
     return ensemble
+
+
+def _warn_of_resolution(ensemble: Ensemble, options: Options) -> None:
+    """Say where images that are read as stored have another ground resolution than members state."""
+    stated = [net.contract.resolution for net in ensemble.nets if net.contract.resolution is not None]
+    if not stated or ensemble.input_facts.get("resolution") == "ignore":
+        return
+    for name, raster in places_of(options.input).items():
+        pixel = metres_per_pixel(raster.place)
+        if pixel is not None and not is_near(pixel, stated[0]):
+            console.say(
+                f"warning: {name} has pixels of {pixel[0]:g} x {pixel[1]:g} m, the members read {stated[0]:g} m per "
+                "pixel; without --tile it is read as stored: add --tile HEIGHTxWIDTH"
+            )
+            return
 
 
 def _open_members(

@@ -16,6 +16,7 @@ layout = "NCHW"               # axes of an array: NHWC, NCHW, NHW, HWC, CHW or H
 exif = "ignore"               # leave pictures as stored; omit to turn them as their EXIF orientation says
 rgb_as_grey = true            # RGB images for nets of one channel (ITU-R BT.601)
 alpha = true                  # with --tile, the last band of a raster is alpha: no data where it is 0, no band for nets
+resolution = "ignore"         # read maps as stored; omit to read them at the ground resolution that members state
 
 [output]                      # how masks are written
 min_area = 25                 # leave out smaller polygons, in squared units of the coordinate reference system
@@ -154,7 +155,7 @@ def read_plan(path: Path) -> Plan:
     if path.stat().st_size > MOST_BYTES:
         raise PlanError(f"{path} is larger than {MOST_BYTES} bytes: not a plan")
     try:
-        raw = tomllib.loads(path.read_text("utf-8"))
+        raw = tomllib.loads(path.read_text("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PlanError(f"{path} is not TOML ({error}): correct that line") from None
     try:

@@ -8,6 +8,8 @@ from typing import Any
 from engine.errors import PlanError
 from engine.sources.reading import EXIF, LAYOUTS
 
+RESOLUTION = ("apply", "ignore")
+
 
 @dataclass(frozen=True)
 class InputTable:
@@ -18,12 +20,14 @@ class InputTable:
         exif: ``apply`` or ``ignore`` the EXIF orientation of pictures.
         rgb_as_grey: whether RGB images become grey by ITU-R BT.601.
         alpha: whether the last band of a raster says which pixels hold data, and is no band of the picture.
+        resolution: ``apply`` the ground resolution that members state, or ``ignore`` it.
     """
 
     layout: str = ""
     exif: str = "apply"
     rgb_as_grey: bool = False
     alpha: bool = False
+    resolution: str = "apply"
 
     @classmethod
     def of(cls, table: object) -> InputTable:
@@ -38,7 +42,7 @@ class InputTable:
         for key, value in table.items():
             if key not in known:
                 raise PlanError(f"input: unknown key {key!r}; known are {', '.join(sorted(known))}")
-            allowed = {"layout": LAYOUTS, "exif": EXIF}.get(key)
+            allowed = {"layout": LAYOUTS, "exif": EXIF, "resolution": RESOLUTION}.get(key)
             if allowed is not None and value not in allowed:
                 raise PlanError(f"input.{key}: {str(value)[:80]!r} is unknown; allowed are {', '.join(allowed)}")
             if allowed is None and not isinstance(value, bool):

@@ -66,10 +66,13 @@ def run(
 
     # Results do not wait for the disk, nor do the workers.
     with Behind(finish, outcome.workers) as later:
-        for part in stream:
-            later(part)
-            outcome.count(part, ensemble)
-            advance(len(part.ids) + len(part.skipped))
+        try:
+            for part in stream:
+                later(part)
+                outcome.count(part, ensemble)
+                advance(len(part.ids) + len(part.skipped))
+        finally:
+            stream.wait()
     outcome.read_seconds, outcome.write_seconds = stream.read_seconds, later.seconds
     outcome.seconds = perf_counter() - began
     return outcome

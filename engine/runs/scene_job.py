@@ -12,10 +12,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from engine.errors import InputError, OutputError, PlanError
+from engine.inference.ensemble import Ensemble
 from engine.inference.evidence import check_evidence
 from engine.inference.tiles.grid import DEFAULT_OVERLAP, Tiling, parse_tile
+from engine.inference.tiles.memory import SceneNeeds
 from engine.inference.tiles.rows import tile_rows
 from engine.inference.tiles.stride import with_stride
+from engine.models.members import ground_resolution
 from engine.models.net import check_range
 from engine.outputs.open import FOLDER, check_not_read, check_output, form_of
 from engine.outputs.row_files import ROW_FILES
@@ -32,6 +35,7 @@ from engine.sources.fingerprint import fingerprint, labels_fingerprint
 from engine.sources.georeference import Georeference
 from engine.sources.label_scenes import coded_scenes, open_scene_labels
 from engine.sources.places import aligned, check_places
+from engine.sources.resolution import at_resolution
 from engine.sources.scenes import Scenes, first_scenes, open_scenes
 from engine.sources.unchanged import Unchanged
 from engine.utils import console
@@ -53,6 +57,7 @@ class TiledJob:
         scenes: what to predict.
         truths: true label maps of the same scenes, or None.
         tiling: how scenes are cut.
+        read: the scenes as the members read them: where these state a ground resolution, of other sizes.
         input: what the plan states about the scenes.
         output: what the plan states about the masks.
     """
@@ -61,8 +66,24 @@ class TiledJob:
     scenes: Scenes
     truths: Scenes | None
     tiling: Tiling
+    read: Scenes
     input: InputTable = field(default_factory=InputTable)
     output: OutputTable = field(default_factory=OutputTable)
+
+    @property
+    def needs(self) -> SceneNeeds:
+        """Return what decides how much memory the scenes take."""
+        ensemble, sample = self.base.ensemble, next(self.base.images.batches(1)).pixels
+        return SceneNeeds(
+            self.tiling,
+            len(ensemble.members),
+            len(ensemble.classes),
+            self.scenes.channels,
+            sample.dtype.itemsize,
+            self.scenes.sizes,
+            self.scenes.whole,
+            ensemble.variant.decoding.min_region > 1,
+        )
 
 
 def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJob:
@@ -94,7 +115,7 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
     options.files.check(output, options, replaced, alone=scenes.alone)
     check_names_of(output, scenes.ids, scenes.named, options.resume)
     if truths is not None and options.align:
-        truths = aligned(truths, scenes, coding.ids)
+        truths = aligned(truths, scenes, coding.ids, coding.palette is not None)
     elif truths is not None:
         check_places(scenes, truths)
         _check_truths(scenes, truths)
@@ -110,7 +131,14 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
     check_evidence(ensemble, options.files.evidence)
     check_range(next(sample.batches(1)).pixels, (net for member in ensemble.members for net in member.nets))
     truths = coded_scenes(truths, ensemble.coding) if truths is not None else None
+    table = input_table(plan, options)
     tiling = with_stride(ensemble, tiling, scenes.channels)
+    resampled = _read(scenes, ensemble, table)
+    if options.files.evidence and resampled.sizes != scenes.sizes:
+        raise PlanError(
+            f"{scenes.name} is read at the ground resolution of the models, so --scores and --doubt would lie on other "
+            'pixels than its own: leave them out, or put resolution = "ignore" under [input] of the plan'
+        )
     base = Job(
         ensemble,
         sample,
@@ -125,7 +153,13 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
         files=options.files,
         read=read,
     )
-    return TiledJob(base, scenes, truths, tiling, input_table(plan, options), plan.output)
+    return TiledJob(base, scenes, truths, tiling, resampled, table, plan.output)
+
+
+def _read(scenes: Scenes, ensemble: Ensemble, table: InputTable) -> Scenes:
+    """Return the scenes as the members read them."""
+    resolution = None if table.resolution == "ignore" else ground_resolution(ensemble.members)
+    return scenes if resolution is None else at_resolution(scenes, resolution)
 
 
 def _places(options: Options, scenes: Scenes) -> dict[str, Georeference]:

@@ -19,6 +19,7 @@ from engine.inference.tiles.blend import Blended
 from engine.metrics import VOID, Score, confusion_matrices
 from engine.outputs.scenes import Sink
 from engine.runs.outcome import Outcome
+from engine.runs.own_pixels import OwnPixels
 from engine.runs.scene_evidence import SceneEvidence, rows_of
 from engine.sources.base import Batch
 from engine.sources.labels import as_labels
@@ -63,6 +64,7 @@ class SceneMask:
         sink: Sink,
         outcome: Outcome,
         evidence: SceneEvidence | None = None,
+        own: OwnPixels | None = None,
     ) -> None:
         """Begin a mask.
 
@@ -73,13 +75,14 @@ class SceneMask:
             sink: takes the labels.
             outcome: what the run gave so far; added to.
             evidence: takes what is shown for the labels; None for nothing.
+            own: brings labels to the scene's pixels; None where the members read these.
 
         Raises:
             OutputError: no value is free for pixels without data.
         """
         self._ensemble, self._size, self._sink, self._outcome = ensemble, scene.size, sink, outcome
         self._truth_scene, self._truth = truth, Strips(truth) if truth is not None else None
-        self._id = scene.id
+        self._id, self._own = scene.id, own
         self._void = void_label(scene, ensemble.coding.output_classes(len(ensemble.classes)))
         self._confusion: dict[Variant, NDArray[np.int64]] = {}
         # Regions cross the borders of parts: their clean-up waits for the whole mask, at one byte a pixel.
@@ -103,19 +106,26 @@ class SceneMask:
         Raises:
             EngineError: the true labels or the disk fail.
         """
-        truth = self._true_rows(part.start, part.size[0])
-        valid = None if part.valid is None or part.valid.all() else part.valid.ravel()
-        logits = part.logits if valid is None else np.ascontiguousarray(part.logits[..., valid])
+        own = self._own
+        start, stop = (part.start, part.start + part.size[0]) if own is None else own.rows(part)
+        truth = self._true_rows(start, stop - start)
+        seen = _flat(part.valid)
+        logits = part.logits if seen is None else np.ascontiguousarray(part.logits[..., seen])
+        strip = Strip(start, self._empty((stop - start, self._size[1])))
+        valid = seen if own is None else _flat(own.valid(start, stop))
         asked = self._evidence.evidence if self._evidence is not None else None
-        strip, shown = Strip(part.start, self._empty(part.size)), Shown()
+        shown = Shown()
         # No strategy sees pixels without data: some learn from all pixels they are given.
-        for variant in variants if logits.shape[-1] else ():
+        for variant in variants if logits.shape[-1] and stop > start else ():
             began = perf_counter()
-            own = variant == self._ensemble.variant
-            found = self._ensemble.explain(logits, variant, part.size, asked if own else None, clean=False)
+            is_own = variant == self._ensemble.variant
+            found = self._ensemble.explain(logits, variant, part.size, asked if is_own else None, clean=False)
             labels, ties = found.labels, found.ties
+            if own is not None:
+                labels = own.labels(labels, part)
+                labels = labels if valid is None else labels[:, valid]
             strip.seconds[variant] = perf_counter() - began
-            if own:
+            if is_own:
                 shown = found.shown
                 strip.labels.reshape(1, -1)[:, slice(None) if valid is None else valid] = labels
                 strip = replace(strip, ties=ties)
@@ -183,7 +193,7 @@ class SceneMask:
 
     def _true_rows(self, start: int, count: int) -> NDArray[np.uint8] | None:
         """Return uint8 (1, pixels): the true labels of some rows."""
-        if self._truth is None:
+        if self._truth is None or not count:
             return None
         assert self._truth_scene is not None
         rows, valid = self._truth.read_valid(np.arange(start, start + count))
@@ -218,3 +228,7 @@ class SceneMask:
         table = self._ensemble.coding.output_table
         # The value of pixels without data is beyond all ids, where the table changes nothing.
         self._sink.write_rows((labels if table is None else table[labels]).reshape(-1, self._size[1]))
+
+
+def _flat(valid: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    return None if valid is None or valid.all() else valid.ravel()

@@ -20,11 +20,13 @@ from engine.outputs.vectors import VectorFile
 from engine.runs.durable.resume import nothing_left
 from engine.runs.durable.scenes import DurableScenes
 from engine.runs.outcome import Outcome
+from engine.runs.own_pixels import OwnPixels
 from engine.runs.provenance import run_record, scenes_header
 from engine.runs.scene_evidence import scene_evidence
 from engine.runs.scene_job import TiledJob
 from engine.runs.scene_mask import SceneMask
 from engine.sources.georeference import bounded_cache
+from engine.sources.scene import Scene, void_values
 from engine.utils import console
 from engine.utils.console import stoppable
 from engine.utils.progress import progress
@@ -35,14 +37,15 @@ def run_tiled(job: TiledJob, batch_size: int, workers: int, overwrite: bool) -> 
     """Predict the scenes, score them where labels are given, and write the masks.
 
     Raises:
-        EngineError: a scene, a member or the disk fails; nothing is left half-written.
+        EngineError: a scene, a member or the disk fails, or there is too little memory; nothing is left half-written.
     """
     if batch_size < 1 or workers < 0:
         raise PlanError(f"batch size {batch_size}, workers {workers}: at least 1 tile, and 0 or more workers")
-    base, sizes = job.base, job.scenes.sizes
+    job.needs.check(batch_size, workers or available_cores())
+    base, sizes, read = job.base, job.scenes.sizes, job.read.sizes
     ensemble, output = base.ensemble, base.output
     assert output is not None
-    header = scenes_header(ensemble, sizes, job.tiling, base.input_sha256, base.labels_sha256) | _stated(job)
+    header = scenes_header(ensemble, read, job.tiling, base.input_sha256, base.labels_sha256) | _stated(job)
     if base.resume and nothing_left(output, header) is not None:
         base.files.check_present()
         return Outcome.empty(ensemble)
@@ -86,8 +89,10 @@ def _record(job: TiledJob) -> dict[str, Any]:
     assert output is not None
     more = {"tiling": job.tiling.record, "input_sha256": job.base.input_sha256, **_stated(job)}
     named = scenes.named and not scenes.alone
-    ids = ids_beside(output, scenes.ids, named)
-    return run_record(job.base.ensemble, images=len(scenes.ids), **more, **ids)
+    classes = job.base.ensemble.coding.output_classes(len(job.base.ensemble.classes))
+    no_data = void_values(scenes.nodata, classes)
+    more |= {"no_data": no_data} if no_data else {}
+    return run_record(job.base.ensemble, images=len(scenes.ids), **more, **ids_beside(output, scenes.ids, named))
 
 
 @contextlib.contextmanager
@@ -121,6 +126,15 @@ def _layer(ensemble: Ensemble, min_area: float) -> Layer:
     return Layer(names, frozenset(values[index] for index in left_out), min_area)
 
 
+def _with_stored(job: TiledJob) -> Iterator[tuple[Scene, Scene]]:
+    """Yield each scene as the members read it, and as it is stored: opened a second time, for two threads read them."""
+    if job.read is job.scenes:
+        yield from ((scene, scene) for scene in job.scenes.each())
+        return
+    with contextlib.closing(job.read.each()) as read, contextlib.closing(job.scenes.each()) as stored:
+        yield from zip(read, stored, strict=True)
+
+
 def _predict(
     job: TiledJob, work: DurableScenes, variants: Sequence[Variant], batch_size: int, outcome: Outcome
 ) -> None:
@@ -129,7 +143,7 @@ def _predict(
     # Without suppression first: decoding a suppressed variant overwrites what the specialists said.
     asked = sorted(dict.fromkeys([ensemble.variant, *variants]), key=lambda variant: bool(variant.decoding.suppress))
     skip = frozenset.intersection(*(variant.decoding.suppress for variant in asked))
-    tiles = sum(map(job.tiling.count, job.scenes.sizes))
+    tiles = sum(map(job.tiling.count, job.read.sizes))
     truths = job.truths.each() if job.truths is not None else None
     with (
         contextlib.closing(truths) if truths is not None else contextlib.nullcontext(),
@@ -139,9 +153,10 @@ def _predict(
         TiledRun(ensemble, job.tiling, skip, batch_size, outcome.workers) as tiler,
         progress(tiles, work.done) as advance,
     ):
-        for index, scene in enumerate(job.scenes.each()):
+        for index, (scene, stored) in enumerate(_with_stored(job)):
             truth = next(truths) if truths is not None else None
-            mask = SceneMask(ensemble, scene, truth, sink, outcome, evidence)
+            own = None if scene.size == stored.size else OwnPixels(stored, scene.size)
+            mask = SceneMask(ensemble, stored, truth, sink, outcome, evidence, own)
             for strip in work.strips(index):
                 mask.take(strip)
             rows, columns = job.tiling.axes(scene.size)

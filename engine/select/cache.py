@@ -21,7 +21,7 @@ from engine.models.members import Member
 from engine.models.net import check_range, check_sample
 from engine.sources.base import Batch, Source
 from engine.utils.files import replacing, write_text
-from engine.utils.threads import available_cores, in_order
+from engine.utils.threads import abandonable, available_cores, in_order
 
 FORMAT = 1
 BATCH = 8
@@ -145,7 +145,7 @@ def _predicted(member: Member, images: Source, flips: str) -> Iterator[tuple[Bat
             yield pool.submit(work, batch)
 
     workers = available_cores()
-    with ThreadPoolExecutor(workers) as pool:
+    with abandonable(workers, "maskfuse") as pool:
         yield from in_order(submitted(pool), 2 * workers)
 
 
@@ -161,6 +161,6 @@ def _believed(path: Path, made_from: dict[str, Any]) -> Logs | None:
         if told != {**made_from, "sha256": _digest(path)}:
             return None
         held = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, RecursionError):
+    except Exception:  # damaged in any way
         return None
     return held if held.dtype == np.float16 and list(held.shape) == made_from["shape"] else None

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from engine.fusion.calibration import Calibration, Quality, fit, summed
 from engine.fusion.evidence import Evidence
 from engine.fusion.fuse import fuse
+from engine.select.biases import LEAST_GAIN
 from engine.select.crossfit import Fitted, Level, score
 from engine.select.pool import Choice, Pool
-from engine.select.search import LEAST_GAIN
 
 # Least fall of the log loss, in nats.
 LEAST_FALL = 1e-4

@@ -21,6 +21,7 @@ from engine.select.calibrate import Calibrated, calibrate
 from engine.select.crossfit import PLAIN, SINGLE, Fitted, assign_folds, cross_fit, score
 from engine.select.options import SelectOptions, check_options, check_pool
 from engine.select.pool import Choice, Pool
+from engine.select.rows import FINALISTS
 from engine.select.sample import draw
 from engine.select.validation import open_validation
 from engine.sources.base import Source
@@ -103,21 +104,28 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting, read: Unchan
     dealt = len(pool.truth) if pool.groups is None else int(pool.groups.max()) + 1
     folds = assign_folds(pool.truth, pool.groups, min(options.folds, dealt), len(pool.classes), settings.seed)
     sample = draw(pool, metric, folds, options.pixels, settings.seed)
-    advance = starting("selecting", int(folds.max()) + 2)
+    rows = options.row_strategies
+    candidates = len(rows) + len(pool.members)
+    steps = int(folds.max()) + 2 + (candidates + min(FINALISTS, candidates)) * settings.bias
+    advance = starting("selecting", steps)
     began = perf_counter()
-    fitted = cross_fit(pool, sample, folds, settings, options.clean_up, options.ranked, lambda: advance(1))
+    fitted = cross_fit(
+        pool, sample, folds, settings, options.clean_up, options.ranked, rows, options.budget, lambda: advance(1)
+    )
     calibrated = calibrate(pool, fitted, folds, metric, options.pixels) if options.calibrate else None
     fitted = fitted if calibrated is None else calibrated.fitted
     seconds = perf_counter() - began
     counts = [GroupedCounts.of(level.cross, pool.groups, pool.ignored_class) for level in fitted.levels]
     cross = tuple(interval(side, metric, seed=settings.seed) for side in counts)
-    gains = [
+    over_single, over_plain = (
         paired_difference(counts[fitted.chosen], counts[rival], metric, seed=settings.seed) for rival in (SINGLE, PLAIN)
-    ]
+    )
     same = tuple(score(pool, level.same, metric) for level in fitted.levels)
     plan, sha256 = plan_of(pool, fitted.best.choice, options.job.flips or "none", InputTable(options.job.image_layout))
-    counted = sample.logits.shape[2], sample.available
-    done = Selection(plan, sha256, metric, fitted, pool, *counted, seconds, cross, same, gains[0], gains[1], calibrated)
+    done = Selection(
+        plan, sha256, metric, fitted, pool, sample.logits.shape[2], sample.available, seconds, cross, same, over_single,
+        over_plain, calibrated,
+    )  # fmt: skip
     read.check()
     write_plan(options.out, plan, comment(done, options))
     return done

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -14,13 +14,16 @@ from engine.bootstrap import GroupedCounts
 from engine.errors import InputError
 from engine.fusion.rankseg import DECODES
 from engine.metrics import class_iou
+from engine.select.biases import LEAST_GAIN
+from engine.select.deadline import NEVER, Deadline
 from engine.select.pool import Choice, Pool
+from engine.select.rows import Fit, plain_rows, single, tuned_rows
 from engine.select.sample import Sample
-from engine.select.search import LEAST_GAIN, Settings, prepare_all, search
+from engine.select.search import Scorer, Settings, prepare_all, search
 from engine.utils.threads import available_cores
 
 REGION_SIZES = (8, 32, 128)
-SINGLE, PLAIN = 0, 1
+SINGLE, PLAIN, SELECTED, BIASED, CLEANED = 0, 1, 2, 3, 5
 LEVELS = (
     "best single member",
     "mean of all members",
@@ -29,6 +32,8 @@ LEVELS = (
     "+ threshold",
     "+ clean-up",
 )
+# Of the rows of `engine compare`, which are levels of their own: the best without and with a class bias.
+ROW_LEVELS = ("best member or strategy", "best of them with class bias")
 # Stands before the clean-up where it is tried.
 RANKED = "+ rankseg"
 
@@ -58,13 +63,16 @@ class Fitted:
 
     Attributes:
         levels: best single member, mean of all, selected members, and each further step.
-        chosen: index of the level with the best cross-fitted score; of nearly equal ones the simplest.
+        chosen: index of the level with the best cross-fitted score; of nearly equal ones the first.
+        passed_over: index of a level with a better one whose plan scores below the best single member on the very
+            images it was selected on; None if there is none.
         alone: int64 (members, images, classes, classes) of each single member.
         tried: number of candidates scored.
     """
 
     levels: tuple[Level, ...]
     chosen: int
+    passed_over: int | None
     alone: NDArray[np.int64]
     tried: int
 
@@ -122,6 +130,8 @@ def cross_fit(
     settings: Settings,
     clean_up: bool = True,
     ranked: bool = False,
+    rows: Sequence[str] = (),
+    budget: float = 0.0,
     advance: Callable[[], object] = lambda: None,
 ) -> Fitted:
     """Select on all images, and once more without each fold.
@@ -133,41 +143,86 @@ def cross_fit(
         settings: settings of the search.
         clean_up: whether to try clean-up of small regions.
         ranked: whether to try labels that are decided for whole images, see :mod:`engine.fusion.rankseg`.
-        advance: called after each of the folds + 1 selections.
+        rows: strategies that are tried on all members as they are, as are single members; none for neither.
+        budget: approximate seconds for all of it; 0 for no limit.
+        advance: called after each of the folds + 1 selections, and after each row.
     """
+    whole = Deadline.after(budget) if budget else NEVER
     scorers = prepare_all(sample, settings)
-    alone = np.stack([pool.confusions(_single(pool, member)) for member in range(len(pool.members))])
-    plain = Choice("mean-prob", (1,) * len(pool.members), pool.decoding)
+    alone = np.stack([pool.confusions(single(pool, member)) for member in range(len(pool.members))])
+    count = int(folds.max()) + 1
+    # Selections run side by side; each gets its share of the first half of the time.
+    share = budget / 2 * available_cores() / (count + 1)
 
     def select(fold: int | None) -> tuple[list[Choice], int]:
         seen = np.arange(len(folds)) if fold is None else np.flatnonzero(folds != fold)
-        steps, tried = search(sample, settings, scorers, fold)
+        deadline = Deadline.after(share) if budget else NEVER
+        steps, tried = search(sample, settings, scorers, fold, deadline)
         if ranked:
             steps = [*steps, tune_decode(pool, steps[-1], seen, sample.convention)]
-        cleaned = tune_region(pool, steps[-1], seen, sample.convention) if clean_up else steps[-1]
-        single = _single(pool, best_single(pool, alone[:, seen], sample.convention))
+        last = tune_region(pool, steps[-1], seen, sample.convention) if clean_up and not deadline.over else steps[-1]
+        best = single(pool, best_single(pool, alone[:, seen], sample.convention))
         advance()
-        return [single, plain, *steps, cleaned], tried
+        return [best, Choice("mean-prob", (1,) * len(pool.members), pool.decoding), *steps, last], tried
 
     with ThreadPoolExecutor(available_cores()) as threads:
-        (choices, tried), *others = threads.map(select, [None, *range(int(folds.max()) + 1)])
+        (choices, tried), *others = threads.map(select, [None, *range(count)])
     levels: list[Level] = []
     for place, name in enumerate((*LEVELS[:-1], RANKED, LEVELS[-1]) if ranked else LEVELS):
-        made = tuple(found[place] for found, _ in others)
+        fit = Fit(choices[place], tuple(found[place] for found, _ in others))
         last = levels[-1] if levels else None
-        if last is not None and (last.choice, last.fold_choices) == (choices[place], made):
+        if last is not None and (last.choice, last.fold_choices) == (fit.choice, fit.fold_choices):
             levels.append(replace(last, name=name))
-            continue
-        cross = np.empty_like(alone[0])
-        for fold, choice in enumerate(made):
-            held = np.flatnonzero(folds == fold)
-            cross[held] = pool.confusions(choice, held)
-        levels.append(Level(name, choices[place], made, cross, pool.confusions(choices[place])))
-    chosen = 0
-    scores = [np.nan_to_num(score(pool, level.cross, sample.convention)) for level in levels]
+        else:
+            levels.append(_level(name, fit, pool, folds))
+    tried += sum(more for _, more in others)
+    if rows:
+        found, more = _row_levels(pool, sample, folds, rows, scorers, settings.bias, whole, advance)
+        levels, tried = [*levels, *found], tried + more
+    return Fitted(tuple(levels), *_chosen(pool, levels, alone, sample.convention), alone, tried)
+
+
+def _row_levels(
+    pool: Pool,
+    sample: Sample,
+    folds: NDArray[np.int64],
+    strategies: Sequence[str],
+    scorers: dict[str, Scorer],
+    bias: bool,
+    deadline: Deadline,
+    advance: Callable[[], object],
+) -> tuple[list[Level], int]:
+    """Return the best row without and with a class bias by its cross-fitted score, and the number of candidates."""
+    plain = plain_rows(pool, strategies)
+    count = int(folds.max()) + 1
+    tuned, tried = tuned_rows(sample, plain, scorers, count, deadline, advance) if bias else ([], 0)
+    levels = []
+    for name, fits in zip(ROW_LEVELS, ([Fit(row, (row,) * count) for row in plain], tuned), strict=True):
+        made = [_level(name, fit, pool, folds) for fit in fits]
+        if made:
+            levels.append(max(made, key=lambda level: np.nan_to_num(score(pool, level.cross, sample.convention))))
+    return levels, tried + len(plain)
+
+
+def _level(name: str, fit: Fit, pool: Pool, folds: NDArray[np.int64]) -> Level:
+    cross = fit.cross(pool, folds)
+    same = cross if set(fit.fold_choices) == {fit.choice} else pool.confusions(fit.choice)
+    return Level(name, fit.choice, fit.fold_choices, cross, same)
+
+
+def _chosen(pool: Pool, levels: Sequence[Level], alone: NDArray[np.int64], convention: str) -> tuple[int, int | None]:
+    """Return the level with the best cross-fitted score, of nearly equal ones the first, and one that was passed over.
+
+    A level whose plan scores below the best single member on the very images it was selected on is passed over.
+    """
+    scores = [np.nan_to_num(score(pool, level.cross, convention)) for level in levels]
+    floor = max(np.nan_to_num(score(pool, matrices, convention)) for matrices in alone)
+    sound = [np.nan_to_num(score(pool, level.same, convention)) >= floor for level in levels]
+    best, chosen = 0, SINGLE
     for place in range(1, len(levels)):
-        chosen = place if scores[place] >= scores[chosen] + LEAST_GAIN else chosen
-    return Fitted(tuple(levels), chosen, alone, tried + sum(more for _, more in others))
+        best = place if scores[place] >= scores[best] + LEAST_GAIN else best
+        chosen = place if sound[place] and scores[place] >= scores[chosen] + LEAST_GAIN else chosen
+    return chosen, None if best == chosen else best
 
 
 def tune_decode(pool: Pool, choice: Choice, tiles: NDArray[np.int64], convention: str) -> Choice:
@@ -208,8 +263,3 @@ def score(pool: Pool, matrices: NDArray[np.int64], convention: str) -> float:
     """Return the score of images whose confusion matrices (images, classes, classes) are known."""
     counts = GroupedCounts.of(matrices, None, pool.ignored_class)
     return float(counts.scores(np.ones((1, len(matrices))), convention)[0])
-
-
-def _single(pool: Pool, member: int) -> Choice:
-    counts = tuple(int(index == member) for index in range(len(pool.members)))
-    return Choice("mean-logit", counts, pool.decoding)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.errors import PlanError
-from engine.fusion.strategies import named_strategy
+from engine.fusion.strategies import STRATEGIES, named_strategy
 from engine.inference.ensemble import Ensemble, check_probabilities
 from engine.metrics import CONVENTIONS
 from engine.outputs.open import check_not_read, check_replaceable
@@ -34,6 +34,7 @@ class SelectOptions:
         clean_up: whether to try the clean-up of small regions.
         calibrate: whether to calibrate probabilities.
         ranked: whether to try labels that are decided for whole images.
+        budget: approximate seconds for the search; 0 for no limit.
         cache: folder that stores the members' probabilities; None for a temporary one.
         command: the command line, for the plan's comment.
     """
@@ -47,9 +48,15 @@ class SelectOptions:
     pixels: int = PIXELS
     clean_up: bool = True
     ranked: bool = False
+    budget: float = 0.0
     calibrate: bool = False
     cache: Path | None = None
     command: str = ""
+
+    @property
+    def row_strategies(self) -> tuple[str, ...]:
+        """Return the strategies tried on all members as they are: of all members even staple can be searched."""
+        return tuple(STRATEGIES) if self.settings.strategies == Settings().strategies else self.settings.strategies
 
 
 def check_options(options: SelectOptions) -> None:
@@ -79,6 +86,8 @@ def check_options(options: SelectOptions) -> None:
     ):
         if not least <= value <= most:
             raise PlanError(f"{option} {value}; allowed are {least} to {most}")
+    if not 0 <= options.budget < float("inf"):
+        raise PlanError(f"--budget {options.budget:g}; give seconds above 0, or 0 for no limit")
     if options.out.suffix.lower() != ".toml":
         raise PlanError(f"--out {options.out}: the plan is a .toml file")
     check_replaceable(options.out, options.job.overwrite)

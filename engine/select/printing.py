@@ -13,7 +13,7 @@ from engine.bootstrap import Interval
 from engine.fusion.calibration import Quality
 from engine.metrics import find_trap
 from engine.select.command import Selection
-from engine.select.crossfit import score
+from engine.select.crossfit import ROW_LEVELS, score
 from engine.select.pool import Choice
 from engine.sources.coding import told_left_out
 from engine.utils import console
@@ -37,6 +37,12 @@ def print_selection(done: Selection, out: Path, as_json: bool) -> None:
     trap = find_trap(done.fitted.best.cross.sum(axis=0), done.pool.ignored_class)
     if trap is not None and done.metric == "keras-ignore":
         console.say(f"warning: {trap}")
+    if done.fitted.passed_over is not None:
+        name = done.fitted.levels[done.fitted.passed_over].name
+        console.say(
+            f"warning: {name!r} has the best cross-fitted score, but its plan scores below the best single member on "
+            "all images: it is not taken"
+        )
     console.say(f"wrote {out}: {describe(done.fitted.best.choice)}")
 
 
@@ -96,7 +102,7 @@ def table(done: Selection) -> Table:
         box=SIMPLE_HEAD,
         caption=f"{told_left_out(pool.ignored_class, pool.classes, pool.void, void_pixels)}\n"
         "cross-fitted: each image scored by a selection without its fold.\nsame: by a selection "
-        "with them, which is optimistic.",
+        f"with them, which is optimistic.\n{' and '.join(ROW_LEVELS)}: chosen among all by this score.",
         caption_justify="left",
     )
     made.add_column("", no_wrap=True)

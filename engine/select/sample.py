@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 from engine.errors import InputError
 from engine.fusion.decoding import Decoding
 from engine.fusion.fuse import fuse
-from engine.metrics import mean_ious, named_convention
+from engine.metrics import mean_iou_of, mean_ious, named_convention
 from engine.select.pool import Choice, Pool
+
+# Numbers in the confusion matrices of one chunk of candidates.
+MOST_NUMBERS = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,53 @@ class Sample:
         alone = mean_ious(kept, self.convention, self.ignored_class)
         scored = ~np.isnan(alone)
         return np.where(scored, alone, 0).sum(axis=1) / np.maximum(scored.sum(axis=1), 1)
+
+    def scores(self, counts: NDArray[np.integer], fold: int | None) -> NDArray[np.float64]:
+        """Return float64 (candidates,): the score of labels counted per segment.
+
+        Args:
+            counts: (candidates, units * classes, allowed classes) labels counted in each segment.
+            fold: the fold left out, or None.
+        """
+        if named_convention(self.convention).weights is not None:
+            # Such a convention reads whole matrices.
+            chunk = max(1, MOST_NUMBERS // (len(self.scale) * self.classes**2))
+            parts = (counts[start : start + chunk] for start in range(0, len(counts), chunk))
+            return np.concatenate([self.objective(self.confusions(part, self.allowed), fold) for part in parts])
+        kept = np.arange(len(self.scale)) if fold is None else np.flatnonzero(self.folds != fold)
+        by_class = counts.reshape(len(counts), len(self.scale), self.classes, -1)[:, kept]
+        scale = self._counted_scale()[kept]
+        if self.convention != "per-image":
+            return np.nan_to_num(self._mean_iou(by_class.reshape(len(counts), 1, -1, counts.shape[2]), scale)[:, 0])
+        alone = self._mean_iou(by_class, scale)
+        scored = ~np.isnan(alone)
+        return np.where(scored, alone, 0).sum(axis=1) / np.maximum(scored.sum(axis=1), 1)
+
+    def _counted_scale(self) -> NDArray[np.float64]:
+        """Return the scale, 0 for true classes that the convention does not count."""
+        scale = self.scale.copy()
+        if self.ignored_class is not None and not named_convention(self.convention).counts_ignored:
+            scale[:, self.ignored_class] = 0
+        return scale
+
+    def _mean_iou(self, counts: NDArray[np.integer], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return float64 (candidates, parts): the mean IoU of parts of the sample, without making confusion matrices.
+
+        Args:
+            counts: (candidates, parts, units of a part times classes, allowed classes).
+            scale: float64 (parts times units of a part, classes).
+        """
+        candidates, parts, _, predicted = counts.shape
+        scale = scale.reshape(parts, -1, self.classes)
+        whole = counts.reshape(candidates, parts, -1, self.classes, predicted)
+        # How many pixels each segment stands for is the same for all candidates.
+        truth = (whole[:1].sum(axis=-1) * scale).sum(axis=2)
+        hits, union = np.zeros((2, candidates, parts, self.classes))
+        own = whole[:, :, :, self.allowed, np.arange(predicted)]
+        hits[..., self.allowed] = np.einsum("kpuc,puc->kpc", own, scale[..., self.allowed])
+        union += truth
+        union[..., self.allowed] += np.einsum("kpucl,puc->kpl", whole, scale)
+        return mean_iou_of(hits, union - hits, self.convention, self.ignored_class)
 
     def fused_confusions(self, choice: Choice) -> NDArray[np.float64]:
         """Return float64 (1, units, classes, classes) of any choice, by the engine's own fusion and decoding."""

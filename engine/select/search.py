@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import PlanError
-from engine.kernels.selecting import add_member, count_additions, count_sets, count_shifts, pack
+from engine.kernels.selecting import add_member, count_additions, count_sets, pack
 from engine.select.additive import ADDITIVE, member_table
+from engine.select.biases import LEAST_GAIN, Lines, fused_lines, tune_bias
+from engine.select.deadline import NEVER, Deadline
 from engine.select.pool import Choice
 from engine.select.sample import Sample
 
 MOST_EXHAUSTIVE = 12
 METHODS = ("greedy", "exhaustive")
-# A smaller gain is noise and not worth another setting.
-LEAST_GAIN = 1e-4
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
-# Steps of a class bias, largest first, and its range: for logits, and for scores within 0..1.
-LOG_STEPS, MOST_LOG = (1.0, 0.5, 0.25, 0.125), 10.0
-SHARE_STEPS, MOST_SHARE = (0.1, 0.05, 0.025, 0.0125), 0.9
-MOST_MOVES = 20
+# How many of the ensembles found, at most one per strategy, are searched for class biases: the best without one is
+# often not the best with one.
+CARRIED = 4
 CHUNK = 256
-BiasScores = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -104,19 +101,16 @@ class Scorer:
             scores.append(self._scores(found))
         return np.concatenate(scores)
 
-    def biased(self, base: NDArray[np.int32], members: int, biases: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the score of a sum of ``members`` members under each class bias (candidates, classes)."""
-        shifts = np.rint(biases[:, self.sample.allowed] * self.unit * members).astype(np.int32)
-        found = self._counts(len(shifts))
-        count_shifts(base, shifts, self.sample.starts, found)
-        return self._scores(found)
+    def lines(self, counts: Sequence[int]) -> Lines:
+        """Return the fused scores of a multiset of members, to search class biases."""
+        return Lines(self.sample, self.total(counts), float(self.unit * sum(counts)), self.fold)
 
     def _counts(self, candidates: int) -> NDArray[np.int32]:
         return np.zeros((candidates, len(self.sample.starts) - 1, len(self.sample.allowed)), np.int32)
 
     def _scores(self, found: NDArray[np.int32]) -> NDArray[np.float64]:
         self.tried += len(found)
-        return self.sample.objective(self.sample.confusions(found, self.sample.allowed), self.fold)
+        return self.sample.scores(found, self.fold)
 
 
 def prepare(sample: Sample, strategy: str, most: int) -> Scorer:
@@ -200,45 +194,24 @@ def exhaustive(scorer: Scorer) -> tuple[tuple[int, ...], float]:
     return tuple(sets[at].tolist()), float(scores[at])
 
 
-def tune_bias(choice: Choice, allowed: NDArray[np.int64], classes: int, score_all: BiasScores) -> Choice:
-    """Search class biases one coordinate at a time, in halving steps.
-
-    Args:
-        choice: the start; its score is the one without bias.
-        allowed: the classes that can be predicted.
-        classes: number of all classes.
-        score_all: maps biases (candidates, classes) to scores (candidates,).
-    """
-    steps, most = (LOG_STEPS, MOST_LOG) if choice.strategy == "mean-logit" else (SHARE_STEPS, MOST_SHARE)
-    bias, score = np.zeros(classes), choice.score
-    for step in steps:
-        moves = np.array([sign * step * np.eye(classes)[c] for c, sign in product(allowed, (1, -1))])
-        for _ in range(MOST_MOVES):
-            # Rounded, so that steps forth and back end at the start.
-            biases = np.round(np.clip(bias + moves, -most, most), 6)
-            scores = score_all(biases)
-            at = int(np.argmax(scores))
-            if scores[at] < score + LEAST_GAIN:
-                break
-            bias, score = biases[at], float(scores[at])
-    if not bias.any():
-        return choice
-    return replace(choice, decoding=replace(choice.decoding, bias=tuple(bias.tolist())), score=score)
-
-
 def search(
-    sample: Sample, settings: Settings, scorers: dict[str, Scorer], fold: int | None = None
+    sample: Sample,
+    settings: Settings,
+    scorers: dict[str, Scorer],
+    fold: int | None = None,
+    deadline: Deadline = NEVER,
 ) -> tuple[list[Choice], int]:
     """Find the best ensemble on a sample.
 
     Members and weights are searched under every additive strategy; the other strategies are tried on the sets found.
-    The best of all gets class biases, then a threshold, each only if it helps.
+    The best few get class biases, and the best of those a threshold if it helps.
 
     Args:
         sample: the pixels.
         settings: settings of the search.
         scorers: the result of :func:`prepare_all`.
         fold: the fold whose images must not be used; None uses all.
+        deadline: once over, no further step is taken.
 
     Returns:
         The choice after each of the three steps, and the number of candidates scored.
@@ -246,35 +219,44 @@ def search(
     Raises:
         PlanError: an exhaustive search of too large a pool.
     """
-    found, tried = _selected(sample, settings, scorers, fold)
-    first, made = max(found, key=lambda pair: (pair[0].score, -settings.strategies.index(pair[0].strategy)))
-    base = made.total(first.counts) if made is not None else None
-
-    def score_all(biases: NDArray[np.float64]) -> NDArray[np.float64]:
-        nonlocal tried
-        tried += len(biases)
-        if made is not None and base is not None:
-            return made.biased(base, sum(first.counts), biases)
-        others = (replace(first, decoding=replace(first.decoding, bias=tuple(row))) for row in biases.tolist())
-        return np.array([_scored(sample, other, fold).score for other in others])
-
-    second = tune_bias(first, sample.allowed, sample.classes, score_all) if settings.bias else first
+    found, tried = _selected(sample, settings, scorers, fold, deadline)
+    found.sort(key=lambda pair: (-pair[0].score, settings.strategies.index(pair[0].strategy)))
+    first = second = found[0][0]
+    for choice, made in _carried(found) if settings.bias else ():
+        if deadline.over:
+            break
+        lines = made.lines(choice.counts) if made is not None else fused_lines(sample, choice, fold)
+        other = tune_bias(choice, lines, deadline)
+        tried += lines.tried
+        second = other if other.score >= second.score + LEAST_GAIN else second
     third = second
     for threshold in THRESHOLDS if settings.threshold and sample.decoding.suppress else ():
+        if deadline.over:
+            break
         other = _scored(sample, replace(second, decoding=replace(second.decoding, threshold=threshold)), fold)
         tried += 1
         third = other if other.score >= third.score + LEAST_GAIN else third
     return [first, second, third], tried
 
 
+def _carried(found: Sequence[tuple[Choice, Scorer | None]]) -> list[tuple[Choice, Scorer | None]]:
+    """Return the best ensemble of each of the best strategies; ``found`` is sorted, the best first."""
+    best: dict[str, tuple[Choice, Scorer | None]] = {}
+    for pair in found:
+        best.setdefault(pair[0].strategy, pair)
+    return list(best.values())[:CARRIED]
+
+
 def _selected(
-    sample: Sample, settings: Settings, scorers: dict[str, Scorer], fold: int | None
+    sample: Sample, settings: Settings, scorers: dict[str, Scorer], fold: int | None, deadline: Deadline
 ) -> tuple[list[tuple[Choice, Scorer | None]], int]:
     """Return the best members under each strategy, with the scorer of additive ones, and the number of candidates."""
     size, tried = len(sample.logits), 0
     found: list[tuple[Choice, Scorer | None]] = []
     sets = {(1,) * size}
     for name, shared in scorers.items():
+        if found and deadline.over:
+            break
         made = replace(shared, fold=fold)
         if settings.method == "exhaustive":
             counts, score = exhaustive(made)
@@ -287,7 +269,7 @@ def _selected(
         if name in settings.strategies:
             found.append((Choice(name, counts, sample.decoding, score), made))
     for name in settings.strategies:
-        if name not in ADDITIVE:
+        if name not in ADDITIVE and not (found and deadline.over):
             tried += len(sets)
             found += [(_scored(sample, Choice(name, counts, sample.decoding), fold), None) for counts in sorted(sets)]
     return found, tried

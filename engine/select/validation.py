@@ -11,10 +11,11 @@ from engine.errors import InputError
 from engine.inference.ensemble import Ensemble
 from engine.runs.options import Options, open_ensemble, planned, reading_of
 from engine.sources.base import Source
+from engine.sources.coding import PLAIN
 from engine.sources.groups import read_groups
 from engine.sources.labels import as_labels, check_match, open_truth
 from engine.sources.open import open_source
-from engine.sources.places import check_same_places
+from engine.sources.places import check_same_places, with_nodata
 from engine.sources.slices import limited
 
 
@@ -59,7 +60,8 @@ def open_validation(job: Options, groups: str) -> Validation:
     whole = open_source(job.input, reading=reading_of(plan, job))
     ensemble = open_ensemble(plan, job, whole)
     images = limited(whole, job.limit)
-    labels = open_truth(job.labels, whole, ensemble.coding, job.limit) if job.labels else None
+    coding = with_nodata(ensemble.coding, job.labels, len(ensemble.classes)) if job.labels else PLAIN
+    labels = open_truth(job.labels, whole, coding, job.limit) if job.labels else None
     if labels is not None:
         check_same_places(job.input, job.labels)
         check_match(images, labels)

@@ -28,12 +28,14 @@ class LabelCoding:
         ids: the stored value of each class, in label order; empty where they are 0 to classes - 1.
         palette: the colour of each class; None where label maps hold numbers.
         output_ids: whether masks are written with ``ids`` in place of 0 to classes - 1.
+        no_data: further values whose pixels have no class: what files state for pixels without data.
     """
 
     void: int | None = None
     ids: tuple[int, ...] = ()
     palette: Palette | None = None
     output_ids: bool = False
+    no_data: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself.
@@ -60,7 +62,12 @@ class LabelCoding:
     @property
     def is_plain(self) -> bool:
         """Return whether label maps hold what :func:`engine.sources.labels.as_labels` takes by itself."""
-        return self.void is None and not self.ids and self.palette is None
+        return self.leaves_255_open and not self.no_data
+
+    @property
+    def leaves_255_open(self) -> bool:
+        """Return whether nothing says what 255 is: a class, or void."""
+        return self.void is None and not self.ids and self.palette is None and VOID not in self.no_data
 
     def over(self, other: LabelCoding) -> LabelCoding:
         """Return this coding with what it does not state from another."""
@@ -70,6 +77,7 @@ class LabelCoding:
             self.ids if own else other.ids,
             self.palette if own else other.palette,
             (self.output_ids or other.output_ids) and bool(self.ids if own else other.ids),
+            tuple(sorted({*self.no_data, *other.no_data})),
         )
 
     def for_classes(self, classes: Sequence[str]) -> LabelCoding:
@@ -110,7 +118,8 @@ class LabelCoding:
             return self._decode_colours(maps, self.palette, name, ids)
         if not self.ids:
             void = maps.dtype.type(VOID) if maps.dtype.kind in "uf" else np.int64(VOID)
-            return maps if self.void == VOID else np.where(maps == self.void, void, maps)
+            gone = {*self.no_data, *(() if self.void is None else (self.void,))} - {VOID}
+            return np.where(np.isin(maps, sorted(gone)), void, maps) if gone else maps
         stored = np.array([*self.ids, *self._void_values()], np.int64)
         values = np.array([*range(len(self.ids)), *[VOID] * len(self._void_values())], np.uint8)
         order = np.argsort(stored)
@@ -135,7 +144,8 @@ class LabelCoding:
         if self.palette is not None and self.palette.void:
             return ", ".join(told_colour(colour) for colour in self.palette.void)
         value = self.void_value(classes)
-        return "" if value is None else str(value) if value == VOID or self.ids else f"{value}, {VOID}"
+        stated = () if value is None else (value,) if value == VOID or self.ids else (value, VOID)
+        return ", ".join(map(str, dict.fromkeys((*stated, *self.no_data))))
 
     @property
     def record(self) -> dict[str, Any]:
@@ -157,7 +167,7 @@ class LabelCoding:
         return max(self.ids) + 1 if self.output_ids else classes
 
     def _void_values(self) -> tuple[int, ...]:
-        held = () if self.void is None else (self.void,)
+        held = tuple(dict.fromkeys((*(() if self.void is None else (self.void,)), *self.no_data)))
         return held if VOID in (*self.ids, *held) or len(self.ids) == MOST_CLASSES else (*held, VOID)
 
     def _decode_colours(self, maps: NDArray[Any], palette: Palette, name: str, ids: Sequence[str]) -> NDArray[np.uint8]:

@@ -11,17 +11,18 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import InputError
+from engine.errors import EngineError, InputError
 from engine.sources.layout import Role
 from engine.sources.orientation import BACK, ORIENTATION, orientation, upright
 from engine.sources.reading import PLAIN, Reading, grey
 from engine.sources.remote import RemoteFile
 from engine.utils.console import first_line
+from engine.utils.memory import memory_bound, refusal
 from engine.utils.optional import require
 
 # What the suffixes of pictures stand for. Pillow goes by the content, and would hand others to programs of the system
@@ -76,6 +77,9 @@ def decode(
                 raise InputError(
                     f"{path} is a JPEG, which changes class ids: save the label map as PNG from its source"
                 )
+            # Modes of more than 8 bits take up to four bytes.
+            pixel = len(image.getbands()) * (1 if image.mode in ("1", "L", "P", *AS_RGB, "RGB", "LA") else 4)
+            _check_size(path, image.width * image.height * pixel)
             deep, kind, turn = _is_deep(image), str(image.format), orientation(image)
             pixels = _deep(path, encoded, kind, role, note) if deep else _plain(image, path, role, note)
             if deep or kind != "TIFF":
@@ -88,7 +92,9 @@ def decode(
         if not _is_tiff(path, encoded):
             raise _unreadable(path, error) from None
         pixels = _deep(path, encoded, "TIFF", role, note)
-    except (OSError, ValueError, SyntaxError) as error:
+    except EngineError:
+        raise
+    except Exception as error:  # Pillow's decoders stumble over damage in many ways
         raise _unreadable(path, error) from None
     if pixels.ndim == 2:
         return pixels[:, :, None]
@@ -117,7 +123,9 @@ def shape_of(path: Path, role: Role, reading: Reading = PLAIN) -> tuple[int, int
                 channels = _samples(image)
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} is too large to decode whole ({error}): save it as GeoTIFF or Zarr") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except EngineError:
+        raise
+    except Exception as error:
         if isinstance(error, UnidentifiedImageError) and _is_tiff(path, None):
             height, width, channels = decode(path, role, reading=reading).shape
             return height, width, channels
@@ -125,15 +133,19 @@ def shape_of(path: Path, role: Role, reading: Reading = PLAIN) -> tuple[int, int
     return (height, width, 1 if role == "labels" or (reading.rgb_as_grey and channels == 3) else channels)
 
 
-def orientation_of(path: Path) -> int:
-    """Return the EXIF orientation of a picture, 1 to 8; 1 where it states none or Pillow cannot open it."""
+def orientation_of(path: Path | IO[bytes]) -> int:
+    """Return the EXIF orientation of a picture, 1 to 8; 1 where it states none or Pillow cannot open it.
+
+    Args:
+        path: the file, or a stream, of which the header alone is read.
+    """
     from PIL import Image
 
     _keep_quiet()
     try:
         with Image.open(path, formats=FORMATS) as image:
             return orientation(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:
         return 1
 
 
@@ -202,7 +214,9 @@ def _deep(path: AnyFile | str, encoded: bytes | None, kind: str, role: Role, not
             else:
                 with MemoryFile(encoded) as memory, memory.open(driver=driver) as dataset:
                     pixels = _bands(dataset, path, role, note)
-    except rasterio.errors.RasterioError as error:
+    except EngineError:
+        raise
+    except Exception as error:  # of rasterio, or of GDAL where rasterio lets it through
         raise _unreadable(path, error.__cause__ or error) from None
     return pixels
 
@@ -212,6 +226,7 @@ def _bands(dataset: Any, path: AnyFile | str, role: Role, note: Note | None) -> 
 
     if dataset.width * dataset.height > 2 * (Image.MAX_IMAGE_PIXELS or 0):
         raise InputError(f"{path} is too large to decode whole: save it as GeoTIFF or Zarr")
+    _check_size(path, dataset.width * dataset.height * dataset.count * np.dtype(dataset.dtypes[0]).itemsize)
     bands = list(dataset.indexes)
     if dataset.driver == "PNG" and dataset.colorinterp[-1].name == "alpha":
         _alpha_left_out(path, role, note)
@@ -220,6 +235,11 @@ def _bands(dataset: Any, path: AnyFile | str, role: Role, note: Note | None) -> 
         raise InputError(f"{path} holds {dataset.dtypes[0]}; whole numbers or floats are needed")
     pixels: NDArray[Any] = dataset.read(bands)
     return pixels.transpose(1, 2, 0)
+
+
+def _check_size(path: AnyFile | str, size: int) -> None:
+    if size > memory_bound():
+        raise InputError(refusal(str(path), "is one picture, which takes", size))
 
 
 def is_encoded(data: bytes) -> bool:

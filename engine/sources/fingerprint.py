@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.errors import InputError
 from engine.sources.coding import LabelCoding
 from engine.sources.naming import files_of, is_glob, pattern_base
 from engine.sources.ranges import is_web, web_fingerprint
 from engine.sources.rasters import raster_files, raster_suffix
 from engine.sources.remote import fingerprint_of
 from engine.sources.spec import is_url, split_key, split_url
+from engine.utils.boundary import refusing
 
 # Up to so many bytes everything is hashed; above, names, sizes and blocks spread evenly over the data.
 WHOLE = 1 << 28
@@ -44,13 +44,11 @@ def fingerprint(spec: str) -> str:
         return fingerprint_of(*split_url(spec))
     path, key = split_key(spec)
     digest = hashlib.sha256(f"{key}\0".encode("utf-8", "surrogateescape"))
-    try:
+    with refusing(lambda why: f"cannot read {path} ({why}): copy it again"):
         if path.suffix.lower() == ".npz" and path.is_file():
             _archive(path, digest)
         else:
             _files(path, digest)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read {path} ({error}): copy it again") from None
     return digest.hexdigest()
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.errors import InputError
+from engine.sources.answers import CONNECT_SECONDS, SILENCE_SECONDS
 from engine.sources.spec import is_url, scrubbed, shown
 from engine.utils.console import first_line
 from engine.utils.optional import require
@@ -24,6 +25,9 @@ _PREFIXES = {
     "az": "/vsiaz/",
 }
 _RETRIES = {"GDAL_HTTP_MAX_RETRY": "2", "GDAL_HTTP_RETRY_DELAY": "0.5"}
+# A server that connects and sends next to nothing for so long is given up.
+_RETRIES |= {"GDAL_HTTP_CONNECTTIMEOUT": f"{CONNECT_SECONDS:.0f}", "GDAL_HTTP_LOW_SPEED_LIMIT": "1"}
+_RETRIES |= {"GDAL_HTTP_LOW_SPEED_TIME": f"{SILENCE_SECONDS:.0f}"}
 # No listing of the folder; so many bytes hold the index of most files.
 _REMOTE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_INGESTED_BYTES_AT_OPEN": "32768", **_RETRIES}
 
@@ -102,7 +106,7 @@ def opened(place: object, driver: str = "GTiff") -> Iterator[Any]:
     with rasterio.Env(**(_REMOTE if found.path.startswith("/vsi") else {})), quiet():
         try:
             dataset = rasterio.open(found.path, driver=driver)
-        except rasterio.errors.RasterioError as error:
+        except Exception as error:  # of rasterio, or of GDAL where rasterio lets it through
             what = {"GTiff": "TIFF", "VRT": "VRT"}.get(driver, "JPEG 2000")
             raise InputError(
                 f"cannot read the scene {found.label} ({reason(error, str(place))}): it is no {what}, or damaged"
@@ -135,13 +139,12 @@ def read_window(dataset: Any, label: str, start: int, stop: int, bands: Any, mas
     Raises:
         InputError: the file is damaged there.
     """
-    from rasterio.errors import RasterioError
     from rasterio.windows import Window
 
     window = Window(0, start, dataset.width, stop - start)
     try:
         return dataset.read_masks(bands, window=window) if masks else dataset.read(bands, window=window)
-    except RasterioError as error:
+    except Exception as error:  # of rasterio, or of GDAL where rasterio lets it through
         what = "the mask of rows" if masks else "rows"
         raise InputError(
             f"cannot read {what} {start} to {stop - 1} of {label} ({reason(error, label)}): "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,24 @@ def read_groups(spec: str | Path, images: int) -> NDArray[np.int64]:
     Raises:
         InputError: nothing there, another shape or length, or values that name nothing (floats with a fraction, NaN).
     """
+    label, values = group_values(spec)
+    if len(values) != images:
+        raise InputError(f"{label} holds {len(values)} groups for {images} images: give one each")
+    return np.unique(values, return_inverse=True)[1].astype(np.int64)
+
+
+def group_values(spec: str | Path) -> tuple[str, NDArray[Any]]:
+    """Read groups as they are stored.
+
+    Args:
+        spec: as of :func:`read_groups`.
+
+    Returns:
+        What messages call them, and one whole number or text for each image.
+
+    Raises:
+        InputError: nothing there, another shape, or values that name nothing (floats with a fraction, NaN).
+    """
     path, key = split_key(str(spec))
     if path.suffix.lower() not in (".npz", ".npy"):
         raise InputError(f"{path}: groups are read from .npz or .npy, one value an image")
@@ -39,9 +58,7 @@ def read_groups(spec: str | Path, images: int) -> NDArray[np.int64]:
     if key not in usable:
         listed = ", ".join(f"{name} {array.shape}" for name, array in found.items())
         raise InputError(f"{path}: which array holds the groups? Say {path}:KEY; one value an image; found: {listed}")
-    if usable[key].shape[0] != images:
-        raise InputError(f"{usable[key].label} holds {usable[key].shape[0]} groups for {images} images: give one each")
     values = np.concatenate([np.zeros(0, usable[key].dtype), *usable[key].chunks(1 << 16)])
     if values.dtype.kind == "f" and not (values == np.floor(values)).all():
         raise InputError(f"{usable[key].label} holds fractions or NaN: name groups by whole numbers or texts")
-    return np.unique(values, return_inverse=True)[1].astype(np.int64)
+    return usable[key].label, values

@@ -100,9 +100,38 @@ def open_scene_labels(spec: str, scenes: Scenes, coding: LabelCoding, limit: int
         ids=list(scenes.ids[: len(order)]),
         sizes=[truths.sizes[index] for index in order],
         places=[truths.places[index] for index in order],
+        nodata=[truths.nodata[index] for index in order],
         files=[truths.files[index] for index in order],
         each=each,
     )
+
+
+def maps_of(scenes: Scenes, classes: int) -> Source:
+    """Return label maps as :func:`coded_scenes` gives them, each read whole; 255 where they have no data.
+
+    Args:
+        scenes: the label maps.
+        classes: number of classes, whose values mark no gaps; 0 where nobody says, and then 0 alone is one for certain.
+    """
+
+    def read(count: int) -> Iterator[NDArray[Any]]:
+        with contextlib.closing(scenes.each()) as opened:
+            for scene in opened:
+                yield _whole(scene, classes)[None]
+
+    ids = list(scenes.ids) if len(scenes.ids) > 1 else ["0"]
+    sizes = tuple(scenes.sizes)
+    return VariedMaps(scenes.name, ids, sizes[0], 1, read, named=scenes.named and len(ids) > 1, sizes=sizes)
+
+
+def _whole(scene: Scene, classes: int) -> NDArray[Any]:
+    labels = scene.rows(0, scene.size[0])
+    if scene.valid is None:
+        return labels
+    gone = ~scene.valid(0, scene.size[0])
+    if scene.nodata is not None and scene.nodata in range(classes or 1):
+        gone &= labels[..., 0] != scene.nodata
+    return np.where(gone[..., None], np.int64(VOID), labels)
 
 
 def coded_scenes(scenes: Scenes, coding: LabelCoding) -> Scenes:

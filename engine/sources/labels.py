@@ -63,7 +63,7 @@ def open_truth(
         InputError: not readable, not of these images, or 0 and 255 alone where nothing says what 255 is.
     """
     truth = joined(images, open_labels(spec, coding, images), limit, quiet)
-    if coding.is_plain:
+    if coding.leaves_255_open:
         check_two_values(truth.name, (batch.pixels for batch in truth.batches(BATCH)))
     return truth
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import io
-import lzma
 import math
-import os
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,6 +16,8 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.sources.remote import RemoteFile
+from engine.utils.boundary import refusing
+from engine.utils.memory import memory_bound, refusal
 
 # What a row-by-row reader may hold at once, far above any batch of tiles.
 MOST_ROW_BYTES = 2**31
@@ -28,8 +26,6 @@ MOST_HEADER_BYTES = 2**16
 MOST_MEMBERS = 10_000
 # What deflate can make of a byte at most (RFC 1951: 258 bytes of a match from two bits); the others pack zeros tighter.
 MOST_RATIO = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032, zipfile.ZIP_BZIP2: 50_000, zipfile.ZIP_LZMA: 10_000}
-# Beside ValueError, OSError and RuntimeError (an archive with a password).
-_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError, EOFError)
 
 
 @dataclass(frozen=True)
@@ -136,8 +132,7 @@ class ArrayFile:
             declared = math.prod(self.shape) * self.dtype.itemsize
             if declared > memory_bound():
                 raise InputError(
-                    f"{self.label} lies column by column and needs {declared} bytes of memory at once: "
-                    "save it row by row (order C)"
+                    f"{refusal(self.label, 'lies column by column and takes', declared)} (in order C: row by row)"
                 )
             with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 return np.asarray(archive[self.key])
@@ -155,11 +150,8 @@ class ArrayFile:
 @contextmanager
 def _reading(label: str) -> Iterator[None]:
     """Turn what NumPy, zipfile and zlib raise on damaged files into one InputError."""
-    try:
+    with refusing(lambda why: f"cannot read {label} ({why}): it is damaged or incomplete, copy it again"):
         yield
-    except (*_DAMAGE, RuntimeError, ValueError, OSError) as error:
-        told = str(error) or type(error).__name__
-        raise InputError(f"cannot read {label} ({told}): it is damaged or incomplete, copy it again") from None
 
 
 @contextmanager
@@ -193,14 +185,6 @@ def array_files(path: Path | RemoteFile) -> dict[str, ArrayFile]:
                         stored = info.file_size - member.tell()
                     found[key] = _checked(ArrayFile(path, key, shape, dtype, fortran), stored)
         return found
-
-
-def memory_bound() -> int:
-    """Return how many bytes one array may take in memory: half of what the machine has, 4 GiB where that is unknown."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (AttributeError, OSError, ValueError):
-        return 2**32
 
 
 def _check_members(path: Path | RemoteFile, members: list[zipfile.ZipInfo]) -> None:

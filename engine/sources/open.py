@@ -16,7 +16,7 @@ from engine.sources.decode import AnyFile
 from engine.sources.layout import Role, layout_of
 from engine.sources.naming import files_of, is_glob, natural
 from engine.sources.numpy_files import ArrayFile, array_files, require_numbers
-from engine.sources.parquet import SUFFIX, open_parquet, tables_among, tables_of
+from engine.sources.parquet import SUFFIX, is_partition, open_parquet, tables_among, tables_of
 from engine.sources.pictures import SUFFIXES as PICTURES
 from engine.sources.pictures import (
     Bad,
@@ -26,9 +26,10 @@ from engine.sources.pictures import (
     pictures_among,
 )
 from engine.sources.pictures import read_batches as read_pictures
+from engine.sources.ranges import check_ranges, is_web
 from engine.sources.reading import PLAIN, Reading, made_grey
 from engine.sources.remote import RemoteFile, listed, locate, walked
-from engine.sources.spec import is_url, split_url
+from engine.sources.spec import is_url, shown, split_url
 from engine.sources.spec import split_key as split_key
 
 # Keys that are looked for, in this order; the first two are those of the Mars terrain task.
@@ -183,16 +184,37 @@ def open_url(spec: str, role: Role, bad: Bad | None = None, reading: Reading = P
     from engine.sources.zarr_store import MARKS
 
     url, key = split_url(spec)
+    if is_web(url):
+        _check_web(url)
     place, folder = locate(url)
     found = listed(place) if folder else []
     if folder and (place.suffix.lower() == ".zarr" or any(file.name in MARKS for file in found)):
         return zarr_source(place, key, role, reading)
     if folder:
-        tables = tables_among(found)
+        files = walked(place)
+        tables = tables_among(
+            file for name, file in files.items() if all(map(is_partition, PurePosixPath(name).parts[:-1]))
+        )
         if tables:
             return open_parquet(tables, key, role, str(place), bad, reading)
-        return pictures_source(str(place), pictures_among(walked(place), str(place)), role, bad, reading)
+        return pictures_source(str(place), pictures_among(files, str(place)), role, bad, reading)
     return _open_remote_file(place, key, role, bad, reading)
+
+
+def _check_web(url: str) -> None:
+    """Refuse what a web server cannot give: it lists no folders, and some send whole files only.
+
+    Raises:
+        InputError: saying what can be read.
+    """
+    suffix = PurePosixPath(shown(url).split("?")[0]).suffix.lower()
+    if suffix in ("", ".zarr") or url.split("?")[0].endswith("/"):
+        raise InputError(
+            f"{shown(url)}: web servers list no folders: .npy, .npz, {SUFFIX} and rasters (with --tile) are read from "
+            "http(s)://, folders and Zarr stores from s3://, gs:// and az://: copy it to this machine or into a store"
+        )
+    if suffix in (".npy", ".npz", SUFFIX):
+        check_ranges(url)
 
 
 def _open_remote_file(file: RemoteFile, key: str, role: Role, bad: Bad | None, reading: Reading) -> Source:

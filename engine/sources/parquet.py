@@ -18,25 +18,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import EngineError, InputError
+from engine.errors import InputError
 from engine.sources.base import RowNumbers, Source
 from engine.sources.decode import AnyFile
 from engine.sources.layout import Role
 from engine.sources.naming import natural
+from engine.sources.parquet_bounds import MOST_NUMBERS, group_weight
 from engine.sources.parquet_column import Column, pick_column
 from engine.sources.parquet_ids import NamedRows, read_ids
 from engine.sources.pictures import DECODERS, WAITING, Alike, Bad, Once
 from engine.sources.pictures import SUFFIXES as PICTURES
 from engine.sources.reading import PLAIN, Reading
 from engine.sources.remote import READ_BYTES, RemoteFile
-from engine.utils.console import first_line
+from engine.utils.boundary import refusing
 from engine.utils.optional import require
 from engine.utils.threads import ahead
 
 SUFFIX = ".parquet"
-# Rows are read together up to so many with so many numbers, each of which takes up to 20 bytes in Arrow's hands;
-# encoded pictures, whose size no header tells, by eight.
-MOST_ROWS, MOST_NUMBERS, ENCODED_ROWS = 256, 1 << 20, 8
+# Rows are read together up to so many with so many numbers; encoded pictures, whose size no header tells, by eight.
+MOST_ROWS, ENCODED_ROWS = 256, 8
 # Repeated values are packed tightly, but no set of images fits so many into a byte.
 ROWS_A_BYTE = 64
 # Footers of files behind URLs that are asked for at a time.
@@ -60,10 +60,11 @@ class ParquetRows:
         self._files, self.label = files, label
         found = list(ahead(lambda file: _footer(file, key, role), files, FETCHERS, 4 * FETCHERS))
         self.column: Column = found[0][0]
-        odd = next((file for file, (column, _) in zip(files, found, strict=True) if column != self.column), None)
+        odd = next((file for file, (column, *_) in zip(files, found, strict=True) if column != self.column), None)
         if odd is not None:
             raise InputError(f"{odd} holds its {role} in another way than {files[0]}: all files must be alike")
-        groups = [counts for _, counts in found]
+        groups = [counts for _, counts, _ in found]
+        self._most_rows = np.concatenate([most for *_, most in found])
         self._ends = np.cumsum(np.concatenate(groups), dtype=np.int64) if groups else np.zeros(0, np.int64)
         self._file_of = np.repeat(np.arange(len(files)), [len(counts) for counts in groups])
         self._first_group = np.cumsum([0, *(len(counts) for counts in groups)])
@@ -99,7 +100,9 @@ class ParquetRows:
     def _batches(self, reader: Any, file: int, group: int) -> Iterator[Any]:
         wanted = [self.column.leaf, *self.column.sides]
         with reading(str(self._files[file])):
-            yield from reader.iter_batches(self.rows_at_once, row_groups=[group], columns=wanted, use_threads=False)
+            for batch in reader.iter_batches(self.rows_at_once, row_groups=[group], columns=wanted, use_threads=False):
+                batch.validate(full=True)  # an index or offset that leads elsewhere shows only where it is used
+                yield batch
 
 
 def open_parquet(
@@ -196,8 +199,8 @@ class _Images:
             return self.alike.empty()
 
 
-def _footer(file: AnyFile, key: str, role: Role) -> tuple[Column, NDArray[np.int64]]:
-    """Return which column of a file holds images, and the rows of each row group."""
+def _footer(file: AnyFile, key: str, role: Role) -> tuple[Column, NDArray[np.int64], NDArray[np.int64]]:
+    """Return which column of a file holds images, the rows of each row group, and how many to read at a time."""
     reader = open_file(file)
     with reading(str(file)):
         told, schema = reader.metadata, reader.schema_arrow
@@ -205,7 +208,10 @@ def _footer(file: AnyFile, key: str, role: Role) -> tuple[Column, NDArray[np.int
     size = file.stat().st_size
     if (counts < 0).any() or counts.sum(dtype=np.float64) > ROWS_A_BYTE * size or counts.sum() != told.num_rows:
         raise InputError(f"{file} declares {told.num_rows} rows, which its {size} bytes cannot hold: it is damaged")
-    return pick_column(schema, key, role, str(file)), counts
+    column = pick_column(schema, key, role, str(file))
+    with reading(str(file)):
+        weights = [group_weight(told.row_group(index), column) for index in range(told.num_row_groups)]
+    return column, counts, np.array([weight.rows_at_once(f"{file}:{column.name}") for weight in weights], np.int64)
 
 
 def open_file(file: AnyFile, **more: Any) -> Any:
@@ -224,21 +230,31 @@ def open_file(file: AnyFile, **more: Any) -> Any:
 @contextmanager
 def reading(label: str) -> Iterator[None]:
     """Turn what pyarrow raises on damaged files into one InputError."""
-    try:
+    with refusing(lambda why: f"cannot read {label} ({why}): it is damaged or no Parquet file, copy it again"):
         yield
-    except EngineError:
-        raise
-    except (OSError, ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, MemoryError) as error:
-        # Arrow's own errors are children of these.
-        why = first_line(error)
-        raise InputError(f"cannot read {label} ({why}): it is damaged or no Parquet file, copy it again") from None
 
 
 def tables_of(path: Path) -> list[AnyFile]:
-    """Return the Parquet files that a name means: the file, or those of a folder; none for anything else."""
+    """Return the Parquet files that a name means: the file, or those of a folder; none for anything else.
+
+    In a folder, those of folders named ``column=value`` count as well, as Hive, Spark and pyarrow write them.
+    """
     if path.suffix.lower() == SUFFIX and not path.is_dir():
         return [path]
-    return tables_among(path.iterdir()) if path.is_dir() else []
+    return tables_among(_partitions(path)) if path.is_dir() else []
+
+
+def _partitions(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if is_partition(path.name) and path.is_dir() and not path.is_symlink():
+            yield from _partitions(path)
+        else:
+            yield path
+
+
+def is_partition(name: str) -> bool:
+    """Return whether a folder's name states the value of a column that its files all share."""
+    return "=" in name[1:] and name[0] not in "_."
 
 
 def tables_among(held: Iterable[AnyFile]) -> list[AnyFile]:
@@ -254,4 +270,4 @@ def tables_among(held: Iterable[AnyFile]) -> list[AnyFile]:
             return []
         if suffix == SUFFIX and file.name[0] not in "_.":
             found.append(file)
-    return sorted(found, key=lambda file: natural(file.name))
+    return sorted(found, key=lambda file: natural(str(file)))

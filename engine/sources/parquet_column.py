@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,8 @@ NAMES: dict[Role, tuple[str, ...]] = {
     "labels": ("labels", "label", "masks", "mask", "label_map", "annotation", "segmentation"),
 }
 SIDES = ("height", "width", "channels")
+# Columns of ids, the first that is there.
+ID_NAMES = ("id", "ids", "image_id", "file_name", "filename")
 # How pictures begin that Pillow is asked to decode: PNG, JPEG, TIFF, BMP, PGM and PPM, WebP.
 MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM", b"P5", b"P6", b"RIFF")
 EXTENSION, PARAMETERS = b"ARROW:extension:name", b"ARROW:extension:metadata"
@@ -42,6 +44,7 @@ class Column:
         order: of a tensor's axes; empty for the usual one.
         sides: columns that tell each image's height, width and channels, as far as there are.
         is_bytes: whether a value is bytes: an encoded picture, or its pixels as uint8.
+        is_even: whether the type itself says how many numbers a value has.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Column:
     order: tuple[int, ...] = ()
     sides: tuple[str, ...] = ()
     is_bytes: bool = False
+    is_even: bool = False
 
     def values(self, batch: Any) -> Iterator[tuple[Any, tuple[int, ...]]]:
         """Yield each value of a record batch (an Arrow scalar) with the shape that its row states, if any."""
@@ -59,6 +63,7 @@ class Column:
             values = values.field("bytes")
         sides = [batch.column(name).to_pylist() for name in self.sides]
         for index, value in enumerate(values):
+            value = getattr(value, "value", value)  # of a dictionary: the value that its index stands for
             stated = tuple(column[index] for column in sides)
             if None in stated or any(type(side) is not int or not 0 < side < 2**31 for side in stated):
                 raise InputError(f"column {', '.join(self.sides)}: {stated} is no size of an image")
@@ -127,7 +132,12 @@ def pick_column(schema: Any, key: str, role: Role, label: str) -> Column:
     Raises:
         InputError: no such column, several to choose from, or images of more bytes than are read.
     """
-    usable = {field.name: column for field in schema if (column := _column(field, schema)) is not None}
+    twins = {name for name in schema.names if schema.names.count(name) > 1}
+    twin = next((name for name in (*([key] if key else NAMES[role]), *SIDES, *ID_NAMES) if name in twins), None)
+    if twin is not None:
+        raise InputError(f"{label} holds two columns named {twin}: rename one of them")
+    fields = [field for field in schema if field.name not in twins]
+    usable = {field.name: column for field in fields if (column := _column(field, schema)) is not None}
     listed = ", ".join(f"{field.name} ({field.type})" for field in schema)[:400]
     named = key or next((name for name in NAMES[role] if name in usable), None)
     if named is None and len(usable) == 1:
@@ -165,15 +175,23 @@ def _column(field: Any, schema: Any) -> Column | None:
     shape = shape or _stated_shape(field.metadata) or _stated_shape(schema.metadata)
     if _is_bytes(types, kind):
         return Column(name, name, shape, (), sides, is_bytes=True)
-    depth = 0
-    while types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    depth, is_even = 0, True
+    while any(is_list(kind) for is_list in _list_tests(types)):
+        is_even = is_even and types.is_fixed_size_list(kind)
         kind, depth = kind.value_type, depth + 1
     numbers = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
-    return Column(name, name, shape, order, sides) if depth and numbers else None
+    return Column(name, name, shape, order, sides, is_even=is_even) if depth and numbers else None
+
+
+def _list_tests(types: Any) -> tuple[Callable[[Any], bool], ...]:
+    views = (types.is_list_view, types.is_large_list_view)
+    return (types.is_list, types.is_large_list, types.is_fixed_size_list, *views)
 
 
 def _is_bytes(types: Any, kind: Any) -> bool:
-    return types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    tests = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view)
+    return any(test(kind) for test in tests)
 
 
 def _tensor_shape(field: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

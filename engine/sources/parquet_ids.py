@@ -9,10 +9,9 @@ from typing import Any
 from engine.errors import InputError
 from engine.sources.base import RowNumbers
 from engine.sources.decode import AnyFile
+from engine.sources.parquet_column import ID_NAMES
 from engine.utils.optional import require
 
-# Columns of ids, the first that is there.
-ID_NAMES = ("id", "ids", "image_id", "file_name", "filename")
 MOST_LETTERS = 1000
 ROWS = 4096
 
@@ -84,7 +83,8 @@ def _name_of(schema: Any, types: Any) -> str | None:
 
     def usable(kind: Any) -> bool:
         kind = kind.value_type if types.is_dictionary(kind) else kind
-        return types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind)
+        tests = (types.is_integer, types.is_string, types.is_large_string, types.is_string_view)
+        return any(test(kind) for test in tests)
 
     return next((name for name in ID_NAMES if name in schema.names and usable(schema.field(name).type)), None)
 
@@ -98,6 +98,8 @@ def _texts(values: Any, file: AnyFile, named: str, arrow: Any, compute: Any) -> 
     if values.null_count:
         raise InputError(f"{file}: column {named} has gaps: every image needs an id")
     held = values.dictionary if arrow.types.is_dictionary(values.type) else values
+    if arrow.types.is_string_view(held.type):  # Arrow measures no views
+        held = held.cast(arrow.large_string())
     if not arrow.types.is_integer(held.type):
         longest = compute.max(compute.binary_length(held)).as_py() or 0
         if longest > MOST_LETTERS:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.metrics import VOID
+from engine.sources.coding import MOST_ID, LabelCoding
 from engine.sources.georeference import Georeference, gdal_path, georeference_of, opened, quiet, read_window
 from engine.sources.joining import partners
 from engine.sources.naming import is_glob
@@ -79,13 +80,14 @@ def _crs_in_words(crs: Any) -> str:
     )
 
 
-def aligned(truths: Scenes, scenes: Scenes, ids: Sequence[int] = ()) -> Scenes:
+def aligned(truths: Scenes, scenes: Scenes, ids: Sequence[int] = (), colours: bool = False) -> Scenes:
     """Return truths warped onto their scenes by the nearest pixel; what lies outside a truth is void.
 
     Args:
         truths: the true label maps.
         scenes: the scenes, in the same order.
         ids: values of truths that are classes; empty for class numbers, with 255 for void.
+        colours: whether truths hold red, green and blue in place of numbers.
 
     Raises:
         InputError: a file without coordinates, no raster, or one that does not overlap its scene.
@@ -104,7 +106,9 @@ def aligned(truths: Scenes, scenes: Scenes, ids: Sequence[int] = ()) -> Scenes:
     def each() -> Generator[Scene, None, None]:
         for file, name, size, place in zip(files, scenes.ids, scenes.sizes, scenes.places, strict=True):
             assert place is not None
-            with _warped(file, name, size, place, ids) as scene:
+            with (
+                _warped_colours(file, name, size, place) if colours else _warped(file, name, size, place, ids)
+            ) as scene:
                 yield scene
 
     return replace(truths, ids=list(scenes.ids), sizes=list(scenes.sizes), each=each, places=list(scenes.places))
@@ -114,16 +118,7 @@ def aligned(truths: Scenes, scenes: Scenes, ids: Sequence[int] = ()) -> Scenes:
 def _warped(
     file: Path | str, name: str, size: tuple[int, int], place: Georeference, ids: Sequence[int]
 ) -> Iterator[Scene]:
-    from rasterio.enums import Resampling
-    from rasterio.vrt import WarpedVRT
-
-    label = gdal_path(file).label
-    with opened(file, RASTERS[raster_suffix(file)]) as dataset, contextlib.ExitStack() as stack:
-        if dataset.crs is None or dataset.transform.is_identity:
-            raise InputError(f"--align: {label} has no coordinates: leave out --align where it has the scene's size")
-        if dataset.count != 1:
-            raise InputError(f"{label} has {dataset.count} channels; a label image holds one class id per pixel")
-        _check_overlap(dataset, label, name, size, place)
+    with _placed(file, name, size, place, 1) as (dataset, label), contextlib.ExitStack() as stack:
         own = dataset.nodata
         # Around the truth lies void. Its own nodata value may be a class (0), so it is told apart afterwards.
         kind = np.dtype(dataset.dtypes[0])
@@ -133,12 +128,7 @@ def _warped(
         void = next(free, None)
         if void is None:
             raise InputError(f"--align: {label} has no value left for pixels outside it: warp it yourself")
-        how = {"crs": place.crs, "transform": place.transform, "height": size[0], "width": size[1]}
-        with quiet():
-            # All but exact for each pixel (0 is refused): windows then show what one warp of the whole does.
-            warped = stack.enter_context(
-                WarpedVRT(dataset, resampling=Resampling.nearest, src_nodata=None, nodata=void, tolerance=1e-9, **how)
-            )
+        warped = stack.enter_context(_warper(dataset, size, place, nodata=void))
         read = remembered(lambda start, stop: read_window(warped, label, start, stop, [1])[0])
 
         def valid(start: int, stop: int) -> NDArray[np.bool_]:
@@ -149,6 +139,52 @@ def _warped(
         yield Scene(
             name, size, 1, lambda start, stop: read(start, stop)[..., None], 1, place, True, valid=valid, nodata=own
         )
+
+
+@contextlib.contextmanager
+def _warped_colours(file: Path | str, name: str, size: tuple[int, int], place: Georeference) -> Iterator[Scene]:
+    with (
+        _placed(file, name, size, place, 3) as (dataset, label),
+        _warper(dataset, size, place, add_alpha=True) as warped,
+    ):
+        read = remembered(lambda start, stop: read_window(warped, label, start, stop, [1, 2, 3, 4]))
+        yield Scene(
+            name,
+            size,
+            3,
+            lambda start, stop: read(start, stop)[:3].transpose(1, 2, 0),
+            1,
+            place,
+            True,
+            valid=lambda start, stop: read(start, stop)[3] != 0,
+        )
+
+
+@contextlib.contextmanager
+def _placed(
+    file: Path | str, name: str, size: tuple[int, int], place: Georeference, channels: int
+) -> Iterator[tuple[Any, str]]:
+    """Open truth that shows something of its scene; yield the dataset, and what messages call it."""
+    label = gdal_path(file).label
+    with opened(file, RASTERS[raster_suffix(file)]) as dataset:
+        if dataset.crs is None or dataset.transform.is_identity:
+            raise InputError(f"--align: {label} has no coordinates: leave out --align where it has the scene's size")
+        if dataset.count != channels:
+            needed = "one class id per pixel" if channels == 1 else "red, green and blue with --palette"
+            raise InputError(f"{label} has {dataset.count} channels; a label image holds {needed}")
+        _check_overlap(dataset, label, name, size, place)
+        yield dataset, label
+
+
+def _warper(dataset: Any, size: tuple[int, int], place: Georeference, **how: Any) -> Any:
+    """Return truth as its scene lies, by the nearest pixel; to be closed."""
+    from rasterio.enums import Resampling
+    from rasterio.vrt import WarpedVRT
+
+    grid = {"crs": place.crs, "transform": place.transform, "height": size[0], "width": size[1]}
+    with quiet():
+        # All but exact for each pixel (0 is refused): windows then show what one warp of the whole does.
+        return WarpedVRT(dataset, resampling=Resampling.nearest, src_nodata=None, tolerance=1e-9, **grid, **how)
 
 
 def _check_overlap(dataset: Any, label: str, name: str, size: tuple[int, int], place: Georeference) -> None:
@@ -209,6 +245,24 @@ def places_of(spec: str) -> dict[str, Placed]:
     return found
 
 
+def with_nodata(coding: LabelCoding, spec: str, classes: int) -> LabelCoding:
+    """Return the coding of label maps or masks with the nodata values that their rasters state.
+
+    A value that is a class as well stays that class: of class numbers 0 to ``classes`` - 1, of ids each of them.
+
+    Args:
+        coding: what is stated about them.
+        spec: a file or a folder.
+        classes: number of classes; 0 where nobody says, and then 0 alone is one for certain.
+    """
+    if coding.palette is not None:
+        return coding
+    own = set(coding.ids) or set(range(classes or 1))
+    stated = {raster.nodata for raster in places_of(spec).values() if raster.nodata is not None}
+    found = {int(value) for value in stated if value // 1 == value and abs(value) <= MOST_ID} - own
+    return replace(coding, no_data=tuple(sorted({*coding.no_data, *found})))
+
+
 @dataclass(frozen=True)
 class _Ids:
     """Names of rasters, as :func:`engine.sources.joining.partners` takes them."""
@@ -239,5 +293,5 @@ def check_same_places(images: str, labels: str) -> None:
             raise InputError(
                 f"{labels} lies at {place_in_words(other.place)} ({told_size(other.size)}); {name} of {images} lies "
                 f"at {place_in_words(ours.place)} ({told_size(ours.size)}): give the truth of this place; "
-                "engine ensemble warps it with --tile and --align"
+                "engine evaluate warps it with --align, engine ensemble with --tile and --align"
             )

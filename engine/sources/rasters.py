@@ -16,6 +16,7 @@ from engine.sources.layout import Role
 from engine.sources.remote import RemoteFile
 from engine.sources.scene import Rows, Scene
 from engine.sources.spec import is_url
+from engine.utils.memory import memory_bound, refusal
 
 # Suffixes, and the GDAL driver that opens them; a Cloud Optimized GeoTIFF is a GeoTIFF.
 RASTERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG", ".vrt": "VRT"}
@@ -53,6 +54,7 @@ def _scene(dataset: Any, place: Raster, role: Role, alpha: bool) -> Scene:
         raise InputError(
             f"{label} holds {dataset.dtypes[0] if bands else 'no bands'}; whole numbers or floats are needed"
         )
+    _check_blocks(dataset, label)
     if alpha and role == "images":
         if len(bands) < 2:
             raise InputError(f"{label} has one band, so none of it is alpha: leave alpha out of [input]")
@@ -87,6 +89,19 @@ def _scene(dataset: Any, place: Raster, role: Role, alpha: bool) -> Scene:
         nodata=dataset.nodata,
         tagged_alpha=not alpha and dataset.colorinterp[-1].name == "alpha",
     )
+
+
+def _check_blocks(dataset: Any, label: str) -> None:
+    """Refuse blocks that take more memory than is allowed: GDAL decodes a strip or tile as a whole.
+
+    Raises:
+        InputError: they do.
+    """
+    height, width = dataset.block_shapes[0]
+    together = dataset.count if str(dataset.interleaving).endswith("pixel") else 1
+    size = height * width * np.dtype(dataset.dtypes[0]).itemsize * together
+    if size > memory_bound():
+        raise InputError(refusal(label, f"is stored in blocks of {height}x{width} pixels, each of which takes", size))
 
 
 def _colours(dataset: Any) -> NDArray[np.uint8] | None:

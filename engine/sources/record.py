@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import InputError
 from engine.sources.base import Source
 from engine.sources.joining import picked
 from engine.sources.numpy_files import array_files
+from engine.utils.files import followed
 
 HASH_KEY = "plan_sha256"
 NPZ_KEY = "metadata"
@@ -23,7 +23,11 @@ MOST_BYTES = 1 << 28
 
 
 def sidecar(output: Path) -> Path | None:
-    """Return where the record of a result goes: ``OUTPUT.json``, or None for an .npz, which holds it itself."""
+    """Return where the record of a result goes: ``OUTPUT.json``, or None for an .npz, which holds it itself.
+
+    Behind a symbolic link it is beside the link's target.
+    """
+    output = followed(output)
     return None if output.suffix.lower() == ".npz" else output.with_name(f"{output.name}.json")
 
 
@@ -39,7 +43,7 @@ def read_record(output: Path) -> Mapping[str, Any]:
                 return {}
             with np.load(output, allow_pickle=False) as archive:
                 held = json.loads(archive[NPZ_KEY].item())
-    except (OSError, ValueError, TypeError, RecursionError, InputError):
+    except Exception:  # damaged in any way: there is no record to go by
         return {}
     return held if isinstance(held, dict) else {}
 
@@ -78,7 +82,7 @@ def _recorded_ids(path: Path) -> list[str]:
             from engine.sources.zarr_store import attributes
 
             held = attributes(path).get(IDS_KEY)
-    except (OSError, ValueError, KeyError, InputError):
+    except Exception:  # damaged in any way
         return []
     fits = isinstance(held, list) and all(isinstance(name, str) for name in held) and len(set(held)) == len(held)
     return held if fits else []

@@ -11,17 +11,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from types import SimpleNamespace
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 from engine.errors import EngineError, InputError
+from engine.sources.answers import (
+    CONNECT_SECONDS,
+    SILENCE_SECONDS,
+    cause_of,
+    in_words,
+    is_final,
+    is_timeout,
+    limited,
+    status_of,
+)
 from engine.sources.parts import web_options
 from engine.sources.spec import scrubbed, shown
 from engine.utils.optional import require
 
 # Pauses in front of the second and third try of a read, in seconds.
 PAUSES = (0.5, 3.0)
-# Asking again changes nothing about these.
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError, ImportError)
 # What a file system tells of a file that changes whenever its content does; the first that is there counts.
 _STATES = (
     "etag",
@@ -107,11 +115,12 @@ class RemoteFile:
         """
         if start >= stop:
             return b""
-        data = asked(self.url, self.label, lambda: self.system.cat_file(self.path, start=start, end=stop))
-        if len(data) != stop - start:
-            raise InputError(
-                f"{self} gave {len(data)} bytes where {stop - start} were asked for: copy it to this machine"
-            )
+        size = stop - start
+        data = asked(self.url, self.label, lambda: self.system.cat_file(self.path, start=start, end=stop), size)
+        if len(data) != size:
+            # The whole file: parts (Range requests) are passed over.
+            why = ", the server sends no parts of a file (Range requests)" if len(data) > size else ""
+            raise InputError(f"{self} gave {len(data)} bytes where {size} were asked for{why}: copy it to this machine")
         return bytes(data)
 
     def open(self, mode: str = "rb") -> IO[bytes]:
@@ -119,10 +128,21 @@ class RemoteFile:
         return io.BufferedReader(RangeFile(self), HEAD_BYTES)
 
 
+class HasRanges(Protocol):
+    """A file that gives any part of itself."""
+
+    @property
+    def size(self) -> int:
+        """Return the size in bytes."""
+
+    def range(self, start: int, stop: int) -> bytes:
+        """Return the bytes from one place up to another."""
+
+
 class RangeFile(io.RawIOBase):
     """A stream over a remote file; what is read in turn is fetched in ever larger ranges."""
 
-    def __init__(self, file: RemoteFile) -> None:
+    def __init__(self, file: HasRanges) -> None:
         """Stand in front of the first byte."""
         self._file, self._at, self._size = file, 0, file.size
         self._held, self._begin, self._step = b"", 0, HEAD_BYTES
@@ -160,21 +180,31 @@ class RangeFile(io.RawIOBase):
         return len(data)
 
 
-def asked(url: str, label: str, question: Callable[[], Answer]) -> Answer:
-    """Return what a file system answers; asked again twice after errors that may pass.
+def asked(url: str, label: str, question: Callable[[], Answer], size: int = 0) -> Answer:
+    """Return what a file system answers; asked again twice after errors that may pass, once after silence.
+
+    Args:
+        url: may hold secrets.
+        label: what messages call it.
+        question: asks the file system.
+        size: bytes of the answer, as far as known.
 
     Raises:
-        InputError: it fails; the message holds no secret of the URL.
+        InputError: it fails, or does not answer; the message holds no secret of the URL.
     """
-    for pause in (*PAUSES, None):
+    pauses = [*PAUSES, None]
+    while True:
+        pause = pauses.pop(0)
         try:
             with telling(url, label):
-                return question()
+                return limited(question, size)
         except InputError as error:
-            if pause is None or isinstance(error.__context__, _FINAL):
+            why = error.__context__
+            if why is not None and is_timeout(cause_of(why)):
+                pauses = pauses[-1:]
+            if pause is None or is_final(why):
                 raise
             time.sleep(pause)
-    raise AssertionError("unreachable")
 
 
 @contextmanager
@@ -184,13 +214,38 @@ def telling(url: str, label: str) -> Iterator[None]:
         yield
     except EngineError:
         raise
-    except FileNotFoundError:
-        raise InputError(f"no such file or folder: {label}") from None
+    except FileNotFoundError as error:
+        cause = cause_of(error)
+        if isinstance(cause, FileNotFoundError) or status_of(cause) == 404:
+            raise InputError(f"no such file or folder: {label}") from None
+        raise InputError(_refusal(url, label, cause)) from None
     except ImportError as error:
         raise InputError(f"{label} needs a package more ({scrubbed(str(error), url)}): install it with pip") from None
     except Exception as error:
-        why = scrubbed(str(error), url) or type(error).__name__
-        raise InputError(f"cannot read {label} ({why}): check the address, the access and the network") from None
+        raise InputError(_refusal(url, label, error)) from None
+
+
+def _refusal(url: str, label: str, error: BaseException) -> str:
+    why = in_words(error)
+    if why:
+        return f"cannot read {label}: {why}"
+    why = scrubbed(str(error), url) or type(error).__name__
+    return f"cannot read {label} ({why}): check the address, the access and the network"
+
+
+def storage_options(url: str) -> dict[str, Any]:
+    """Return what a file system is made with: the checks of parts, and the packages' own limits of time."""
+    options, scheme = web_options(url), url.lower().partition("://")[0]
+    if options:
+        import aiohttp
+
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
+        inner = options if "client_kwargs" in options else next(iter(options.values()))
+        inner["client_kwargs"]["timeout"] = limit
+    elif scheme in ("s3", "s3a"):
+        limits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": SILENCE_SECONDS}
+        options = {"config_kwargs": {**limits, "retries": {"max_attempts": 2}}}
+    return options
 
 
 def locate(url: str) -> tuple[RemoteFile, bool]:
@@ -218,7 +273,7 @@ def _system(url: str) -> tuple[Any, str]:
     label = shown(url)
     core = require("fsspec.core", "cloud", f"reading {label} needs fsspec", InputError)
     with telling(url, label):
-        system, path = core.url_to_fs(url, **web_options(url))
+        system, path = core.url_to_fs(url, **storage_options(url))
     return system, path
 
 

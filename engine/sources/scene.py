@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,12 @@ def with_nan(rows: Rows) -> tuple[Rows, Rows]:
     return kept, lambda start, stop: ~np.isnan(kept(start, stop)).any(axis=-1)
 
 
+def void_values(nodata: Iterable[float | None], classes: int) -> list[int]:
+    """Return which of the values that scenes state for missing pixels masks keep: whole numbers, no classes."""
+    own = {value for value in nodata if value is not None and value == value // 1 and classes <= value <= VOID}
+    return sorted(map(int, own))
+
+
 def void_label(scene: Scene, classes: int) -> int | None:
     """Return the value of a mask's pixels where the scene holds no data; None where all pixels hold data.
 
@@ -68,9 +74,9 @@ def void_label(scene: Scene, classes: int) -> int | None:
     """
     if scene.valid is None:
         return None
-    own = scene.nodata
-    if own is not None and own == own // 1 and classes <= own <= VOID:
-        return int(own)
+    own = void_values([scene.nodata], classes)
+    if own:
+        return own[0]
     if classes > VOID:
         raise OutputError(
             f"{scene.id} has pixels without data, and {classes} classes leave no value of 0 to {VOID} for them: "

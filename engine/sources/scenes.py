@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +16,16 @@ from numpy.typing import NDArray
 from engine.errors import InputError, PlanError
 from engine.sources.base import Source
 from engine.sources.decode import decode, orientation_of, shape_of
-from engine.sources.georeference import Georeference
+from engine.sources.georeference import Georeference, gdal_path
 from engine.sources.layout import Role, layout_of
 from engine.sources.naming import is_glob
 from engine.sources.open import KEYS, PAIRED_KEY, open_array, open_source, split_key
 from engine.sources.parquet import tables_of
 from engine.sources.pictures import SUFFIXES, Once, picture_files, shape_in_words
-from engine.sources.ranges import check_ranges
+from engine.sources.ranges import WebFile, check_ranges, is_web
 from engine.sources.rasters import RASTERS, opened_raster, raster_suffix
 from engine.sources.reading import PLAIN, Reading, grey
+from engine.sources.remote import RangeFile, locate
 from engine.sources.scene import Rows, Scene, with_nan
 from engine.sources.spec import is_url, shown
 
@@ -48,6 +50,8 @@ class Scenes:
         places: where each of them lies, None for nowhere; empty where none of them says.
         files: the file or URL of each of them; empty where they are no files of their own.
         tagged_alpha: whether the last band of the first is tagged as alpha, and was taken as a band like the others.
+        whole: whether a scene, or one of them, is decoded as a whole and not in windows.
+        nodata: the value that each states for pixels without data, None for none; empty where none can say it.
     """
 
     name: str
@@ -60,6 +64,8 @@ class Scenes:
     places: Sequence[Georeference | None] = ()
     files: Sequence[Path | str] = ()
     tagged_alpha: bool = False
+    whole: bool = False
+    nodata: Sequence[float | None] = ()
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -121,7 +127,7 @@ def first_scenes(scenes: Scenes, limit: int) -> Scenes:
         with contextlib.closing(scenes.each()) as opened:
             yield from islice(opened, limit)
 
-    kept = {name: getattr(scenes, name)[:limit] for name in ("ids", "sizes", "places", "files")}
+    kept = {name: getattr(scenes, name)[:limit] for name in ("ids", "sizes", "places", "files", "nodata")}
     return replace(scenes, each=each, **kept)
 
 
@@ -178,7 +184,8 @@ def _source_scenes(source: Source, role: Role) -> Scenes:
             rows, valid = _with_gaps(_rows_of(batch.pixels[0]), batch.pixels.dtype, role)
             yield Scene(batch.ids[0], source.size, source.channels, rows, valid=valid)
 
-    return Scenes(source.name, source.ids, [source.size] * len(source), source.channels, each, named=source.named)
+    sizes = [source.size] * len(source)
+    return Scenes(source.name, source.ids, sizes, source.channels, each, named=source.named, whole=True)
 
 
 def _with_gaps(rows: Rows, kind: np.dtype[Any], role: Role) -> tuple[Rows, Rows | None]:
@@ -224,6 +231,8 @@ def _picture_scenes(name: str, files: Mapping[str, Path | str], role: Role, read
         places=[header.place for header in found],
         files=list(files.values()),
         tagged_alpha=found[0].tagged_alpha,
+        whole=not all(map(raster_suffix, files.values())),
+        nodata=[header.nodata for header in found],
     )
 
 
@@ -245,25 +254,32 @@ def _opened(path: Path | str, role: Role, reading: Reading, note: Once) -> conte
 
 @dataclass(frozen=True)
 class _Header:
-    """What a picture's header says: its shape as read, where it lies, whether its last band is tagged as alpha."""
+    """What a picture's header says: shape as read, place, whether the last band is tagged as alpha, nodata value."""
 
     shape: tuple[int, int, int]
     place: Georeference | None = None
     tagged_alpha: bool = False
+    nodata: float | None = None
 
 
 def _header(path: Path | str, role: Role, reading: Reading) -> _Header:
     if not raster_suffix(path):
         return _Header(shape_of(Path(path), role, reading))
-    turned = isinstance(path, Path) and path.suffix.lower() in TIFF and reading.exif == "apply"
-    if turned and orientation_of(Path(path)) != 1:
+    gdal_path(path)  # refuses URLs that are not read in parts
+    turned = raster_suffix(path) in TIFF and reading.exif == "apply"
+    if turned and orientation_of(path if isinstance(path, Path) else _stream(path)) != 1:
         raise InputError(
-            f"{path} is a TIFF with an EXIF orientation, and tiles are read as stored: save it upright, or state "
-            'exif = "ignore" in the plan\'s [input]'
+            f"{shown(str(path))} is a TIFF with an EXIF orientation, and tiles are read as stored: save it upright, or "
+            'state exif = "ignore" in the plan\'s [input]'
         )
     with opened_raster(path, role, reading.alpha) as scene:
         channels = 1 if role == "images" and reading.rgb_as_grey and scene.channels == 3 else scene.channels
-        return _Header((*scene.size, channels), scene.georeference, scene.tagged_alpha)
+        return _Header((*scene.size, channels), scene.georeference, scene.tagged_alpha, scene.nodata)
+
+
+def _stream(url: str) -> IO[bytes]:
+    """Return a file behind a URL as a stream of which parts are fetched."""
+    return io.BufferedReader(RangeFile(WebFile(url) if is_web(url) else locate(url)[0]))
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,9 +46,9 @@ def open_submission(path: Path, like: Source | None = None, rle: str = "") -> So
 def _header(path: Path) -> bytes:
     with path.open("rb") as stream:
         header = line_of(stream, path).rstrip(b"\r\n")
-    # Spreadsheets write a mark of UTF-8 in front, and people any case.
-    plain = header.removeprefix(b"\xef\xbb\xbf").lower()
-    return plain if plain in HEADERS else header
+    # Spreadsheets write a mark of UTF-8 in front, and people any case of Kaggle's names.
+    header = header.removeprefix(BOM_UTF8)
+    return header.lower() if header.lower() in HEADERS else header
 
 
 def rle_form(spec: str | Path) -> str:

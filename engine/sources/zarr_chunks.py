@@ -11,9 +11,9 @@ from typing import Any
 
 from engine.errors import InputError, PlanError
 from engine.sources.layout import Role
-from engine.sources.numpy_files import memory_bound
 from engine.sources.remote import RemoteFile, asked
 from engine.utils import console
+from engine.utils.memory import memory_bound
 from engine.utils.optional import require
 
 MISSING = ("fail", "fill")

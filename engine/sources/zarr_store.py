@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import lzma
+import logging
 import math
-import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.sources.layout import Role
-from engine.sources.parts import web_options
-from engine.sources.remote import RemoteFile, telling
+from engine.sources.remote import RemoteFile, storage_options, telling
 from engine.sources.spec import scrubbed
 from engine.sources.zarr_chunks import check_chunks, checked_blosc, is_blosc, local_store
-from engine.utils.console import first_line
+from engine.utils.boundary import refusing
+from engine.utils.memory import memory_bound, refusal
 from engine.utils.optional import require
 from engine.utils.threads import ahead
 
@@ -26,6 +26,16 @@ from engine.utils.threads import ahead
 MARKS = ("zarr.json", ".zarray", ".zgroup")
 # Images of one chunk are read together up to this size; beyond it the chunk is decoded anew for each batch.
 MOST_BLOCK_BYTES = 2**28
+
+
+def _is_heard(record: logging.LogRecord) -> bool:
+    """Return whether a message of asyncio is more than the traceback of an array that nobody waits for any more."""
+    message = record.getMessage()
+    return not ("exception was never retrieved" in message and "zarr" in message)
+
+
+# The package opens the arrays of a group at once and raises what the first damaged one raises; asyncio tells the rest.
+logging.getLogger("asyncio").addFilter(_is_heard)
 
 
 def looks_like_zarr(path: Path) -> bool:
@@ -55,12 +65,9 @@ def open_array(
             is missing.
     """
     zarr = require("zarr", "zarr", f"reading {path} needs zarr", InputError)
-    try:
+    with _reading(path):
         held = zarr.open(_store(path), mode="r")
         found = {"": held} if hasattr(held, "shape") else _arrays(held)
-    except _damage() as error:
-        why = scrubbed(first_line(error), path.url) if isinstance(path, RemoteFile) else first_line(error)
-        raise InputError(f"cannot read the Zarr store {path} ({why}): copy it again") from None
     if key and "" in found:
         raise InputError(f"{path} is one array, it has no key {key!r}: name the store alone")
     listed = ", ".join(f"{name} {array.shape}" for name, array in found.items()) or "none"
@@ -71,6 +78,13 @@ def open_array(
         advice = f"say {path}:KEY" if found else "a store with an array (images, height, width) is needed"
         raise InputError(f"{path}: which array? There are: {listed}; {advice}")
     array = found[named]
+    with _reading(path):  # some of these are read from the metadata only now
+        facts = [*array.shape, *array.chunks, array.dtype.itemsize]
+    if not all(type(fact) is int and 0 <= fact < 2**62 for fact in facts) or 0 in array.chunks:
+        raise InputError(f"{path}:{named} declares a shape or chunks that no array has: it is damaged, copy it again")
+    chunk = math.prod(array.chunks) * array.dtype.itemsize
+    if chunk > memory_bound():
+        raise InputError(refusal(f"{path}:{named}", f"has chunks of {array.chunks}, each of which takes", chunk))
     if array.dtype.kind not in "buif":
         raise InputError(f"{path}:{named} holds {array.dtype}; bool, whole numbers or floats are needed")
     check_chunks(array, path, f"{path}:{key}" if key else str(path), role, missing)
@@ -84,10 +98,8 @@ def attributes(path: Path) -> dict[str, Any]:
         InputError: damaged, or the package is missing.
     """
     zarr = require("zarr", "zarr", f"reading {path} needs zarr", InputError)
-    try:
+    with _reading(path):
         return dict(zarr.open(_store(path), mode="r").attrs)
-    except _damage() as error:
-        raise InputError(f"cannot read the Zarr store {path} ({first_line(error)}): copy it again") from None
 
 
 def _store(path: Path | RemoteFile) -> Any:
@@ -95,7 +107,7 @@ def _store(path: Path | RemoteFile) -> Any:
         return local_store(path)
     storage = require("zarr.storage", "zarr", f"reading {path} needs zarr", InputError)
     with telling(path.url, path.label):
-        return storage.FsspecStore.from_url(path.url, web_options(path.url), read_only=True)
+        return storage.FsspecStore.from_url(path.url, storage_options(path.url), read_only=True)
 
 
 def read_batches(array: Any, label: str, size: int) -> Iterator[NDArray[Any]]:
@@ -127,10 +139,8 @@ def read_part(array: Any, label: str, where: Any) -> NDArray[Any]:
     Raises:
         InputError: a chunk is damaged.
     """
-    try:
+    with refusing(lambda why: f"cannot read {label} ({why}): it is damaged, copy it again"):
         return np.asarray(array[where])
-    except _damage() as error:
-        raise InputError(f"cannot read {label} ({first_line(error)}): it is damaged, copy it again") from None
 
 
 class Checked:
@@ -150,8 +160,13 @@ def _arrays(group: Any) -> dict[str, Any]:
     return {name: member for name, member in group.members(max_depth=None) if hasattr(member, "shape")}
 
 
-def _damage() -> tuple[type[BaseException], ...]:
-    """Return what the package and its codecs raise on damaged stores."""
-    from zarr.errors import BaseZarrError
+@contextmanager
+def _reading(path: Path | RemoteFile) -> Iterator[None]:
+    """Turn what the package raises on damaged metadata into one line, without secrets of a URL."""
 
-    return (BaseZarrError, OSError, ValueError, RuntimeError, KeyError, TypeError, EOFError, zlib.error, lzma.LZMAError)
+    def told(why: str) -> str:
+        why = scrubbed(why, path.url) if isinstance(path, RemoteFile) else why
+        return f"cannot read the Zarr store {path} ({why}): copy it again"
+
+    with refusing(told):
+        yield

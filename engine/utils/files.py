@@ -32,17 +32,29 @@ def temporary_name(path: Path, mark: str = "partial", suffix: str = "") -> Path:
     return path.with_name(name)
 
 
+def followed(path: Path) -> Path:
+    """Return what a symbolic link names, which need not exist; any other path unchanged.
+
+    A file that is renamed onto a link replaces the link and leaves its target as it was.
+    """
+    try:
+        return path.resolve() if path.is_symlink() else path
+    except (OSError, RuntimeError):  # a circle of links: opening it gives the reason
+        return path
+
+
 @contextlib.contextmanager
 def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; on success it replaces ``path``, else it is removed.
 
     Args:
-        path: the file to write.
+        path: the file to write, or a symbolic link to it.
         suffix: ending of the temporary name, for writers that require one.
 
     Raises:
         OSError: the operating system refuses.
     """
+    path = followed(path)
     partial = temporary_name(path, suffix=suffix)
     try:
         yield partial

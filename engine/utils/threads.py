@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from time import thread_time
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -55,6 +56,7 @@ class Ahead(Generic[Item]):
         Raises:
             BaseException: whatever reading raised, after the items before it.
         """
+        wait = True
         try:
             while True:
                 item, error = self._ready.get()
@@ -63,9 +65,13 @@ class Ahead(Generic[Item]):
                 if error is not None:
                     raise error
                 yield item  # type: ignore[misc]
+        except GeneratorExit:  # as in :func:`abandonable`: this may be the reader's own thread
+            wait = False
+            raise
         finally:
             self._left.set()
-            self._thread.join(FAREWELL)
+            if wait:
+                self._thread.join(FAREWELL)
 
     def _read(self) -> None:
         last: BaseException = StopIteration()
@@ -185,6 +191,29 @@ def in_order(calls: Iterable[Future[Result]], most: int) -> Iterator[Result]:
         yield pending.popleft().result()
 
 
+@contextmanager
+def abandonable(threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool to a generator, which may be left in the middle and forgotten; no other pool may be used by one.
+
+    The garbage collector closes a forgotten generator in any thread, even in one of this pool that is just starting,
+    and while that thread keeps any lock: waiting for the pool there could last forever. So it is not waited for; an
+    end or an error of the generator's own waits for the calls in progress.
+
+    Args:
+        threads: number of parallel calls.
+        name: start of the threads' names.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+    wait = True
+    try:
+        yield pool
+    except GeneratorExit:
+        wait = False
+        raise
+    finally:
+        pool.shutdown(wait, cancel_futures=True)
+
+
 def ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int, waiting: int) -> Iterator[Result]:
     """Yield ``function(item)`` in the items' order, computed ahead by threads.
 
@@ -197,14 +226,5 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: in
         threads: number of parallel calls.
         waiting: maximum number of results, ready or in progress; bounds the memory.
     """
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="maskfuse-ahead")
-    wait = True
-    try:
+    with abandonable(threads, "maskfuse-ahead") as pool:
         yield from in_order((pool.submit(function, item) for item in items), waiting - 1)
-    except GeneratorExit:
-        # The garbage collector may close this in any thread, even in one of this pool that is just starting: it
-        # would wait for itself.
-        wait = False
-        raise
-    finally:
-        pool.shutdown(wait, cancel_futures=True)

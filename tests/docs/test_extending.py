@@ -85,7 +85,11 @@ def test_a_strategy_is_added_by_the_page(copy: Path) -> None:
 
 def test_an_architecture_is_added_by_the_page(copy: Path) -> None:
     pytest.importorskip("keras", reason="training needs maskfuse[train]")
-    assert follow("An architecture", copy) == ["trainers/models/linknet.py", *["trainers/models/__init__.py"] * 2]
+    assert follow("An architecture", copy) == [
+        "trainers/models/linknet.py",
+        *["trainers/models/__init__.py"] * 2,
+        "trainers/names.py",
+    ]
     assert passed(copy, "tests/trainers/test_models.py", "-k", "linknet") >= 6
 
 

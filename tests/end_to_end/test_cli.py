@@ -95,7 +95,8 @@ def test_results_go_to_stdout_and_the_rest_to_stderr(world: World, tmp_path: Pat
     assert lines[1] == "wrote look.png"
     assert lines[2].startswith("provider ")
     assert lines[3].startswith("warning: class-0 trap: ")
-    assert len(lines) == 4
+    assert lines[4].startswith("next: engine compare --models MODELS ")
+    assert len(lines) == 5
     assert not [mark for mark in ("\r", "\x1b", "━", "predicting") if mark in done.out + done.err]
     with Image.open(tmp_path / "look.png") as picture:
         picture.verify()
@@ -110,7 +111,8 @@ def test_json_is_one_document_and_nothing_else(world: World, tmp_path: Path, pro
     assert told["classes"][4] == "big rock"
     assert [member["name"] for member in told["members"]] == ["a", "b", "c"]
     assert sum(told["class_share"]) == pytest.approx(1, abs=1e-5)
-    assert [line.split()[0] for line in done.err.splitlines()] == ["wrote", "provider"]
+    assert [line.split()[0] for line in done.err.splitlines()] == ["wrote", "provider", "next:"]
+    assert done.err.endswith("next: engine evaluate m.npy --labels TRUE_MASKS\n")
 
 
 def test_without_labels_stdout_is_empty(world: World, tmp_path: Path, engine: Engine) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import gc
+import json
 import resource
 import time
 import zipfile
@@ -40,6 +42,20 @@ def test_arrays(name: str, tmp_path: Path) -> None:
     assert "\n" not in str(refused.value)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
     assert time.process_time() - began < 5
+
+
+def test_a_group_of_several_damaged_arrays_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The package opens them at once; asyncio would print a traceback for each beyond the first."""
+    zarr = pytest.importorskip("zarr", reason="zarr is not installed")
+    group = zarr.open_group(tmp_path / "x.zarr", mode="w")
+    for name in ("images", "labels"):
+        group.create_array(name, data=np.zeros((3, 4, 5), np.uint8))
+        file = tmp_path / "x.zarr" / name / "zarr.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "chunk_key_encoding": {"name": "none"}}))
+    with pytest.raises(InputError, match=r"^[^\n]*x\.zarr[^\n]*$"):
+        open_source(tmp_path / "x.zarr")
+    gc.collect()
+    assert not caplog.records
 
 
 def test_an_archive_of_too_many_members(tmp_path: Path) -> None:

@@ -43,7 +43,10 @@ def test_two_models_into_a_folder(archive, tmp_path, read_stamp):
     )
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in out.iterdir()) == ["first.onnx", "second.onnx"]
-    assert done.stderr.splitlines() == [f"wrote {out / 'first.onnx'}", f"wrote {out / 'second.onnx'}"]
+    assert done.stderr.splitlines() == [
+        *(f"wrote {out / name}" for name in ("first.onnx", "second.onnx")),
+        f"next: engine ensemble --models {out} --input IMAGES --output masks.csv",
+    ]
     header, *rows = done.stdout.splitlines()
     assert header.split() == ["file", "size", "nodes", "transposes", "difference", "agreement", "tiles"]
     assert [row.split()[0] for row in rows] == ["first.onnx", "second.onnx"]
@@ -87,7 +90,8 @@ def test_one_model_to_a_file_with_options(command, build, save, tmp_path, read_s
         *("onnx", source, "--out", out, "--class-names", "sky, sand,stone", "--ignored-class", 0, "--opset", 15),
         *("--scale", 0.5, "--mean", "1", "--std", "2", "--architecture", "foreign"),
     )
-    assert (code, stderr) == (0, f"wrote {out}\n")
+    assert (code, stderr.splitlines()[:-1]) == (0, [f"wrote {out}"])
+    assert stderr.splitlines()[-1].startswith(f"next: engine ensemble --models {out} ")
     assert "member.onnx" in stdout
     stamped = read_stamp(out)
     assert (stamped.classes, stamped.ignored_class) == (("sky", "sand", "stone"), 0)

@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from engine import Ensemble
 from engine.errors import ContractError, EngineError, InputError, ModelError, OutputError, PlanError
 from engine.fusion.evidence import DOUBTS
-from engine.graph.compose import live_nodes
 from engine.graph.fusion import STRATEGIES
+from engine.graph.nodes import live_nodes
 from engine.runs.options import Options, open_ensemble
 from engine.runs.plan import read_plan
 from exporters import pack as packing

@@ -7,12 +7,17 @@ import os
 import resource
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import coverage
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
+from hypothesis.errors import HypothesisException
+
+from tests.conftest import ROOT
 
 SECONDS = float(os.environ.get("MASKFUSE_FUZZ_SECONDS", "0"))
 # A folder for the figures of a long run, a file a target: `python -m benchmarks.reliability` makes a page of them.
@@ -20,8 +25,11 @@ FIGURES = os.environ.get("MASKFUSE_FUZZ_FIGURES", "")
 FEW, MANY = 120, 500
 # What a long run may take beyond what its first round took, in KiB.
 MOST_GROWTH = 300_000
-# No input may take longer, in seconds of this process's own time.
-MOST_SECONDS = 5.0
+# No input may take longer, in seconds of this process's own time, and in seconds by the clock while it waits.
+MOST_SECONDS, MOST_WAIT = 5.0, 60.0
+# What the edges are counted in: the steps from line to line that the inputs took.
+MEASURED = ["engine", "trainers"]
+OURS = tuple(f"{ROOT / package}{os.sep}" for package in MEASURED)
 
 
 class TooSlowError(AssertionError):
@@ -31,11 +39,12 @@ class TooSlowError(AssertionError):
 class Campaign:
     """One target: runs it, counts, and notes what it cost."""
 
-    def __init__(self, function: Callable[..., None], strategies: dict[str, st.SearchStrategy[Any]]) -> None:
-        """Take the function and the strategies of its arguments; nothing runs yet."""
-        self.function, self.strategies = function, strategies
-        self.executions, self.slowest = 0, 0.0
-        self.findings: list[str] = []
+    def __init__(self, function: Callable[..., None], few: int, strategies: dict[str, st.SearchStrategy[Any]]) -> None:
+        """Take the function, its inputs without a long run, and the strategies of its arguments; nothing runs yet."""
+        self.function, self.few, self.strategies = function, few, strategies
+        self.executions, self.slowest, self.edges = 0, 0.0, 0
+        # One entry for each line of ours that an unexpected error came through.
+        self.findings: dict[str, str] = {}
 
     def run(self) -> None:
         """Give it a few inputs, then ever new ones for as long as was asked for.
@@ -43,23 +52,29 @@ class Campaign:
         Raises:
             AssertionError: what the function asserts does not hold, an input takes too long, or memory grows.
         """
-        self._round(0, FEW)
+        self._long = False
         if not SECONDS:
+            self._round(0, self.few)
             return
+        self._long = True
         self._wall, self._cpu, self._before = time.monotonic(), time.process_time(), resident()
         self._peak, number = peak(), 0
+        places = [f"{place}*" for place in OURS]
+        lines = coverage.Coverage(data_file=None, config_file=False, branch=True, include=places, messages=False)
+        lines.start()
         try:
             while time.monotonic() < self._wall + SECONDS:
                 number += 1
                 self._round(number, MANY)
                 self._note()
-            assert peak() - self._peak < MOST_GROWTH, "memory grows"
-        except BaseException as error:
-            if isinstance(error, Exception):
-                self.findings.append(f"{type(error).__name__}: {error}"[:300])
-            raise
+            if peak() - self._peak >= MOST_GROWTH:
+                self.findings["memory"] = f"memory grows by {peak() - self._peak} KiB"
         finally:
+            lines.stop()
+            taken = lines.get_data()
+            self.edges = sum(len(taken.arcs(file) or ()) for file in taken.measured_files())
             print(f"\n{json.dumps(self._note())}")
+        assert not self.findings
 
     def _round(self, number: int, examples: int) -> None:
         checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
@@ -72,12 +87,24 @@ class Campaign:
         watch(MOST_SECONDS)
         try:
             self.function(**arguments)
+        except HypothesisException:
+            raise
+        except Exception as error:
+            if not self._long:
+                raise
+            self._found(error, arguments)
         finally:
             watch(0)
-        took = time.process_time() - began
-        self.slowest = max(self.slowest, took)
-        if took > MOST_SECONDS:
-            raise TooSlowError(f"an input takes {took:.1f} s")
+        self.slowest = max(self.slowest, time.process_time() - began)
+
+    def _found(self, error: Exception, arguments: dict[str, Any]) -> None:
+        """Note an error and go on: one finding must not hide the next."""
+        steps = traceback.extract_tb(error.__traceback__)
+        last = next((step for step in reversed(steps) if step.filename.startswith(OURS)), steps[-1])
+        place = f"{Path(last.filename).name}:{last.lineno}: {type(error).__name__}"
+        if place not in self.findings:
+            self.findings[place] = f"{place}: {error}"[:300]
+            print(f"\n{self.findings[place]}\n{arguments!r}"[:3000], flush=True)
 
     def _note(self) -> dict[str, object]:
         told: dict[str, object] = {
@@ -86,11 +113,12 @@ class Campaign:
             "wall_seconds": round(time.monotonic() - self._wall, 1),
             "cpu_seconds": round(time.process_time() - self._cpu, 1),
             "executions": self.executions,
+            "edges": self.edges,
             "slowest_seconds": round(self.slowest, 3),
             "resident_start_kib": self._before,
             "resident_end_kib": resident(),
             "peak_growth_kib": peak() - self._peak,
-            "findings": self.findings,
+            "findings": list(self.findings.values()),
         }
         if FIGURES:
             Path(FIGURES).mkdir(parents=True, exist_ok=True)
@@ -98,12 +126,21 @@ class Campaign:
         return told
 
 
-def target(**strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[[], None]]:
-    """Turn a function of these inputs into a test."""
+def target(
+    few: int = FEW, before: Callable[[], object] = int, **strategies: st.SearchStrategy[Any]
+) -> Callable[[Callable[..., None]], Callable[[], None]]:
+    """Turn a function of these inputs into a test.
+
+    Args:
+        few: how many inputs it gets where no long run is asked for.
+        before: called first: what takes seconds once, such as compiling, is no slow input.
+        strategies: one for each argument of the function.
+    """
 
     def decorate(function: Callable[..., None]) -> Callable[[], None]:
         def run() -> None:
-            Campaign(function, strategies).run()
+            before()
+            Campaign(function, few, strategies).run()
 
         run.__name__, run.__doc__, run.__module__ = function.__name__, function.__doc__, function.__module__
         return run
@@ -112,14 +149,18 @@ def target(**strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None
 
 
 def watch(seconds: float) -> None:
-    """Let an input that hangs fail after so many seconds of processor time; 0 ends the watch."""
+    """Let an input that hangs fail after so many seconds of processor time, or MOST_WAIT by the clock; 0 ends it."""
     if hasattr(signal, "setitimer"):
-        signal.signal(signal.SIGPROF, _hangs if seconds else signal.SIG_IGN)
-        signal.setitimer(signal.ITIMER_PROF, seconds)
+        for number, timer, most in (
+            (signal.SIGPROF, signal.ITIMER_PROF, seconds),
+            (signal.SIGALRM, signal.ITIMER_REAL, seconds and MOST_WAIT),
+        ):
+            signal.signal(number, _hangs if most else signal.SIG_IGN)
+            signal.setitimer(timer, most)
 
 
 def _hangs(number: int, frame: object) -> None:
-    raise TooSlowError(f"an input takes more than {MOST_SECONDS:g} s")
+    raise TooSlowError(f"an input takes more than {MOST_SECONDS if number == signal.SIGPROF else MOST_WAIT:g} s")
 
 
 def resident() -> int:

@@ -5,11 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +14,7 @@ from hypothesis import strategies as st
 pytest.importorskip("onnx", reason="the models that are spoilt are built with the onnx package")
 
 from engine.cli import app
-from engine.errors import ContractError, EngineError, InputError, ModelError, PlanError
+from engine.errors import ContractError, InputError, ModelError, PlanError
 from engine.models.contract import ModelContract
 from engine.models.external_data import external_files
 from engine.models.graph_facts import frozen_pools
@@ -29,17 +25,9 @@ from engine.sources.labels import open_labels
 from engine.sources.numpy_files import array_files
 from engine.sources.open import open_source
 from engine.utils import console
+from tests.fuzz.inputs import PLACE, VALUES, made, ours, put
 from tests.fuzz.target import spoilt, target
 from tests.helpers.nets import FIVE, save_member
-
-PLACE = Path(tempfile.mkdtemp(prefix="fuzz-"))
-
-
-def made(save: Callable[..., None], *arguments: Any, **named: Any) -> bytes:
-    stream = io.BytesIO()
-    save(stream, *arguments, **named)
-    return stream.getvalue()
-
 
 IMAGES = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
 NPY = (made(np.save, IMAGES), made(np.save, IMAGES.astype(">f8")), made(np.save, np.asfortranarray(IMAGES)))
@@ -55,22 +43,6 @@ PLAN = (
 CONTRACT = ModelContract(FIVE, size=(64, 128), ignored_class=0).to_json().encode()
 NET = save_member(PLACE / "net.onnx").read_bytes()
 JOURNAL = encode({"images": 9, "size": [8, 16]}) + encode({"shard": "ab", "outcome": {"images": 4, "skipped": []}})
-
-
-def put(name: str, content: bytes) -> Path:
-    path = PLACE / name
-    path.write_bytes(content)
-    return path
-
-
-@contextlib.contextmanager
-def ours(kind: type[EngineError]) -> Iterator[None]:
-    """Let pass an error of ours, which must fit into a line."""
-    try:
-        yield
-    except kind as error:
-        assert console.one_line(str(error))
-        assert len(str(error)) < 5000
 
 
 @target(content=spoilt(*NPY))
@@ -151,11 +123,6 @@ def test_plans(content: bytes) -> None:
         assert read_plan(put("plan.toml", content)).members
 
 
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
-    max_leaves=6,
-)
 FIELDS = st.sampled_from([*json.loads(CONTRACT), "more"])
 
 

@@ -361,3 +361,15 @@ def doubt_of(measure, name, logits, weights, decoding, labels):
     mean = np.einsum("mbcp,m->bcp", q, share)
     own = np.stack([entropy(one, len(possible)) for one in q])
     return np.maximum(entropy(mean, len(possible)) - np.einsum("mbp,m->bp", own, share), 0)
+
+
+def resampled_side(values: np.ndarray, to: int) -> np.ndarray:
+    """Return a row of values with another number of pixels: means over what they cover, or linear between centres."""
+    length = len(values)
+    if to >= length:
+        centres = (np.arange(to) + 0.5) * length / to - 0.5
+        return np.interp(centres, np.arange(length), values)
+    cut = np.unique([*(np.arange(to + 1) * length / to), *range(length + 1)])
+    middle = (cut[1:] + cut[:-1]) / 2
+    owner = (middle * to / length).astype(int)
+    return np.bincount(owner, np.diff(cut) * values[middle.astype(int)], to) / (length / to)

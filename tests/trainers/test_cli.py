@@ -36,7 +36,10 @@ def test_fit_leaves_a_network_and_its_records(root: Path, task_file: Path, tmp_p
     done = run_process(root, "fit", "unet", "--data", task_file, "--groups", groups, "--out", out, *small)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(out))
-    assert [line.split("  ")[0] for line in done.stderr.splitlines()] == ["epoch 1/2", "epoch 2/2"]
+    assert [line.split("  ")[0] for line in done.stderr.splitlines()] == [
+        *("epoch 1/2", "epoch 2/2"),
+        f"next: exporters onnx {out} --out {out.with_suffix('.onnx')}",
+    ]
     endings = ("history.csv", "history.png", "keras", "run.toml", "validation.npz")
     assert sorted(item.name for item in out.parent.iterdir()) == [f"u.{ending}" for ending in endings]
 
@@ -144,3 +147,20 @@ def test_help_needs_no_framework(root: Path) -> None:
     script = "import sys, trainers.cli; print({'keras', 'tensorflow', 'numpy', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_without_keras_one_line_says_what_to_install(
+    task_file: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for quiet in (True, False):
+        with monkeypatch.context() as patch:
+            patch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+            if quiet:  # then messages of TensorFlow are suppressed at the file descriptor
+                patch.delenv("TF_CPP_MIN_LOG_LEVEL")
+            patch.setitem(sys.modules, "keras", None)
+            for arguments in (("fit", "unet"), ("fit-specialists",), ("cross-validate", "unet")):
+                done = call(app, *arguments, "--data", task_file, "--out", tmp_path / "out.keras")
+                assert (done.code, done.out) == (2, "")
+                needs = "training needs Keras and a backend for it: pip install 'maskfuse[train]'"
+                assert done.err == f"error: {needs}\n"
+    assert not (tmp_path / "out.keras").exists()

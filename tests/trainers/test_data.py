@@ -10,7 +10,9 @@ import pytest
 
 from engine.errors import InputError
 from tests.trainers.conftest import task_array, tiles
+from trainers import scores
 from trainers.data import TASK_CLASSES, load
+from trainers.outliers import find_outliers
 
 
 def test_the_task_layout(task_file: Path) -> None:
@@ -57,6 +59,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "complex": ({**GOOD, "images": np.zeros((2, 8, 8), complex)}, "complex128"),
     "groups": ({**GOOD, "groups": np.arange(3)}, "3 groups for 2 tiles"),
     "float groups": ({**GOOD, "groups": np.zeros(2)}, "float64"),
+    "only void": ({**GOOD, "labels": np.full((2, 8, 8), 255)}, r"all labels are 255 \(void\)"),
+    "0 and 255": ({**GOOD, "labels": np.arange(128).reshape(2, 8, 8) % 2 * 255}, "write 1 where it is a class"),
+    "above void": ({**GOOD, "labels": np.full((2, 8, 8), 256)}, "0 to 254, and 255 for void"),
     "empty": ({"images": np.zeros((0, 8, 8)), "labels": np.zeros((0, 8, 8))}, "contains no tile"),
 }
 
@@ -91,5 +96,39 @@ def test_groups_of_another_length_are_refused(tmp_path: Path, task_file: Path) -
     with pytest.raises(InputError, match="19 groups for 20 tiles"):
         load(task_file, tmp_path / "g.npz")
     np.savez(tmp_path / "two.npz", a=np.arange(20), b=np.arange(20))
-    with pytest.raises(InputError, match="exactly one array"):
+    with pytest.raises(InputError, match="which array holds the groups"):
         load(task_file, tmp_path / "two.npz")
+
+
+def test_groups_come_in_every_form_that_the_engine_takes(tmp_path: Path, task_file: Path) -> None:
+    groups = np.arange(20) // 3
+    np.save(tmp_path / "g.npy", groups.astype(np.float32))
+    np.savez(tmp_path / "g.npz", groups=groups, other=groups[::-1])
+    np.savez(tmp_path / "names.npz", scene=np.array([f"scene {group}" for group in groups]))
+    for name in ("g.npy", "g.npz", "g.npz:groups", "names.npz"):
+        np.testing.assert_array_equal(load(task_file, str(tmp_path / name)).groups, groups)
+    np.testing.assert_array_equal(load(task_file, f"{tmp_path}/g.npz:other").groups, groups[::-1])
+
+
+def test_void_is_no_class(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).integers(0, 3, (6, 8, 8)).astype(np.uint8)
+    held = labels.copy()
+    labels[:, 3:5] = 255
+    np.savez(tmp_path / "a.npz", images=np.zeros((6, 8, 8), np.uint8), labels=labels)
+    data = load(tmp_path / "a.npz")
+    assert data.class_names == ("class 0", "class 1", "class 2")
+    np.testing.assert_array_equal(data.labels, labels)
+    known = np.delete(held, [3, 4], axis=1)
+    assert data.counts.tolist() == [int((known == k).sum()) for k in range(3)]
+    logits = np.random.default_rng(1).normal(0, 1, (6, 8, 8, 3)).astype(np.float32)
+    metrics = pytest.importorskip("sklearn.metrics")
+    found = scores.confusion(labels, scores.decode(logits), 3)
+    predicted = np.delete(logits, [3, 4], axis=1).argmax(-1)
+    np.testing.assert_array_equal(found, metrics.confusion_matrix(known.ravel(), predicted.ravel(), labels=range(3)))
+    odds = logits[..., :1]
+    wanted = metrics.jaccard_score((known == 1).ravel(), (np.delete(odds[..., 0], [3, 4], axis=1) > 0).ravel())
+    assert scores.specialist_iou(labels, odds, 1, None) == pytest.approx(wanted)
+    # A border without labels makes no tile an outlier.
+    flat = np.ones((5, 8, 8), np.uint8)
+    flat[:, 0] = 255
+    assert find_outliers(flat) == []

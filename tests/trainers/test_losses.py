@@ -19,7 +19,7 @@ from trainers.losses.cross_entropy import binary_cross_entropy, cross_entropy
 from trainers.losses.dice import dice
 from trainers.losses.focal import focal
 from trainers.losses.weighted_cross_entropy import class_weights, weighted_cross_entropy
-from trainers.losses.weighted_sum import parse
+from trainers.names import parse_loss
 
 # One row of three pixels, two classes: softmax gives the true class 1/2, 3/4 and 1/5.
 LOGITS = np.log(np.array([[[[1.0, 1.0], [1.0, 3.0], [1.0, 4.0]]]], np.float32))
@@ -227,9 +227,9 @@ def test_a_sum_is_the_sum_of_its_terms(batch: tuple[np.ndarray, np.ndarray]) -> 
 
 def test_expressions_are_parsed() -> None:
     known = dict.fromkeys(("dice", "focal", "cross-entropy"))
-    assert parse("dice", known) == [(1.0, "dice")]
-    assert parse(" .5 * cross-entropy+dice*2", known) == [(0.5, "cross-entropy"), (2.0, "dice")]
-    assert parse("1e+2*dice+1E-1*focal", known) == [(100.0, "dice"), (0.1, "focal")]
+    assert parse_loss("dice", known) == [(1.0, "dice")]
+    assert parse_loss(" .5 * cross-entropy+dice*2", known) == [(0.5, "cross-entropy"), (2.0, "dice")]
+    assert parse_loss("1e+2*dice+1E-1*focal", known) == [(100.0, "dice"), (0.1, "focal")]
 
 
 @pytest.mark.parametrize(
@@ -253,3 +253,27 @@ def test_expressions_that_do_not_parse_are_refused_in_one_line(text: str, messag
     with pytest.raises(PlanError, match=re.escape(message)) as caught:
         make_loss(text, Target(3))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "class_id"), [*((name, None) for name in MULTICLASS), *((name, 1) for name in SPECIALIST)]
+)
+@pytest.mark.parametrize("ignored", [None, 0])
+def test_void_pixels_might_as_well_not_be_there(
+    name: str, class_id: int | None, ignored: int | None, batch: tuple[np.ndarray, np.ndarray]
+) -> None:
+    logits, labels = batch
+    loss = make_loss(name, Target(4, ignored, class_id, 3.0, (1.0, 2.0, 5.0, 1.0)))
+    logits = logits if class_id is None else logits[..., :1]
+    gone = [2, 3, 7]
+    labels = labels.copy()
+    labels[:, :, gone] = 255
+    given = with_distances(labels, 4, class_id) if loss.needs_distances else labels
+    whole = float(loss(given, logits))
+    assert whole == pytest.approx(
+        float(loss(np.delete(given, gone, axis=2), np.delete(logits, gone, axis=2))), rel=1e-4
+    )
+    assert np.isfinite(whole) and whole != 0
+    moved = logits.copy()
+    moved[:, :, gone] += 50 * np.arange(1, logits.shape[-1] + 1, dtype=np.float32)
+    assert float(loss(given, moved)) == pytest.approx(whole, rel=1e-6)

@@ -37,7 +37,7 @@ class RarePixels:
     @classmethod
     def of(cls, data: Dataset, ignored: int | None) -> RarePixels:
         """Find the classes below half a uniform share of the counted pixels; the rarest one is always included."""
-        counts = np.bincount(data.labels.ravel(), minlength=len(data.class_names)).astype(np.float64)
+        counts = data.counts.astype(np.float64)
         if ignored is not None:
             counts[ignored] = 0
         present = np.flatnonzero(counts)

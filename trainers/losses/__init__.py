@@ -9,7 +9,8 @@ from trainers.losses.cross_entropy import BinaryCrossEntropy, CrossEntropy
 from trainers.losses.dice import Dice
 from trainers.losses.focal import Focal
 from trainers.losses.weighted_cross_entropy import WeightedCrossEntropy
-from trainers.losses.weighted_sum import WeightedSum, parse
+from trainers.losses.weighted_sum import WeightedSum
+from trainers.names import parse_loss
 
 MULTICLASS: dict[str, type[PixelLoss]] = {
     "cross-entropy": CrossEntropy,
@@ -18,7 +19,6 @@ MULTICLASS: dict[str, type[PixelLoss]] = {
     "focal": Focal,
     "boundary": Boundary,
 }
-#: The cross-entropy of a specialist is always weighted: its two sides are never balanced.
 SPECIALIST: dict[str, type[PixelLoss]] = {
     "cross-entropy": BinaryCrossEntropy,
     "dice": Dice,
@@ -37,7 +37,7 @@ def make_loss(expression: str, target: Target) -> PixelLoss:
         PlanError: the expression does not parse, or names a loss that this kind of network lacks.
     """
     table = MULTICLASS if target.class_id is None else SPECIALIST
-    terms = [(weight, table[name](target)) for weight, name in parse(expression, table)]
+    terms = [(weight, table[name](target)) for weight, name in parse_loss(expression, table)]
     return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else WeightedSum(target, terms)
 
 

@@ -20,7 +20,7 @@ def boundary(
 
     Args:
         logits: float (B, H, W, C), or a specialist's log-odds (B, H, W, 1).
-        labels: int (B, H, W), each from 0 to C - 1.
+        labels: int (B, H, W), each from 0 to C - 1, or 255 (void), whose pixels are excluded.
         distances: float (B, H, W, maps): distance to the class, negative inside it, 0 everywhere where it is absent;
             see :func:`trainers.distances.signed_distances`.
         ignored: class whose pixels, and whose own map, are excluded; None includes all.

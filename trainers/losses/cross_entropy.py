@@ -5,7 +5,7 @@ from __future__ import annotations
 from keras import ops
 
 from trainers.losses.base import PixelLoss
-from trainers.losses.masking import Tensor, counted_pixels, masked_mean
+from trainers.losses.masking import Tensor, class_numbers, counted_pixels, masked_mean
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, ignored: int | None = None) -> Tensor:
@@ -13,13 +13,13 @@ def cross_entropy(logits: Tensor, labels: Tensor, ignored: int | None = None) ->
 
     Args:
         logits: float (B, H, W, C).
-        labels: int (B, H, W), each from 0 to C - 1.
+        labels: int (B, H, W), each from 0 to C - 1, or 255 (void), whose pixels are excluded.
         ignored: class whose pixels are excluded; None includes all.
 
     Returns:
         A scalar; 0 with zero gradient if no pixel counts.
     """
-    values = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    values = ops.sparse_categorical_crossentropy(class_numbers(labels), logits, from_logits=True)
     return masked_mean(values, counted_pixels(labels, ignored))
 
 

@@ -22,7 +22,7 @@ def dice(
 
     Args:
         logits: float (B, H, W, C), or a specialist's log-odds (B, H, W, 1).
-        labels: int (B, H, W), each from 0 to ``classes`` - 1.
+        labels: int (B, H, W), each from 0 to ``classes`` - 1, or 255 (void), whose pixels are excluded.
         classes: number of classes.
         ignored: class whose pixels are excluded; None includes all.
         class_id: the class of a specialist; None for all classes.

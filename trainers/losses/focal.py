@@ -8,7 +8,7 @@ from __future__ import annotations
 from keras import ops
 
 from trainers.losses.base import PixelLoss
-from trainers.losses.masking import Tensor, counted_pixels, masked_mean
+from trainers.losses.masking import Tensor, class_numbers, counted_pixels, masked_mean
 
 GAMMA = 2.0
 
@@ -20,7 +20,7 @@ def focal(
 
     Args:
         logits: float (B, H, W, C), or a specialist's log-odds (B, H, W, 1).
-        labels: int (B, H, W), each from 0 to C - 1.
+        labels: int (B, H, W), each from 0 to C - 1, or 255 (void), whose pixels are excluded.
         ignored: class whose pixels are excluded; None includes all.
         class_id: the class of a specialist; None for all classes.
         gamma: 0 is plain cross-entropy; from 1 the gradient is finite everywhere.
@@ -29,7 +29,7 @@ def focal(
         A scalar; 0 with zero gradient if no pixel counts.
     """
     if class_id is None:
-        surprise = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        surprise = ops.sparse_categorical_crossentropy(class_numbers(labels), logits, from_logits=True)
     else:
         sign = 2.0 * ops.cast(ops.equal(labels, class_id), "float32") - 1.0
         surprise = ops.softplus(-sign * logits[..., 0])

@@ -6,14 +6,20 @@ from typing import Any
 
 from keras import ops
 
+from engine.metrics import VOID
+
 Tensor = Any
 
 
 def counted_pixels(labels: Tensor, ignored: int | None) -> Tensor:
-    """Return 1.0 where a pixel of the labels (B, H, W) counts and 0.0 where its class is the ignored one, float32."""
-    if ignored is None:
-        return ops.ones_like(labels, dtype="float32")
-    return ops.cast(ops.not_equal(labels, ignored), "float32")
+    """Return 1.0 where a pixel of labels (B, H, W) counts, 0.0 where it is void or of the ignored class, float32."""
+    counted = ops.cast(ops.not_equal(labels, VOID), "float32")
+    return counted if ignored is None else counted * ops.cast(ops.not_equal(labels, ignored), "float32")
+
+
+def class_numbers(labels: Tensor) -> Tensor:
+    """Return labels that are all class numbers: 0 in place of void, which :func:`counted_pixels` leaves out."""
+    return ops.where(ops.equal(labels, VOID), ops.zeros_like(labels), labels)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -27,7 +33,10 @@ def probabilities(logits: Tensor, class_id: int | None) -> Tensor:
 
 
 def truth_maps(labels: Tensor, classes: int, class_id: int | None) -> Tensor:
-    """Return float32 (B, H, W, C) with 1 where a pixel is of a class, or (B, H, W, 1) for a specialist's class."""
+    """Return float32 (B, H, W, C) with 1 where a pixel is of a class, or (B, H, W, 1) for a specialist's class.
+
+    Void pixels are of class 0: leave them out by :func:`counted_pixels`.
+    """
     if class_id is None:
-        return ops.one_hot(labels, classes, dtype="float32")
+        return ops.one_hot(class_numbers(labels), classes, dtype="float32")
     return ops.expand_dims(ops.cast(ops.equal(labels, class_id), "float32"), -1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from keras import ops
 
 from trainers.losses.base import PixelLoss
-from trainers.losses.masking import Tensor, counted_pixels
+from trainers.losses.masking import Tensor, class_numbers, counted_pixels
 
 #: Largest weight of a rare class relative to a uniform share: more makes training unstable.
 MAX_WEIGHT = 10.0
@@ -37,15 +37,16 @@ def weighted_cross_entropy(
 
     Args:
         logits: float (B, H, W, C).
-        labels: int (B, H, W), each from 0 to C - 1.
+        labels: int (B, H, W), each from 0 to C - 1, or 255 (void), whose pixels are excluded.
         weights: one per class; the mean divides by the sum of the pixels' weights.
         ignored: class whose pixels are excluded; None includes all.
 
     Returns:
         A scalar; 0 with zero gradient if no pixel counts.
     """
-    values = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-    weight = ops.take(ops.convert_to_tensor(weights, "float32"), labels) * counted_pixels(labels, ignored)
+    known = class_numbers(labels)
+    values = ops.sparse_categorical_crossentropy(known, logits, from_logits=True)
+    weight = ops.take(ops.convert_to_tensor(weights, "float32"), known) * counted_pixels(labels, ignored)
     # The smallest divisor only matters for a batch without a counted pixel: a weight is never that small.
     return ops.sum(values * weight) / ops.maximum(ops.sum(weight), 1e-6)
 

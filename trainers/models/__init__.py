@@ -16,6 +16,7 @@ from trainers.models import residual_attention_unet as _residual_attention_unet
 from trainers.models import transformer_unet as _transformer_unet
 from trainers.models import unet as _unet
 from trainers.models import unet_plus_plus as _unet_plus_plus
+from trainers.names import check_name, check_preset
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,7 @@ def architecture(name: str) -> Architecture:
     Raises:
         PlanError: there is none of that name; the message lists the known ones.
     """
-    if name not in ARCHITECTURES:
-        raise PlanError(f"architecture: {name!r} is unknown; choose one of {', '.join(ARCHITECTURES)}")
+    check_name(name)
     return ARCHITECTURES[name]
 
 
@@ -111,8 +111,7 @@ def build_model(
         ModelError: the image's sides do not fit the depth.
     """
     found = architecture(name)
-    if preset not in found.presets:
-        raise PlanError(f"preset: {preset!r} is unknown for {name}; choose one of {', '.join(found.presets)}")
+    check_preset(name, preset)
     allowed = [*found.options, "dropout", *(["stage"] if found.stages else [])]
     unknown = sorted(set(overrides) - set(allowed))
     if unknown:

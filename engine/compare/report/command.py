@@ -8,6 +8,7 @@ from engine.compare.report.page import render
 from engine.compare.runfile import read_run
 from engine.errors import OutputError, PlanError
 from engine.outputs.open import check_replaceable
+from engine.utils.boundary import refusing
 from engine.utils.files import write_text
 
 
@@ -32,8 +33,12 @@ def report(run: Path, out: Path, overwrite: bool) -> int:
     if out.is_dir():
         raise OutputError(f"--out {out} is a folder: name an .html file")
     check_replaceable(out, overwrite)
+    done = read_run(run)
+    # What a changed file says may be of the right form and still be nothing that can be drawn.
+    with refusing(lambda why: f"cannot draw {run} ({why}): run engine compare again", named=True):
+        page = render(done)
     # Bytes of file names that are not UTF-8 are shown as question marks.
-    page = render(read_run(run)).encode("utf-8", "replace").decode("utf-8")
+    page = page.encode("utf-8", "replace").decode("utf-8")
     try:
         write_text(out, page)
     except OSError as error:

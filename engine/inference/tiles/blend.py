@@ -16,16 +16,12 @@ from numpy.typing import NDArray
 
 from engine.inference.ensemble import Ensemble
 from engine.inference.tiles.grid import Axis, Tiling
+from engine.inference.tiles.memory import IN_FLIGHT, MOST_FUSED_BYTES
 from engine.inference.tiles.rows import TileRow, tile_row
 from engine.sources.base import Batch
 from engine.sources.scene import Scene
 from engine.sources.strips import Strips
 from engine.utils.threads import in_order
-
-# Blended logits are fused in parts of about this size, unless a single row is larger.
-MOST_FUSED_BYTES = 2**28
-# Batches a worker in flight: nobody waits, and memory stays bounded.
-IN_FLIGHT = 2
 
 
 @dataclass(frozen=True)

@@ -59,12 +59,16 @@ def resize_into(out: NDArray[np.float32], planes: NDArray[np.float32], size: Siz
     resize_bilinear(out.reshape(-1, height, width), flat, rows, row_weights, columns, column_weights, wide)
 
 
+def nearest(length: int, to: int) -> NDArray[np.int64]:
+    """Return which of ``length`` pixels of a side is nearest to each of the ``to`` pixels of that side: int64 (to,)."""
+    # In whole numbers: a centre on the edge of two pixels must not fall to one or the other by rounding.
+    return (2 * np.arange(to) + 1) * length // (2 * to)
+
+
 def nearest_into(out: NDArray, maps: NDArray, size: Size) -> None:
     """Resize maps (..., height, width) to the nearest pixel into the upper left part ``out`` of ``size``."""
     height, width = out.shape[-2:]
-    # In whole numbers: a centre on the edge of two pixels must not fall to one or the other by rounding.
-    rows = (2 * np.arange(height) + 1) * maps.shape[-2] // (2 * size[0])
-    columns = (2 * np.arange(width) + 1) * maps.shape[-1] // (2 * size[1])
+    rows, columns = nearest(maps.shape[-2], size[0])[:height], nearest(maps.shape[-1], size[1])[:width]
     np.copyto(out, maps[..., rows[:, None], columns[None, :]])
 
 

@@ -16,6 +16,8 @@ from engine.models.facts.ultralytics import parse_names
 
 ORIGIN = "its metadata (Deepness)"
 SCALE = 1 / 255
+# Of a metre: it reads maps at a resolution in these.
+CENTIMETRES = 100
 SEGMENTOR = "segmentor"
 OTHER_TYPES = ("detector", "regressor", "recognition", "superresolution")
 # Keys that no other tool writes; `resolution`, `names` and `model_type` may be anybody's.
@@ -53,6 +55,10 @@ def read_deepness(metadata: Mapping[str, str]) -> Facts | None:
     classes = _classes(metadata)
     fields: dict[str, Any] = {} if classes is None else {"classes": classes}
     notes = _notes(metadata)
+    resolution = metadata_text(metadata, "resolution", ORIGIN)
+    if resolution is not None:
+        where = f"{ORIGIN}, resolution"
+        fields["resolution"] = number(from_json(resolution, where), where, above=0) / CENTIMETRES
     if kind is not None or own != ["class_names"]:
         mean, std = (_values(metadata, f"standardization_{name}") for name in ("mean", "std"))
         if mean is not None and std is not None and 1 not in (len(mean), len(std)) and len(mean) != len(std):
@@ -119,7 +125,6 @@ def _threshold(value: object, where: str) -> str:
 
 
 _NOTED: tuple[tuple[str, str, Callable[[object, str], str]], ...] = (
-    ("resolution", "resolution", lambda value, where: f"{number(value, where, above=0):g} cm per pixel"),
     ("tile_size", "tile size", lambda value, where: f"{whole(value, where, 1, 65535)} pixels"),
     ("tiles_size", "tile size", lambda value, where: f"{whole(value, where, 1, 65535)} pixels"),
     ("tiles_overlap", "tile overlap", lambda value, where: f"{number(value, where, -1, 100):g} %"),

@@ -42,6 +42,7 @@ _NARROW: dict[str, tuple[Any, str]] = {
     "bands": (lambda value: _is_list(value, lambda band: _is_whole(band, 65535)), "a list of bands, the first is 1"),
     "channel_order": (lambda value: value in ("rgb", "bgr"), "rgb or bgr"),
     "constants": (_is_constants, "a table of numbers or lists of numbers by input"),
+    "resolution": (lambda value: is_number(value) and 1e-6 <= value <= 1e6, "a number of metres per pixel"),
     "output_name": (lambda value: isinstance(value, str) and value != "", "a text"),
 }
 

@@ -11,6 +11,7 @@ import ctypes
 import sys
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 
 from engine.errors import PlanError
 from engine.models.runtimes import GRAPH_ON_CPU
@@ -22,6 +23,8 @@ TRIAL = (
     b'\x08\x07:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
     b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
 )
+# Distributions that write the same package.
+WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-training")
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 
@@ -61,6 +64,26 @@ def choose_provider(requested: str) -> Choice:
     other = obstacle("tensorrt")
     told = f"does not work here ({other})" if other else "only when asked for: it builds an engine a net first"
     return Choice("cuda", f"provider cuda; tensorrt {told}")
+
+
+@cache
+def mixed_wheels() -> str:
+    """Return in one line which distributions of ONNX Runtime are installed at once; empty for one alone.
+
+    All of them write the package ``onnxruntime``: the last one installed has overwritten files of the others, and to
+    uninstall one takes files from the rest.
+    """
+    found = {}
+    for name in WHEELS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    if len(found) < 2:
+        return ""
+    listed = " and ".join(f"{name} {version}" for name, version in found.items())
+    return (
+        f"warning: {listed} are installed at once and overwrite each other's files: "
+        f"pip uninstall -y {' '.join(found)}, then install one of them"
+    )
 
 
 @cache

@@ -50,7 +50,9 @@ class Predictor:
         from engine.inference.tuning import tune
         from engine.runs.options import open_ensemble, planned, reading_of
         from engine.runs.provenance import plan_hash
+        from engine.sources.coding import PLAIN
         from engine.sources.labels import open_truth
+        from engine.sources.places import with_nodata
 
         self._bad = BadImages() if options.on_bad_image == "skip" else None
         plan = planned(options)
@@ -60,7 +62,7 @@ class Predictor:
         images = open_source(options.input, bad=bad, reading=reading_of(plan, options))
         self._images = Spans(images)
         self._ensemble = open_ensemble(plan, options, images)
-        coding = self._ensemble.coding
+        coding = with_nodata(self._ensemble.coding, options.labels, len(self._ensemble.classes)) if scored else PLAIN
         truth = open_truth(options.labels, images, coding, options.limit, quiet=True) if scored else None
         self._labels = Spans(truth) if truth is not None else None
         self._how = tune(self._ensemble, images, runtime, batch_size, 1, scored)

@@ -81,6 +81,9 @@ class RayStream:
         if first != end:
             raise ModelError(f"Ray returned no images after {first} of {end}: go on with --resume")
 
+    def wait(self) -> None:
+        """Do nothing: the actors end with the iteration."""
+
     def _wanted(self) -> RuntimeOptions:
         """Return what an actor uses: a GPU only if Ray assigned one."""
         alone = self.runtime.provider == "auto" and not self.cluster.gpus

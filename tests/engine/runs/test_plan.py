@@ -164,3 +164,7 @@ def test_tables_about_input_and_output_are_read_and_written_back(tmp_path: Path)
 def test_wrong_tables_about_input_and_output_are_one_line(table: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=told):
         read_plan(written(tmp_path, f'{table}\n[[members]]\nmodel = "unet.onnx"\n'))
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    assert read_plan(written(tmp_path, "\ufeff" + WHOLE)) == read_plan(written(tmp_path, WHOLE))

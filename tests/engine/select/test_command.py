@@ -14,17 +14,21 @@ import pytest
 from engine import Ensemble
 from engine.fusion.decoding import Decoding
 from engine.fusion.fuse import fuse
+from engine.fusion.strategies import STRATEGIES
 from engine.metrics import CONVENTIONS, Score, mean_iou
 from engine.runs.options import Options, open_ensemble
 from engine.runs.plan import read_plan
 from engine.runs.provenance import plan_hash
 from engine.select import cache as caching
 from engine.select.additive import ADDITIVE
+from engine.select.biases import LEAST_GAIN, fused_lines, tune_bias
 from engine.select.cache import log_probabilities
-from engine.select.crossfit import LEVELS, assign_folds, cross_fit, score, tune_region
+from engine.select.crossfit import LEVELS, ROW_LEVELS, assign_folds, cross_fit, score, tune_region
+from engine.select.deadline import Deadline
 from engine.select.pool import Choice, Pool
+from engine.select.rows import FINALISTS, plain_rows, tuned_rows
 from engine.select.sample import draw
-from engine.select.search import Settings, bagged, exhaustive, greedy, prepare, prepare_all, search, tune_bias
+from engine.select.search import Settings, bagged, exhaustive, greedy, prepare, prepare_all, search
 from tests.conftest import Result
 from tests.helpers.nets import FIVE, save_member, save_net, save_specialists
 
@@ -93,10 +97,15 @@ def test_a_candidate_scores_as_the_plain_engine_says(strategy: str, suppress: tu
     # Odd numbers: a bias that is a multiple of a rank would make ties that rounding decides.
     bias = np.array([[0.0, 0.3137, -0.2071, 0.0, 0.1013]])
     biased = Choice(strategy, (3, 1, 0, 2), replace(pool.decoding, bias=tuple(bias[0].tolist())))
-    np.testing.assert_allclose(
-        found.biased(found.total((3, 1, 0, 2)), 6, bias)[0], plain(pool, biased, convention), atol=4e-3
-    )
-    assert found.biased(base, 5, np.zeros((1, 5)))[0] == found.sets(np.array([[3, 1, 0, 1]], np.int32))[0]
+    lines = found.lines((3, 1, 0, 2))
+    np.testing.assert_allclose(lines.score(bias[0]), plain(pool, biased, convention), atol=4e-3)
+    assert found.lines((3, 1, 0, 1)).score(np.zeros(5)) == found.sets(np.array([[3, 1, 0, 1]], np.int32))[0]
+    # Each value on a line is the bias it stands for, the middle of each the present one.
+    on_lines = lines.scores(bias[0], 0.0625, 2)
+    assert on_lines.shape == (len(sample.allowed), 5)
+    for place, class_id in enumerate(sample.allowed):
+        moved = [bias[0] + 0.0625 * step * np.eye(5)[class_id] for step in range(-2, 3)]
+        np.testing.assert_allclose(on_lines[place], [lines.score(other) for other in moved], atol=1e-3)
 
 
 @pytest.mark.parametrize("strategy", ["median-prob", "trimmed-mean", "max-confidence", "mean-prob"])
@@ -172,13 +181,54 @@ def test_a_bias_is_searched_and_kept_only_where_it_gains() -> None:
     pool = replace(pool, logs=[log_probabilities(z) for z in skewed])
     sample, _ = drawn(pool)
     found = prepare(sample, "mean-logit", 20)
-    base = found.total((1, 1, 0, 0))
     start = Choice("mean-logit", (1, 1, 0, 0), pool.decoding, found.sets(np.array([[1, 1, 0, 0]], np.int32))[0])
-    tuned = tune_bias(start, sample.allowed, CLASSES, lambda biases: found.biased(base, 2, biases))
+    tuned = tune_bias(start, found.lines(start.counts))
     assert tuned.score > start.score + 0.02
     assert tuned.decoding.bias[1] - max(tuned.decoding.bias[2:]) < -1
     assert tuned.score == pytest.approx(plain(pool, tuned, "labelled"), abs=4e-3)
-    assert tune_bias(start, sample.allowed, CLASSES, lambda biases: np.full(len(biases), start.score)) == start
+    over = tune_bias(start, found.lines(start.counts), Deadline(0.0))
+    assert over.decoding == start.decoding and over.score == start.score
+
+
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name not in ADDITIVE])
+def test_a_bias_of_any_strategy_scores_as_the_plain_engine_says(strategy: str) -> None:
+    pool = made(suppress=(0,), sets=(2,))
+    sample, _ = drawn(pool, "labelled")
+    choice = Choice(strategy, (1, 1, 1, 1), pool.decoding)
+    bias = np.array([0.0, 0.0517, -0.0371, 0.0, 0.0113])
+    biased = replace(choice, decoding=replace(pool.decoding, bias=tuple(bias.tolist())))
+    want = sample.objective(sample.fused_confusions(biased), None)[0]
+    np.testing.assert_allclose(fused_lines(sample, choice).score(bias), want, atol=1e-3)
+
+
+def test_the_plan_is_never_behind_a_member_or_strategy_with_class_biases() -> None:
+    pool = made()
+    # One member is good once its biases are found, and spoils every mean.
+    skewed = 4 * np.asarray(pool.logs[0], np.float32) + np.array([0, 9, -9, 6, -6], np.float32)[:, None]
+    pool = replace(pool, logs=[log_probabilities(skewed), *pool.logs[1:]])
+    sample, folds = drawn(pool)
+    settings = Settings(rounds=3)
+    fitted = cross_fit(pool, sample, folds, settings, clean_up=False, rows=tuple(STRATEGIES))
+    found = score(pool, fitted.best.cross, "labelled")
+    scorers = prepare_all(sample, settings)
+    fits, _ = tuned_rows(sample, plain_rows(pool, tuple(STRATEGIES)), scorers, 3)
+    assert len(fits) == FINALISTS
+    for fit in fits:
+        assert found >= score(pool, fit.cross(pool, folds), "labelled") - LEAST_GAIN
+    for row in plain_rows(pool, tuple(STRATEGIES)):
+        assert found >= score(pool, pool.confusions(row), "labelled") - LEAST_GAIN
+    alone = [score(pool, matrices, "labelled") for matrices in fitted.alone]
+    assert score(pool, fitted.best.same, "labelled") >= max(alone)
+    assert [level.name for level in fitted.levels] == [*LEVELS, *ROW_LEVELS]
+
+
+def test_a_budget_ends_the_search_with_the_best_so_far() -> None:
+    pool = made()
+    sample, folds = drawn(pool)
+    short = cross_fit(pool, sample, folds, Settings(), rows=tuple(STRATEGIES), budget=1e-6)
+    whole = cross_fit(pool, sample, folds, Settings(), rows=tuple(STRATEGIES))
+    assert 0 < short.tried < whole.tried
+    assert not any(level.choice.decoding.bias for level in short.levels)
 
 
 def test_a_search_goes_through_its_steps_and_sees_no_pixel_of_the_fold_left_out() -> None:
@@ -300,7 +350,7 @@ def test_the_plan_gives_the_scores_that_were_told(place: Path, tmp_path: Path, e
     assert done.code == 0, done.err
     told = json.loads(done.out)
     assert (told["images"], told["groups"], told["folds"]) == (TILES, 6, 3)
-    assert [level["name"] for level in told["levels"]] == list(LEVELS)
+    assert [level["name"] for level in told["levels"]] == [*LEVELS, *ROW_LEVELS]
     chosen = next(level for level in told["levels"] if level["chosen"])
     best = max(level["cross_fitted"]["score"] for level in told["levels"])
     assert chosen["cross_fitted"]["score"] >= best - 1e-3
@@ -324,7 +374,7 @@ def test_one_table_on_stdout(place: Path, tmp_path: Path, engine: Engine) -> Non
     done = engine(*arguments(place, tmp_path / "e.toml", "--method", "exhaustive", "--strategies", "vote,mean-prob",
                              "--no-clean-up", "--no-threshold", "--no-bias"))  # fmt: skip
     assert done.code == 0, done.err
-    for name in ("n0", "n3", "set", *LEVELS):
+    for name in ("n0", "n3", "set", *LEVELS, *ROW_LEVELS):
         assert name in done.out
     assert "warning: no --groups" in done.err
     assert "candidate ensembles on" in done.err

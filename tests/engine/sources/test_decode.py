@@ -12,11 +12,14 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
 
 from engine.errors import InputError
 from engine.sources.decode import decode, shape_of
+from engine.sources.open import open_source
 from engine.sources.reading import Reading
+from engine.sources.scenes import open_scenes
+from tests.helpers.range_server import serving
 
 rasterio = pytest.importorskip("rasterio", reason="pictures that Pillow cuts to 8 bits need the extra geo")
 
@@ -208,3 +211,30 @@ def test_a_picture_in_memory_is_read_alike() -> None:
     pixels, stream = noise(*SIZE, 3, kind=np.uint8), io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     np.testing.assert_array_equal(decode("row 3", "images", stream.getvalue()), pixels)
+
+
+@pytest.mark.parametrize("turn", [1, 3, 6])
+def test_pictures_at_a_url_are_shown_the_right_way_round(turn: int, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(turn).integers(0, 256, (6, 9, 3)).astype(np.uint8)
+    (tmp_path / "web").mkdir()
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(pixels).save(tmp_path / "web" / name, exif=exif(turn))
+    fsspec = pytest.importorskip("fsspec")
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/turned/a.png", (tmp_path / "web" / "a.png").read_bytes())
+    try:
+        (found,) = open_source("memory://turned").batches(1)
+    finally:
+        memory.rm("/turned", recursive=True)
+    with Image.open(tmp_path / "web" / "a.png") as picture:
+        np.testing.assert_array_equal(found.pixels[0], np.asarray(ImageOps.exif_transpose(picture)))
+    pytest.importorskip("rasterio")
+    with serving(tmp_path / "web") as (address, _):
+        spec = f"{address}/a.tif?key=secret"
+        if turn == 1:
+            assert open_scenes(spec).size == (6, 9)
+        else:
+            with pytest.raises(InputError, match=r"a TIFF with an EXIF orientation.*save it upright") as refused:
+                open_scenes(spec)
+            assert "secret" not in str(refused.value)
+        assert open_scenes(spec, reading=AS_STORED).size == (6, 9)

@@ -34,6 +34,7 @@ PLACE = rasterio.Affine(0.25, 0.0, 137.4, 0.0, -0.25, -4.6)
 
 def write_tiff(path: Path, bands: np.ndarray, **profile: Any) -> Path:
     """Write (bands, height, width)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     given = {"crs": rasterio.crs.CRS.from_wkt(MARS), "transform": PLACE, **profile}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

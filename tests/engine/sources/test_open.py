@@ -188,7 +188,7 @@ def test_a_submission_holds_whole_numbers_alone(bad: str, tmp_path: Path) -> Non
         list(open_labels(tmp_path / "x.csv").batches(2))
 
 
-@pytest.mark.parametrize("header", ["", "id", "name,0,1", "id,1,2", "id,0,2", "\ufeffid,0,1", "id;0;1"])
+@pytest.mark.parametrize("header", ["", "id", "name,0,1", "id,1,2", "id,0,2", "id;0;1"])
 def test_a_submission_has_its_header(header: str, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text(header + "\na,1,2\n", "utf-8")
     with pytest.raises(InputError, match="first line must read"):

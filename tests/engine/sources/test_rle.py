@@ -257,3 +257,14 @@ def test_names_of_the_file_meet_the_rows_of_an_array_in_order(
 def test_a_form_and_a_name_that_contradict_are_refused(name: str, rle: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=message):
         open_writer(tmp_path / name, IDS, SIZE, 4, rle=rle)
+
+
+@pytest.mark.parametrize(
+    ("name", "rle"), [("a.csv", ""), ("a.rle.csv", "rows"), ("a.rle.csv", "kaggle"), ("a.json", "coco")]
+)
+def test_a_byte_order_mark_is_skipped(name: str, rle: str, masks: np.ndarray, tmp_path: Path) -> None:
+    """Editors and spreadsheets of Windows write one in front of UTF-8."""
+    path = write(tmp_path / name, masks, 4, rle, ["1", "2", "3"])
+    plain = maps(open_labels(str(path), like=like(["1", "2", "3"])))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    np.testing.assert_array_equal(maps(open_labels(str(path), like=like(["1", "2", "3"]))), plain)

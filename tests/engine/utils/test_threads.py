@@ -18,7 +18,7 @@ from engine import EngineError, Ensemble
 from engine.errors import InputError, OutputError
 from engine.runs.predict import run
 from engine.sources.base import from_array
-from engine.utils.threads import Ahead, Behind, in_order
+from engine.utils.threads import Ahead, Behind, abandonable, ahead, in_order
 from tests.conftest import ROOT
 from tests.helpers.nets import save_graph
 
@@ -195,6 +195,63 @@ def test_sources_that_are_left_in_the_middle_stop_nothing(tmp_path: Path):
     # Seconds; so long may it hang before the test gives up.
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"done\n", b"")
+
+
+def left_in(generator) -> threading.Thread:
+    """Close a generator in a thread of its own, as the garbage collector may, and return that thread."""
+    closing = threading.Thread(target=generator.close, daemon=True)
+    closing.start()
+    return closing
+
+
+def test_a_generator_that_is_forgotten_waits_for_no_call_in_progress():
+    """Whoever collects it may keep a lock that the call waits for."""
+    lock, begun = threading.Lock(), threading.Event()
+
+    def slow(item: int) -> int:
+        if item:
+            begun.set()
+            with lock:
+                pass
+        return item
+
+    def pooled():
+        with abandonable(1, "test") as pool:
+            yield from in_order((pool.submit(slow, item) for item in (0, 1)), 1)
+
+    for generator in (ahead(slow, (0, 1), 1, 2), pooled()):
+        begun.clear()
+        with lock:
+            next(generator)
+            assert begun.wait(5)
+            closing = left_in(generator)
+            closing.join(5)
+            assert not closing.is_alive()
+
+
+def test_a_run_and_its_reader_that_are_forgotten_wait_for_nothing(world, capfd, monkeypatch):
+    lock, begun = threading.Lock(), threading.Event()
+    ensemble = Ensemble.open(world.models)
+    logits = ensemble.logits
+
+    def slow(batch, *more):
+        if batch.start:
+            begun.set()
+            with lock:
+                pass
+        return logits(batch, *more)
+
+    monkeypatch.setattr(ensemble, "logits", slow)
+    stream = ensemble.stream(from_array(np.repeat(world.images, 4, axis=0)), batch_size=1, workers=1)
+    generator = iter(stream)
+    with lock:
+        next(generator)
+        assert begun.wait(5)
+        closing = left_in(generator)
+        closing.join(5)
+        assert not closing.is_alive()
+    stream.wait()
+    assert capfd.readouterr().err == ""
 
 
 def test_results_keep_the_calls_order_and_only_so_many_are_under_way():

@@ -40,8 +40,8 @@ def test_it_reads_what_the_plugin_documents() -> None:
         "scale": 1 / 255,
         "mean": (0.485, 0.456, 0.406),
         "std": (0.229, 0.224, 0.225),
+        "resolution": 0.5,
     }
-    assert facts.notes["resolution"] == "50 cm per pixel"
     assert facts.notes["tile size"] == "512 pixels"
     assert facts.notes["tile overlap"] == "15 %"
     assert "below 0.5" in facts.notes["threshold"] and "--foreground-threshold" in facts.notes["threshold"]
@@ -51,7 +51,7 @@ def test_it_reads_what_the_plugin_documents() -> None:
 def test_without_standardization_pixels_are_scaled_to_0_1() -> None:
     facts = read_deepness(written(model_type="Segmentor", resolution=100))
     assert facts is not None
-    assert facts.fields == {"scale": 1 / 255, "mean": (0.0,), "std": (1.0,)}
+    assert facts.fields == {"scale": 1 / 255, "mean": (0.0,), "std": (1.0,), "resolution": 1.0}
 
 
 def test_half_a_standardization_is_not_applied_and_said() -> None:

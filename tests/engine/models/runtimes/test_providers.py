@@ -137,3 +137,20 @@ def test_float32_leaves_tf32_out_and_less_lets_it_in(monkeypatch, tmp_path):
     assert name == "TensorrtExecutionProvider"
     assert (options["trt_engine_cache_enable"], options["trt_int8_enable"]) == ("1", "1")
     assert (tmp_path / "maskfuse" / "tensorrt").is_dir()
+
+
+def test_two_wheels_of_onnx_runtime_at_once_are_said_in_one_line(monkeypatch, tmp_path, world, engine):
+    """They overwrite each other's files: which of them runs is chance."""
+    folder = tmp_path / "site"
+    for name, version in (("onnxruntime", "1.20"), ("onnxruntime_gpu", "1.31")):
+        notes = folder / f"{name}-{version}.dist-info"
+        notes.mkdir(parents=True)
+        (notes / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    providers.mixed_wheels.cache_clear()
+    monkeypatch.syspath_prepend(str(folder))
+    told = "warning: onnxruntime 1.20 and onnxruntime-gpu 1.31 are installed at once and overwrite each other's files"
+    for command in (("inspect", world.models), ("ensemble", "-m", world.models, "-i", world.images_file)):
+        done = engine(*command, *(("-o", tmp_path / "m.npy") if command[0] == "ensemble" else ()))
+        assert done.code == 0
+        assert sum(line.startswith(told) for line in done.err.splitlines()) == 1
+    providers.mixed_wheels.cache_clear()

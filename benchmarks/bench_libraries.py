@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.table import RESULTS, STANDING
-from engine.libraries import LIBRARIES
 from engine.metrics import CONVENTIONS, Score
+from engine.scores.libraries import LIBRARIES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "scores.md"
 FIRST_MARK, LAST_MARK = "<!-- libraries: written by python -m benchmarks libraries -->\n", "<!-- end of libraries -->"

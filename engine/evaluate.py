@@ -12,6 +12,7 @@ from engine.bootstrap import ROUNDS, GroupedCounts, Interval, ends, interval, wh
 from engine.errors import InputError, PlanError
 from engine.metrics import CONVENTIONS, MOST_CLASSES, VOID, Score, Trap, confusion_matrices, find_trap
 from engine.outputs.recorded import Known, known_facts
+from engine.scores.surfaces import SurfaceCounts, SurfaceRules, over_classes
 from engine.sources.base import Batch, Source
 from engine.sources.coding import PLAIN, LabelCoding, check_values, told_left_out
 from engine.sources.groups import read_groups
@@ -25,7 +26,6 @@ from engine.sources.scenes import open_scenes
 from engine.sources.spec import is_url, split_key
 from engine.sources.submission import RLE_FORMS, rle_form
 from engine.sources.unchanged import Unchanged
-from engine.surfaces import SurfaceCounts, SurfaceRules, over_classes
 from engine.utils.sides import told_size
 
 BATCH = 64
@@ -37,7 +37,7 @@ SPARSE = ("kaggle", "coco")
 
 @dataclass(frozen=True)
 class Borders:
-    """Scores of borders, see :mod:`engine.surfaces`.
+    """Scores of borders, see :mod:`engine.scores.surfaces`.
 
     Attributes:
         counts: what they are quotients of, and their rules.

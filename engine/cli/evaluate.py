@@ -76,8 +76,8 @@ def evaluate(
     from engine.cli.printing import print_class_scores, print_evaluation
     from engine.evaluate import evaluate as score_masks
     from engine.evaluate import evaluate_multilabel
-    from engine.libraries import named_library
-    from engine.surfaces import SurfaceRules
+    from engine.scores.libraries import named_library
+    from engine.scores.surfaces import SurfaceRules
 
     rules = SurfaceRules(tolerance, boundary, missing)
     if not surfaces and rules != SurfaceRules():

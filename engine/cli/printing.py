@@ -22,13 +22,13 @@ from engine.cli.tables import (
 )
 from engine.evaluate import Borders, ClassScore, Evaluation
 from engine.inference.ensemble import Ensemble
-from engine.libraries import named_library, score_as
 from engine.metrics import CONVENTIONS, class_iou, dice_of, find_trap, precision_recall
 from engine.outputs.vector_files import VECTOR_FORMS
 from engine.runs.durable.resume import incomplete_output, skipped_list
 from engine.runs.image_job import Job
 from engine.runs.outcome import Outcome
-from engine.surfaces import METRICS
+from engine.scores.libraries import named_library, score_as
+from engine.scores.surfaces import METRICS
 from engine.utils import console
 from engine.utils.console import plain_table
 from engine.utils.numbers import json_number

@@ -18,8 +18,8 @@ from engine.metrics import CONVENTIONS, Score, class_iou, dice_of, precision_rec
 from engine.models.external_data import model_size
 from engine.models.opening import CONTRACT, Opened
 from engine.runs.outcome import Outcome
+from engine.scores.surfaces import HD95
 from engine.sources.coding import told_left_out
-from engine.surfaces import HD95
 from engine.utils.console import plain_table
 from engine.utils.sides import told_size
 

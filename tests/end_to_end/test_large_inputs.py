@@ -142,7 +142,7 @@ def test_stores_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "damaged.zarr").mkdir()
     (tmp_path / "damaged.zarr" / "zarr.json").write_text("{no")
     (tmp_path / "nothing.zarr").mkdir()
-    zarr.create_array(store=tmp_path / "flat.zarr", shape=(4,), dtype="u1")
+    zarr.create_array(store=tmp_path / "flat.zarr", shape=(4,), dtype="u1")[:] = 7
     stored = zarr.create_array(store=tmp_path / "chunk.zarr", shape=(2, 4, 4), chunks=(1, 4, 4), dtype="u1")
     stored[:] = 7
     for path in (tmp_path / "chunk.zarr" / "c" / "1").rglob("*"):

@@ -236,7 +236,7 @@ def test_the_commands_take_the_option(exporters, build, save, contract, tmp_path
     source = save(tmp_path / "one.keras", build("transposed"), contract)
     done = exporters("onnx", source, "--out", tmp_path / "out", "--any-size")
     assert done.code == 0, done.err
-    told, wrote = done.err.splitlines()
+    told, wrote, _ = done.err.splitlines()
     assert told.startswith(f"{source}: any size that 2 divides, parity at 16x32, 32x64, 18x30, 2x2; speed x1.00 of ")
     assert wrote == f"wrote {tmp_path / 'out' / 'one.onnx'}"
     sources = [

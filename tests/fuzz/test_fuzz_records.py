@@ -24,11 +24,11 @@ from engine.compare.runfile import ARRAYS, KIND, SCHEMA, plain, read_run, write_
 from engine.errors import EngineError, InputError, OutputError, PlanError
 from engine.inference.ensemble import Ensemble
 from engine.models.contract import ModelContract
-from engine.outputs.sidecar import NPZ_KEY
 from engine.runs.options import Options
 from engine.runs.plan import read_plan, write_plan
 from engine.sources.numpy_files import array_files
 from engine.sources.palettes import read_palette
+from engine.sources.record import NPZ_KEY
 from tests.fuzz.inputs import NUMBERS, PLACE, VALUES, changed, made, ours, put
 from tests.fuzz.target import spoilt, target
 from tests.helpers.nets import FIVE, save_net

@@ -38,7 +38,7 @@ def test_a_table_is_read_and_written(tmp_path: Path) -> None:
         ("[input]\nlayout = 3\n", r"input\.layout: '3' is unknown"),
         ("[input]\nexif = false\n", r"input\.exif: 'False' is unknown; allowed are apply, ignore"),
         ("[input]\nrgb_as_grey = 1\n", r"input\.rgb_as_grey: '1' is unknown; allowed are true and false"),
-        ("[input]\ngrey = true\n", "input: unknown key 'grey'; known are alpha, exif, layout, rgb_as_grey"),
+        ("[input]\ngrey = true\n", "input: unknown key 'grey'; known are alpha, exif, layout, resolution, rgb_as_grey"),
     ],
 )
 def test_other_tables_are_refused(table: str, told: str, tmp_path: Path) -> None:

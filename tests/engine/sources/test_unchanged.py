@@ -180,7 +180,7 @@ def test_another_part_than_the_one_asked_for_is_an_error(tmp_path: Path, monkeyp
     with serving(tmp_path) as (address, _):
         right = np.concatenate([batch.pixels for batch in open_source(f"{address}/a.npy").batches(8)])
     np.testing.assert_array_equal(right[..., 0], images)
-    told = r"the server sent 'bytes 8192-.* where bytes=0-\d+ was asked for"
+    told = r"the server sent 'bytes 819\d-.* where bytes=\d-\d+ was asked for"
     with serving(tmp_path, ahead=8192) as (address, _), pytest.raises(InputError, match=told):
         open_source(f"{address}/a.npy")
     with serving(tmp_path, ahead=1) as (address, _), pytest.raises(InputError, match="the server sent"):

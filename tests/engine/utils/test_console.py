@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,9 @@ def test_streams_that_are_closed_or_full_harm_no_output(
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)])
-def test_signals_end_a_run_and_no_second_one_hinders_it(number: signal.Signals) -> None:
+def test_signals_end_a_run_and_no_second_one_hinders_it(number: signal.Signals, request: pytest.FixtureRequest) -> None:
+    # What starts the tests may ignore a hangup, as nohup does.
+    request.addfinalizer(partial(signal.signal, number, signal.signal(number, signal.SIG_DFL)))
     before = signal.getsignal(number)
     left = []
     with pytest.raises(SystemExit) as ended, stoppable():

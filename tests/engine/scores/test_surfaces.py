@@ -13,7 +13,7 @@ import pytest
 from scipy import ndimage
 
 from engine.errors import PlanError
-from engine.surfaces import BOUNDARY, DICE, HD95, METRICS, SURFACE, SurfaceCounts, SurfaceRules, over_classes
+from engine.scores.surfaces import BOUNDARY, DICE, HD95, METRICS, SURFACE, SurfaceCounts, SurfaceRules, over_classes
 from tests.conftest import Result
 
 Engine = Callable[..., Result]

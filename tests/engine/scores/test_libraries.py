@@ -12,8 +12,8 @@ import pytest
 from sklearn.metrics import jaccard_score
 
 from engine.errors import PlanError
-from engine.libraries import LIBRARIES, score_as
 from engine.metrics import confusion_matrices
+from engine.scores.libraries import LIBRARIES, score_as
 from tests.conftest import ROOT, Result
 
 STORED = json.loads((ROOT / "benchmarks" / "results" / "libraries.json").read_text("utf-8"))

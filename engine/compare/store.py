@@ -6,6 +6,7 @@ in parallel, as the pipeline does.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import OutputError
+from engine.errors import EngineError, OutputError
 from engine.inference.ensemble import Ensemble
 from engine.inference.flips import flipped
 from engine.models.net import check_range, check_sample
@@ -83,6 +84,10 @@ class LogitStore:
         for net in nets:
             check_sample(net, (*images.size, images.channels))
         self.workers = workers or available_cores()
+        with contextlib.suppress(EngineError):
+            # The first batch of a process loads kernels: that is no time of the first member.
+            blank = np.zeros((1, *images.size, images.channels), np.uint8)
+            self.ensemble.logits(Batch(0, [images.ids[0]], blank))
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="maskfuse")
 
         def submitted() -> Iterator[Future[tuple[int, list[float], list[float]]]]:

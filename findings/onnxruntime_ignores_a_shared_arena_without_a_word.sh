@@ -2,8 +2,9 @@
 # One would guess: a session that asks for the environment's allocator (session.use_env_allocators) fails, or warns, where
 # none is registered or where the entry's name is misspelt.
 #
-# What happens: the session opens, prints no warning, and takes an arena of its own. Whether the shared arena is used shows only by a limit: one of 64 KiB, registered with the environment, makes a
-# session fail that really allocates from it, and no other.
+# What happens: the session opens, prints no warning, and takes an arena of its own. Whether the shared arena is used shows
+# only by a limit: one of 64 KiB, registered with the environment, makes a session fail that really allocates from it, and
+# no other.
 #
 # Versions: Python 3.11, onnx 1.23.2, onnxruntime 1.31.1, numpy 2.4.6. Seen on 2026-11-28:
 #   asked, none registered                 ran

@@ -15,7 +15,7 @@ def main() -> int:
     done, waiting, failed = 0, set(), []
     for package in ("engine", "exporters", "trainers"):
         for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-            if found.name.endswith("__main__") or found.name.startswith("engine.kernels.cuda_"):
+            if found.name.endswith("__main__"):
                 continue
             try:
                 importlib.import_module(found.name)

@@ -18,7 +18,7 @@ from engine.outputs.open import FOLDER, form_of
 from engine.outputs.png import PngWriter, file_name
 from engine.outputs.row_files import RowFile
 from engine.outputs.scenes import SceneWriter
-from engine.outputs.zarr_store import CHUNK_PIXELS, chunk_sides
+from engine.outputs.zarr_store import ZarrWriter, chunk_sides
 from engine.sources.georeference import Georeference
 from engine.sources.scene import Scene
 from engine.utils.optional import require
@@ -71,44 +71,20 @@ class NpzMaps(_Described, NpzWriter):
     """The same, compressed, with ``ids``, the names and ``metadata`` (JSON text)."""
 
 
-class ZarrMaps(_Described, FolderMixin, MaskWriter):
+class ZarrMaps(_Described, ZarrWriter):
     """The same in compressed chunks; ``ids`` and the names are its attributes."""
 
-    needs = ("zarr", "zarr")
-
-    def _open(self) -> None:
+    def _created(self, ids: list[str]) -> Any:
         zarr = require("zarr", "zarr", f"writing {self.output.name} needs zarr", OutputError)
         *planes, height, width = self.size
-        values = int(np.prod(self.size))
-        self._block = max(1, min(len(self.ids), CHUNK_PIXELS // values))
-        chunks = (self._block, *planes, *chunk_sides((height, width)))
-        ids = [name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in self.ids]
-        self._array = zarr.create_array(
+        return zarr.create_array(
             store=self.partial,
             shape=(len(self.ids), *self.size),
-            chunks=chunks,
+            chunks=(self._block, *planes, *chunk_sides((height, width))),
             dtype=self.maps.kind,
             attributes={"ids": ids, **self.maps.record},
             config={"write_empty_chunks": True},
         )
-        self._held: list[NDArray[Any]] = []
-        self._placed = 0
-
-    def _write(self, ids: Sequence[str], labels: NDArray[Any]) -> None:
-        self._held.extend(labels.reshape(-1, *self.size).copy())
-        while len(self._held) >= self._block:
-            self._put(self._block)
-
-    def _put(self, count: int) -> None:
-        self._array[self._placed : self._placed + count] = np.stack(self._held[:count])
-        self._placed += count
-        del self._held[:count]
-
-    def _close(self) -> None:
-        if self._held:
-            self._put(len(self._held))
-
-    def _abandon(self) -> None: ...
 
 
 class TiffMaps(_Described, PngWriter):

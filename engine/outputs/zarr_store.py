@@ -26,16 +26,19 @@ class ZarrWriter(FolderMixin, MaskWriter):
     needs = ("zarr", "zarr")
 
     def _open(self) -> None:
-        assert len(self.size) == 2
-        pixels = self.size[0] * self.size[1]
-        self._block = max(1, min(len(self.ids), CHUNK_PIXELS // pixels))
-        shape, chunks = (len(self.ids), *self.size), (self._block, *chunk_sides(self.size))
+        self._block = max(1, min(len(self.ids), CHUNK_PIXELS // math.prod(self.size)))
         ids = [name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in self.ids]
-        self._array = create(self.partial, shape, chunks, self.classes, {"ids": ids})
-        self._held: list[NDArray[np.uint8]] = []
+        self._array = self._created(ids)
+        self._held: list[NDArray[Any]] = []
         self._placed = 0
 
-    def _write(self, ids: Sequence[str], labels: NDArray[np.uint8]) -> None:
+    def _created(self, ids: list[str]) -> Any:
+        """Create the array, in chunks of ``_block`` images."""
+        assert len(self.size) == 2
+        shape, chunks = (len(self.ids), *self.size), (self._block, *chunk_sides(self.size))
+        return create(self.partial, shape, chunks, self.classes, {"ids": ids})
+
+    def _write(self, ids: Sequence[str], labels: NDArray[Any]) -> None:
         self._held.extend(labels.reshape(-1, *self.size).copy())
         # Whole chunks alone are written: each is compressed once.
         while len(self._held) >= self._block:

@@ -174,7 +174,7 @@ def cross_fit(
         if last is not None and (last.choice, last.fold_choices) == (fit.choice, fit.fold_choices):
             levels.append(replace(last, name=name))
         else:
-            levels.append(_level(name, fit, pool, folds))
+            levels.append(_level(name, fit, fit.cross(pool, folds), pool))
     tried += sum(more for _, more in others)
     if rows:
         found, more = _row_levels(pool, sample, folds, rows, scorers, settings.bias, whole, advance)
@@ -198,14 +198,14 @@ def _row_levels(
     tuned, tried = tuned_rows(sample, plain, scorers, count, deadline, advance) if bias else ([], 0)
     levels = []
     for name, fits in zip(ROW_LEVELS, ([Fit(row, (row,) * count) for row in plain], tuned), strict=True):
-        made = [_level(name, fit, pool, folds) for fit in fits]
+        made = [(fit, fit.cross(pool, folds)) for fit in fits]
         if made:
-            levels.append(max(made, key=lambda level: np.nan_to_num(score(pool, level.cross, sample.convention))))
+            best = max(made, key=lambda pair: np.nan_to_num(score(pool, pair[1], sample.convention)))
+            levels.append(_level(name, *best, pool))
     return levels, tried + len(plain)
 
 
-def _level(name: str, fit: Fit, pool: Pool, folds: NDArray[np.int64]) -> Level:
-    cross = fit.cross(pool, folds)
+def _level(name: str, fit: Fit, cross: NDArray[np.int64], pool: Pool) -> Level:
     same = cross if set(fit.fold_choices) == {fit.choice} else pool.confusions(fit.choice)
     return Level(name, fit.choice, fit.fold_choices, cross, same)
 

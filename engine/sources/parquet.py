@@ -26,6 +26,7 @@ from engine.sources.naming import natural
 from engine.sources.parquet_bounds import MOST_NUMBERS, group_weight
 from engine.sources.parquet_column import Column, pick_column
 from engine.sources.parquet_ids import NamedRows, read_ids
+from engine.sources.parquet_pages import Chunk, check_pages, row_groups
 from engine.sources.pictures import DECODERS, WAITING, Alike, Bad, Once
 from engine.sources.pictures import SUFFIXES as PICTURES
 from engine.sources.reading import PLAIN, Reading
@@ -82,12 +83,16 @@ class ParquetRows:
         begin = int(np.searchsorted(self._ends, start, side="right"))
         row = int(self._ends[begin - 1]) if begin else 0
         reader: Any = None
+        chunks: list[list[Chunk]] = []
         opened = -1
         for group in range(begin, len(self._ends)):
             file = int(self._file_of[group])
             if file != opened:
                 reader, opened = open_file(self._files[file]), file
-            for batch in self._batches(reader, file, group - int(self._first_group[file])):
+                chunks = row_groups(reader, str(self._files[file]))
+            within = group - int(self._first_group[file])
+            check_pages(self._files[file], chunks[within : within + 1], (self.column.leaf, *self.column.sides))
+            for batch in self._batches(reader, file, within):
                 if row + len(batch) > start:
                     kept = batch.slice(max(0, start - row))
                     first = row + len(batch) - len(kept)
@@ -210,7 +215,10 @@ def _footer(file: AnyFile, key: str, role: Role) -> tuple[Column, NDArray[np.int
         raise InputError(f"{file} declares {told.num_rows} rows, which its {size} bytes cannot hold: it is damaged")
     column = pick_column(schema, key, role, str(file))
     with reading(str(file)):
-        weights = [group_weight(told.row_group(index), column) for index in range(told.num_row_groups)]
+        groups = row_groups(reader, str(file))
+    if len(groups) != len(counts):
+        raise InputError(f"cannot read {file} (its footer is incomplete): it is damaged, copy it again")
+    weights = [group_weight(int(rows), group, column) for rows, group in zip(counts, groups, strict=True)]
     return column, counts, np.array([weight.rows_at_once(f"{file}:{column.name}") for weight in weights], np.int64)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from engine.errors import InputError
 from engine.sources.parquet_column import Column
+from engine.sources.parquet_pages import Chunk, is_within
 from engine.utils.memory import in_words, memory_bound, refusal
 
 # Numbers that are read together; each takes up to 20 bytes in Arrow's hands.
@@ -56,12 +57,10 @@ class Weight:
         return max(1, min(rows, MOST_NUMBERS * rows // max(1, self.values)))
 
 
-def group_weight(group: Any, column: Column) -> Weight:
-    """Return what a ``pyarrow.parquet.RowGroupMetaData`` says of a column."""
-    parts = [group.column(index) for index in range(group.num_columns)]
-    parts = [part for part in parts if f"{part.path_in_schema}.".startswith(f"{column.leaf}.")]
+def group_weight(rows: int, chunks: Sequence[Chunk], column: Column) -> Weight:
+    """Return what the footer says of a column in a row group of so many rows."""
+    parts = [chunk for chunk in chunks if is_within(chunk.path, column.leaf)]
     values, plain, stored = (
-        sum(max(0, getattr(part, name)) for part in parts)
-        for name in ("num_values", "total_uncompressed_size", "total_compressed_size")
+        sum(getattr(part, name) for part in parts) for name in ("values", "plain_bytes", "stored_bytes")
     )
-    return Weight(group.num_rows, values, plain, stored, column.is_bytes, column.is_even)
+    return Weight(rows, values, plain, stored, column.is_bytes, column.is_even)

@@ -10,6 +10,7 @@ from engine.errors import InputError
 from engine.sources.base import RowNumbers
 from engine.sources.decode import AnyFile
 from engine.sources.parquet_column import ID_NAMES
+from engine.sources.parquet_pages import check_pages, row_groups
 from engine.utils.optional import require
 
 MOST_LETTERS = 1000
@@ -58,6 +59,7 @@ def read_ids(
         reader = opened(file, read_dictionary=[named])
         if _name_of(reader.schema_arrow, arrow.types) != named:
             raise InputError(f"{file} has no column {named} of ids, {files[0]} has one: all files must be alike")
+        check_pages(file, row_groups(reader, str(file)), [named])
         with reading(str(file)):
             for batch in reader.iter_batches(ROWS, columns=[named], use_threads=False):
                 parts.append(_texts(batch.column(0), file, named, arrow, compute))

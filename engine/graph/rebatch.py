@@ -1,4 +1,4 @@
-"""Graphs that declare one number of images alone: the same graph for any number, where that computes the same."""
+"""Graphs of a fixed batch in a pack: the same graph for any number, where that computes the same."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from engine.graph.package import load_onnx
+from engine.errors import ModelError
 from engine.models.net import Net
+from engine.models.open_batch import opened_batches
+from engine.models.open_session import same_for_any_number
 from engine.models.ports import Ports
-from engine.models.runtimes.onnxruntime import OnnxSession, open_raw
-
-# Outputs this close, relative to the greatest of them, are equal within rounding: kernels differ with the batch.
-_ROUNDING = 1e-5
+from engine.models.runtimes.messages import reason_of
+from engine.models.runtimes.onnxruntime import OnnxSession, open_raw, runtime_errors
 
 
 def group_of(net: Net) -> int:
@@ -35,76 +35,24 @@ def rebatched(model: Any, net: Net, images: npt.NDArray[Any]) -> Any | None:
         net: the same, opened.
         images: raw images (image, height, width, channels) that both are compared on; at least three.
     """
-    group = group_of(net)
-    fed = net.windows(net.prepare(images))
-    expected = net.session.run(net.output_name, fed)
-    constants = constants_of(net)
-    for free in (_declared_open, _reshapes_open):
-        copy = type(model)()
-        copy.CopyFrom(model)
-        free(copy, net, group)
+    constants, name = constants_of(net), net.session.input_name
+    for candidate in opened_batches(model.SerializeToString(), name, group_of(net)):
         try:
-            session = open_raw(copy.SerializeToString(), "cpu")
-            same = all(
-                _same(session.run([net.output_name], {**constants, net.session.input_name: fed[:count]})[0], expected)
-                for count in sorted({1, 2, len(fed)})
-            )
-        except Exception:  # the runtime's errors share no public base class; a graph that fails is no candidate
+            session = open_raw(candidate, "cpu")
+        except ModelError:
             continue
-        if same:
+
+        def run(fed: npt.NDArray[Any], session: Any = session) -> npt.NDArray[Any]:
+            try:
+                return np.asarray(session.run([net.output_name], {**constants, name: fed})[0])
+            except runtime_errors() as error:
+                raise ModelError(f"{net.path} fails on a batch of {len(fed)}: {reason_of(error)}") from None
+
+        if same_for_any_number(net, images, run):
+            copy = type(model)()
+            copy.ParseFromString(candidate)
             return copy
     return None
-
-
-def _same(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> bool:
-    expected = expected[: len(found)]
-    if found.shape != expected.shape:
-        return False
-    if found.dtype.kind != "f":
-        return bool((found == expected).all())
-    peak = max(1.0, float(np.abs(expected, dtype=np.float64).max(initial=0)))
-    rounding = max(_ROUNDING, 4 * float(np.finfo(found.dtype).eps))
-    return bool((np.abs(found.astype(np.float64) - expected) <= rounding * peak).all())
-
-
-def _declared_open(model: Any, net: Net, group: int) -> None:
-    """Forget the batch that the image input and the outputs declare, and the shapes of inner tensors."""
-    images = [item for item in model.graph.input if item.name == net.session.input_name]
-    for tensor in (*images, *model.graph.output):
-        axes = tensor.type.tensor_type.shape.dim
-        if len(axes) and axes[0].dim_value == group:
-            axes[0].dim_param = "batch"
-    del model.graph.value_info[:]
-
-
-def _reshapes_open(model: Any, net: Net, group: int) -> None:
-    """As :func:`_declared_open`; targets of Reshape and sizes of Resize that name the batch follow their input's."""
-    _declared_open(model, net, group)
-    onnx = load_onnx()
-    known = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
-    for node in model.graph.node:
-        value = next((item.t for item in node.attribute if node.op_type == "Constant" and item.name == "value"), None)
-        if value is not None:
-            known[node.output[0]] = onnx.numpy_helper.to_array(value)
-    places = {"Reshape": 1, "Resize": 3, "Expand": 1}
-    nodes = list(model.graph.node)
-    del model.graph.node[:]
-    for index, node in enumerate(nodes):
-        at = places.get(node.op_type, len(node.input))
-        target = known.get(node.input[at]) if at < len(node.input) else None
-        if target is not None and target.ndim == 1 and len(target) > 1 and target[0] == group:
-            name = f"open_batch_{index}"
-            parts = [
-                onnx.helper.make_node("Shape", [node.input[0]], [f"{name}_shape"]),
-                onnx.helper.make_node("Slice", [f"{name}_shape", f"{name}_0", f"{name}_1"], [f"{name}_batch"]),
-                onnx.helper.make_node("Concat", [f"{name}_batch", f"{name}_rest"], [name], axis=0),
-            ]
-            for end, values in (("0", [0]), ("1", [1]), ("rest", target[1:])):
-                value = np.asarray(values, np.int64)
-                model.graph.initializer.append(onnx.numpy_helper.from_array(value, f"{name}_{end}"))
-            node.input[at] = name
-            model.graph.node.extend(parts)
-        model.graph.node.append(node)
 
 
 def _raw(net: Net) -> Any:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from engine.errors import EngineError, ModelError, PlanError
 from engine.fusion.compiling import compile_kernels
 from engine.inference.execution import GAIN, Execution, executions_of, fastest_execution, present_execution
+from engine.inference.fixed_batches import WORTH_OPENING, open_batches
 from engine.inference.on_device import Known, Tuned, labels_of, move_to_device
 from engine.models.runtimes import DEFAULT, RuntimeOptions
 from engine.models.runtimes.onnxruntime import PART
@@ -124,6 +125,8 @@ def _on_cpu(
     """Choose runtime and precision of each member if there is a choice, then its batch size if there is time."""
     runtime_options = ensemble.runtime_options
     choice = (runtime_options.runtime, runtime_options.precision) != (DEFAULT, "float32")
+    if real and images >= WORTH_OPENING:
+        tuned.told += open_batches(ensemble, sample)
     try:
         want = labels_of(ensemble, sample) if real and runtime_options.precision != "float32" else None
         expected = _seconds_an_image(ensemble, sample)

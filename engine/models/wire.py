@@ -17,24 +17,41 @@ def fields(message: memoryview) -> Iterator[tuple[int, memoryview | int | None]]
     Raises:
         ValueError: the bytes end early or are no fields.
     """
+    for number, value, _ in _fields(message):
+        yield number, value
+
+
+def pieces(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield number and bytes of every field, its tag and length among them: all of them in a row are the message.
+
+    Raises:
+        ValueError: the bytes end early or are no fields.
+    """
+    for number, _, piece in _fields(message):
+        yield number, piece
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int | None, memoryview]]:
     at = 0
     while at < len(message):
+        begin = at
         tag, at = _varint(message, at)
         wire = tag & 7
+        value: memoryview | int | None = None
         if wire == BYTES:
             length, at = _varint(message, at)
             if at + length > len(message):
                 raise ValueError("ends early")
-            yield tag >> 3, message[at : at + length]
+            value = message[at : at + length]
             at += length
         elif wire == VARINT:
-            value, at = _varint(message, at)
-            yield tag >> 3, signed(value)
+            number, at = _varint(message, at)
+            value = signed(number)
         elif wire in (FIXED64, FIXED32):
             at += 8 if wire == FIXED64 else 4
-            yield tag >> 3, None
         else:
             raise ValueError("no wire type")
+        yield tag >> 3, value, message[begin:at]
 
 
 def messages(message: memoryview) -> Iterator[tuple[int, memoryview]]:

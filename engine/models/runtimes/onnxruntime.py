@@ -27,11 +27,19 @@ class OnnxSession:
 
     Attributes:
         raw: the ``onnxruntime.InferenceSession``.
+        group: the number of images that the graph takes at once; 0 for any number.
     """
 
     runtime = "onnxruntime"
 
-    def __init__(self, path: Path, provider: str = "cpu", precision: str = "float32", threads: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        provider: str = "cpu",
+        precision: str = "float32",
+        threads: int = 1,
+        model: bytes | None = None,
+    ) -> None:
         """Open a file.
 
         Args:
@@ -39,17 +47,19 @@ class OnnxSession:
             provider: ``cpu``, ``cuda`` or ``tensorrt``; see :mod:`engine.models.runtimes.providers`.
             precision: what the user allows; below float32 a GPU may use TF32 and, in TensorRT, the named type.
             threads: threads inside one run.
+            model: what is run instead of the file's own content; weights that the file keeps beside it are found.
 
         Raises:
             ModelError: not an ONNX file, damaged, or one the runtime cannot run.
         """
         self.path, self.provider, self.precision = path, provider, precision
-        self.raw = open_raw(path, provider, precision, threads)
+        folder = None if model is None else path.parent
+        self.raw = open_raw(path if model is None else model, provider, precision, threads, folder)
         self.input_name: str = self.raw.get_inputs()[0].name if self.raw.get_inputs() else ""
         self._declared = {output.name: (tuple(output.shape), output.type) for output in self.raw.get_outputs()}
         self._fixed = 0
         self.constants: dict[str, NDArray[Any]] = {}
-        self._group = 0
+        self.group = 0
         self.feed(self.input_name)
         self.resume()
 
@@ -57,17 +67,17 @@ class OnnxSession:
         """Name the input that takes the images, and the values of all others."""
         self.input_name, self.constants = input_name, dict(constants or {})
         shape = next((given.shape for given in self.raw.get_inputs() if given.name == input_name), [None])
-        self._group = shape[0] if shape and isinstance(shape[0], int) else 0
+        self.group = shape[0] if shape and isinstance(shape[0], int) else 0
 
     def run(self, output_name: str, prepared: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
         """See :meth:`engine.models.runtimes.base.Session.run`."""
-        if self._group:
-            return in_groups(partial(self._run, output_name), prepared, self._group, out)
+        if self.group:
+            return in_groups(partial(self._run, output_name), prepared, self.group, out)
         return self._run(output_name, prepared, out)
 
     def _run(self, output_name: str, prepared: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
         count = len(prepared)
-        if self.provider != "cpu" and not self._group:
+        if self.provider != "cpu" and not self.group:
             # cuDNN searches its algorithm and TensorRT builds an engine anew for each shape they have not seen.
             self._fixed = max(self._fixed, count)
             prepared = padded(prepared, self._fixed)
@@ -116,8 +126,10 @@ RUNTIME = Runtime(
 )
 
 
-def open_raw(model: Path | bytes, provider: str, precision: str = "float32", threads: int = 1) -> Any:
-    """Open an ``onnxruntime.InferenceSession``.
+def open_raw(
+    model: Path | bytes, provider: str, precision: str = "float32", threads: int = 1, folder: Path | None = None
+) -> Any:
+    """Open an ``onnxruntime.InferenceSession``; ``folder`` is where the weights beside a model given as bytes are.
 
     Raises:
         ModelError: not an ONNX model, damaged, or one the runtime cannot run.
@@ -131,6 +143,8 @@ def open_raw(model: Path | bytes, provider: str, precision: str = "float32", thr
     share_arena(options)
     # Threads that wait must not take the core from those that work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if isinstance(model, bytes) and folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     onnxruntime.set_default_logger_severity(FATAL)
     try:
         # Its fallback would print on stdout before it fails a second time.

@@ -15,6 +15,8 @@ FIRST = (
     (204, 121, 167),
     (0, 114, 178),
 )
+# Pixels that are too doubtful for a class, in previews and palettes.
+UNKNOWN_COLOUR = (255, 255, 255)
 GOLDEN_RATIO = 0.6180339887498949
 
 

@@ -232,16 +232,21 @@ def too_few(groups: int, alpha: float) -> str:
     )
 
 
+def corrected(counts: DoubtCounts) -> NDArray[np.float64]:
+    """Return float64 (STEPS + 1,): (n R + 1) / (n + 1) of n groups with mean risk R, by threshold."""
+    groups = len(counts.pixels)
+    return np.asarray((groups * counts.risks.mean(axis=0) + 1) / (groups + 1))
+
+
 def control(counts: DoubtCounts, alpha: float) -> Bound | None:
-    """Return the greatest threshold whose risk is bounded; None where no threshold is.
+    """Return the greatest threshold whose risk is bounded; None where none that leaves a pixel its class is.
 
     Args:
         counts: of calibration groups that nothing was fitted on.
         alpha: bound on the expected risk of a new group.
     """
-    risks = counts.risks.mean(axis=0)
-    groups = len(counts.pixels)
-    fits = np.flatnonzero((groups * risks + 1) / (groups + 1) <= alpha)
+    risks, groups = counts.risks.mean(axis=0), len(counts.pixels)
+    fits = np.flatnonzero((corrected(counts) <= alpha) & (counts.coverage > 0))
     if not len(fits):
         return None
     place = int(fits[-1])

@@ -16,6 +16,7 @@ other than the ignored one.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,6 +129,11 @@ class DoubtCounts:
             np.add.at(total, groups, own)
         return DoubtCounts(*sums)
 
+    @classmethod
+    def joined(cls, parts: Sequence[DoubtCounts]) -> DoubtCounts:
+        """Return the counts of several sets of groups as one, in that order."""
+        return cls(np.concatenate([part.pixels for part in parts]), np.concatenate([part.wrong for part in parts]))
+
     def chosen(self, groups: NDArray[np.integer]) -> DoubtCounts:
         """Return the counts of some groups."""
         return DoubtCounts(self.pixels[groups], self.wrong[groups])
@@ -228,8 +234,13 @@ def too_few(groups: int, alpha: float) -> str:
         return ""
     return (
         f"a risk of {alpha:g} cannot be promised on {groups:,} groups: even without any error (n R + 1) / (n + 1) is "
-        f"{least:.3g}; give {math.ceil(round(1 / alpha - 1, 9)):,} groups or more, or a risk of {least:.3g} or more"
+        f"{least:.3g}; give {groups_needed(alpha):,} groups or more, or a risk of {least:.3g} or more"
     )
+
+
+def groups_needed(alpha: float) -> int:
+    """Return the least number of groups on which a risk can be promised."""
+    return math.ceil(round(1 / alpha - 1, 9))
 
 
 def corrected(counts: DoubtCounts) -> NDArray[np.float64]:

@@ -46,8 +46,7 @@ def bounded(pool: Pool, fold_choices: Sequence[Choice], folds: NDArray[np.int64]
     parts = [np.flatnonzero(folds == fold) for fold in range(len(fold_choices))]
     counted = [_counts(pool, choice, own, doubt) for choice, own in zip(fold_choices, parts, strict=True)]
     order = np.argsort(np.concatenate(parts))
-    sides = [np.concatenate([getattr(part, name) for part in counted])[order] for name in ("pixels", "wrong")]
-    counts = DoubtCounts(*sides).grouped(pool.groups)
+    counts = DoubtCounts.joined(counted).chosen(order).grouped(pool.groups)
     found = control(counts, alpha)
     if found is None:
         least = corrected(counts)[counts.coverage > 0]
@@ -72,5 +71,4 @@ def _counts(pool: Pool, choice: Choice, tiles: NDArray[np.int64], doubt: str) ->
 
     parts = [tiles[start : start + BATCH] for start in range(0, len(tiles), BATCH)]
     with ThreadPoolExecutor(available_cores()) as threads:
-        done = list(threads.map(work, parts))
-    return DoubtCounts(np.concatenate([d.pixels for d in done]), np.concatenate([d.wrong for d in done]))
+        return DoubtCounts.joined(list(threads.map(work, parts)))

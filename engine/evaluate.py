@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from engine.bootstrap import ROUNDS, GroupedCounts, Interval, ends, interval, whole_and_resampled
 from engine.errors import InputError, PlanError
+from engine.fusion.doubt import UNKNOWN, covered
 from engine.metrics import CONVENTIONS, MOST_CLASSES, VOID, Score, Trap, confusion_matrices, find_trap
 from engine.outputs.recorded import Known, known_facts
+from engine.scores.risk import Coverage
 from engine.scores.surfaces import SurfaceCounts, SurfaceRules, over_classes
 from engine.sources.base import Batch, Source
 from engine.sources.coding import PLAIN, LabelCoding, check_values, told_left_out
@@ -83,6 +85,8 @@ class Evaluation:
         missing_pixels: pixels with a true class for which the masks have none (255); not counted either.
         borders: scores of borders, or None.
         matrices: int64 (images, classes, classes), the counts of each image where asked for, or None.
+        coverage: how much of the scored pixels has a class in masks with unknown pixels; all other scores are of these
+            pixels alone. None for masks without.
     """
 
     score: Score
@@ -94,6 +98,7 @@ class Evaluation:
     missing_pixels: int = 0
     borders: Borders | None = None
     matrices: NDArray[np.int64] | None = None
+    coverage: Coverage | None = None
 
     @property
     def left_out(self) -> str:
@@ -109,6 +114,7 @@ class _Counted:
     images: list[NDArray[np.int64]] = field(default_factory=list)
     void: int = 0
     missing: int = 0
+    scored: list[NDArray[np.int64]] = field(default_factory=list)
 
 
 def evaluate(
@@ -158,9 +164,11 @@ def evaluate(
         check_match(truths, guesses)
     index = read_groups(groups, len(truths)) if groups else None
     rules = None if surfaces is None else SurfaceCounts(count, surfaces)
-    done = _count(
-        truths, guesses, Score(count, ignored), known.truth.leaves_255_open, by_image or index is not None, rules
-    )
+    abstains = bool(known.unknown)
+    if abstains and rules is not None:
+        raise PlanError(f"{predicted} holds unknown pixels, which have no borders: leave out --surfaces")
+    kept = by_image or index is not None or abstains
+    done = _count(truths, guesses, Score(count, ignored), known.truth.leaves_255_open, kept, rules, abstains)
     read.check()
     score = done.score
     if not names:
@@ -170,17 +178,26 @@ def evaluate(
         rules.cut(len(names))
         borders = Borders.of(rules, ignored, index)
     intervals = {}
-    matrices = _stacked(done.images, len(names)) if by_image or index is not None else None
+    matrices = _stacked(done.images, len(names)) if kept else None
     if index is not None and matrices is not None:
         grouped = GroupedCounts.of(matrices, index, ignored)
         intervals = {name: interval(grouped, name) for name in CONVENTIONS}
     trap = find_trap(score.confusion, ignored)
     void = known.truth.told_void(len(names))
-    return Evaluation(score, names, trap, intervals, void, done.void, done.missing, borders, matrices)
+    coverage = None
+    if abstains and matrices is not None:
+        coverage = Coverage.of(np.concatenate(done.scored), matrices, ignored, index)
+    return Evaluation(score, names, trap, intervals, void, done.void, done.missing, borders, matrices, coverage)
 
 
 def _count(
-    truths: Source, guesses: Source, score: Score, plain: bool, by_image: bool, surfaces: SurfaceCounts | None = None
+    truths: Source,
+    guesses: Source,
+    score: Score,
+    plain: bool,
+    by_image: bool,
+    surfaces: SurfaceCounts | None = None,
+    abstains: bool = False,
 ) -> _Counted:
     """Count all maps, and keep those of each image where asked for.
 
@@ -191,6 +208,7 @@ def _count(
         plain: whether nothing says what 255 is in the truth.
         by_image: whether each image's counts are kept.
         surfaces: added to; None for no scores of borders.
+        abstains: whether masks hold unknown pixels, which are not counted.
     """
     done = _Counted(score)
     varied = isinstance(truths, VariedMaps) or isinstance(guesses, VariedMaps)
@@ -202,10 +220,11 @@ def _count(
         if varied:
             _check_one_size(truth, guess, guesses.name)
         true = as_labels(truth, score.classes, truths.name)
-        found = as_labels(guess, score.classes, guesses.name)
+        found = as_labels(guess, UNKNOWN + 1 if abstains else score.classes, guesses.name)
+        known = covered(found) if abstains else found
         undecided = undecided and bool(((true == 0) | (true == VOID)).all())
         guessed_undecided = guessed_undecided and bool(((found == 0) | (found == VOID)).all())
-        matrices = confusion_matrices(true, found, score.classes)
+        matrices = confusion_matrices(true, known, score.classes)
         score.add(matrices)
         if surfaces is not None:
             for one, other in zip(true, found, strict=True):
@@ -213,9 +232,12 @@ def _count(
         if score.classes < MOST_CLASSES:
             void = int((true == VOID).sum())
             done.void += void
-            done.missing += true.size - void - int(matrices.sum())
+            done.missing += true.size - void - int(matrices.sum()) - int(((known != found) & (true != VOID)).sum())
         if by_image:
             done.images.append(_trimmed(matrices))
+        if abstains:
+            ignored = VOID if score.ignored_class is None else score.ignored_class
+            done.scored.append(((true != VOID) & (true != ignored) & (found != VOID)).sum(axis=1))
     if undecided and done.void and score.confusion[0].any():
         check_values(np.array([0, VOID]), truths.name)
     if guessed_undecided and done.missing and score.confusion[:, 0].any():

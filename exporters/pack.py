@@ -165,6 +165,7 @@ def check_packable(ensemble: Ensemble) -> None:
         "min_region": decoding.min_region > 0,
         f"decode {decoding.decode}": decoding.decode != "argmax",
         "a multi-label member": ensemble.is_multilabel,
+        "unknown": ensemble.unknown is not None,
     }
     for name, held in kept_out.items():
         if held:

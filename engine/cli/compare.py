@@ -94,6 +94,9 @@ def compare(
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print the results as CSV on stdout, one line per row and convention.")
     ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also list rows with the same scores as another one.")
+    ] = False,
     grey_as_rgb: GreyAsRgb = False,
     image_layout: ImageLayout = "",
     missing_chunks: MissingChunks = "",
@@ -153,7 +156,7 @@ def compare(
     )
     with bars() as starting:
         done = run_comparison(options, starting)
-    print_comparison(done, "json" if as_json else "csv" if as_csv else "table", out)
+    print_comparison(done, "json" if as_json else "csv" if as_csv else "table", out, everything)
     if out is not None:
         console.say_next("engine", "report", out, "--out", out.with_suffix(".html"))
     else:

@@ -27,6 +27,7 @@ from engine.cli.options import (
     Runtime,
     Scores,
     ScoresType,
+    UnknownAbove,
     Workers,
     contract_fields,
     truth_fields,
@@ -71,6 +72,7 @@ def ensemble(
     doubt_map: DoubtMap = "",
     doubt_type: DoubtType = "",
     per_image: PerImage = None,
+    unknown: UnknownAbove = None,
     plan: Annotated[
         Path | None, typer.Option(help="An ensemble.toml with members, weights, strategy and decoding.")
     ] = None,
@@ -261,6 +263,7 @@ def ensemble(
         threshold=threshold,
         min_region=min_region,
         decode=decode,
+        unknown=unknown,
         flips=flips,
         early_exit=early_exit,
         early_exit_agreement=early_exit_agreement,

@@ -122,6 +122,16 @@ DoubtMap = Annotated[
 DoubtType = Annotated[
     str, typer.Option(help="uint8 (default; 254 means 1), float16 or float32.", rich_help_panel=EVIDENCE)
 ]
+UnknownAbove = Annotated[
+    float | None,
+    typer.Option(
+        "--unknown",
+        metavar="THRESHOLD",
+        help="Pixels with more doubt than this (0 to 1, of the map that --doubt-map names) get no class but 254, "
+        "unknown. A plan of engine select --unknown-risk holds a calibrated threshold.",
+        rich_help_panel=EVIDENCE,
+    ),
+]
 PerImage = Annotated[
     Path | None,
     typer.Option(

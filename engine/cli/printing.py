@@ -12,6 +12,7 @@ from rich.text import Text
 
 from engine.bench import Benched
 from engine.cli.tables import (
+    SHOWN,
     borders_note,
     borders_table,
     classes_table,
@@ -22,12 +23,13 @@ from engine.cli.tables import (
 )
 from engine.evaluate import Borders, ClassScore, Evaluation
 from engine.inference.ensemble import Ensemble
-from engine.metrics import CONVENTIONS, class_iou, dice_of, find_trap, precision_recall
+from engine.metrics import CONVENTIONS, class_iou, counted, dice_of, find_trap, precision_recall
 from engine.outputs.vector_files import VECTOR_FORMS
 from engine.runs.durable.resume import incomplete_output, skipped_list
 from engine.runs.image_job import Job
 from engine.runs.outcome import Outcome
 from engine.scores.libraries import named_library, score_as
+from engine.scores.risk import Coverage
 from engine.scores.surfaces import METRICS
 from engine.utils import console
 from engine.utils.console import plain_table
@@ -46,6 +48,8 @@ def report(job: Job, outcome: Outcome, as_json: bool) -> int:
         console.stdout().print(Text(left_out(outcome, job.ensemble)))
     if outcome.ties:
         console.say(f"tied votes: {outcome.ties / outcome.pixels:.3%} of the pixels, decided by the mean probability")
+    if job.ensemble.unknown is not None and outcome.pixels:
+        console.say(unknown_summary(outcome, job.ensemble))
     if job.ensemble.early_exit is not None:
         console.say(early_exit_summary(outcome, job.ensemble))
     own = outcome.scores.get(job.ensemble.variant)
@@ -70,6 +74,25 @@ def say_next(job: Job) -> None:
     else:
         names = ("--models", "MODELS", "--input", "IMAGES", "--labels", "TRUE_MASKS")
         console.say_next("engine", "compare", *names, "--out", "run.npz")
+
+
+def coverage_of(outcome: Outcome, ensemble: Ensemble) -> Coverage | None:
+    """Return how much of a run's scored pixels has a class; None without labels, or where no pixel can be unknown."""
+    every = outcome.scores.get(ensemble.variant)
+    if outcome.covered is None or every is None:
+        return None
+    matrix = counted(every.confusion, "labelled", ensemble.ignored_class)
+    return Coverage.of(np.array([matrix.sum()]), outcome.covered.confusion[None], ensemble.ignored_class, None)
+
+
+def unknown_summary(outcome: Outcome, ensemble: Ensemble) -> str:
+    """Say in one line how many pixels are unknown and why and, with labels, what that leaves of the errors."""
+    told = f"unknown: {outcome.unknown / outcome.pixels:.1%} of the pixels ({ensemble.unknown})"
+    held = coverage_of(outcome, ensemble)
+    if held is None or outcome.covered is None:
+        return told
+    score = outcome.covered.mean_iou(SHOWN[0])
+    return f"{told}; {held}; MIoU ({SHOWN[0]}) of these {score:.4f}; scores in the table are of all pixels"
 
 
 def early_exit_summary(outcome: Outcome, ensemble: Ensemble) -> str:
@@ -114,7 +137,19 @@ def as_dict(outcome: Outcome, ensemble: Ensemble) -> dict[str, Any]:
         "void_pixels": void_pixels(outcome, ensemble),
         "tie_rate": json_number(outcome.ties / outcome.pixels) if outcome.pixels else None,
         "scores": rows,
+        **_unknown_dict(outcome, ensemble),
     }
+
+
+def _unknown_dict(outcome: Outcome, ensemble: Ensemble) -> dict[str, Any]:
+    if ensemble.unknown is None:
+        return {}
+    held, score = coverage_of(outcome, ensemble), outcome.covered
+    found: dict[str, Any] = {**ensemble.unknown.record, "pixels": outcome.unknown}
+    if held is not None and score is not None:
+        found |= _coverage_dict(held)
+        found["miou_of_kept"] = {name: json_number(score.mean_iou(name)) for name in CONVENTIONS}
+    return {"unknown": found}
 
 
 def print_evaluation(result: Evaluation, as_json: bool, library: str = "") -> None:
@@ -133,6 +168,8 @@ def print_evaluation(result: Evaluation, as_json: bool, library: str = "") -> No
             out.print(borders_table(result.borders, result.names, result.score.ignored_class))
             out.print(Text(borders_note(result.borders)))
         out.print(Text(result.left_out))
+        if result.coverage is not None:
+            out.print(Text(f"{result.coverage}; the scores above are of these pixels alone"))
         if library:
             held = named_library(library)
             call = held.call if result.score.ignored_class is None or not held.ignoring else held.ignoring
@@ -154,6 +191,7 @@ def _evaluation_dict(result: Evaluation) -> dict[str, object]:
         "ignored_class": score.ignored_class,
         "void": result.void,
         "void_pixels": result.void_pixels,
+        **({} if result.coverage is None else {"unknown": _coverage_dict(result.coverage)}),
         "classes": [
             {
                 "name": name,
@@ -167,6 +205,12 @@ def _evaluation_dict(result: Evaluation) -> dict[str, object]:
         **({"borders": _borders_dict(result.borders, result.names)} if result.borders is not None else {}),
         "confusion": score.confusion.tolist(),
     }
+
+
+def _coverage_dict(held: Coverage) -> dict[str, object]:
+    found: dict[str, object] = {"scored_pixels": held.scored, "kept_pixels": held.kept, "wrong_pixels": held.wrong}
+    found |= {"coverage": json_number(held.share), "selective_risk": json_number(held.error)}
+    return found | ({"groups": held.groups, "group_risk": json_number(held.group_risk)} if held.groups else {})
 
 
 def _borders_dict(borders: Borders, names: Sequence[str]) -> dict[str, object]:

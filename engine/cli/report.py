@@ -13,6 +13,9 @@ from engine.utils import console
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The .npz written by engine compare --out.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .html page to write.")] = Path("report.html"),
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show every row, also those with the same scores as another one.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing page.")] = False,
 ) -> None:
     """Make one self-contained page of a run: scores, speed, plots, members and the most informative tiles.
@@ -27,7 +30,7 @@ def report(
     """
     from engine.compare.report.command import report as write_report
 
-    size = write_report(run, out, overwrite)
+    size = write_report(run, out, overwrite, everything)
     console.say(f"wrote {out}: {size / 1e6:.1f} MB, open it in any browser")
     names = ("--models", "MODELS", "--input", "IMAGES", "--labels", "TRUE_MASKS")
     console.say_next("engine", "select", *names, "--out", "ensemble.toml")

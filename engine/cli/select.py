@@ -80,6 +80,17 @@ def select(
             "--rankseg", help="Try labels that are decided for whole images (RankSEG-RMA).", rich_help_panel=SEARCH
         ),
     ] = False,
+    unknown_risk: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RISK",
+            help="Also calibrate a threshold of doubt, above which pixels get no class: of a new group, expected, at "
+            "most this share of the pixels then has a wrong class (0.05; conformal risk control over --groups).",
+        ),
+    ] = None,
+    doubt_map: Annotated[
+        str, typer.Option(help="For --unknown-risk: entropy (default), mutual-information, votes or margin.")
+    ] = "entropy",
     suppress: Annotated[
         list[str] | None,
         typer.Option(metavar="CLASS", help="Class never predicted. Default: the one that the models ignore."),
@@ -143,6 +154,8 @@ def select(
         budget=budget,
         ranked=rankseg,
         calibrate=calibrate,
+        unknown_risk=unknown_risk,
+        doubt=doubt_map,
         cache=cache,
         command=command_line(),
     )

@@ -40,6 +40,11 @@ def _contradictions(facts: Facts) -> Iterator[str]:
     for curve in facts.curves:
         if not len(curve.confidence) == len(curve.accuracy) == len(curve.weight):
             yield "curves"
+    for curve_of_risk in facts.risk_curves:
+        if len(curve_of_risk.coverage) != len(curve_of_risk.risk):
+            yield "risk_curves"
+    if bool(facts.labels) != bool(facts.risk_curves):
+        yield "risk_curves"
     if bool(facts.labels) != bool(facts.curves):
         yield "curves"
     for tile in facts.tiles:

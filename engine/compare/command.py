@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from engine.bootstrap import LEVEL, Bootstrap
 from engine.compare.ablation import ablation
+from engine.compare.abstain import abstaining
 from engine.compare.disagree import disagreement, reliability
 from engine.compare.facts import member_facts, provenance
 from engine.compare.gallery import choose, draw, rarest_class
@@ -138,6 +139,7 @@ def _compared(study: Study, images: Source, options: CompareOptions, starting: S
     chosen = choose(study, found[best].counts.matrices, differing, rarest, options.gallery)
     tiles, pictures = draw(study, images, chosen, found[best].variant, found[best].fold_biases, differing, rarest)
     curves, curve_images = reliability(study) if study.truth is not None else ([], 0)
+    risk_curves, risk_bounds = abstaining(study) if study.truth is not None else ([], [])
     facts = Facts(
         version=VERSION,
         run_sha256=run_hash(study, images, options),
@@ -168,6 +170,8 @@ def _compared(study: Study, images: Source, options: CompareOptions, starting: S
         rarest=rarest,
         curves=curves,
         curve_images=curve_images,
+        risk_curves=risk_curves,
+        risk_bounds=risk_bounds,
         fused=best,
         tiles=tiles,
     )

@@ -11,6 +11,7 @@ from engine.compare.disagree import Disagreement
 from engine.compare.result import REASONS, Pictures, TileFacts
 from engine.compare.study import Study
 from engine.compare.tune import Bias, biased
+from engine.fusion.evidence import Evidence
 from engine.inference.prediction import Variant
 from engine.metrics import mean_ious
 from engine.sources.base import Source
@@ -80,14 +81,17 @@ def draw(
     """
     ensemble, (height, width) = study.ensemble, study.store.size
     members = [Variant("mean-logit", study.suppressed, index) for index in range(len(ensemble.members))]
-    facts, fused, own = [], [], []
+    facts, fused, own, doubt = [], [], [], []
     for index, reasons, score in chosen:
         logits = study.store.read(np.array([index]))
         variant = shown
         if fold_biases and study.folds is not None:
             variant = biased(shown, fold_biases[study.folds[index]])
         own.append(np.stack([ensemble.decode(logits.copy(), each, study.store.size)[0][0] for each in members]))
-        fused.append(ensemble.decode(logits, variant, study.store.size)[0][0])
+        found_here = ensemble.explain(logits, variant, study.store.size, Evidence(doubt="entropy"))
+        assert found_here.shown.doubt is not None
+        fused.append(found_here.labels[0])
+        doubt.append(found_here.shown.doubt[0])
         rare = found.class_pixels[index, rarest] / (height * width)
         disputed = float((own[-1] != fused[-1]).mean())
         facts.append(TileFacts(str(images.ids[index]), index, reasons, score, disputed, float(rare)))
@@ -98,6 +102,7 @@ def draw(
         np.zeros((0, height, width), np.uint8) if study.truth is None else study.truth[tiles].reshape(maps),
         np.array(fused, np.uint8).reshape(maps),
         np.array(own, np.uint8).reshape(len(tiles), len(members), height, width),
+        np.array(doubt, np.uint8).reshape(maps),
     )
     return facts, pictures
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
-from engine.compare.result import Comparison, Estimate, Facts, Row
+from engine.compare.folding import Folded, folded
+from engine.compare.result import Comparison, Estimate, Facts, RiskCurve, Row
 from engine.compare.runfile import plain
 from engine.metrics import CONVENTIONS
 from engine.utils import console
@@ -22,11 +24,20 @@ from engine.utils.console import plain_table
 WIDE = 132
 # More class shares than this appear only in JSON and CSV.
 MOST_SHARES = 6
+# Coverages that the error is told at.
+KEPT = (0.5, 0.8, 0.9, 1.0)
 SHORT = {"raw": "raw", "suppressed": "suppr.", "tuned": "tuned"}
 
 
-def print_comparison(done: Comparison, form: str, out: Path | None) -> None:
-    """Print a comparison on stdout as ``table``, ``json`` or ``csv``, and remarks on stderr."""
+def print_comparison(done: Comparison, form: str, out: Path | None, everything: bool = False) -> None:
+    """Print a comparison on stdout as ``table``, ``json`` or ``csv``, and remarks on stderr.
+
+    Args:
+        done: the comparison.
+        form: of the three.
+        out: the run file that was written, or None.
+        everything: whether the table lists rows with the same scores as another one.
+    """
     facts = done.facts
     if form == "json":
         print(json.dumps(as_dict(facts), indent=2, allow_nan=False))
@@ -34,11 +45,15 @@ def print_comparison(done: Comparison, form: str, out: Path | None) -> None:
         print(as_csv(facts), end="")
     else:
         screen = console.stdout()
-        screen.print(rows_table(facts, screen.width) if facts.labels else unlabelled_table(facts))
+        scored = rows_table(facts, screen.width, everything) if facts.labels else unlabelled_table(facts, everything)
+        screen.print(scored)
         if facts.ablation:
             screen.print(ablation_table(facts))
         if facts.curves:
             screen.print(calibration_table(facts))
+        if facts.risk_curves:
+            screen.print(abstaining_table(facts))
+            screen.print(bounds_table(facts))
         if facts.labels and screen.width < WIDE:
             console.say(f"conventions other than {facts.metric}: --json, --csv, or a terminal of {WIDE} columns")
     if facts.trap:
@@ -56,7 +71,7 @@ def verdict(gain: Estimate) -> str:
     return "worse" if gain.gain_high < 0 else "may be chance"
 
 
-def rows_table(facts: Facts, width: int) -> Table:
+def rows_table(facts: Facts, width: int, everything: bool = False) -> Table:
     """Return one row per member or strategy and state, the best first and marked."""
     baseline = facts.rows[facts.baseline[facts.metric]]
     drawn = f"{facts.groups:,} groups" if facts.groups else f"{facts.images:,} images"
@@ -72,23 +87,30 @@ def rows_table(facts: Facts, width: int) -> Table:
         if name == facts.metric:
             table.add_column("\ninterval", no_wrap=True)
             table.add_column("difference to the\nbest single member", justify="right", no_wrap=True)
-    for index, row in enumerate(facts.rows):
-        cells = []
+    for index, item in enumerate(shown_rows := folded(facts.rows, shown, everything)):
+        row, cells = item.row, []
         for name in shown:
             found = row.scores[name]
             cells.append(Text(_score(found.value), style="bold" if found.value == best[name] else ""))
             if name == facts.metric:
-                cells += [Text(_ends(found)), Text("this member" if row is baseline else _gain(found))]
-        state = row.state if width >= WIDE else SHORT[row.state]
+                own = facts.baseline[name] in item.places
+                cells += [Text(_ends(found)), Text("this member" if own else _gain(found))]
+        state = (row.state if width >= WIDE else SHORT[row.state]) + "*" * bool(item.others)
         table.add_row(Text(row.name), state, f"{row.rate:,.0f}", *cells, style="" if index else "bold")
     held = ", ".join(facts.classes[index] for index in facts.suppressed)
     told = [f"best: {facts.rows[0].name}, {facts.rows[0].state}; best single member: {baseline.name}, {baseline.state}"]
     if held:
         told.append(f"{SHORT['suppressed'] if width < WIDE else 'suppressed'}: never predicting {held}; tuned likewise")
     told.append(facts.void)
+    told += _told_folded(shown_rows)
     told.append(f"tuned: with class biases for {facts.metric}, cross-fitted in {facts.folds} folds")
     table.caption, table.caption_justify = "\n".join(told), "left"
     return table
+
+
+def _told_folded(rows: Sequence[Folded]) -> list[str]:
+    hidden = sum(len(item.places) - 1 for item in rows)
+    return [f"*: scores are those of others too ({hidden:,} rows; --all lists them)"] if hidden else []
 
 
 def ablation_table(facts: Facts) -> Table:
@@ -126,7 +148,49 @@ def calibration_table(facts: Facts) -> Table:
     return table
 
 
-def unlabelled_table(facts: Facts) -> Table:
+def abstaining_table(facts: Facts) -> Table:
+    """Return one row per map of doubt: the area under its risk-coverage curve, and the error at some coverages."""
+    drawn = f"{facts.groups:,} groups" if facts.groups else f"{facts.images:,} images"
+    table = plain_table(f"Wrong pixels among those with the least doubt (mean-prob); intervals over {drawn}")
+    table.add_column("map of doubt", overflow="fold")
+    for title in ("AURC", "interval", *(f"{share:.0%} kept" for share in KEPT)):
+        table.add_column(title, justify="right", no_wrap=True)
+    for curve in facts.risk_curves:
+        cells = [_score(curve.area), f"{_score(curve.area_low)}-{_score(curve.area_high)}"]
+        table.add_row(Text(curve.name), *cells, *(_share(risk_at(curve, share)) for share in KEPT))
+    table.caption = (
+        f"AURC: area under the risk-coverage curve; {_score(facts.risk_curves[0].least)} if all wrong pixels came last"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def bounds_table(facts: Facts) -> Table:
+    """Return one row per risk: the threshold of entropy that bounds it on new groups, or why there is none."""
+    groups = facts.groups or facts.images
+    table = plain_table(f"Thresholds for --unknown: conformal risk control over {groups:,} groups (entropy, mean-prob)")
+    for title in ("risk of a new group", "threshold", "pixels with a class"):
+        table.add_column(title, justify="right")
+    table.add_column("", overflow="fold")
+    for bound in facts.risk_bounds:
+        cells = ["-", "-"] if bound.told else [f"{bound.threshold:.4f}", _share(bound.coverage)]
+        table.add_row(f"{bound.alpha:g}", *cells, Text(bound.told))
+    told = "risk: expected share of a new group's pixels that have a class, and a wrong one"
+    table.caption = f"{told};\nassumed: new groups are drawn like these (exchangeable)"
+    table.caption_justify = "left"
+    return table
+
+
+def risk_at(curve: RiskCurve, share: float) -> float:
+    """Return the error among the pixels with the least doubt, so many that they are this share of all."""
+    return next((r for c, r in zip(curve.coverage, curve.risk, strict=True) if c >= share - 1e-9), nan)
+
+
+def _share(value: float) -> str:
+    return "-" if isnan(value) else f"{value:.1%}"
+
+
+def unlabelled_table(facts: Facts, everything: bool = False) -> Table:
     """Return speed, agreement with the mean of all, and class shares."""
     table = plain_table(f"{facts.images:,} images without labels: speed, agreement with mean-prob, share of each class")
     table.collapse_padding = True
@@ -137,9 +201,12 @@ def unlabelled_table(facts: Facts) -> Table:
     shown = range(len(facts.classes)) if len(facts.classes) <= MOST_SHARES else []
     for index in shown:
         table.add_column(Text(facts.classes[index]), justify="right", overflow="fold", max_width=6)
-    for row in facts.rows:
-        shares = [f"{row.share[index]:.1%}" for index in shown]
-        table.add_row(Text(row.name), SHORT[row.state], f"{row.rate:,.0f}", f"{row.agreement:.1%}", *shares)
+    rows = folded(facts.rows, (), everything)
+    for item in rows:
+        row, shares = item.row, [f"{item.row.share[index]:.1%}" for index in shown]
+        state = SHORT[row.state] + "*" * bool(item.others)
+        table.add_row(Text(row.name), state, f"{row.rate:,.0f}", f"{row.agreement:.1%}", *shares)
+    table.caption, table.caption_justify = "\n".join(_told_folded(rows)), "left"
     return table
 
 

@@ -118,6 +118,48 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class RiskCurve:
+    """How wrong the pixels with the least doubt are, for the suppressed mean of probabilities.
+
+    Attributes:
+        name: the map of doubt.
+        coverage: share of the scored pixels that have a class, ascending.
+        risk: share of those with a wrong one, at each coverage.
+        area: area under the whole curve (AURC).
+        area_low: lower end of its bootstrap interval over groups.
+        area_high: upper end.
+        least: the area where all wrong pixels had the most doubt.
+    """
+
+    name: str
+    coverage: list[float]
+    risk: list[float]
+    area: float
+    area_low: float
+    area_high: float
+    least: float
+
+
+@dataclass(frozen=True)
+class RiskBound:
+    """A threshold of entropy from conformal risk control over groups, see :mod:`engine.scores.risk`.
+
+    Attributes:
+        alpha: bound on the expected share of a new group's pixels that have a class, and a wrong one.
+        threshold: pixels with more doubt are unknown; NaN where no threshold keeps the bound.
+        coverage: share of the scored pixels that keep a class; NaN likewise.
+        risk: mean over the groups of the share that is bounded; NaN likewise.
+        told: why there is no threshold; empty where there is one.
+    """
+
+    alpha: float
+    threshold: float
+    coverage: float
+    risk: float
+    told: str
+
+
+@dataclass(frozen=True)
 class MemberFacts:
     """Facts about a member.
 
@@ -201,6 +243,8 @@ class Facts:
         rarest: id of the rarest class that occurs in the truth (or in the fused masks).
         curves: reliability curves; empty without labels.
         curve_images: number of images they were computed on.
+        risk_curves: risk-coverage curves by map of doubt, the best first; empty without labels.
+        risk_bounds: thresholds with a bounded risk; empty without labels.
         fused: index of the row whose masks the gallery shows as fused.
         tiles: tiles of the gallery.
     """
@@ -235,6 +279,8 @@ class Facts:
     rarest: int
     curves: list[Curve]
     curve_images: int
+    risk_curves: list[RiskCurve]
+    risk_bounds: list[RiskBound]
     fused: int
     tiles: list[TileFacts]
 
@@ -248,12 +294,14 @@ class Pictures:
         truth: uint8 (tiles, height, width); (0, height, width) without labels.
         fused: uint8 (tiles, height, width).
         members: uint8 (tiles, members, height, width).
+        doubt: uint8 (tiles, height, width), 254 times the entropy of the fused mask.
     """
 
     images: NDArray[np.uint8]
     truth: NDArray[np.uint8]
     fused: NDArray[np.uint8]
     members: NDArray[np.uint8]
+    doubt: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

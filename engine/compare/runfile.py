@@ -21,8 +21,8 @@ from engine.utils.boundary import refusing
 from engine.utils.files import replacing
 from engine.utils.numbers import json_number
 
-SCHEMA = 2
-ARRAYS = ("images", "truth", "fused", "members")
+SCHEMA = 3
+ARRAYS = ("images", "truth", "fused", "members", "doubt")
 MOST_BYTES = 4 * 2**30
 KIND = "maskfuse comparison"
 
@@ -137,6 +137,7 @@ def _check_shapes(path: Path, facts: Facts, arrays: dict[str, Any]) -> None:
         "truth": ((tiles, *size), (0, *size)),
         "fused": ((tiles, *size),),
         "members": ((tiles, len(facts.members), *size),),
+        "doubt": ((tiles, *size),),
     }
     fits = all(arrays[name].shape in shapes for name, shapes in wanted.items())
     truth = arrays["truth"]

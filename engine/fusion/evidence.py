@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import PlanError, option
+from engine.fusion.doubt import DOUBTS, Unknown
 from engine.fusion.strategies.task import Task
 from engine.kernels import evidence as kernels
 from engine.kernels.blocks import PART, block_of, scratch
 
-# What each map of doubt measures, 0 (none) to 1.
-DOUBTS = {
-    "entropy": "entropy of the fused probabilities, divided by that of equal ones",
-    "mutual-information": "entropy of the members' mean probabilities minus their mean entropy (how much the members "
-    "disagree), divided by the entropy of equal ones",
-    "votes": "weight of the members whose best class is another one",
-    "margin": "1 - the difference between the best and the second probability",
-}
 FROM_SCORES = {"entropy": kernels.ENTROPY, "margin": kernels.MARGIN}
 SCORE_TYPES = ("float16", "float32")
 DOUBT_TYPES = ("uint8", "float16", "float32")
@@ -40,11 +33,13 @@ class Evidence:
         scores: dtype of the probabilities, of :data:`SCORE_TYPES`; empty for none.
         doubt: a name from :data:`DOUBTS`; empty for none.
         doubt_type: dtype of the map of doubt, of :data:`DOUBT_TYPES`; uint8 holds 254 times the value, rounded.
+        unknown: which pixels are too doubtful for a label; None for none.
     """
 
     scores: str = ""
     doubt: str = ""
     doubt_type: str = "uint8"
+    unknown: Unknown | None = None
 
     def __post_init__(self) -> None:
         """Refuse what there is not.
@@ -61,13 +56,19 @@ class Evidence:
 
     def __bool__(self) -> bool:
         """Return whether anything is asked for."""
-        return bool(self.scores or self.doubt)
+        return bool(self.scores or self.doubt or self.unknown)
 
     @property
     def record(self) -> dict[str, Any]:
         """Return it as plain JSON types."""
         doubt = {"doubt": self.doubt, "doubt_type": self.doubt_type} if self.doubt else {}
         return ({"scores": self.scores} if self.scores else {}) | doubt
+
+    @property
+    def measures(self) -> list[str]:
+        """Return the measures of doubt that are needed, that of the map first."""
+        named = [self.doubt, self.unknown.doubt if self.unknown is not None else ""]
+        return list(dict.fromkeys(name for name in named if name))
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,12 @@ class Shown:
     Attributes:
         scores: (batch, classes, pixels) probabilities, of the dtype asked for; None if they are not.
         doubt: (batch, pixels), of the dtype asked for; None if it is not.
+        unknown: bool (batch, pixels), which pixels are too doubtful for a label; None if none can be.
     """
 
     scores: NDArray[Any] | None = None
     doubt: NDArray[Any] | None = None
+    unknown: NDArray[np.bool_] | None = None
 
 
 def kept_scores(shape: Sequence[int], evidence: Evidence) -> NDArray[np.float32]:
@@ -90,7 +93,7 @@ def kept_scores(shape: Sequence[int], evidence: Evidence) -> NDArray[np.float32]
         shape: (members, batch, classes, pixels).
         evidence: what is asked for.
     """
-    if not (evidence.scores or evidence.doubt in FROM_SCORES):
+    if not (evidence.scores or set(evidence.measures) & FROM_SCORES.keys()):
         return np.empty((1, 0, 0), np.float32)
     kept: NDArray[np.float32] = scratch(*shape[1:])
     kept[:, 0] = np.nan
@@ -113,7 +116,13 @@ def show(task: Task, strategy: str, evidence: Evidence) -> Shown:
     Raises:
         PlanError: the strategy gives labels alone.
     """
-    doubt = np.zeros(task.labels.shape, np.float32) if evidence.doubt else np.empty((0, 0), np.float32)
+    unknown = evidence.unknown
+    if len(evidence.measures) > 1:
+        assert unknown is not None
+        other = show(task, strategy, Evidence(unknown=unknown))
+        return replace(show(task, strategy, replace(evidence, unknown=None)), unknown=other.unknown)
+    measured = "".join(evidence.measures)
+    doubt = np.zeros(task.labels.shape, np.float32) if measured else np.empty((0, 0), np.float32)
     rule = task.rule(strategy == LOGITS)
     possible = np.flatnonzero(rule.allowed | (rule.threshold <= 1))
     unit = np.float32(1 / math.log(len(possible)) if len(possible) > 1 else 0)
@@ -121,8 +130,8 @@ def show(task: Task, strategy: str, evidence: Evidence) -> Shown:
     if task.kept.shape[1]:
         if np.isnan(task.kept[:, 0, :1]).any():
             raise PlanError(
-                f"strategy {strategy} keeps no scores: leave out {option('scores')} and {option('doubt')}, or choose "
-                "another strategy"
+                f"strategy {strategy} keeps no scores: leave out {option('scores')}, {option('doubt')} and "
+                f"{option('unknown')}, or choose another strategy"
             )
         batch, classes, pixels = task.kept.shape
         is_half = evidence.scores == "float16"
@@ -130,14 +139,18 @@ def show(task: Task, strategy: str, evidence: Evidence) -> Shown:
         out = np.empty((batch, classes, pixels) if evidence.scores else (batch, 0, 0), words)
         part = min(PART, pixels)
         work, whole = scratch(classes + 3, part), scratch(classes + 3, part, dtype=np.int32)
-        measure = FROM_SCORES.get(evidence.doubt, kernels.NOTHING)
+        measure = FROM_SCORES.get(measured, kernels.NOTHING)
         log_domain = strategy == LOGITS
         sharp = np.float32(1 / task.decoding.temperature)
         kernels.finish(task.kept, task.labels, log_domain, sharp, work, whole, out, is_half, doubt, measure, unit)
         scores = out.view(evidence.scores) if evidence.scores else None
-    if evidence.doubt and evidence.doubt not in FROM_SCORES:
-        _of_members(task, evidence.doubt, possible, unit, doubt)
-    return Shown(scores, as_stored(doubt, evidence.doubt_type) if evidence.doubt else None)
+    if measured and measured not in FROM_SCORES:
+        _of_members(task, measured, possible, unit, doubt)
+    return Shown(
+        scores,
+        as_stored(doubt, evidence.doubt_type) if evidence.doubt else None,
+        None if unknown is None else np.minimum(doubt, np.float32(1)) > np.float32(unknown.threshold),
+    )
 
 
 def _of_members(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from engine.errors import PlanError, option
 from engine.fusion.calibration import Calibration
 from engine.fusion.decoding import Decoding
+from engine.fusion.doubt import DEFAULT_DOUBT, UNKNOWN, Unknown
 from engine.fusion.evidence import Evidence
 from engine.fusion.fuse import normalised_weights
 from engine.fusion.strategies import STRATEGIES, named_strategy
@@ -57,6 +59,7 @@ ENSEMBLE_OPTIONS = frozenset(
         "decode",
         "temperature",
         "calibrations",
+        "unknown",
     )
 )
 CONTRACT_FIELDS = (
@@ -74,6 +77,7 @@ class Ensemble(Forward):
     Attributes:
         ignored_class: the class that the members exclude from the score, or None.
         early_exit: when an image is done before all members ran on it; None for never.
+        unknown: which pixels are too doubtful for a label; None for none.
         device: runs batches through one graph, see :mod:`engine.inference.device`; None for the members' own sessions
             and the CPU's kernels.
         sessions_elsewhere: opens the members' nets on the provider, for runs that need their logits; None where they
@@ -90,6 +94,7 @@ class Ensemble(Forward):
         flips: str = "none",
         early_exit: EarlyExit | None = None,
         calibrations: Sequence[Calibration] = (),
+        unknown: Unknown | float | None = None,
         **decoding: Any,
     ) -> None:
         """Create an ensemble.
@@ -103,6 +108,7 @@ class Ensemble(Forward):
             early_exit: stop for images before all members ran on them, see
                 :mod:`engine.inference.early_exit`; None for never.
             calibrations: temperature and bias of each member's logits, see :mod:`engine.fusion.calibration`.
+            unknown: which pixels are too doubtful for a label: a number is the most entropy (0 to 1) of a label.
             **decoding: further fields of :class:`engine.fusion.decoding.Decoding`: ``threshold``, ``bias``, ``prior``,
                 ``vote_stage``, ``min_region``, ``decode``, ``temperature``.
 
@@ -136,6 +142,7 @@ class Ensemble(Forward):
         if early_exit is not None:
             early_exit.check(strategy, variant.decoding)
             _check_all_run(members)
+        self.unknown = Unknown(unknown) if isinstance(unknown, int | float) else unknown
         self.runtime_options = RuntimeOptions("cpu")
         # What is stated about the images, part of the run's record: it decides the labels as much as the members do.
         self.input_facts: Mapping[str, Any] = {}
@@ -206,6 +213,8 @@ class Ensemble(Forward):
         workers: int = 0,
         scores: Literal[False] = False,
         doubt: Literal[""] = "",
+        doubt_type: str = "uint8",
+        unknown: float | None = None,
     ) -> NDArray[np.uint8]: ...
 
     @overload
@@ -217,6 +226,7 @@ class Ensemble(Forward):
         scores: bool | str = False,
         doubt: str = "",
         doubt_type: str = "uint8",
+        unknown: float | None = None,
     ) -> NDArray[np.uint8] | Prediction: ...
 
     def predict(
@@ -227,6 +237,7 @@ class Ensemble(Forward):
         scores: bool | str = False,
         doubt: str = "",
         doubt_type: str = "uint8",
+        unknown: float | None = None,
     ) -> NDArray[np.uint8] | Prediction:
         """Return the masks of images in memory.
 
@@ -239,6 +250,8 @@ class Ensemble(Forward):
             doubt: also return a map of doubt: ``entropy``, ``mutual-information``, ``votes`` or ``margin``, see
                 :data:`engine.fusion.evidence.DOUBTS`.
             doubt_type: ``uint8`` (254 times the doubt), ``float16`` or ``float32``.
+            unknown: pixels with more doubt than this (0 to 1; of the map that ``doubt`` names, else of the entropy) are
+                254 in the masks in place of a class; None for the ensemble's own ``unknown``.
 
         Returns:
             uint8 (n, height, width); multi-label: (n, classes, height, width), 1 where a pixel has the class. With
@@ -249,7 +262,8 @@ class Ensemble(Forward):
         """
         source = from_array(images, "images", "images")
         shape = (self.masks_per_image, *source.size) if self.is_multilabel else source.size
-        evidence = Evidence("float16" if scores is True else scores or "", doubt, doubt_type)
+        withheld = None if unknown is None else Unknown(unknown, doubt or DEFAULT_DOUBT)
+        evidence = Evidence("float16" if scores is True else scores or "", doubt, doubt_type, withheld)
         masks = np.empty((len(source), *shape), np.uint8)
         maps = np.empty((len(source), len(self.classes), *source.size), evidence.scores) if evidence.scores else None
         doubts = np.empty((len(source), *source.size), evidence.doubt_type) if evidence.doubt else None
@@ -260,7 +274,7 @@ class Ensemble(Forward):
                 maps[place] = part.shown.scores.reshape(-1, *maps.shape[1:])
             if doubts is not None and part.shown.doubt is not None:
                 doubts[place] = part.shown.doubt.reshape(-1, *source.size)
-        return Prediction(masks, maps, doubts) if evidence else masks
+        return Prediction(masks, maps, doubts) if scores or doubt else masks
 
     def stream(
         self,
@@ -280,11 +294,13 @@ class Ensemble(Forward):
                 runs on every image.
             batch_size: images per batch.
             workers: threads; 0 for one per core.
-            evidence: what to show for the labels, see :mod:`engine.fusion.evidence`; None for nothing.
+            evidence: what to show for the labels, see :mod:`engine.fusion.evidence`; None for nothing. The ensemble's
+                own ``unknown`` holds where it states none.
 
         Raises:
             EngineError: images or labels that do not match, or a member that fails.
         """
+        evidence = self.with_unknown(evidence)
         check_evidence(self, evidence)
         if batch_size < 1 or workers < 0:
             raise PlanError(f"batch size {batch_size}, workers {workers}: at least 1 image, and 0 or more workers")
@@ -309,6 +325,17 @@ class Ensemble(Forward):
             device=device,
             evidence=evidence,
         )
+
+    def with_unknown(self, evidence: Evidence | None) -> Evidence | None:
+        """Return evidence with the ensemble's own ``unknown``, where it states none."""
+        if self.unknown is None or (evidence is not None and evidence.unknown is not None):
+            return evidence
+        return replace(evidence or Evidence(), unknown=self.unknown)
+
+    @property
+    def mask_values(self) -> int:
+        """Return how many values masks can hold, from 0 on: classes (or their ids), and that of unknown pixels."""
+        return UNKNOWN + 1 if self.unknown is not None else self.coding.output_classes(len(self.classes))
 
     def open_sessions(self) -> None:
         """Open the members' own sessions on the provider, where a graph of all made that unnecessary so far."""

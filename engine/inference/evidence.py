@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import PlanError, option
+from engine.fusion.doubt import check_free
 from engine.fusion.evidence import Evidence
 from engine.models.members import label_members
 
@@ -37,13 +38,15 @@ def check_evidence(ensemble: Ensemble, evidence: Evidence | None) -> None:
     """
     if not evidence:
         return
-    asked = " and ".join(option(name) for name in ("scores", "doubt") if getattr(evidence, name))
+    asked = " and ".join(option(name) for name in ("scores", "doubt", "unknown") if getattr(evidence, name))
     first = ensemble.members[0].name
     if ensemble.is_packed:
         raise PlanError(f"{first} is a packed ensemble, which outputs labels: leave out {asked}, or run its plan")
     if ensemble.early_exit is not None:
         raise PlanError(f"{asked}: not every member runs on every image: leave out {option('early_exit')}")
-    if evidence.doubt and ensemble.is_multilabel:
+    if evidence.measures and ensemble.is_multilabel:
         raise PlanError(f"{first} is multi-label: doubt is one map an image; use {option('scores')}")
-    if evidence.doubt == "mutual-information" and (names := label_members(ensemble.members)):
+    if evidence.unknown is not None:
+        check_free(ensemble.coding.output_classes(len(ensemble.classes)), ensemble.coding.ids)
+    if "mutual-information" in evidence.measures and (names := label_members(ensemble.members)):
         raise PlanError(f"{names[0]} outputs labels, which have no entropy: use {option('doubt_map', 'votes')}")

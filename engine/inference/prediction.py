@@ -37,9 +37,11 @@ class Predicted:
     Attributes:
         start: index of the first image.
         ids: (batch,) names of the images.
-        labels: uint8 (batch, pixels), of the ensemble's variant.
+        labels: uint8 (batch, pixels), of the ensemble's variant; :data:`engine.fusion.doubt.UNKNOWN` where it has none.
         ties: pixels whose vote was tied.
-        confusion: int64 (batch, classes, classes) per variant, if true labels were given.
+        confusion: int64 (batch, classes, classes) per variant, if true labels were given; unknown pixels with the
+            label that they would have.
+        covered: the same of the ensemble's variant, without the unknown pixels; None where none can be.
         member_seconds: time in each member's nets.
         member_runs: number of images each member ran on.
         compared: pixels predicted again by all members, to check an approximate early exit.
@@ -63,6 +65,7 @@ class Predicted:
     clean_seconds: float = 0.0
     skipped: list[tuple[int, str, str]] = field(default_factory=list)
     shown: Shown = field(default_factory=Shown)
+    covered: NDArray[np.int64] | None = None
 
     @property
     def record(self) -> NDArray[np.uint8]:

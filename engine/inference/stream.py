@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.fusion.doubt import covered, withhold
 from engine.fusion.evidence import Evidence
 from engine.fusion.regions import cleaned
 from engine.inference.device import DeviceFusion
@@ -140,11 +141,14 @@ class Stream:
                 labels = cleaned(labels, variant.decoding, batch.size)
             ended = perf_counter()
             if variant == ensemble.variant:
-                done.labels, done.ties, done.shown = labels, ties, shown
+                done.labels, done.ties, done.shown = withhold(labels, shown.unknown), ties, replace(shown, unknown=None)
                 done.clean_seconds = ended - fused
             done.variant_seconds[variant] = ended - began
             if truth is not None:
+                # Strategies are compared on all pixels; unknown ones are no labels of the ensemble's own.
                 done.confusion[variant] = confusion_matrices(truth, labels, len(ensemble.classes))
+                if shown.unknown is not None:
+                    done.covered = confusion_matrices(truth, covered(done.labels), len(ensemble.classes))
         return done
 
     def _work_on_device(self, batch: Batch, truth: NDArray[np.uint8] | None, device: DeviceFusion) -> Predicted:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from engine.errors import InputError, PlanError
+from engine.fusion.doubt import UNKNOWN
 from engine.metrics import MOST_CLASSES, VOID
 from engine.sources.coding import PLAIN, LabelCoding
 from engine.sources.label_scenes import open_maps
@@ -29,12 +30,14 @@ class Known:
         ignored_class: the class that scores leave out, or None.
         truth: what the true masks hold.
         masks: what the masks hold.
+        unknown: the record of unknown pixels, see :attr:`engine.fusion.doubt.Unknown.record`; empty where none can be.
     """
 
     names: tuple[str, ...]
     ignored_class: int | None
     truth: LabelCoding
     masks: LabelCoding
+    unknown: Mapping[str, Any] = field(default_factory=dict)
 
 
 def known_facts(predicted: str, classes: str, ignored_class: str, coding: LabelCoding, labels: str = "") -> Known:
@@ -73,12 +76,14 @@ def known_facts(predicted: str, classes: str, ignored_class: str, coding: LabelC
         truth = truth.for_classes(names)
     if labels:
         truth = with_nodata(truth, labels, len(names))
+    unknown: Mapping[str, Any] = {}
     if record:
         masks = LabelCoding(None, written.ids) if written.output_ids else PLAIN
-        masks = replace(masks, no_data=_recorded_no_data(record))
+        unknown = _recorded_unknown(record)
+        masks = replace(masks, no_data=_recorded_no_data(record), unknown=unknown.get("value"))
     else:
         masks = _coding_of_masks(predicted, truth, len(names))
-    return Known(names, ignored, truth, with_nodata(masks, predicted, len(names)))
+    return Known(names, ignored, truth, with_nodata(masks, predicted, len(names)), unknown)
 
 
 def _recorded_names(record: Mapping[str, Any]) -> tuple[str, ...]:
@@ -90,6 +95,11 @@ def _recorded_names(record: Mapping[str, Any]) -> tuple[str, ...]:
 def _recorded_no_data(record: Mapping[str, Any]) -> tuple[int, ...]:
     held = record.get("no_data")
     return tuple(held) if isinstance(held, list) and all(type(value) is int for value in held) else ()
+
+
+def _recorded_unknown(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    held = record.get("unknown")
+    return held if isinstance(held, dict) and held.get("value") == UNKNOWN else {}
 
 
 def _recorded_coding(record: Mapping[str, Any]) -> LabelCoding:

@@ -89,6 +89,8 @@ class EvidenceFiles:
         dependent = {"scores-type": self.scores_type, "doubt-type": self.doubt_type, "doubt-map": self.doubt_map}
         for name, value in dependent.items():
             file = name.partition("-")[0]
+            if name == "doubt-map" and options.unknown is not None:
+                continue  # it names what decides too
             if value and f"--{file}" not in self.files:
                 raise PlanError(f"--{name} without --{file}: name the file, as in --{file} {file}.npy")
         self.maps(())  # refuses types and maps that there are not

@@ -101,7 +101,8 @@ def prepare(options: Options) -> Job:
     if options.labels:
         check_same_places(options.input, options.labels)
     ensemble = open_ensemble(plan, options, whole, whole)
-    check_evidence(ensemble, options.files.evidence)
+    check_evidence(ensemble, ensemble.with_unknown(options.files.evidence))
+    check_form(ensemble, output, options.rle)
     if ensemble.is_multilabel and form_of(output) not in (".npy", ".npz"):
         check_names_of(output, class_mask_names(whole.ids, ensemble.classes), True, options.resume)
     images = limited(whole, options.limit)
@@ -123,6 +124,19 @@ def prepare(options: Options) -> Job:
         files=options.files,
         read=read,
     )
+
+
+def check_form(ensemble: Ensemble, output: Path, rle: str) -> None:
+    """Refuse forms that cannot say that a pixel is unknown: there it would be background.
+
+    Raises:
+        OutputError: Kaggle's or COCO's run lengths of an ensemble that leaves pixels unknown.
+    """
+    if ensemble.unknown is not None and (rle in ("kaggle", "coco") or form_of(output) == ".json"):
+        raise OutputError(
+            f"{output}: run lengths of the foreground alone cannot tell unknown pixels from background: choose another "
+            "form, or leave out --unknown"
+        )
 
 
 def _needs_places(output: Path, files: EvidenceFiles) -> bool:
@@ -188,7 +202,7 @@ def _sample_job(options: Options) -> Job:
     labels = from_array(scenes.labels, "labels", "sample labels")
     plan = Plan((PlannedMember(str(SAMPLES)),))
     ensemble = open_ensemble(plan, options, images)
-    check_evidence(ensemble, options.files.evidence)
+    check_evidence(ensemble, ensemble.with_unknown(options.files.evidence))
     return Job(
         ensemble,
         images,

@@ -137,8 +137,7 @@ def _writing(job: Job, work: DurableRun, skipped: Sequence[tuple[int, str, str]]
         _write_skipped(skipped_list(job.output), skipped)
     record = run_record(job.ensemble, **more, **ids_beside(output, ids, job.images.named))
     # Replacing it was allowed when the job was checked.
-    coding = job.ensemble.coding
-    values = coding.output_classes(len(job.ensemble.classes))
+    coding, values = job.ensemble.coding, job.ensemble.mask_values
     mask_ids = ids
     if job.ensemble.is_multilabel:
         writer, mask_ids = open_class_masks(output, ids, job.images.size, job.ensemble.classes, job.replace, record)

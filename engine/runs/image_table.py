@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.fusion.doubt import NAME
 from engine.fusion.evidence import MOST_DOUBT, Evidence, Shown
 from engine.metrics import class_iou, mean_iou
 from engine.outputs.tables import TableWriter
@@ -60,6 +61,7 @@ class ImageTable:
         rows: int,
         evidence: Evidence,
         scored: bool,
+        unknown: bool,
         places: Mapping[str, Georeference],
     ) -> None:
         """Decide the columns.
@@ -70,12 +72,14 @@ class ImageTable:
             ignored_class: the class that scores leave out, or None.
             rows: how many images will come.
             evidence: what is shown for the labels.
-            scored: whether true labels are given.
+            scored: whether true labels are given; unknown pixels are not scored.
+            unknown: whether pixels can be unknown: they are counted in a column of their own.
             places: where images lie, by id; areas are given where that is a projection in known units.
         """
-        self._ignored, self._scored, self._places = ignored_class, scored, places
+        self._ignored, self._scored, self._unknown, self._places = ignored_class, scored, unknown, places
         columns: dict[str, type] = {"id": str, "pixels": int}
         columns |= {f"pixels {name}": int for name in classes}
+        columns |= {f"pixels ({NAME})": int} if unknown else {}
         self._areas = any(_pixel_area(place) for place in places.values())
         columns |= {f"m2 {name}": float for name in classes} if self._areas else {}
         columns |= {"mean score": float} if evidence.scores else {}
@@ -104,6 +108,7 @@ class ImageTable:
             OutputError: the disk refuses.
         """
         values: list[Any] = [name, pixels, *counts.tolist()]
+        values += [pixels - int(counts.sum())] if self._unknown else []
         if self._areas:
             area = _pixel_area(self._places.get(name))
             values += [count * area if area else None for count in counts.tolist()]

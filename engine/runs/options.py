@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engine.errors import EngineError, InputError, PlanError, option
 from engine.fusion.calibration import Calibration
+from engine.fusion.doubt import DEFAULT_DOUBT, Unknown
 from engine.fusion.strategies import named_strategy
 from engine.inference.early_exit import EarlyExit
 from engine.inference.ensemble import Ensemble
@@ -52,6 +53,7 @@ class Options:
     threshold: float | None = None
     min_region: int | None = None
     decode: str | None = None
+    unknown: float | None = None
     flips: str | None = None
     early_exit: bool = False
     early_exit_agreement: float | None = None
@@ -192,6 +194,7 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None, every: So
         decode=options.decode or plan.decode or "argmax",
         temperature=plan.temperature or 1.0,
         calibrations=_plan_calibrations(opened, [item for _, item in files.values()]),
+        unknown=_unknown(plan, options),
     )
     if options.tiled and ensemble.variant.decoding.decode != "argmax":
         raise PlanError(
@@ -303,6 +306,28 @@ def _check_same_file(net: Net | Member, sha256: str) -> None:
             f"{net.path} has SHA-256 {net.checksum[:12]}..., the plan was made with {sha256[:12]}...: "
             "restore that file, or remove the line from the plan"
         )
+
+
+# What changes labels: a bound that was calibrated without it holds no longer.
+_DECIDING = (
+    "strategy", "weights", "suppress", "no_suppress", "vote_stage", "bias", "prior", "threshold", "min_region",
+    "decode", "flips",
+)  # fmt: skip
+
+
+def _unknown(plan: Plan, options: Options) -> Unknown | None:
+    """Return which pixels are unknown; a calibrated bound is dropped, and that is said, where options change labels."""
+    planned = plan.unknown
+    if options.unknown is not None:
+        return Unknown(options.unknown, options.files.doubt_map or (planned.doubt if planned else DEFAULT_DOUBT))
+    changed = [name for name in _DECIDING if getattr(options, name) not in (None, "", (), [], False)]
+    if planned is None or planned.risk is None or not changed:
+        return planned
+    console.say(
+        f"warning: {', '.join(map(option, changed))} changes what the plan's risk of {planned.risk:g} was calibrated "
+        "with: its threshold stays, the bound holds no longer"
+    )
+    return Unknown(planned.threshold, planned.doubt)
 
 
 def _early_exit(options: Options) -> EarlyExit | None:

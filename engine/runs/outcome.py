@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.fusion.doubt import UNKNOWN
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Predicted, Variant
 from engine.metrics import Score
 from engine.utils.numbers import images_per_second
 
-_NUMBERS = ("images", "ties", "pixels", "compared", "agreed")
+_NUMBERS = ("images", "ties", "pixels", "compared", "agreed", "unknown")
 _LISTS = ("member_seconds", "member_runs")
 
 
@@ -41,6 +42,8 @@ class Outcome:
         read_seconds: processor time of the reading thread; not stored for resumed runs.
         write_seconds: processor time of the writing thread; not stored for resumed runs.
         no_data: pixels of scenes without data, by the value they have in the mask.
+        unknown: pixels that are too doubtful for a label.
+        covered: score of the ensemble's variant on the other pixels; None without labels, or where none can be unknown.
     """
 
     images: int = 0
@@ -61,6 +64,8 @@ class Outcome:
     read_seconds: float = 0.0
     write_seconds: float = 0.0
     no_data: dict[int, int] = field(default_factory=dict)
+    unknown: int = 0
+    covered: Score | None = None
 
     @classmethod
     def empty(cls, ensemble: Ensemble, workers: int = 1) -> Outcome:
@@ -91,7 +96,7 @@ class Outcome:
             present = part.labels.reshape(len(part.ids), len(ensemble.classes), -1)
             self.class_pixels += present.sum(axis=(0, 2), dtype=np.int64)
         else:
-            self.class_pixels += np.bincount(part.labels.ravel(), minlength=len(ensemble.classes))
+            self.add_counts(np.bincount(part.labels.ravel(), minlength=len(ensemble.classes)))
         self.member_seconds = _added(self.member_seconds, part.member_seconds)
         self.member_runs = _added(self.member_runs, part.member_runs)
         self.compared += part.compared
@@ -102,6 +107,20 @@ class Outcome:
         for variant, matrices in part.confusion.items():
             score = self.scores.setdefault(variant, Score(len(ensemble.classes), ensemble.ignored_class))
             score.add(matrices)
+        if part.covered is not None:
+            self.add_covered(part.covered, ensemble)
+
+    def add_counts(self, counts: NDArray[np.int64]) -> None:
+        """Add int64 (values,) pixels by label; those beyond the classes are unknown."""
+        classes = len(self.class_pixels)
+        self.class_pixels += counts[:classes]
+        self.unknown += int(counts[UNKNOWN]) if len(counts) > UNKNOWN >= classes else 0
+
+    def add_covered(self, matrices: NDArray[np.int64], ensemble: Ensemble) -> None:
+        """Add (images, classes, classes) counts of the pixels that are not unknown."""
+        if self.covered is None:
+            self.covered = Score(len(ensemble.classes), ensemble.ignored_class)
+        self.covered.add(matrices)
 
     def add(self, other: Outcome) -> None:
         """Add the outcome of another part of the same run."""
@@ -114,9 +133,10 @@ class Outcome:
         for variant, seconds in other.variant_seconds.items():
             self.variant_seconds[variant] = self.variant_seconds.get(variant, 0.0) + seconds
         for variant, score in other.scores.items():
-            own = self.scores.setdefault(variant, Score(score.classes, score.ignored_class))
-            own.confusion += score.confusion
-            own.per_image += score.per_image
+            _join(self.scores.setdefault(variant, Score(score.classes, score.ignored_class)), score)
+        if other.covered is not None:
+            self.covered = self.covered or Score(other.covered.classes, other.covered.ignored_class)
+            _join(self.covered, other.covered)
 
 
 def to_entry(outcome: Outcome, variants: Sequence[Variant]) -> dict[str, Any]:
@@ -126,12 +146,8 @@ def to_entry(outcome: Outcome, variants: Sequence[Variant]) -> dict[str, Any]:
         "class_pixels": outcome.class_pixels.tolist(),
         "skipped": [list(item) for item in outcome.skipped],
         "variant_seconds": [outcome.variant_seconds.get(variant) for variant in variants],
-        "scores": [
-            [outcome.scores[variant].confusion.tolist(), outcome.scores[variant].per_image]
-            if variant in outcome.scores
-            else None
-            for variant in variants
-        ],
+        "scores": [_held(outcome.scores[variant]) if variant in outcome.scores else None for variant in variants],
+        "covered": None if outcome.covered is None else _held(outcome.covered),
     }
 
 
@@ -144,11 +160,25 @@ def from_entry(entry: Mapping[str, Any], variants: Sequence[Variant], ensemble: 
         if seconds is not None:
             outcome.variant_seconds[variant] = seconds
         if held is not None:
-            score = Score(len(ensemble.classes), ensemble.ignored_class)
-            score.confusion += np.array(held[0], np.int64)
-            score.per_image += held[1]
-            outcome.scores[variant] = score
+            outcome.scores[variant] = _score_of(held, ensemble)
+    outcome.covered = None if entry["covered"] is None else _score_of(entry["covered"], ensemble)
     return outcome
+
+
+def _held(score: Score) -> list[Any]:
+    return [score.confusion.tolist(), score.per_image]
+
+
+def _score_of(held: Sequence[Any], ensemble: Ensemble) -> Score:
+    score = Score(len(ensemble.classes), ensemble.ignored_class)
+    score.confusion += np.array(held[0], np.int64)
+    score.per_image += held[1]
+    return score
+
+
+def _join(score: Score, other: Score) -> None:
+    score.confusion += other.confusion
+    score.per_image += other.per_image
 
 
 def _added(a: list[Any], b: list[Any]) -> list[Any]:

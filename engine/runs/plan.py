@@ -21,6 +21,12 @@ resolution = "ignore"         # read maps as stored; omit to read them at the gr
 [output]                      # how masks are written
 min_area = 25                 # leave out smaller polygons, in squared units of the coordinate reference system
 
+[unknown]                     # pixels that get no class; omit for none
+threshold = 0.63              # those with more doubt than this
+doubt = "entropy"             # the map of doubt; omit for entropy
+risk = 0.1                    # what engine select --unknown-risk calibrated the threshold to; omit where it is stated
+groups = 42                   # on so many groups
+
 [labels]                      # what true masks hold; omit for class numbers, with 255 for void
 ids = [0, 7, 11, 12, 13]      # the value of each class
 void = 254                    # the value of pixels without a class; omit for 255
@@ -56,11 +62,13 @@ from typing import Any
 
 from engine.errors import ContractError, OutputError, PlanError
 from engine.fusion.calibration import Calibration
+from engine.fusion.doubt import Unknown
 from engine.models.facts.base import Facts
 from engine.models.facts.toml_file import expanded
 from engine.runs.plan_input import InputTable
 from engine.runs.plan_labels import labels_table, read_labels
 from engine.runs.plan_output import OutputTable
+from engine.runs.plan_unknown import read_unknown, unknown_table
 from engine.sources.coding import PLAIN, LabelCoding
 from engine.utils.console import one_line
 from engine.utils.files import write_text
@@ -125,6 +133,7 @@ class Plan:
         input: how images are read.
         output: how masks are written.
         labels: what true masks hold, and whether masks are written with the same ids.
+        unknown: which pixels are too doubtful for a label; None for none.
     """
 
     members: tuple[PlannedMember, ...]
@@ -142,6 +151,7 @@ class Plan:
     input: InputTable = field(default_factory=InputTable)
     output: OutputTable = field(default_factory=OutputTable)
     labels: LabelCoding = PLAIN
+    unknown: Unknown | None = None
 
 
 def read_plan(path: Path) -> Plan:
@@ -192,7 +202,8 @@ def _tables(plan: Plan, folder: Path) -> dict[str, Any]:
     stated = {key: getattr(plan, key) for key in KEYS}
     kept = {key: value for key, value in stated.items() if value is not None and (value != () or key == "suppress")}
     coding = labels_table(plan.labels, lambda path: _relative(path, folder))
-    for name, table in (("input", plan.input.stated), ("output", plan.output.stated), ("labels", coding)):
+    stated_tables = {"input": plan.input.stated, "output": plan.output.stated, "unknown": unknown_table(plan.unknown)}
+    for name, table in {**stated_tables, "labels": coding}.items():
         if table:
             kept[name] = table
     return {**kept, "members": [_member_table(member, folder) for member in plan.members]}
@@ -229,7 +240,7 @@ def _relative(model: str, folder: Path) -> str:
 
 
 def _plan(raw: dict[str, Any], folder: Path) -> Plan:
-    _known(raw, {*KEYS, "members", "input", "output", "labels"}, "plan")
+    _known(raw, {*KEYS, "members", "input", "output", "unknown", "labels"}, "plan")
     tables = raw.get("members")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise PlanError("members: at least one [[members]] table is needed")
@@ -250,6 +261,7 @@ def _plan(raw: dict[str, Any], folder: Path) -> Plan:
         input=InputTable.of(raw.get("input", {})),
         output=OutputTable.of(raw.get("output", {})),
         labels=read_labels(raw.get("labels", {}), folder),
+        unknown=read_unknown(raw.get("unknown")),
     )
 
 

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from engine.errors import OutputError
 from engine.fusion.decoding import Decoding
+from engine.fusion.doubt import NAME, UNKNOWN, withhold
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Variant
 from engine.metrics import MOST_CLASSES
 from engine.sources.base import Batch, Source
 from engine.sources.labels import as_labels
 from engine.utils.files import replacing
-from engine.utils.palette import colours
+from engine.utils.palette import UNKNOWN_COLOUR, colours
 
 PREVIEW_TILES = 6
 
@@ -37,7 +38,7 @@ class Tile:
         name: the image's id.
         image: (height, width, channels) raw pixels.
         truth: uint8 (height, width), or None if not available.
-        fused: uint8 (height, width).
+        fused: uint8 (height, width); 254 where a pixel is unknown.
         disagreement: float (height, width), share of the members whose label differs from the fused mask.
     """
 
@@ -62,6 +63,8 @@ def draw(tiles: Sequence[Tile], classes: Sequence[str], path: Path) -> None:
     from PIL import Image, ImageDraw, ImageFont
 
     palette = np.array([*colours(len(classes)), *[PAPER] * (MOST_CLASSES - len(classes))], np.uint8)
+    if any((tile.fused == UNKNOWN).any() for tile in tiles) and len(classes) <= UNKNOWN:
+        palette[UNKNOWN] = UNKNOWN_COLOUR
     height, width = tiles[0].fused.shape
     zoom = max(1, round(256 / width))
     titles = ["image", *(["truth"] if tiles[0].truth is not None else []), "fused mask", "members that disagree"]
@@ -72,7 +75,11 @@ def draw(tiles: Sequence[Tile], classes: Sequence[str], path: Path) -> None:
         MARGIN + len(titles) * (cell[0] + MARGIN),
         MARGIN + CAPTION + len(tiles) * (cell[1] + CAPTION) + MARGIN,
     )
-    spots, legend_height = _legend(classes, total[0], lambda text: measure.textlength(text, font=font))
+    named = [*zip(classes, palette.tolist(), strict=False)]
+    named += [(NAME, list(UNKNOWN_COLOUR))] if (palette[UNKNOWN] == UNKNOWN_COLOUR).all() else []
+    spots, legend_height = _legend(
+        [name for name, _ in named], total[0], lambda text: measure.textlength(text, font=font)
+    )
     sheet = Image.new("RGB", (total[0], total[1] + legend_height), PAPER)
     pen = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
@@ -90,7 +97,7 @@ def draw(tiles: Sequence[Tile], classes: Sequence[str], path: Path) -> None:
             pen.rectangle((left - 1, top - 1, left + cell[0], top + cell[1]), outline=(190, 190, 190))
         caption = f"{tile.name}: {tile.disagreement.mean():.1%} of the members' labels disputed"
         pen.text((MARGIN, top + cell[1] + 2), caption, INK, font)
-    for (left, down), name, colour in zip(spots, classes, palette[: len(classes)].tolist(), strict=True):
+    for (left, down), (name, colour) in zip(spots, named, strict=True):
         at = total[1] + down
         pen.rectangle((left, at, left + 14, at + 14), fill=tuple(colour), outline=INK)
         pen.text((left + 20, at), name, INK, font)
@@ -141,14 +148,15 @@ def preview_tiles(
             ensemble.decode(logits, Variant("mean-logit", Decoding(decoding.suppress), member), images.size)[0][0]
             for member in range(len(ensemble.members))
         ]
-        fused = ensemble.decode(logits, ensemble.variant, images.size)[0][0]
+        found = ensemble.explain(logits, ensemble.variant, images.size, ensemble.with_unknown(None))
+        fused = found.labels[0]
         disagreement = np.mean([own != fused for own in alone], axis=0)
         tiles.append(
             Tile(
                 batch.ids[0],
                 batch.pixels[0].copy(),
                 truths[index].reshape(height, width) if truths else None,
-                fused.reshape(height, width),
+                withhold(found.labels, found.shown.unknown).reshape(height, width),
                 disagreement.reshape(height, width),
             )
         )

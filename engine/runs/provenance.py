@@ -56,6 +56,8 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
         plan["decode"] = decoding.decode
     if decoding.temperature != 1:
         plan["temperature"] = decoding.temperature
+    if ensemble.unknown is not None:
+        plan["unknown"] = ensemble.unknown.decides
     if ensemble.input_facts:
         plan["input"] = dict(ensemble.input_facts)
     runtime_options = ensemble.runtime_options
@@ -126,6 +128,7 @@ def run_record(ensemble: Ensemble, **more: Any) -> dict[str, Any]:
         **({"multi_label": True} if ensemble.is_multilabel else {}),
         "ignored_class": ensemble.ignored_class,
         "labels": ensemble.coding.record,
+        **({} if ensemble.unknown is None else {"unknown": ensemble.unknown.record}),
         **_output_ids(ensemble),
         **more,
     }

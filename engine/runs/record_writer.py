@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.fusion.doubt import covered
 from engine.fusion.evidence import Shown
 from engine.inference.records import layout_of
 from engine.metrics import confusion_matrices
@@ -87,9 +88,10 @@ class RecordWriter:
         if ensemble.is_multilabel:
             counts = labels.reshape(classes, -1).sum(axis=1, dtype=np.int64)
         else:
-            counts = np.bincount(labels, minlength=classes)
+            counts = np.bincount(labels, minlength=classes)[:classes]
+        known = labels if ensemble.unknown is None else covered(labels)
         truth = next(self._truths) if self._truths is not None else None
-        confusion = None if truth is None else confusion_matrices(truth[None], labels[None], classes)[0]
+        confusion = None if truth is None else confusion_matrices(truth[None], known[None], classes)[0]
         table.row(name, counts, means.values, confusion, pixels)
 
 
@@ -140,7 +142,7 @@ def record_feed(
         if files.per_image is not None:
             scored, places = job.labels is not None, job.places
             facts = ensemble.classes, ensemble.ignored_class, len(ids), files.evidence
-            table = ImageTable(files.per_image, *facts, scored, places)
+            table = ImageTable(files.per_image, *facts, scored, ensemble.unknown is not None, places)
             stack.enter_context(table.writer)
         writes = RecordWriter(job, writer, mask_ids, maps, table, left_out)
         yield BlockWriter(writes, ids, writes.layout.bytes)

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 def rows_of(
     shown: Shown, size: tuple[int, int], valid: NDArray[np.bool_] | None, evidence: Evidence, classes: int
 ) -> Shown:
-    """Return the evidence of a strip as rows: (rows, classes * width) scores and (rows, width) doubt.
+    """Return the evidence of a strip as rows: (rows, classes * width) scores, (rows, width) doubt and unknown pixels.
 
     Args:
-        shown: that of the pixels with data, (1, classes, pixels) and (1, pixels); nothing where there are none.
+        shown: that of the pixels with data, (1, classes, pixels) and (1, pixels) twice; nothing where there are none.
         size: (rows, width) of the strip.
-        valid: bool (rows * width,), which pixels hold data; None where all do. The others become NaN, or 255 in uint8.
+        valid: bool (rows * width,), which pixels hold data; None where all do. The others become NaN, or 255 in
+            uint8, and are not unknown.
         evidence: what is asked for.
         classes: number of classes.
     """
@@ -46,7 +47,13 @@ def rows_of(
         if shown.doubt is not None:
             doubt[place] = shown.doubt[0]
         doubt = doubt.reshape(rows, width)
-    return Shown(scores, doubt)
+    unknown: NDArray[np.bool_] | None = None
+    if evidence.unknown is not None:
+        unknown = np.zeros(rows * width, np.bool_)
+        if shown.unknown is not None:
+            unknown[place] = shown.unknown[0]
+        unknown = unknown.reshape(rows, width)
+    return Shown(scores, doubt, unknown)
 
 
 class SceneEvidence:
@@ -96,12 +103,13 @@ class SceneEvidence:
             values = Shown(planes, None if doubt is None else doubt.reshape(-1))
             self._means.add(labels.ravel(), values, None if void is None else labels.ravel() != void)
 
-    def end(self, counts: NDArray[np.int64], confusion: NDArray[np.int64] | None) -> None:
+    def end(self, counts: NDArray[np.int64], confusion: NDArray[np.int64] | None, pixels: int) -> None:
         """Finish the scene.
 
         Args:
             counts: int64 (classes,), pixels of each class in its mask.
             confusion: int64 (classes, classes), if true labels are given.
+            pixels: with data.
 
         Raises:
             OutputError: the disk refuses.
@@ -109,7 +117,7 @@ class SceneEvidence:
         for writer in self._maps:
             writer.end()
         if self._table is not None:
-            self._table.row(self._id, counts, self._means.values, confusion, int(counts.sum()))
+            self._table.row(self._id, counts, self._means.values, confusion, pixels)
 
 
 @contextlib.contextmanager
@@ -127,6 +135,8 @@ def scene_evidence(job: TiledJob, record: dict[str, Any]) -> Iterator[SceneEvide
         table = None
         if files.per_image is not None:
             facts = ensemble.classes, ensemble.ignored_class, len(scenes.ids), files.evidence
-            table = ImageTable(files.per_image, *facts, job.truths is not None, job.base.places)
+            table = ImageTable(
+                files.per_image, *facts, job.truths is not None, ensemble.unknown is not None, job.base.places
+            )
             stack.enter_context(table.writer)
         yield SceneEvidence(files.evidence, len(ensemble.classes), maps, table)

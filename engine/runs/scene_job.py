@@ -26,7 +26,7 @@ from engine.outputs.sidecar import check_sidecar
 from engine.outputs.vector_files import VECTOR_FORMS
 from engine.outputs.vectors import check_vectors
 from engine.runs.durable.resume import may_replace
-from engine.runs.image_job import Job, check_names_of
+from engine.runs.image_job import Job, check_form, check_names_of
 from engine.runs.options import Options, input_table, open_ensemble, planned, reading_of
 from engine.runs.plan_input import InputTable
 from engine.runs.plan_output import OutputTable
@@ -129,6 +129,7 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
     sample = _first_tile(scenes, tiling)
     ensemble = open_ensemble(plan, replace(options, tiled=True), sample)
     check_evidence(ensemble, options.files.evidence)
+    check_form(ensemble, output, options.rle)
     check_range(next(sample.batches(1)).pixels, (net for member in ensemble.members for net in member.nets))
     truths = coded_scenes(truths, ensemble.coding) if truths is not None else None
     table = input_table(plan, options)

@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.errors import PlanError
 from engine.fusion.compiling import compile_kernels
+from engine.fusion.doubt import NAME, UNKNOWN
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Variant
 from engine.inference.tiles.blend import TiledRun
@@ -89,8 +90,7 @@ def _record(job: TiledJob) -> dict[str, Any]:
     assert output is not None
     more = {"tiling": job.tiling.record, "input_sha256": job.base.input_sha256, **_stated(job)}
     named = scenes.named and not scenes.alone
-    classes = job.base.ensemble.coding.output_classes(len(job.base.ensemble.classes))
-    no_data = void_values(scenes.nodata, classes)
+    no_data = void_values(scenes.nodata, job.base.ensemble.mask_values)
     more |= {"no_data": no_data} if no_data else {}
     return run_record(job.base.ensemble, images=len(scenes.ids), **more, **ids_beside(output, scenes.ids, named))
 
@@ -100,7 +100,7 @@ def _sink(job: TiledJob, record: dict[str, Any]) -> Iterator[Sink]:
     """Open the writer that fits the scenes and the output; leaving puts the masks in place."""
     ensemble, output, scenes = job.base.ensemble, job.base.output, job.scenes
     assert output is not None
-    classes = ensemble.coding.output_classes(len(ensemble.classes))
+    classes = ensemble.mask_values
     count, form = len(scenes.ids), form_of(output)
     if not scenes.alone and form != FOLDER:
         assert form in WRITERS and scenes.size is not None
@@ -121,7 +121,8 @@ def _layer(ensemble: Ensemble, min_area: float) -> Layer:
     table = ensemble.coding.output_table
     values = list(range(len(ensemble.classes))) if table is None else table.tolist()
     named = dict(zip(values, ensemble.classes, strict=False))
-    names = [named.get(value, "") for value in range(ensemble.coding.output_classes(len(ensemble.classes)))]
+    named |= {} if ensemble.unknown is None else {UNKNOWN: NAME}
+    names = [named.get(value, "") for value in range(ensemble.mask_values)]
     left_out = {0} if ensemble.ignored_class is None else {0, ensemble.ignored_class}
     return Layer(names, frozenset(values[index] for index in left_out), min_area)
 

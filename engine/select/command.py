@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 
 from engine.bootstrap import GroupedCounts, Interval, interval, paired_difference
 from engine.fusion.calibration import Calibration
+from engine.fusion.doubt import Unknown
 from engine.inference.ensemble import Ensemble
 from engine.runs.plan import Plan, PlannedMember, write_plan
 from engine.runs.plan_input import InputTable
 from engine.runs.provenance import plan_hash
+from engine.scores.risk import Bound
+from engine.select.abstain import bounded, check_groups
 from engine.select.cache import Cache, pixel_hash
 from engine.select.calibrate import Calibrated, calibrate
 from engine.select.crossfit import PLAIN, SINGLE, Fitted, assign_folds, cross_fit, score
@@ -48,6 +51,7 @@ class Selection:
         gain_single: chosen level minus best single member, both cross-fitted, paired.
         gain_plain: chosen level minus mean of all members, likewise.
         calibrated: what calibrating the chosen level did; None where it was not tried.
+        bound: the threshold of doubt for the risk that was asked for; None where none was.
     """
 
     plan: Plan
@@ -63,6 +67,7 @@ class Selection:
     gain_single: Interval
     gain_plain: Interval
     calibrated: Calibrated | None = None
+    bound: Bound | None = None
 
     @property
     def honest(self) -> Interval:
@@ -90,6 +95,8 @@ def select(options: SelectOptions, starting: Starting = lambda name, total: lamb
     data = open_validation(options.job, options.groups)
     ensemble = data.ensemble
     check_pool(ensemble, options)
+    if options.unknown_risk is not None:
+        check_groups(len(data.images) if data.groups is None else int(data.groups.max()) + 1, options.unknown_risk)
     truth = data.truth(len(ensemble.classes))
     if data.groups is None:
         console.say("warning: no --groups, so folds are drawn by image: images of one scene make the scores optimistic")
@@ -114,6 +121,10 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting, read: Unchan
     )
     calibrated = calibrate(pool, fitted, folds, metric, options.pixels) if options.calibrate else None
     fitted = fitted if calibrated is None else calibrated.fitted
+    bound, unknown = None, None
+    if options.unknown_risk is not None:
+        bound = bounded(pool, fitted.best.fold_choices, folds, options.doubt, options.unknown_risk)
+        unknown = Unknown(bound.threshold, options.doubt, bound.alpha, bound.groups)
     seconds = perf_counter() - began
     counts = [GroupedCounts.of(level.cross, pool.groups, pool.ignored_class) for level in fitted.levels]
     cross = tuple(interval(side, metric, seed=settings.seed) for side in counts)
@@ -121,17 +132,20 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting, read: Unchan
         paired_difference(counts[fitted.chosen], counts[rival], metric, seed=settings.seed) for rival in (SINGLE, PLAIN)
     )
     same = tuple(score(pool, level.same, metric) for level in fitted.levels)
-    plan, sha256 = plan_of(pool, fitted.best.choice, options.job.flips or "none", InputTable(options.job.image_layout))
+    table = InputTable(options.job.image_layout)
+    plan, sha256 = plan_of(pool, fitted.best.choice, options.job.flips or "none", table, unknown)
     done = Selection(
         plan, sha256, metric, fitted, pool, sample.logits.shape[2], sample.available, seconds, cross, same, over_single,
-        over_plain, calibrated,
+        over_plain, calibrated, bound,
     )  # fmt: skip
     read.check()
     write_plan(options.out, plan, comment(done, options))
     return done
 
 
-def plan_of(pool: Pool, choice: Choice, flips: str, table: InputTable | None = None) -> tuple[Plan, str]:
+def plan_of(
+    pool: Pool, choice: Choice, flips: str, table: InputTable | None = None, unknown: Unknown | None = None
+) -> tuple[Plan, str]:
     """Return the plan of a choice, with what is stated about the images, and its hash."""
     table = table or InputTable()
     decoding = choice.decoding
@@ -159,6 +173,7 @@ def plan_of(pool: Pool, choice: Choice, flips: str, table: InputTable | None = N
         flips=flips,
         input=table,
         labels=pool.coding,
+        unknown=unknown,
     )
     ensemble = Ensemble(
         [pool.members[index] for index in choice.members],
@@ -173,6 +188,7 @@ def plan_of(pool: Pool, choice: Choice, flips: str, table: InputTable | None = N
         prior=decoding.prior,
         temperature=decoding.temperature,
         calibrations=[choice.calibrations[index] for index in choice.members] if choice.calibrations else (),
+        unknown=unknown,
     )
     ensemble.input_facts = table.stated
     return plan, plan_hash(ensemble)
@@ -188,6 +204,7 @@ def comment(done: Selection, options: SelectOptions) -> str:
             f"Score on the images it was selected on (optimistic): {done.same[done.fitted.chosen]:.4f}",
             f"Best single member, cross-fitted: {done.cross[SINGLE]}; mean of all members: {done.cross[PLAIN]}",
             f"Searched on {done.sampled:,} of {done.available:,} pixels; scores are over all pixels.",
+            *([str(done.bound)] if done.bound is not None else []),
             f"SHA-256 of the plan: {done.sha256}",
             f"Made by: {options.command}",
         ]

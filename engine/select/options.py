@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.errors import PlanError
+from engine.fusion.doubt import DEFAULT_DOUBT, Unknown
 from engine.fusion.strategies import STRATEGIES, named_strategy
 from engine.inference.ensemble import Ensemble, check_probabilities
 from engine.metrics import CONVENTIONS
@@ -34,6 +35,8 @@ class SelectOptions:
         clean_up: whether to try the clean-up of small regions.
         calibrate: whether to calibrate probabilities.
         ranked: whether to try labels that are decided for whole images.
+        unknown_risk: bound on the expected risk of a new group, for a threshold of doubt; None for no threshold.
+        doubt: the measure of doubt.
         budget: approximate seconds for the search; 0 for no limit.
         cache: folder that stores the members' probabilities; None for a temporary one.
         command: the command line, for the plan's comment.
@@ -50,6 +53,8 @@ class SelectOptions:
     ranked: bool = False
     budget: float = 0.0
     calibrate: bool = False
+    unknown_risk: float | None = None
+    doubt: str = DEFAULT_DOUBT
     cache: Path | None = None
     command: str = ""
 
@@ -88,6 +93,9 @@ def check_options(options: SelectOptions) -> None:
             raise PlanError(f"{option} {value}; allowed are {least} to {most}")
     if not 0 <= options.budget < float("inf"):
         raise PlanError(f"--budget {options.budget:g}; give seconds above 0, or 0 for no limit")
+    Unknown(1.0, options.doubt, options.unknown_risk)
+    if options.unknown_risk is None and options.doubt != DEFAULT_DOUBT:
+        raise PlanError("--doubt-map without --unknown-risk: say which risk the threshold is to bound, as in 0.05")
     if options.out.suffix.lower() != ".toml":
         raise PlanError(f"--out {options.out}: the plan is a .toml file")
     check_replaceable(options.out, options.job.overwrite)

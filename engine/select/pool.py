@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from engine.fusion.calibration import Calibration
 from engine.fusion.decoding import Decoding
+from engine.fusion.evidence import Evidence, Shown
 from engine.fusion.fuse import fuse
 from engine.fusion.regions import absorb_small_regions
 from engine.metrics import VOID, confusion_matrices
@@ -95,14 +96,21 @@ class Pool:
 
     def labels(self, choice: Choice, tiles: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return uint8 (tiles, pixels) from the stored log-probabilities, by the engine's own fusion and decoding."""
+        return self.explained(choice, tiles)[0]
+
+    def explained(
+        self, choice: Choice, tiles: NDArray[np.int64], evidence: Evidence | None = None
+    ) -> tuple[NDArray[np.uint8], Shown]:
+        """Return :meth:`labels` with the evidence for them that is asked for, as it is before the clean-up."""
         picked = [self.floored(m, self.logs[m][tiles].astype(np.float32)) for m in choice.members]
         for place, member in enumerate(choice.members if choice.calibrations else ()):
             choice.calibrations[member].apply(picked[place])
-        labels = fuse(np.stack(picked), choice.strategy, choice.weights, choice.decoding).labels
+        fused = fuse(np.stack(picked), choice.strategy, choice.weights, choice.decoding, evidence)
+        labels = fused.labels
         if choice.decoding.min_region > 1:
             cleaned = absorb_small_regions(labels.reshape(-1, *self.size), choice.decoding.min_region)
             labels = cleaned.reshape(labels.shape)
-        return labels
+        return labels, fused.shown
 
     def confusions(self, choice: Choice, tiles: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         """Return int64 (tiles, classes, classes), one matrix per image, over all its pixels.

@@ -11,7 +11,9 @@ from rich.table import Table
 
 from engine.bootstrap import Interval
 from engine.fusion.calibration import Quality
+from engine.fusion.doubt import Unknown
 from engine.metrics import find_trap
+from engine.scores.risk import Bound
 from engine.select.command import Selection
 from engine.select.crossfit import ROW_LEVELS, score
 from engine.select.pool import Choice
@@ -34,6 +36,9 @@ def print_selection(done: Selection, out: Path, as_json: bool) -> None:
         console.say(f"cross-fitted gain over {name}: {_gain(gain)}")
     for line in calibration_lines(done):
         console.say(line)
+    if done.bound is not None:
+        console.say(str(done.bound))
+        console.say("its groups are judged by choices made without their folds, the plan's own is made with all")
     trap = find_trap(done.fitted.best.cross.sum(axis=0), done.pool.ignored_class)
     if trap is not None and done.metric == "keras-ignore":
         console.say(f"warning: {trap}")
@@ -67,6 +72,12 @@ def _calibration(done: Selection) -> list[dict[str, object]]:
 
     steps = done.calibrated.steps if done.calibrated is not None else ()
     return [{"name": s.name, "kept": s.kept, "before": row(s.before), "after": row(s.after)} for s in steps]
+
+
+def _bound(bound: Bound, unknown: Unknown | None) -> dict[str, object]:
+    held = {"threshold": bound.threshold, "doubt": unknown.doubt if unknown is not None else "", "risk": bound.alpha}
+    measured = {"mean_risk": json_number(bound.risk), "corrected": json_number(bound.corrected)}
+    return {**held, **measured, "coverage": json_number(bound.coverage), "groups": bound.groups}
 
 
 def describe(choice: Choice) -> str:
@@ -139,6 +150,7 @@ def as_dict(done: Selection) -> dict[str, object]:
         "seconds": round(done.seconds, 3),
         "plan_sha256": done.sha256,
         **({"calibration": _calibration(done)} if done.calibrated is not None else {}),
+        **({"unknown": _bound(done.bound, done.plan.unknown)} if done.bound is not None else {}),
         "levels": [
             {
                 "name": level.name,

@@ -29,6 +29,7 @@ class LabelCoding:
         palette: the colour of each class; None where label maps hold numbers.
         output_ids: whether masks are written with ``ids`` in place of 0 to classes - 1.
         no_data: further values whose pixels have no class: what files state for pixels without data.
+        unknown: a value that stays as it is: of masks, what pixels without a class hold that are too doubtful for one.
     """
 
     void: int | None = None
@@ -36,6 +37,7 @@ class LabelCoding:
     palette: Palette | None = None
     output_ids: bool = False
     no_data: tuple[int, ...] = ()
+    unknown: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself.
@@ -78,6 +80,7 @@ class LabelCoding:
             self.palette if own else other.palette,
             (self.output_ids or other.output_ids) and bool(self.ids if own else other.ids),
             tuple(sorted({*self.no_data, *other.no_data})),
+            other.unknown if self.unknown is None else self.unknown,
         )
 
     def for_classes(self, classes: Sequence[str]) -> LabelCoding:
@@ -120,8 +123,9 @@ class LabelCoding:
             void = maps.dtype.type(VOID) if maps.dtype.kind in "uf" else np.int64(VOID)
             gone = {*self.no_data, *(() if self.void is None else (self.void,))} - {VOID}
             return np.where(np.isin(maps, sorted(gone)), void, maps) if gone else maps
-        stored = np.array([*self.ids, *self._void_values()], np.int64)
-        values = np.array([*range(len(self.ids)), *[VOID] * len(self._void_values())], np.uint8)
+        unknown = [] if self.unknown is None else [self.unknown]
+        stored = np.array([*self.ids, *self._void_values(), *unknown], np.int64)
+        values = np.array([*range(len(self.ids)), *[VOID] * len(self._void_values()), *unknown], np.uint8)
         order = np.argsort(stored)
         place = np.minimum(np.searchsorted(stored[order], maps), len(stored) - 1)
         wrong = stored[order][place] != maps

@@ -12,13 +12,14 @@ from engine.utils.boundary import refusing
 from engine.utils.files import write_text
 
 
-def report(run: Path, out: Path, overwrite: bool) -> int:
+def report(run: Path, out: Path, overwrite: bool, everything: bool = False) -> int:
     """Write the page of a run.
 
     Args:
         run: the file written by ``engine compare --out``.
         out: the .html file to write; it appears complete or not at all.
         overwrite: whether to replace it.
+        everything: show every row, also those with the same scores as another one.
 
     Returns:
         Its size in bytes.
@@ -36,7 +37,7 @@ def report(run: Path, out: Path, overwrite: bool) -> int:
     done = read_run(run)
     # What a changed file says may be of the right form and still be nothing that can be drawn.
     with refusing(lambda why: f"cannot draw {run} ({why}): run engine compare again", named=True):
-        page = render(done)
+        page = render(done, everything)
     # Bytes of file names that are not UTF-8 are shown as question marks.
     page = page.encode("utf-8", "replace").decode("utf-8")
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.compare.report.svg import CELL, FIRST, GAIN, INK, LINE, LOSS, MUTED, PAPER, SECOND, axes, inline
+from engine.compare.report.svg import FIRST, GAIN, INK, LINE, LOSS, MUTED, SECOND, axes, inline
 from engine.compare.result import Curve, Facts, Row
 from engine.metrics import class_iou
 from engine.utils.palette import colours
@@ -22,11 +22,9 @@ LINES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a7
 
 
 # Width in inches: on a desktop, and on a phone.
-WIDE, NARROW = 8.2, 4.3
+WIDE, NARROW = 8.2, 3.6
 # Position of a legend that does not fit into its plot.
 BESIDE: dict[str, Any] = {"bbox_to_anchor": (1.02, 1.0), "loc": "upper left"}
-# Above this share of the darkest shade a cell's number has the colour of the page.
-DARK_CELL = 0.62
 
 
 def short(name: str, most: int = 22) -> str:
@@ -48,7 +46,8 @@ def steps(facts: Facts, narrow: bool = False) -> str:
         told = f"{step.value:.3f}" + ("" if isnan(step.change) else f"  ({step.change:+.3f})")
         beside = max(step.high, step.value, before) if place else step.high
         if not narrow:
-            plot.text(beside + 0.006, place, told, va="center", fontsize=9, color=INK)
+            near: dict[str, Any] = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+            plot.annotate(told, (beside, place), fontsize=9, color=INK, **near)
         before = step.value
     plot.set_yticks(range(len(facts.ablation)), [step.name for step in facts.ablation])
     plot.invert_yaxis()
@@ -93,41 +92,6 @@ def _classes_shown(facts: Facts) -> list[int]:
     return sorted(kept)
 
 
-def confusion(facts: Facts, row: Row, name: str) -> str:
-    """Draw a confusion matrix as shares of each true class."""
-    matrix = np.array(row.confusion, np.float64)
-    pixels = matrix.sum(axis=1)
-    order = sorted(sorted(range(len(pixels)), key=lambda index: -pixels[index])[:MOST_CLASSES])
-    true = [index for index in order if pixels[index]]
-    shares = matrix[np.ix_(true, order)] / pixels[true][:, None]
-    figure, plot = axes(0.52 * len(order) + 1.4, 0.42 * len(true) + 0.9)
-    _matrix(plot, shares, [facts.classes[i] for i in true], [facts.classes[i] for i in order])
-    plot.set_ylabel("true")
-    plot.set_xlabel("predicted")
-    return inline(figure, name, f"Confusion matrix of {row.name}, {row.state}")
-
-
-def _matrix(plot: object, shares: np.ndarray, down: Sequence[str], across: Sequence[str], floor: float = 0.0) -> None:
-    """Draw cells, darker the further they are above ``floor``, each with its value in percent."""
-    from matplotlib.patches import Rectangle
-
-    for (y, x), share in np.ndenumerate(shares):
-        shade = 0.0 if isnan(share) else float(np.clip((share - floor) / (1 - floor), 0, 1))
-        plot.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fc=CELL, alpha=0.06 + 0.9 * shade, lw=0))  # type: ignore[attr-defined]
-        if len(across) <= 12:
-            told = "-" if isnan(share) else f"{100 * share:.0f}"
-            colour = PAPER if shade > DARK_CELL else INK
-            plot.text(x, y, told, ha="center", va="center", fontsize=9, color=colour, weight="bold")  # type: ignore[attr-defined]
-    plot.set_xlim(-0.5, len(across) - 0.5)  # type: ignore[attr-defined]
-    plot.set_ylim(len(down) - 0.5, -0.5)  # type: ignore[attr-defined]
-    plot.set_xticks(range(len(across)), [short(n, 16) for n in across], rotation=35, ha="right", rotation_mode="anchor")  # type: ignore[attr-defined]
-    plot.set_yticks(range(len(down)), [short(n, 16) for n in down])  # type: ignore[attr-defined]
-    plot.tick_params(length=0)  # type: ignore[attr-defined]
-    plot.grid(visible=False)  # type: ignore[attr-defined]
-    for spine in plot.spines.values():  # type: ignore[attr-defined]
-        spine.set_visible(False)
-
-
 def reliability(facts: Facts, narrow: bool = False) -> str:
     """Draw accuracy against confidence of each member and of the mean of all."""
     figure, plot = axes(NARROW if narrow else 4.6, 4.1)
@@ -154,6 +118,28 @@ def reliability(facts: Facts, narrow: bool = False) -> str:
     return inline(figure, in_width("reliability", narrow), "Accuracy against confidence of each member")
 
 
+def risk_coverage(facts: Facts, narrow: bool = False) -> str:
+    """Draw the error of the pixels with the least doubt against their share, for each map of doubt."""
+    figure, plot = axes(NARROW if narrow else 6.4, 3.6)
+    every = next((curve.risk[-1] for curve in facts.risk_curves if curve.risk), 0.0)
+    shown = np.linspace(0.01, 1, 200)
+    best = np.maximum(0, 1 - (1 - every) / shown)
+    plot.plot(shown, best, color=MUTED, lw=1, ls=(0, (4, 3)), label="all wrong pixels last")
+    for index, curve in enumerate(facts.risk_curves):
+        label = f"{curve.name}  {curve.area:.4f}"
+        plot.plot(curve.coverage, curve.risk, color=LINES[index % len(LINES)], lw=1.8, label=label)
+    plot.set_xlim(0, 1)
+    plot.set_ylim(0, None)
+    for axis in (plot.xaxis, plot.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:.3g}" if value < 0.01 and value else f"{value:.0%}")
+    plot.set_xlabel("pixels with a class, those with the least doubt")
+    plot.set_ylabel("wrong among them")
+    where: dict[str, Any] = {"bbox_to_anchor": (0.5, -0.2), "loc": "upper center", "ncols": 1} if narrow else BESIDE
+    plot.legend(title="map of doubt, AURC", labelcolor=MUTED, alignment="left", **where)
+    plot.get_legend().get_title().set_color(MUTED)
+    return inline(figure, in_width("risk", narrow), "Error of the pixels with the least doubt against their share")
+
+
 def in_width(name: str, narrow: bool) -> str:
     """Return the name of a figure in one of its two widths; the ids inside begin with it."""
     return name + "-narrow" if narrow else name
@@ -164,22 +150,11 @@ def _told(curve: Curve) -> list[float]:
     return [own if weight >= LEAST_BIN else nan for own, weight in zip(curve.accuracy, curve.weight, strict=True)]
 
 
-def agreement(facts: Facts) -> str:
-    """Draw the share of pixels on which two members agree."""
-    names = [member.name for member in facts.members]
-    figure, plot = axes(0.52 * len(names) + 1.4, 0.42 * len(names) + 0.9)
-    shares = np.array(facts.agreement)
-    # Nets of one task agree on most pixels: starting the shades just below the lowest agreement shows more.
-    least = float(np.nanmin(shares)) if np.isfinite(shares).any() else 0.0
-    _matrix(plot, shares, names, names, max(0.0, np.floor(10 * least) / 10 - 0.1))
-    return inline(figure, "agreement", "Share of pixels on which two members agree, in percent")
-
-
-def disputed(facts: Facts) -> str:
+def disputed(facts: Facts, narrow: bool = False) -> str:
     """Draw, per class, how many members disagree with the mean of all."""
     held = [(value, index) for index, value in enumerate(facts.disputed_by_class) if not isnan(value)]
     held = sorted(held, reverse=True)[:MOST_CLASSES]
-    figure, plot = axes(4.6, 0.36 * len(held) + 0.7)
+    figure, plot = axes(NARROW if narrow else 4.6, 0.36 * len(held) + 0.7)
     palette = colours(len(facts.classes))
     for place, (value, index) in enumerate(held):
         colour = "#{:02x}{:02x}{:02x}".format(*palette[index])
@@ -192,7 +167,7 @@ def disputed(facts: Facts) -> str:
     plot.tick_params(axis="y", length=0)
     plot.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     plot.set_xlabel("members that disagree with the mean of all")
-    return inline(figure, "disputed", "Share of members that disagree with the mean of all, by class")
+    return inline(figure, in_width("disputed", narrow), "Share of members that disagree with the mean of all, by class")
 
 
 def shares(facts: Facts, narrow: bool = False) -> str:

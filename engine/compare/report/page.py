@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.resources
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isnan
 from typing import Any
 
 import numpy as np
 
-from engine.compare.printing import verdict
-from engine.compare.report import figures, pictures
+from engine.compare.folding import folded, row_key
+from engine.compare.printing import KEPT, risk_at, verdict
+from engine.compare.report import figures, pictures, tables
 from engine.compare.report.scatter import throughput
 from engine.compare.report.svg import NEEDS, page_style
 from engine.compare.result import REASONS, Comparison, Facts, Row
@@ -43,8 +44,12 @@ class Card:
     panels: list[Panel]
 
 
-def render(done: Comparison) -> str:
+def render(done: Comparison, everything: bool = False) -> str:
     """Return the page.
+
+    Args:
+        done: the comparison.
+        everything: show every row, also those with the same scores as another one.
 
     Raises:
         PlanError: the packages of the extra ``report`` are not installed.
@@ -70,11 +75,16 @@ def render(done: Comparison) -> str:
         classes=classes,
         conventions=[facts.metric, *(name for name in CONVENTIONS if name != facts.metric)] if facts.labels else [],
         notes={name: rule.note for name, rule in RULES.items()},
-        rows=[_table_row(facts, row, place) for place, row in enumerate(facts.rows)],
+        rows=_table_rows(facts, everything),
+        everything=everything,
+        matrices=_matrices(facts),
+        class_rows=_class_rows(facts),
         states=[s for s in ("raw", "suppressed", "tuned") if any(row.state == s for row in facts.rows)],
         fused=facts.rows[facts.fused],
         single=facts.rows[facts.baseline[facts.metric]] if facts.labels else None,
         verdict=verdict,
+        kept=KEPT,
+        risk_at=risk_at,
         cards=[_card(done, index) for index in range(len(facts.tiles))],
         reasons=[(r, REASON_NAMES[r]) for r in REASONS if any(r in tile.reasons for tile in facts.tiles)],
         reason_names=REASON_NAMES,
@@ -105,14 +115,13 @@ def draw_plots(facts: Facts) -> dict[str, str]:
     """Return every plot this comparison has, by name."""
     plots = {"throughput": both(throughput, facts)}
     if len(facts.members) > 1:
-        plots |= {"agreement": figures.agreement(facts), "disputed": figures.disputed(facts)}
+        plots["disputed"] = both(figures.disputed, facts)
     if not facts.labels:
         return {**plots, "shares": both(figures.shares, facts)}
     best, single = facts.rows[facts.fused], facts.rows[facts.baseline[facts.metric]]
     plots["classes"] = both(figures.class_scores, facts, [best, single])
-    plots["confusion_best"] = figures.confusion(facts, best, "confusion_best")
-    plots["confusion_single"] = figures.confusion(facts, single, "confusion_single")
     plots["reliability"] = both(figures.reliability, facts)
+    plots["risk"] = both(figures.risk_coverage, facts)
     if facts.ablation:
         plots["steps"] = both(figures.steps, facts)
     return plots
@@ -123,7 +132,28 @@ def both(draw: Callable[..., str], *given: object) -> str:
     return f'<div class="wide">{draw(*given)}</div><div class="narrow">{draw(*given, narrow=True)}</div>'
 
 
-def _table_row(facts: Facts, row: Row, place: int) -> dict[str, Any]:
+def _matrices(facts: Facts) -> dict[str, tables.Matrix]:
+    found = {"agreement": tables.agreement(facts)} if len(facts.members) > 1 else {}
+    if facts.labels:
+        best, single = facts.rows[facts.fused], facts.rows[facts.baseline[facts.metric]]
+        found |= {"best": tables.confusion(facts, best), "single": tables.confusion(facts, single)}
+    return found
+
+
+def _class_rows(facts: Facts) -> list[tables.ClassRow]:
+    if not facts.labels:
+        return []
+    return tables.class_rows(facts, [facts.rows[facts.fused], facts.rows[facts.baseline[facts.metric]]])
+
+
+def _table_rows(facts: Facts, everything: bool) -> list[dict[str, Any]]:
+    """Return every row of the strategy table; those with the scores of an earlier one are hidden at first."""
+    shown = folded(facts.rows, [facts.metric] if facts.labels else (), everything)
+    others = {item.places[0]: item.others for item in shown}
+    return [_table_row(facts, row, place, others.get(place)) for place, row in enumerate(facts.rows)]
+
+
+def _table_row(facts: Facts, row: Row, place: int, others: str | None) -> dict[str, Any]:
     """Return a row of the strategy table, with the ends of its intervals on a scale of 0 to 100."""
     bars = {}
     for convention, found in row.scores.items():
@@ -139,9 +169,16 @@ def _table_row(facts: Facts, row: Row, place: int) -> dict[str, Any]:
     return {
         "row": row,
         "place": place,
+        "others": others or "",
+        "hidden": others is None,
         "bars": bars,
         "baseline": {convention: facts.baseline[convention] == place for convention in row.scores},
+        "same": {convention: _short_key(row, [convention]) for convention in row.scores} or {"": _short_key(row, ())},
     }
+
+
+def _short_key(row: Row, conventions: Sequence[str]) -> str:
+    return hashlib.sha256(row_key(row, conventions).encode()).hexdigest()[:12]
 
 
 def _card(done: Comparison, index: int) -> Card:
@@ -152,6 +189,7 @@ def _card(done: Comparison, index: int) -> Card:
         panels.append(Panel("truth", pictures.mask(held.truth[index], count), "mask"))
     row = facts.rows[facts.fused]
     panels.append(Panel(f"fused: {row.name}", pictures.mask(held.fused[index], count), "mask"))
+    panels.append(Panel("doubt (entropy)", pictures.doubt(held.doubt[index]), "doubt"))
     for member, labels in zip(facts.members, held.members[index], strict=True):
         panels.append(Panel(member.name, pictures.mask(labels, count), "mask"))
     against = (held.members[index] != held.fused[index]).mean(axis=0)

@@ -8,13 +8,14 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.fusion.evidence import MOST_DOUBT
 from engine.utils.palette import colours
 
 # Wider tiles are shown smaller: a page must not be as large as its data.
 MOST_SIDE = 1024
 # Photographs with more pixels than this are stored as JPEG.
 LOSSLESS_PIXELS = 256 * 256
-DISPUTE = (0, 114, 178)
+DISPUTE, DOUBT = (0, 114, 178), (150, 30, 110)
 VOID_COLOUR = (255, 255, 255)
 
 
@@ -44,6 +45,16 @@ def dispute(against: NDArray[np.floating]) -> str:
     pixels = np.empty((*against.shape, 4), np.uint8)
     pixels[..., :3] = DISPUTE
     pixels[..., 3] = np.rint(np.clip(against, 0, 1) * 255)
+    return _uri(_fitted(Image.fromarray(pixels, "RGBA"), Image.Resampling.NEAREST), "PNG")
+
+
+def doubt(entropy: NDArray[np.uint8]) -> str:
+    """Return a picture of doubt, uint8 (height, width) up to 254, transparent (none) to purple (all there can be)."""
+    from PIL import Image
+
+    pixels = np.empty((*entropy.shape, 4), np.uint8)
+    pixels[..., :3] = DOUBT
+    pixels[..., 3] = np.minimum(entropy, MOST_DOUBT).astype(np.uint16) * 255 // MOST_DOUBT
     return _uri(_fitted(Image.fromarray(pixels, "RGBA"), Image.Resampling.NEAREST), "PNG")
 
 

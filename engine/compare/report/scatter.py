@@ -16,6 +16,8 @@ FONT = 8.5
 # Average width of a letter relative to the font size.
 LETTER = 0.56
 DOTS_A_POINT = 100 / 72
+# Numbers that fit below the axis.
+MOST_TICKS, MOST_NARROW_TICKS = 12, 5
 
 
 def throughput(facts: Facts, narrow: bool = False) -> str:
@@ -38,7 +40,7 @@ def throughput(facts: Facts, narrow: bool = False) -> str:
     plot.set_xscale("log")
     ends = min(rates) / 1.3, max(rates) * 1.3
     plot.set_xlim(*ends)
-    _plain_ticks(plot, *ends)
+    _plain_ticks(plot, *ends, MOST_NARROW_TICKS if narrow else MOST_TICKS)
     points = list(zip(rates, values, strict=True))
     _name_points(plot, points, front, [(index, _row_name(facts.rows[index])) for index in told])
     plot.set_xlabel("images/s")
@@ -73,12 +75,15 @@ def _row_name(row: Row) -> str:
     return f"{short(row.name)}, {row.state}"
 
 
-def _plain_ticks(plot: Any, low: float, high: float) -> None:
+def _plain_ticks(plot: Any, low: float, high: float, most: int) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    steps = [m * 10.0**e for e in range(-3, 7) for m in (1, 2, 5)]
+    for parts in ((1, 2, 5), (1, 5), (1,)):
+        steps = [m * 10.0**e for e in range(-3, 7) for m in parts if low <= m * 10.0**e <= high]
+        if len(steps) <= most:
+            break
     axis = plot.xaxis
-    axis.set_major_locator(FixedLocator([step for step in steps if low <= step <= high]))
+    axis.set_major_locator(FixedLocator(steps))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 

@@ -14,6 +14,28 @@
   const table = one("table");
   const convention = one("convention");
   const body = table.tBodies[0];
+  // Of rows with the same scores the first is shown, and names the others.
+  const refresh = () => {
+    const states = all("input.state").filter((box) => box.checked).map((box) => box.value);
+    const first = new Map();
+    Array.from(body.rows).forEach((row) => {
+      const cell = convention ? row.querySelector("td.n.c-" + convention.value) : row;
+      const key = cell.dataset.key;
+      const twin = first.get(key);
+      const wanted = states.includes(row.dataset.state);
+      row.hidden = !wanted || (Boolean(twin) && !one("equal").checked);
+      row.querySelector(".same").textContent = "";
+      if (wanted && !twin) first.set(key, { row, others: new Map() });
+      if (wanted && twin && row.hidden) {
+        const states = twin.others.get(row.dataset.name) || [];
+        twin.others.set(row.dataset.name, [...states, row.dataset.state]);
+      }
+    });
+    first.forEach(({ row, others }) => {
+      const told = Array.from(others, ([name, states]) => (name === row.dataset.name ? "" : name + " ") + states.join(", "));
+      row.querySelector(".same").textContent = told.length ? "= " + told.join("; ") : "";
+    });
+  };
   const sortBy = (head, kind, descending) => {
     const place = Array.from(head.parentNode.children).indexOf(head);
     const value = (row) => {
@@ -25,6 +47,7 @@
     const order = (a, b) => (a < b ? -1 : a > b ? 1 : 0) * (descending ? -1 : 1);
     const rows = Array.from(body.rows).map((row) => [value(row), row]);
     rows.sort((a, b) => order(a[0], b[0])).forEach(([, row]) => body.append(row));
+    refresh();
     all("th[aria-sort]", table).forEach((other) => other.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", descending ? "descending" : "ascending");
   };
@@ -42,13 +65,7 @@
       sortBy(table.querySelector("th.c-" + convention.value), "number", true);
     });
   }
-  all("input.state").forEach((box) => {
-    box.addEventListener("change", () => {
-      Array.from(body.rows).forEach((row) => {
-        if (row.dataset.state === box.value) row.hidden = !box.checked;
-      });
-    });
-  });
+  all("input.state, #equal").forEach((box) => box.addEventListener("change", refresh));
 
   // The gallery: filters, a current tile, zoom.
   const cards = all(".card");

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Placeholder colours that no figure uses otherwise; each becomes a CSS variable, so a plot turns dark with the page.
 INK, MUTED, LINE, PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
-FIRST, SECOND, GAIN, LOSS, CELL = "#0d0e0f", "#101112", "#131415", "#161718", "#191a1b"
+FIRST, SECOND, GAIN, LOSS = "#0d0e0f", "#101112", "#131415", "#161718"
 VARIABLES = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
@@ -26,7 +26,6 @@ VARIABLES = {
     SECOND: "var(--second)",
     GAIN: "var(--gain)",
     LOSS: "var(--loss)",
-    CELL: "var(--cell)",
 }
 RC: dict[str, Any] = {
     "svg.fonttype": "none",

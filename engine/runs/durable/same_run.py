@@ -45,8 +45,8 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[st
     new = [f"{after[key]} ({key[:12]})" for key in after if key not in before]
     if gone or new:
         yield f"the members differ: {', '.join(gone) or 'none'} then, {', '.join(new) or 'none'} now"
-    for key, value in now["plan"].items():
-        old = then.get("plan", {}).get(key)
+    for key in dict.fromkeys([*now["plan"], *then.get("plan", {})]):
+        old, value = then.get("plan", {}).get(key), now["plan"].get(key)
         if old != value:
             told = "their weights or contracts" if key == "members" else f"{old!r} then, {value!r} now"
             yield f"the plan differs in {key}: {told}"[:300]

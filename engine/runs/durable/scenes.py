@@ -80,7 +80,8 @@ class DurableScenes(Checkpoint):
         self._sizes = sizes
         evidence, classes = Evidence(**header.get("evidence", {})), len(ensemble.classes)
         # A record is a row of a scene: its labels, and what is shown for them.
-        self._layouts = [layout_of(evidence, classes, width) for _, width in sizes]
+        unknown = ensemble.unknown is not None
+        self._layouts = [layout_of(evidence, classes, width, unknown=unknown) for _, width in sizes]
         self._pieces: dict[int, list[_Piece]] = {}
         self.member_seconds = [0.0] * len(ensemble.members)
         self._seen = self._now = list(self.member_seconds)

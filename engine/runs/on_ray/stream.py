@@ -143,6 +143,8 @@ def on_ray(job: Job, options: Options, runtime: RuntimeOptions, cluster: Cluster
         raise PlanError(f"{masks} holds finished masks, which are read on this machine alone: leave out --on ray")
     if job.ensemble.is_multilabel:
         raise PlanError("--on ray does not take multi-label members: leave out --on")
+    if job.ensemble.unknown is not None:
+        raise PlanError("--on ray gives every pixel a class: leave out --unknown and the plan's [unknown], or --on ray")
     require_ray()
     job.ensemble.runtime_options = runtime
     return OnRay(options, runtime, cluster, batch_size)

@@ -278,7 +278,10 @@ def test_without_labels_there_is_speed_agreement_and_share(world: World, scene: 
     assert row.share == pytest.approx((np.bincount(masks.ravel(), minlength=5) / masks.size).tolist())
     assert row.agreement == pytest.approx((masks == mean).mean())
     assert not any("worst" in tile.reasons for tile in facts.tiles)
-    assert unlabelled_table(facts).row_count == len(facts.rows)
+    assert unlabelled_table(facts, everything=True).row_count == len(facts.rows)
+    distinct = {(tuple(row.share), row.agreement) for row in facts.rows}
+    assert unlabelled_table(facts).row_count == len(distinct)
+    assert (facts.risk_curves, facts.risk_bounds) == ([], [])
     lines = list(csv.DictReader(io.StringIO(as_csv(facts))))
     assert float(lines[0][f"share {FIVE[1]}"]) == pytest.approx(facts.rows[0].share[1], abs=1e-6)
 

@@ -114,7 +114,7 @@ def test_facts_that_do_not_fit_each_other_are_refused(name: str, run: Path, tmp_
 
 
 def test_what_cannot_be_drawn_is_one_line(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(done: object) -> str:
+    def refuse(done: object, everything: bool) -> str:
         raise OverflowError("Axis limits cannot be\nNaN")
 
     monkeypatch.setattr(command, "render", refuse)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import PlanError
+from engine.fusion.doubt import Unknown
 from engine.runs.plan import MOST_BYTES, Plan, PlannedMember, read_plan, write_plan
 
 WHOLE = """
@@ -168,3 +169,31 @@ def test_wrong_tables_about_input_and_output_are_one_line(table: str, told: str,
 
 def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     assert read_plan(written(tmp_path, "\ufeff" + WHOLE)) == read_plan(written(tmp_path, WHOLE))
+
+
+UNKNOWN = '[unknown]\nthreshold = 0.6\ndoubt = "margin"\nrisk = 0.1\ngroups = 42\n'
+
+
+def test_unknown_pixels_survive_writing(tmp_path: Path) -> None:
+    plan = read_plan(written(tmp_path, f'{UNKNOWN}[[members]]\nmodel = "a.onnx"'))
+    assert plan.unknown == Unknown(0.6, "margin", 0.1, 42)
+    write_plan(tmp_path / "again.toml", plan)
+    assert read_plan(tmp_path / "again.toml") == plan
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("unknown = 0.5", "is not a table"),
+        ("[unknown]\nthreshold = 2", "from 0"),
+        ("[unknown]\nrisk = 0.1", "threshold is missing"),
+        ("[unknown]\nthreshold = 0.5\nrisk = 1.5", "between 0 and 1"),
+        ("[unknown]\nthreshold = true", "a number is needed"),
+        ("[unknown]\nthreshold = 0.5\ndoubt = 'anger'", "allowed are entropy"),
+        ("[unknown]\nthreshold = 0.5\ngroups = 2.5", "whole number"),
+        ("[unknown]\nthreshold = 0.5\nlevel = 2", "unknown key 'level'"),
+    ],
+)
+def test_impossible_tables_of_unknown_pixels_are_refused(table: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=told):
+        read_plan(written(tmp_path, f'{table}\n[[members]]\nmodel = "a.onnx"'))

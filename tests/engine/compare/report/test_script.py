@@ -100,18 +100,27 @@ def test_it_is_drawn_quiet_and_closed(
           }),
           cut: Array.from(document.querySelectorAll(".plot-box")).filter((b) => b.scrollWidth > b.clientWidth).length,
           overflow: document.documentElement.scrollWidth - innerWidth,
+          small: Math.min(...Array.from(document.querySelectorAll("svg.plot text"))
+            .filter((text) => text.getClientRects().length)
+            .map((text) => {
+              const turned = text.getScreenCTM();
+              return parseFloat(getComputedStyle(text).fontSize) * Math.hypot(turned.a, turned.b);
+            })),
+          printed: getComputedStyle(document.querySelector(".swatch")).printColorAdjust,
           background: getComputedStyle(document.body).backgroundColor,
           ink: getComputedStyle(document.querySelector("svg.plot text")).fill,
           title: document.title,
         }));
         """
     )
-    assert len(drawn["plots"]) == (8 if name == "scored" else 4)
+    assert len(drawn["plots"]) == (6 if name == "scored" else 3)
     assert all(width > 100 and height > 50 and seen > 8 for width, height, seen in drawn["plots"])
     assert drawn["widths"]
     assert set(drawn["widths"]) == {24}
     assert drawn["overflow"] <= 0
     assert drawn["cut"] == 0
+    assert drawn["small"] >= 10  # pixels of the smallest label, also on a phone
+    assert drawn["printed"] == "exact"
     assert drawn["background"] == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 27)")
     assert drawn["ink"] != drawn["background"]
     assert drawn["title"] == "3 members on 4 images"
@@ -181,16 +190,16 @@ def test_the_gallery_steps_and_zooms_by_keyboard(chromium: Any, pages: dict[str,
     assert now()["current"] == 0
     press(chromium, Keys.ENTER)
     seen = now()
-    assert (seen["open"], seen["told"], seen["same"]) == (True, "image (1 of 7)", seen["panels"][0])
+    assert (seen["open"], seen["told"], seen["same"]) == (True, "image (1 of 8)", seen["panels"][0])
     press(chromium, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     seen = now()
     assert seen["same"] == seen["panels"][2]
     assert seen["told"].startswith("fused: ")
     press(chromium, Keys.ARROW_LEFT, Keys.ARROW_LEFT, Keys.ARROW_LEFT)
-    assert now()["told"] == "disagreement (7 of 7)"
+    assert now()["told"] == "disagreement (8 of 8)"
     press(chromium, Keys.ARROW_DOWN)
     seen = now()
-    assert (seen["current"], seen["same"]) == (1, seen["panels"][6])
+    assert (seen["current"], seen["same"]) == (1, seen["panels"][7])
     press(chromium, Keys.ESCAPE)
     seen = now()
     assert (seen["open"], seen["current"], seen["focused"]) == (False, 1, 1)
@@ -205,7 +214,7 @@ def test_a_click_zooms_and_filters_leave_the_rest_out(chromium: Any, pages: dict
     panel.click()
     zoom = chromium.find_element(By.ID, "zoom")
     assert zoom.is_displayed()
-    assert chromium.find_element(By.ID, "zoom-told").text == "truth (2 of 7)"
+    assert chromium.find_element(By.ID, "zoom-told").text == "truth (2 of 8)"
     width = chromium.find_element(By.ID, "zoom-image").size["width"]
     assert width > 3 * panel.size["width"]
     chromium.find_element(By.ID, "zoom-close").click()
@@ -224,6 +233,18 @@ def test_the_table_sorts_filters_and_changes_its_convention(chromium: Any, pages
     from selenium.webdriver.support.ui import Select
 
     visit(chromium, pages["scored"])
+    folded = len(chromium.find_elements(By.CSS_SELECTOR, "#table tbody tr:not([hidden])"))
+    told = chromium.find_element(By.CSS_SELECTOR, "#table tbody tr:not([hidden]) .same:not(:empty)").text
+    assert told.startswith("= ")
+    equal = chromium.find_element(By.ID, "equal")
+    equal.click()
+    every = chromium.find_elements(By.CSS_SELECTOR, "#table tbody tr:not([hidden])")
+    assert len(every) == len(chromium.find_elements(By.CSS_SELECTOR, "#table tbody tr")) > folded
+    assert chromium.find_elements(By.CSS_SELECTOR, "#table .same:not(:empty)") == []
+    equal.click()
+    assert len(chromium.find_elements(By.CSS_SELECTOR, "#table tbody tr:not([hidden])")) == folded
+    assert chromium.find_element(By.CSS_SELECTOR, "#table tbody tr:not([hidden]) .same:not(:empty)").text == told
+    equal.click()
 
     def column(convention: str) -> list[float]:
         cells = chromium.find_elements(

@@ -7,6 +7,7 @@ TIFFs: those are read by rasterio (GDAL), in the extra ``geo``, and refused wher
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -103,8 +104,16 @@ def decode(
     return grey(pixels) if role == "images" and reading.rgb_as_grey and pixels.shape[2] == 3 else pixels
 
 
-def shape_of(path: Path, role: Role, reading: Reading = PLAIN) -> tuple[int, int, int]:
+def shape_of(
+    path: Path | str, role: Role, reading: Reading = PLAIN, encoded: bytes | None = None
+) -> tuple[int, int, int]:
     """Return the (height, width, channels) that :func:`decode` gives, from the picture's header alone.
+
+    Args:
+        path: the file, or what messages call the picture.
+        role: whether it is an image or a label map.
+        reading: as for :func:`decode`.
+        encoded: the picture's bytes, where they are at hand.
 
     Raises:
         InputError: damaged, or too large for Pillow.
@@ -113,7 +122,7 @@ def shape_of(path: Path, role: Role, reading: Reading = PLAIN) -> tuple[int, int
 
     _keep_quiet()
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path if encoded is None else io.BytesIO(encoded), formats=FORMATS) as image:
             height, width, turn = image.height, image.width, orientation(image)
             # Pillow states the turned sides of a TIFF, of anything else the stored ones.
             if turn >= 5 and (reading.exif == "apply") != (image.format == "TIFF"):
@@ -126,8 +135,8 @@ def shape_of(path: Path, role: Role, reading: Reading = PLAIN) -> tuple[int, int
     except EngineError:
         raise
     except Exception as error:
-        if isinstance(error, UnidentifiedImageError) and _is_tiff(path, None):
-            height, width, channels = decode(path, role, reading=reading).shape
+        if isinstance(error, UnidentifiedImageError) and _is_tiff(path, encoded):
+            height, width, channels = decode(path, role, encoded, reading).shape
             return height, width, channels
         raise _unreadable(path, error) from None
     return (height, width, 1 if role == "labels" or (reading.rgb_as_grey and channels == 3) else channels)
@@ -267,7 +276,9 @@ def _is_tiff(path: AnyFile | str, encoded: bytes | None) -> bool:
 
 
 def _unreadable(path: AnyFile | str, error: BaseException) -> InputError:
-    return InputError(f"cannot read the image {path} ({first_line(error)}): replace it or take it out")
+    # Pillow names the object that it was given.
+    told = re.sub(r" <_io\.BytesIO [^>]*>", "", first_line(error))
+    return InputError(f"cannot read the image {path} ({told}): replace it or take it out")
 
 
 @cache

@@ -16,7 +16,7 @@ from engine.serve.refusals import Refused
 from engine.sources.decode import decode, shape_of
 from engine.sources.numpy_files import array_in
 
-NUMPY_MAGIC = b"\x93NUMPY"
+NUMPY_MAGIC, JPEG_MAGIC = b"\x93NUMPY", b"\xff\xd8"
 # How long the next part of a body may take, in seconds.
 PATIENCE = 30.0
 # Bytes of a pixel's channel while its picture is decoded: what deep pictures take.
@@ -96,9 +96,9 @@ def picture(body: bytes, plan: ServedPlan, place: Place, bounds: Bounds) -> Uplo
     notes: list[str] = []
     reading = plan.reading
     height, width, channels = shape_of(UPLOAD, "images", reading, body)
-    # Channels that are left out are decoded too.
-    place.hold(height * width * (channels + 1) * (1 if body[:2] == b"\xff\xd8" else DEEPEST))
     bounds.check_image((height, width), channels, 1)
+    # Channels that are left out are decoded too.
+    place.hold(height * width * (channels + 1) * (1 if body[:2] == JPEG_MAGIC else DEEPEST))
     pixels = decode(UPLOAD, "images", body, reading, notes.append)
     return Upload(pixels[None], True, False, notes)
 

@@ -65,13 +65,12 @@ class Bounds:
         """Count bytes that a request holds.
 
         Raises:
-            Refused: 503 where all requests together would hold too many.
+            Refused: 413 for too many for one request, 503 where all requests together would hold too many.
         """
+        if size > self._half:
+            raise Refused(413, f"{UPLOAD} takes {in_words(size)} of memory; {in_words(self._half)} are allowed")
         if self._bytes + size > self._half:
-            held = f"open requests hold {in_words(self._bytes)} of {in_words(self._half)}"
-            if not self._bytes:
-                raise Refused(413, f"{UPLOAD} takes {in_words(size)} of memory; {in_words(self._half)} are allowed")
-            raise self._full(held)
+            raise self._full(f"open requests hold {in_words(self._bytes)} of {in_words(self._half)}")
         self._bytes += size
 
     def check_image(self, size: tuple[int, int], channels: int, itemsize: int) -> None:

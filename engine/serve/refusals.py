@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.errors import EngineError, ModelError
+from engine.errors import EngineError, ModelError, TooLargeError
 
 
 class Refused(EngineError):
@@ -20,7 +20,9 @@ class Refused(EngineError):
 
 
 def status_of(error: EngineError) -> int:
-    """Return the HTTP status of an error of the engine: 500 where a member fails, 400 where the request is at fault."""
+    """Return the HTTP status of an error of the engine: 500 where a member fails, else the request is at fault."""
     if isinstance(error, Refused):
         return error.status
+    if isinstance(error, TooLargeError):
+        return 413
     return 500 if isinstance(error, ModelError) else 400

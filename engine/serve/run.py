@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 import socket
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +77,7 @@ def serve(options: ServeOptions) -> None:
             image_layout=options.image_layout,
         )
         server = Server(plan, options.upload, options.requests)
-        _Uvicorn(server, listening).run(sockets=[listening])
+        GracefulServer(server, listening).run(sockets=[listening])
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -103,7 +107,7 @@ def address_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-class _Uvicorn(uvicorn.Server):
+class GracefulServer(uvicorn.Server):
     """uvicorn, which says when it is ready and gives requests on their way a moment before it closes connections."""
 
     def __init__(self, server: Server, listening: socket.socket) -> None:
@@ -114,6 +118,7 @@ class _Uvicorn(uvicorn.Server):
         self._server, self._address = server, address_of(listening)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start listening, and say so."""
         await super().startup(sockets)
         if self.should_exit:
             return
@@ -123,6 +128,19 @@ class _Uvicorn(uvicorn.Server):
         console.say(f"serving {plan.name} at {self._address} ({plan.workers} workers); Ctrl-C or SIGTERM stops it")
         if not any(name in self._address for name in LOCAL):
             console.say("warning: other machines can reach it, and it asks for no password: put a proxy in front of it")
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at SIGTERM and Ctrl-C; uvicorn would raise them again at the end, as if the stop had failed."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no new connections, tell clients to close theirs, and answer what is open."""

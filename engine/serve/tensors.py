@@ -96,8 +96,10 @@ class Binary:
         Raises:
             Refused: saying how many.
         """
-        if self._at != len(self._data):
-            raise bad(f"{len(self._data) - self._at} bytes behind the JSON belong to no input: state binary_data_size")
+        left = len(self._data) - self._at
+        if left:
+            told = "1 byte behind the JSON belongs" if left == 1 else f"{left} bytes behind the JSON belong"
+            raise bad(f"{told} to no input: state binary_data_size")
 
 
 def tensor(held: Mapping[str, Any], binary: Binary) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import EngineError, InputError
+from engine.errors import EngineError, InputError, TooLargeError
 from engine.sources.layout import Role
 from engine.sources.orientation import BACK, ORIENTATION, orientation, upright
 from engine.sources.reading import PLAIN, Reading, grey
@@ -88,7 +88,7 @@ def decode(
             elif reading.exif == "ignore":  # Pillow has turned a TIFF already
                 pixels = upright(pixels, BACK.get(turn, turn))
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path} is too large to decode whole ({error}): save it as GeoTIFF or Zarr") from None
+        raise TooLargeError(f"{path} is too large to decode whole ({error}): save it as GeoTIFF or Zarr") from None
     except UnidentifiedImageError as error:
         if not _is_tiff(path, encoded):
             raise _unreadable(path, error) from None
@@ -131,7 +131,7 @@ def shape_of(
             if image.format == "TIFF" and (image.mode == "RGBA" or _is_deep(image)):
                 channels = _samples(image)
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path} is too large to decode whole ({error}): save it as GeoTIFF or Zarr") from None
+        raise TooLargeError(f"{path} is too large to decode whole ({error}): save it as GeoTIFF or Zarr") from None
     except EngineError:
         raise
     except Exception as error:
@@ -234,7 +234,7 @@ def _bands(dataset: Any, path: AnyFile | str, role: Role, note: Note | None) -> 
     from PIL import Image
 
     if dataset.width * dataset.height > 2 * (Image.MAX_IMAGE_PIXELS or 0):
-        raise InputError(f"{path} is too large to decode whole: save it as GeoTIFF or Zarr")
+        raise TooLargeError(f"{path} is too large to decode whole: save it as GeoTIFF or Zarr")
     _check_size(path, dataset.width * dataset.height * dataset.count * np.dtype(dataset.dtypes[0]).itemsize)
     bands = list(dataset.indexes)
     if dataset.driver == "PNG" and dataset.colorinterp[-1].name == "alpha":
@@ -248,7 +248,7 @@ def _bands(dataset: Any, path: AnyFile | str, role: Role, note: Note | None) -> 
 
 def _check_size(path: AnyFile | str, size: int) -> None:
     if size > memory_bound():
-        raise InputError(refusal(str(path), "is one picture, which takes", size))
+        raise TooLargeError(refusal(str(path), "is one picture, which takes", size))
 
 
 def is_encoded(data: bytes) -> bool:

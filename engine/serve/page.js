@@ -80,12 +80,14 @@ function draw() {
   canvas.width = shown.width;
   canvas.height = shown.height;
   const context = canvas.getContext("2d");
+  // Doubt is grey, as pictures may be: it stands alone.
+  const blended = view === "mask" && layer && shown.picture;
   if (shown.picture) context.drawImage(shown.picture, 0, 0, shown.width, shown.height);
   if (layer) {
-    context.globalAlpha = shown.picture ? at("opacity").value / 100 : 1;
+    context.globalAlpha = blended ? at("opacity").value / 100 : 1;
     context.drawImage(layer, 0, 0);
   }
-  at("strength").hidden = !layer || !shown.picture;
+  at("strength").hidden = !blended;
   for (const button of document.querySelectorAll("[data-view]")) {
     button.setAttribute("aria-pressed", String(button.dataset.view === view));
     button.disabled = !shown[button.dataset.view];

@@ -24,6 +24,7 @@ from engine.utils import console
 FAREWELL = 0.5
 LOCAL = ("127.0.0.1", "localhost", "::1")
 BACKLOG = 2048
+MOST_PORT = 65535
 
 
 @dataclass(frozen=True)
@@ -86,18 +87,21 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         PlanError: the address is taken, or there is none of that name.
     """
+    if not 0 <= port <= MOST_PORT:  # the system would take it modulo 65536
+        raise PlanError(f"--port {port}: give a number from 1 to {MOST_PORT}, or 0 for a free one")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
-    except (OSError, UnicodeError, OverflowError) as error:
+    except (OSError, UnicodeError) as error:
         raise PlanError(f"--host {host} --port {port}: {getattr(error, 'strerror', None) or error}") from None
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listening.close()
-        told = getattr(error, "strerror", None) or error
-        raise PlanError(f"cannot listen on {host}:{port} ({told}): choose another --port or --host") from None
+        raise PlanError(
+            f"cannot listen on {host}:{port} ({error.strerror or error}): choose another --port or --host"
+        ) from None
     return listening
 
 

@@ -12,7 +12,8 @@ from engine.errors import ContractError, InputError, PlanError
 from engine.fusion.evidence import Evidence
 from engine.models.runtimes import GRAPH_ON_CPU, RuntimeOptions
 from engine.serve.plan import ServedPlan
-from tests.helpers.nets import save_member, save_net
+from tests.helpers.foreign_nets import save_foreign
+from tests.helpers.nets import save_net
 from tests.helpers.serving import write_plan
 from tests.helpers.world import World
 
@@ -64,16 +65,26 @@ def test_what_cannot_be_opened_is_one_error(world: World, tmp_path: Path) -> Non
     with pytest.raises(PlanError, match=r"no such plan: .*none\.toml"):
         ServedPlan.open(tmp_path / "none.toml")
     save_net(tmp_path / "foreign.onnx")
-    with pytest.raises(ContractError, match="classes"):
+    with pytest.raises(ContractError, match="nothing says how pixels are scaled"):
         ServedPlan.open(tmp_path / "foreign.onnx")
     with pytest.raises(PlanError, match="workers -1"):
         ServedPlan.open(world.models, workers=-1)
 
 
-def test_what_a_packed_plan_cannot_show_is_said(tmp_path: Path, world: World) -> None:
-    save_member(tmp_path / "l.onnx", 1)
-    plan = ServedPlan.open(tmp_path / "l.onnx")
+def test_what_labels_alone_cannot_show_is_said(tmp_path: Path) -> None:
+    save_foreign(tmp_path / "l.onnx", 3, head="argmax")
+    facts = (
+        'strategy = "vote"',
+        "[[members]]",
+        'model = "l.onnx"',
+        "[members.contract]",
+        'kind = "labels"',
+        "scale = 1",
+    )
+    path = tmp_path / "labels.toml"
+    path.write_text("\n".join((*facts, 'classes = ["a", "b", "c"]')))
+    plan = ServedPlan.open(path)
     assert plan.shows(Evidence(doubt="votes"))
-    plan.ensemble.variant.strategy  # noqa: B018
-    labels = ServedPlan.open(world.models)
-    assert labels.shows(Evidence(scores="float32"))
+    with pytest.raises(PlanError, match="l outputs labels, which have no entropy"):
+        plan.check_shown(Evidence(doubt="mutual-information"))
+    assert not plan.shows(Evidence(doubt="mutual-information"))

@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 pytest.importorskip("starlette", reason="the server needs maskfuse[serve]")
 pytest.importorskip("uvicorn", reason="the server needs maskfuse[serve]")
 
+from engine.inference.ensemble import Ensemble
 from engine.utils import optional
 from tests.conftest import ROOT, Result
 from tests.helpers.load import load, post
@@ -29,12 +29,9 @@ Engine = Callable[..., Result]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGTERM") or os.name == "nt", reason="Windows has no SIGTERM")
-def test_sigterm_under_load_answers_every_accepted_request(world: World, tmp_path: Path) -> None:
-    np.save(tmp_path / "images.npy", world.images)
+def test_sigterm_under_load_answers_every_accepted_request(world: World) -> None:
     line = [sys.executable, "-m", "engine.cli"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    run = ["ensemble", "-m", world.models, "-i", tmp_path / "images.npy", "-o", tmp_path / "masks.npy"]
-    subprocess.run([*line, *map(str, run)], env=environment, check=True, capture_output=True)
     served = [*line, "serve", str(world.models), "--port", "0"]
     process = subprocess.Popen(served, stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stderr is not None
@@ -44,7 +41,7 @@ def test_sigterm_under_load_answers_every_accepted_request(world: World, tmp_pat
         assert told, "the server ended"
     port = int(re.findall(r":(\d+) ", told)[0])
     requests = [post("/predict", npy(image)) for image in world.images]
-    answers = [npy(mask) for mask in np.load(tmp_path / "masks.npy")]
+    answers = [npy(mask) for mask in Ensemble.open(world.models).predict(world.images)]
 
     def stop() -> None:
         time.sleep(0.7)
@@ -73,7 +70,7 @@ def test_what_cannot_be_served_is_refused_in_one_line(
             ((world.models, "--host", "no.such.host.invalid"), r"--host no\.such\.host\.invalid --port 8000: "),
             ((world.models, "--port", 0, "--queue", 0), "--queue 0: at least 1 request"),
             ((world.models, "--max-upload", "big"), "--max-upload big: give a size, as in 4GB or 512MiB"),
-            ((world.models, "--port", 70000), "70000"),
+            ((world.models, "--port", 70000), "--port 70000: give a number from 1 to 65535, or 0 for a free one"),
             ((tmp_path / "none.toml", "--port", 0), f"no such plan: {tmp_path}/none.toml"),
             ((world.models, "--port", 0, "--provider", "tpu"), "tpu"),
         ):

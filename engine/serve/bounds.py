@@ -61,14 +61,15 @@ class Bounds:
             self._bytes -= place.held
             self._done += 1
 
-    def add(self, size: int) -> None:
-        """Count bytes that a request holds.
+    def add(self, size: int, held: int) -> None:
+        """Count bytes of a request that holds some already.
 
         Raises:
             Refused: 413 for too many for one request, 503 where all requests together would hold too many.
         """
-        if size > self._half:
-            raise Refused(413, f"{UPLOAD} takes {in_words(size)} of memory; {in_words(self._half)} are allowed")
+        if held + size > self._half:
+            told = f"{UPLOAD} takes {in_words(held + size)} of memory; {in_words(self._half)} are allowed"
+            raise Refused(413, f"{told}: send fewer images, or raise --memory")
         if self._bytes + size > self._half:
             raise self._full(f"open requests hold {in_words(self._bytes)} of {in_words(self._half)}")
         self._bytes += size
@@ -108,7 +109,7 @@ class Place:
 
     def hold(self, size: int) -> None:
         """Count bytes of the body or of pixels; errors as of :meth:`Bounds.add`."""
-        self._bounds.add(size)
+        self._bounds.add(size, self.held)
         self.held += size
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from engine.models.runtimes import RuntimeOptions
 from engine.runs.options import Options, open_ensemble, planned, reading_of
 from engine.runs.plan_input import InputTable
 from engine.runs.provenance import plan_hash
+from engine.serve.one_shape import OneShape
 from engine.sources.base import Batch
 from engine.sources.layout import layout_of
 from engine.sources.reading import Reading, grey
@@ -51,28 +52,6 @@ class Answer:
     mask: NDArray[np.uint8]
     scores: NDArray[Any] | None = None
     doubt: NDArray[Any] | None = None
-
-
-class OneShape:
-    """Lets batches of one shape at a time onto a device: its one graph is built again for every other shape."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._shape: object = None
-        self._inside = 0
-
-    @contextmanager
-    def of(self, shape: object) -> Iterator[None]:
-        """Wait until no batch of another shape is inside."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._inside or self._shape == shape)
-            self._shape, self._inside = shape, self._inside + 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._inside -= 1
-                self._changed.notify_all()
 
 
 class ServedPlan:

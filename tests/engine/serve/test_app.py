@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,8 +23,10 @@ pytest.importorskip("prometheus_client", reason="the server needs maskfuse[serve
 from PIL import Image
 
 from engine.fusion.evidence import Evidence
+from engine.serve import bodies
 from engine.serve.openapi import document
 from engine.serve.plan import ServedPlan
+from engine.utils.memory import memory_limit
 from tests.conftest import Result
 from tests.helpers.load import load, post
 from tests.helpers.nets import save_member
@@ -325,3 +330,54 @@ def test_multi_label_plans_answer_with_a_mask_per_class(tmp_path: Path, tiles: n
         assert server.ask("GET", "/v2/models/m").told["outputs"][0]["shape"] == [-1, 5, -1, -1]
         areas = server.post("/predict?result=all", npy(tiles[0])).told["areas"]
     assert [area["pixels"] for area in areas] == found.array.sum(axis=(1, 2)).tolist()
+
+
+def talk(server: Running, *parts: bytes, wait: float = 0.0) -> bytes:
+    """Send parts over a raw connection; return all that comes back."""
+    with socket.create_connection(("127.0.0.1", server.port), 30) as sock:
+        for part in parts:
+            sock.sendall(part)
+            time.sleep(wait)
+        found = b""
+        while not found.endswith(b"}") and (data := sock.recv(65536)):
+            found += data
+        return found
+
+
+def test_bodies_that_stop_have_no_end_or_are_left_are_refused(
+    opened: ServedPlan, tiles: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "PATIENCE", 0.3)
+    whole = post("/predict", npy(tiles[0]))
+    chunked = b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunk = b"4000\r\n" + bytes(0x4000) + b"\r\n"
+    with running(opened, upload=100_000) as server:
+        stopped = talk(server, whole[:-10])
+        assert b" 408 " in stopped
+        assert b"stopped after 358 bytes: send it again" in stopped
+        endless = talk(server, chunked, *[chunk] * 7, b"0\r\n\r\n")
+        assert b" 413 " in endless
+        with socket.create_connection(("127.0.0.1", server.port)) as sock:
+            sock.sendall(whole[:-10])
+        while server.server.bounds.open_requests:
+            time.sleep(0.01)
+        # Nothing is kept of them.
+        assert server.server.bounds._bytes == 0
+        assert server.post("/predict", npy(tiles[0])).status == 200
+
+
+def test_requests_that_hold_too_much_memory_together_wait_outside(opened: ServedPlan, slow: threading.Event) -> None:
+    images = npy(np.zeros((180, 128, 128)))
+    with memory_limit(64 << 20), running(opened) as server, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(server.post, "/predict?result=areas", images)
+        while server.server.bounds._bytes < len(images):
+            time.sleep(0.01)
+        second = server.post("/predict", npy(np.zeros((120, 128, 128))))
+        slow.set()
+        assert second.status == 503
+        assert second.told["error"].startswith("open requests hold ")
+        assert int(second.headers["retry-after"]) >= 1
+        assert first.result().status == 200
+        alone = server.post("/predict", npy(np.zeros((300, 128, 128))))
+        assert alone.status == 413
+        assert re.search("upload takes .* of memory; 33.6 MB are allowed: send fewer images", alone.told["error"])

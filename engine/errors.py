@@ -52,6 +52,10 @@ class InputError(EngineError):
     """Images, labels or masks that cannot be read or do not fit."""
 
 
+class TooLargeError(InputError):
+    """An input that would take more memory than is allowed."""
+
+
 class InputChangedError(InputError):
     """An input that was changed while it was read: nothing that was made of it is kept."""
 

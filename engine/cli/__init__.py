@@ -13,6 +13,7 @@ from engine.cli.inspect import inspect
 from engine.cli.options import Version
 from engine.cli.report import report
 from engine.cli.select import select
+from engine.cli.serve import serve
 from engine.utils import console
 
 app = typer.Typer(
@@ -25,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for _command in (ensemble, evaluate, select, compare, report, bench, inspect):
+for _command in (ensemble, evaluate, select, compare, report, bench, inspect, serve):
     app.command(cls=CommandWithAdded)(_command)
 
 

@@ -17,6 +17,7 @@ from engine.fusion.doubt import DEFAULT_DOUBT, UNKNOWN, Unknown
 from engine.fusion.evidence import Evidence
 from engine.fusion.fuse import normalised_weights
 from engine.fusion.strategies import STRATEGIES, named_strategy
+from engine.inference.batch_work import BatchWork
 from engine.inference.device import DeviceFusion
 from engine.inference.early_exit import EarlyExit
 from engine.inference.evidence import Prediction, check_evidence
@@ -310,21 +311,21 @@ class Ensemble(Forward):
             raise PlanError("a multi-label ensemble is scored from its masks: engine evaluate MASKS --labels TRUTH")
         if labels is not None:
             check_match(images, labels)
+        work = self.batch_work(evidence, variants)
+        return Stream(work, images, labels, batch_size, workers or available_cores())
+
+    def batch_work(self, evidence: Evidence | None = None, variants: Sequence[Variant] = ()) -> BatchWork:
+        """Return what predicts one batch in the calling thread; the arguments are those of :meth:`stream`.
+
+        Raises:
+            PlanError: evidence that this ensemble cannot give.
+        """
+        check_evidence(self, evidence)
         others = [variant for variant in variants if variant != self.variant]
         device = None if others or self.early_exit is not None or evidence else self.device
         if device is None:
             self.open_sessions()
-        return Stream(
-            self,
-            images,
-            labels,
-            others,
-            batch_size,
-            workers or available_cores(),
-            early_exit=self.early_exit,
-            device=device,
-            evidence=evidence,
-        )
+        return BatchWork(self, others, self.early_exit, device, evidence)
 
     def with_unknown(self, evidence: Evidence | None) -> Evidence | None:
         """Return evidence with the ensemble's own ``unknown``, where it states none."""

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
@@ -41,6 +41,19 @@ SAMPLE, SHARE, MOST_SECONDS = 16, 0.01, 4.0
 LEAST_SECONDS = 0.2
 
 
+@dataclass(frozen=True)
+class ToCome:
+    """Images that come later, as those of a server do: one by one, whole.
+
+    Attributes:
+        count: about how many; decides how long may be measured.
+        size: (height, width) to measure on where the members declare none.
+    """
+
+    count: int = 10_000
+    size: tuple[int, int] = (256, 256)
+
+
 def tune(
     ensemble: Ensemble,
     images: Source | None,
@@ -48,6 +61,7 @@ def tune(
     batch_size: int = 0,
     workers: int = 0,
     scored: bool = False,
+    to_come: ToCome | None = None,
 ) -> Tuned:
     """Choose how the members run, and install their sessions.
 
@@ -62,6 +76,7 @@ def tune(
         batch_size: images per batch; 0 to measure.
         workers: threads; 0 for the faster of one per core and one per two cores.
         scored: whether the run scores further members and strategies, which need the logits.
+        to_come: what is expected, where there are no images yet and they will not be tiles of a scene.
 
     Raises:
         PlanError: a negative number, or an unavailable provider or runtime.
@@ -73,10 +88,10 @@ def tune(
     began = perf_counter()
     tuned = Tuned(batch_size or BATCH_SIZE, workers or available_cores())
     ensemble.runtime_options, ensemble.device, ensemble.sessions_elsewhere = runtime_options, None, None
-    sample, real = _sample(ensemble, images)
-    count = len(images) if images is not None else 0
+    sample, real = _sample(ensemble, images, None if to_come is None else to_come.size)
+    count = len(images) if images is not None else to_come.count if to_come is not None else 0
     alone = not scored or len(ensemble.every_variant()) == 1
-    known = Known(sample, real, count, images is not None, alone)
+    known = Known(sample, real, count, images is not None or to_come is not None, alone)
     moved = False
     if runtime_options.on_gpu and runtime_options.provider != "cpu":
         moved = _interruptible(ensemble, partial(move_to_device, ensemble, known, tuned, batch_size, workers))
@@ -98,14 +113,14 @@ def _interruptible(ensemble: Ensemble, call: Callable[[], Result]) -> Result:
             raise
 
 
-def _sample(ensemble: Ensemble, images: Source | None) -> tuple[Batch | None, bool]:
+def _sample(ensemble: Ensemble, images: Source | None, otherwise: tuple[int, int] | None) -> tuple[Batch | None, bool]:
     """Return a few images to measure on, and whether they are real; blank ones if those cannot be read."""
     if images is not None:
         with contextlib.suppress(EngineError):
             first = next(images.batches(min(SAMPLE, max(1, len(images)))), None)
             return first, first is not None
     declared = (member.contract.size for member in ensemble.members)
-    size = images.size if images is not None else next((size for size in declared if size), None)
+    size = images.size if images is not None else next((size for size in declared if size), otherwise)
     if size is None:
         return None, False
     channels = images.channels if images is not None else ensemble.members[0].contract.channels
@@ -139,7 +154,7 @@ def _on_cpu(
             return
     share = min(SHARE * expected * images / tuned.workers, MOST_SECONDS) / len(ensemble.members)
     fair = -(-images // (2 * tuned.workers)) or BATCH_SIZE
-    tuned.batch_size = batch_size or min(BATCH_SIZE, _most(sample), fair)
+    tuned.batch_size = batch_size or min(BATCH_SIZE, most_images(sample.size), fair)
     few = Batch(0, sample.ids[: max(PARTS)], sample.pixels[: max(PARTS)])
     chosen = []
     for index, member in enumerate(ensemble.members):
@@ -171,8 +186,9 @@ def _seconds_an_image(ensemble: Ensemble, sample: Batch) -> float:
     return perf_counter() - began
 
 
-def _most(sample: Batch) -> int:
-    return max(1, MOST_PIXELS // (sample.size[0] * sample.size[1]))
+def most_images(size: tuple[int, int]) -> int:
+    """Return how many images of (height, width) a batch on the CPU should hold at most."""
+    return max(1, MOST_PIXELS // (size[0] * size[1]))
 
 
 def _tell(
@@ -215,10 +231,11 @@ def make_ready(
     batch_size: int = 0,
     workers: int = 0,
     scored: bool = False,
+    to_come: ToCome | None = None,
 ) -> Tuned:
     """Choose how an ensemble runs; on a terminal report the choice at once. Arguments, errors: :func:`tune`."""
     compile_kernels({ensemble.variant.strategy}, len(ensemble.classes))
-    tuned = tune(ensemble, images, runtime_options, batch_size, workers, scored)
+    tuned = tune(ensemble, images, runtime_options, batch_size, workers, scored, to_come)
     if sys.stderr.isatty():
         _say(tuned)
     return tuned

@@ -7,6 +7,7 @@ TIFFs: those are read by rasterio (GDAL), in the extra ``geo``, and refused wher
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -16,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import EngineError, InputError
+from engine.errors import EngineError, InputError, TooLargeError
 from engine.sources.layout import Role
 from engine.sources.orientation import BACK, ORIENTATION, orientation, upright
 from engine.sources.reading import PLAIN, Reading, grey
@@ -87,7 +88,7 @@ def decode(
             elif reading.exif == "ignore":  # Pillow has turned a TIFF already
                 pixels = upright(pixels, BACK.get(turn, turn))
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path} is too large to decode whole ({error}): save it as GeoTIFF or Zarr") from None
+        raise TooLargeError(f"{path} is too large to decode whole ({error}): save it as GeoTIFF or Zarr") from None
     except UnidentifiedImageError as error:
         if not _is_tiff(path, encoded):
             raise _unreadable(path, error) from None
@@ -103,8 +104,16 @@ def decode(
     return grey(pixels) if role == "images" and reading.rgb_as_grey and pixels.shape[2] == 3 else pixels
 
 
-def shape_of(path: Path, role: Role, reading: Reading = PLAIN) -> tuple[int, int, int]:
+def shape_of(
+    path: Path | str, role: Role, reading: Reading = PLAIN, encoded: bytes | None = None
+) -> tuple[int, int, int]:
     """Return the (height, width, channels) that :func:`decode` gives, from the picture's header alone.
+
+    Args:
+        path: the file, or what messages call the picture.
+        role: whether it is an image or a label map.
+        reading: as for :func:`decode`.
+        encoded: the picture's bytes, where they are at hand.
 
     Raises:
         InputError: damaged, or too large for Pillow.
@@ -113,7 +122,7 @@ def shape_of(path: Path, role: Role, reading: Reading = PLAIN) -> tuple[int, int
 
     _keep_quiet()
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path if encoded is None else io.BytesIO(encoded), formats=FORMATS) as image:
             height, width, turn = image.height, image.width, orientation(image)
             # Pillow states the turned sides of a TIFF, of anything else the stored ones.
             if turn >= 5 and (reading.exif == "apply") != (image.format == "TIFF"):
@@ -122,12 +131,12 @@ def shape_of(path: Path, role: Role, reading: Reading = PLAIN) -> tuple[int, int
             if image.format == "TIFF" and (image.mode == "RGBA" or _is_deep(image)):
                 channels = _samples(image)
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path} is too large to decode whole ({error}): save it as GeoTIFF or Zarr") from None
+        raise TooLargeError(f"{path} is too large to decode whole ({error}): save it as GeoTIFF or Zarr") from None
     except EngineError:
         raise
     except Exception as error:
-        if isinstance(error, UnidentifiedImageError) and _is_tiff(path, None):
-            height, width, channels = decode(path, role, reading=reading).shape
+        if isinstance(error, UnidentifiedImageError) and _is_tiff(path, encoded):
+            height, width, channels = decode(path, role, encoded, reading).shape
             return height, width, channels
         raise _unreadable(path, error) from None
     return (height, width, 1 if role == "labels" or (reading.rgb_as_grey and channels == 3) else channels)
@@ -225,7 +234,7 @@ def _bands(dataset: Any, path: AnyFile | str, role: Role, note: Note | None) -> 
     from PIL import Image
 
     if dataset.width * dataset.height > 2 * (Image.MAX_IMAGE_PIXELS or 0):
-        raise InputError(f"{path} is too large to decode whole: save it as GeoTIFF or Zarr")
+        raise TooLargeError(f"{path} is too large to decode whole: save it as GeoTIFF or Zarr")
     _check_size(path, dataset.width * dataset.height * dataset.count * np.dtype(dataset.dtypes[0]).itemsize)
     bands = list(dataset.indexes)
     if dataset.driver == "PNG" and dataset.colorinterp[-1].name == "alpha":
@@ -239,7 +248,7 @@ def _bands(dataset: Any, path: AnyFile | str, role: Role, note: Note | None) -> 
 
 def _check_size(path: AnyFile | str, size: int) -> None:
     if size > memory_bound():
-        raise InputError(refusal(str(path), "is one picture, which takes", size))
+        raise TooLargeError(refusal(str(path), "is one picture, which takes", size))
 
 
 def is_encoded(data: bytes) -> bool:
@@ -267,7 +276,9 @@ def _is_tiff(path: AnyFile | str, encoded: bytes | None) -> bool:
 
 
 def _unreadable(path: AnyFile | str, error: BaseException) -> InputError:
-    return InputError(f"cannot read the image {path} ({first_line(error)}): replace it or take it out")
+    # Pillow names the object that it was given.
+    told = re.sub(r" <_io\.BytesIO [^>]*>", "", first_line(error))
+    return InputError(f"cannot read the image {path} ({told}): replace it or take it out")
 
 
 @cache

@@ -187,6 +187,24 @@ def array_files(path: Path | RemoteFile) -> dict[str, ArrayFile]:
         return found
 
 
+def array_in(data: bytes, label: str) -> NDArray[Any]:
+    """Return the array of a whole .npy file in memory, as a read-only view of its bytes.
+
+    Args:
+        data: the file's bytes.
+        label: what messages call it.
+
+    Raises:
+        InputError: damaged, a header that does not match the bytes, or one that holds no numbers.
+    """
+    with _reading(label):
+        stream = io.BytesIO(data)
+        shape, fortran, dtype = _read_header(stream, label)
+        array = _checked(ArrayFile(Path(label), "", shape, dtype, fortran), len(data) - stream.tell())
+    require_numbers(array)
+    return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
+
+
 def _check_members(path: Path | RemoteFile, members: list[zipfile.ZipInfo]) -> None:
     """Refuse an archive whose directory cannot be true, or names what no array is called.
 

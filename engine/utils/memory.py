@@ -23,20 +23,29 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _stated: int | None = None
 
 
-def parse_bytes(text: str) -> int:
+def byte_count(text: str, option: str) -> int:
     """Return the bytes of ``4GB``, ``512 MiB`` or ``2000000000``.
 
     Raises:
-        PlanError: another form, or less than 64 MiB.
+        PlanError: another form, naming the option.
     """
     found = _SIZE.fullmatch(text.strip())
     unit = _UNITS.get(found[2].upper()) if found else None
-    if found is None or unit is None:
-        raise PlanError(f"--memory {text[:40]}: give a size, as in 4GB or 512MiB")
-    size = float(found[1]) * unit
-    if not LEAST <= size < 2**62:
+    if found is None or unit is None or not 1 <= float(found[1]) * unit < 2**62:
+        raise PlanError(f"{option} {text[:40]}: give a size, as in 4GB or 512MiB")
+    return int(float(found[1]) * unit)
+
+
+def parse_bytes(text: str) -> int:
+    """Return the bytes that ``--memory`` states.
+
+    Raises:
+        PlanError: no size, or less than 64 MiB.
+    """
+    size = byte_count(text, "--memory")
+    if size < LEAST:
         raise PlanError(f"--memory {text[:40]}: give {LEAST >> 20}MiB or more")
-    return int(size)
+    return size
 
 
 def state_memory(size: int | None) -> None:

@@ -1,0 +1,1 @@
+"""``engine serve``: a plan kept open behind HTTP; batches are formed across requests."""

@@ -2,7 +2,7 @@
 
 import { readPicture } from "./picture.js";
 import { encodeLabels } from "./png.js";
-import { areasOf, drawThumb, show } from "./show.js";
+import { areasOf, drawThumb, listen, show } from "./show.js";
 import { zip } from "./zip.js";
 
 const at = (id) => document.getElementById(id);
@@ -44,7 +44,8 @@ async function start() {
   const ask = worker();
   const opened = await ask("open", { about: ensemble, device: new URLSearchParams(location.search).get("device") });
   device = opened.device;
-  at("state").textContent = `Runs on ${opened.told}.`;
+  at("device").textContent = `Runs on ${opened.told}.`;
+  at("state").textContent = "Ready.";
   invite(ask);
 }
 
@@ -65,6 +66,7 @@ function invite(ask) {
       if (kind === "drop") add([...event.dataTransfer.files], ask);
     });
   }
+  listen(ensemble);
   at("alike").addEventListener("change", () => queue(results.filter(({ error }) => error), ask));
   at("save-all").addEventListener("click", saveAll);
 }

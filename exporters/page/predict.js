@@ -40,7 +40,7 @@ async function open({ about, device }) {
   const threads = await load("wasm");
   session = await create("wasm");
   const several = threads > 1 ? `${threads} threads` : "one thread";
-  if (!crossOriginIsolated) told.push("more threads need the two headers that the guide names");
+  if (!crossOriginIsolated) told.push("more threads need two headers of the server, COOP and COEP");
   return { device: "wasm", told: [`WASM, ${several}`, ...told].join("; ") };
 }
 

@@ -2,10 +2,9 @@
 
 import { asRgba, readPicture } from "./picture.js";
 
-const OVERLAY = 0.6;
 const THUMB = 96;
 const at = (id) => document.getElementById(id);
-let view = "overlay", address = "";
+let view = "mask", address = "", shown = null;
 
 /** Pixels of each class. */
 export function areasOf(labels, { classes }) {
@@ -41,56 +40,51 @@ export function drawThumb(item, { classes }) {
 export async function show(item, ensemble, still) {
   at("result").hidden = false;
   at("name").textContent = item.name;
-  const waiting = !item.error && !item.areas;
   at("refused").hidden = !item.error;
   at("refused").textContent = item.error ?? "";
-  at("found").hidden = Boolean(item.error) || waiting;
-  if (at("found").hidden) return;
-  views(ensemble, () => draw(item, ensemble, still));
+  at("found").hidden = !item.mask;
+  if (!item.mask) return;
   areas(item, ensemble);
   const how = item.exact ? "" : "; decoded by the browser, so single values may differ by a step from those the command reads";
   at("told").textContent = `${item.height} x ${item.width} pixels in ${item.milliseconds.toFixed(0)} ms${how}`;
   URL.revokeObjectURL(address);
   address = URL.createObjectURL(item.mask);
-  Object.assign(at("save"), { href: address, download: `${item.name}-mask.png` });
-  await draw(item, ensemble, still);
-}
-
-function views(ensemble, redraw) {
-  const names = { overlay: "Both", mask: "Mask", picture: "Picture", ...(ensemble.doubt ? { doubt: "Doubt" } : {}) };
-  const boxes = Object.entries(names).map(([value, told]) => {
-    const label = document.createElement("label"), input = document.createElement("input");
-    Object.assign(input, { type: "radio", name: "view", value, checked: value === view });
-    input.addEventListener("change", () => {
-      view = value;
-      redraw();
-    });
-    label.append(input, ` ${told}`);
-    return label;
-  });
-  at("views").replaceChildren(at("views").querySelector("legend"), ...boxes);
-}
-
-async function draw(item, ensemble, still) {
+  Object.assign(at("save"), { href: address, download: `${item.name}.mask.png` });
   // Decoded again: kept pictures would fill the memory.
-  const picture = view === "overlay" || view === "picture" ? await readPicture(item.file, ensemble, item.alike) : null;
+  const rgba = asRgba(await readPicture(item.file, ensemble, item.alike));
   if (!still()) return;
-  const { width, height, labels } = item, canvas = at("canvas");
-  const rgba = picture ? asRgba(picture) : new Uint8ClampedArray(width * height * 4).fill(255);
-  const share = { overlay: OVERLAY, mask: 1 }[view] ?? 0;
+  shown = { item, ensemble, rgba };
+  draw();
+}
+
+/** Let the buttons and the slider choose what is drawn; once. */
+export function listen({ doubt }) {
+  for (const button of at("views").querySelectorAll("button")) {
+    if (button.dataset.view === "doubt") button.hidden = !doubt;
+    button.addEventListener("click", () => {
+      view = button.dataset.view;
+      for (const other of at("views").querySelectorAll("button")) other.setAttribute("aria-pressed", String(other === button));
+      draw();
+    });
+  }
+  at("opacity").addEventListener("input", draw);
+}
+
+function draw() {
+  if (!shown) return;
+  const { item, ensemble, rgba } = shown, { width, height, labels } = item, canvas = at("canvas");
+  const share = view === "picture" ? 0 : at("opacity").value / 100, mixed = rgba.slice();
+  const most = view === "doubt" ? item.doubt.reduce((a, b) => Math.max(a, b), 0) || 1 : 1;
   for (let pixel = 0; share && pixel < labels.length; pixel++) {
-    const { colour } = ensemble.classes[labels[pixel]];
+    const { colour } = ensemble.classes[labels[pixel]], grey = view === "doubt" ? (255 * item.doubt[pixel]) / most : 0;
     for (let channel = 0; channel < 3; channel++) {
       const place = 4 * pixel + channel;
-      rgba[place] = share * colour[channel] + (1 - share) * rgba[place];
+      mixed[place] = share * (view === "doubt" ? grey : colour[channel]) + (1 - share) * rgba[place];
     }
   }
-  if (view === "doubt") {
-    const most = item.doubt.reduce((a, b) => Math.max(a, b), 0) || 1;
-    item.doubt.forEach((value, pixel) => rgba.fill((255 * value) / most, 4 * pixel, 4 * pixel + 3));
-  }
+  at("strength").hidden = view === "picture";
   Object.assign(canvas, { width, height });
-  canvas.getContext("2d").putImageData(new ImageData(rgba, width, height), 0, 0);
+  canvas.getContext("2d").putImageData(new ImageData(mixed, width, height), 0, 0);
 }
 
 function areas(item, { classes }) {

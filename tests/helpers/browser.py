@@ -183,12 +183,12 @@ class Site:
         self.driver, self.server, self.downloads = driver, server, downloads
 
     def open(self, query: str = "?device=wasm") -> str:
-        """Load the page and return what it says once it is ready."""
+        """Load the page and return what it says it runs on, once it is ready."""
         for kind in ("browser", "performance"):
             self.driver.get_log(kind)
         self.driver.get(f"http://{self.server.address}/{query}")
-        self.wait(lambda: self.element("drop").is_displayed() or "cannot" in self.state)
-        return self.state
+        self.wait(lambda: self.state == "Ready." or "cannot" in self.state)
+        return str(self.element("device").text)
 
     @property
     def state(self) -> str:

@@ -61,7 +61,7 @@ def test_labels_are_the_engines_and_nothing_leaves(
         threads = site.driver.execute_script("return navigator.hardwareConcurrency")
         several = f"{threads} threads" if threads > 1 else "one thread"
         assert told.startswith(f"Runs on WASM, {several if headers else 'one thread'}")
-        assert ("need the two headers" in told) == (not headers)
+        assert ("need two headers" in told) == (not headers)
         assert site.drop(*paths).startswith(f"{len(images)} pictures predicted on WASM: ")
         assert check_masks(site, world.plans["tiles"], images, paths) <= 2
         assert site.complaints() == []
@@ -135,7 +135,7 @@ def test_a_saved_mask_is_the_picture_that_the_command_writes(site: Site, world: 
     assert site.drop(*saved(images)) == "1 picture predicted on WASM."
     ensemble = open_ensemble(read_plan(world.plans["tiles"]), Options(), None)
     (tmp := site.downloads / "engine.png").write_bytes(png_bytes(ensemble.predict(images)[0], 5))
-    got, expected = Image.open(site.saved("save", "tile0-mask.png")), Image.open(tmp)
+    got, expected = Image.open(site.saved("save", "tile0.mask.png")), Image.open(tmp)
     assert (got.mode, got.getpalette()) == (expected.mode, expected.getpalette())
     np.testing.assert_array_equal(np.asarray(got), np.asarray(expected))
     rows = [row.text.split() for row in site.element("areas").find_elements("tag name", "tr")]
@@ -168,13 +168,16 @@ def test_colours_and_doubt(site: Site, world: World, saved: Saved, tmp_path: Pat
     site.open("colour/")
     site.drop(paths[0], paths[1].with_suffix(".bmp"))
     assert check_masks(site, world.plans["colour"], images, paths) == 0
-    views = site.element("views").find_elements("tag name", "input")
-    assert [view.get_attribute("value") for view in views] == ["overlay", "mask", "picture", "doubt"]
+    views = site.element("views").find_elements("tag name", "button")
+    assert [view.get_attribute("data-view") for view in views] == ["mask", "doubt", "picture"]
     shown = "return [...document.getElementById('canvas').getContext('2d').getImageData(0, 0, 14, 10).data]"
     views[2].click()
     site.wait(lambda: site.driver.execute_script(shown)[:3] == images[0, 0, 0].tolist())
     np.testing.assert_array_equal(np.reshape(site.driver.execute_script(shown), (10, 14, 4))[..., :3], images[0])
-    views[3].click()
+    views[1].click()
+    site.driver.execute_script(
+        "const at = document.getElementById('opacity'); at.value = 100; at.dispatchEvent(new Event('input'))"
+    )
     ensemble = open_ensemble(read_plan(world.plans["colour"]), Options(), None)
     from engine.fusion.evidence import Evidence
     from exporters.tiles import tiles_source
@@ -293,15 +296,18 @@ def test_it_is_used_by_keyboard(site: Site, saved: Saved) -> None:
     look(site.driver)
     site.open("tiles/")
     site.drop(*saved(generate(2, seed=6).images))
-    focused = "const at = document.activeElement; return at.id || at.value || at.title"
+    focused = "const at = document.activeElement; return at.id || at.title || at.dataset.view"
     site.driver.execute_script("document.activeElement.blur()")
 
     def press(key: str) -> str:
         ActionChains(site.driver).send_keys(key).perform()
         return str(site.driver.execute_script(focused))
 
-    assert [press(Keys.TAB) for _ in range(5)] == ["files", "alike", "tile0", "tile1", "overlay"]
-    assert press(Keys.ARROW_RIGHT) == "mask"
+    assert [press(Keys.TAB) for _ in range(5)] == ["files", "alike", "tile0", "tile1", "mask"]
+    assert [press(Keys.TAB), press(Keys.TAB)] == ["picture", "opacity"]
+    press(Keys.ARROW_RIGHT)
+    assert site.element("opacity").get_attribute("value") == "61"
+    site.element("views").find_element("tag name", "button").send_keys(Keys.ENTER)
     ActionChains(site.driver).key_down(Keys.SHIFT).send_keys(Keys.TAB).key_up(Keys.SHIFT).perform()
     press(Keys.ENTER)
     assert site.element("name").text == "tile1"

@@ -204,6 +204,8 @@ class Site:
 
     def drop(self, *files: Path) -> str:
         """Give it pictures and return what it says once all are done."""
+        # What it said of earlier ones is no answer.
+        self.driver.execute_script("arguments[0].textContent = ''", self.element("state"))
         self.element("files").send_keys("\n".join(map(str, files)))
         self.wait(lambda: "predicted" in self.state)
         return self.state

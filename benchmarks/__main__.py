@@ -32,6 +32,7 @@ PREFIX = "bench_"
 QUICK = {
     "exporters": "--preset tiny --epochs 1 --scenes 64 --rounds 3 --only unet unet_plus_plus",
     "peers": "--images 64 --rounds 1",
+    "page": "--images 24 --rounds 1",
     "pictures": "--images 48 --rounds 2",
     "roofline": "--rounds 2",
     "kernels": "--images 64 --repeats 3",
@@ -39,6 +40,7 @@ QUICK = {
     "strategies": "--scenes 96",
 }
 NEEDS: dict[str, tuple[str, ...]] = {
+    "page": ("onnx", "selenium", "pytest"),
     "scene_memory": ("onnx", "rasterio"),
     "roofline": ("onnx",),
     "map": ("onnx", "rasterio", "pyogrio", "shapely"),

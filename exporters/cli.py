@@ -11,7 +11,7 @@ import typer
 from engine.cli.options import Version
 from engine.errors import OutputError, PlanError
 from engine.utils import console
-from exporters import cli_files
+from exporters import cli_files, cli_page
 
 if TYPE_CHECKING:
     from engine.models.contract import Activation
@@ -129,7 +129,7 @@ def onnx(
     cli_files.say_engine(done[0].path if len(done) == 1 else out)
 
 
-for command in (cli_files.adopt, cli_files.specialists, cli_files.quantize, cli_files.pack):
+for command in (cli_files.adopt, cli_files.specialists, cli_files.quantize, cli_files.pack, cli_page.page):
     app.command()(command)
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import threading
+import urllib.request
 import warnings
 from collections.abc import Callable
+from http.server import ThreadingHTTPServer
 from importlib import import_module
 from pathlib import Path
 
@@ -95,3 +98,24 @@ def test_the_page_on_pytorch_does_what_it_says(
     with np.load("masks.npz") as held:
         assert held["masks"].shape == (10, 16, 24)
         assert held["masks"].min() > 0
+
+
+def test_the_server_that_allows_threads_sends_both_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The block of the page on pages runs as it stands, on a free port."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "index.html").write_text("<p>here</p>")
+    page = (ROOT / "docs" / "page.md").read_text("utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names: dict[str, object] = {}
+    exec(block.replace("8000", "0").replace("server.serve_forever()", ""), names)
+    server = names["server"]
+    assert isinstance(server, ThreadingHTTPServer)
+    threading.Thread(target=server.handle_request, daemon=True).start()
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.server_address[1]}/", timeout=10) as answer:
+        assert answer.read() == b"<p>here</p>"
+        sent = dict(answer.headers)
+    server.server_close()
+    told = dict(re.findall(r"^(Cross-Origin-\S+): (\S+)$", page, flags=re.MULTILINE))
+    assert len(told) == 2
+    assert told.items() <= sent.items()

@@ -21,7 +21,8 @@ from engine.runs.on_ray.predictor import Predictor, Spans
 from engine.sources.base import Source, from_array
 from engine.sources.open import open_source
 from engine.sources.slices import span_of
-from tests.conftest import ROOT, Result
+from tests.conftest import Result
+from tests.helpers.clusters import local_cluster
 from tests.helpers.world import World
 
 Engine = Callable[..., Result]
@@ -31,16 +32,8 @@ COUNT, BLOCK = 60, 7
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """One Ray cluster of two processors for all tests of this file."""
-    ray = pytest.importorskip("ray", reason="Ray is not installed")
-    pytest.importorskip("ray.data", reason="Ray Data is not installed")
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}},
-    )
-    yield
-    ray.shutdown()
+    with local_cluster():
+        yield
 
 
 @pytest.fixture

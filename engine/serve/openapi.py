@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.fusion.evidence import DOUBT_TYPES, DOUBTS, SCORE_TYPES
+from engine.fusion.doubt import DOUBTS
+from engine.fusion.evidence import DOUBT_TYPES, SCORE_TYPES
 from engine.serve.answers import FORMATS, JSON, NPY, PNG, RESULTS
 from engine.serve.plan import ServedPlan
 from engine.serve.tensors import DTYPES

@@ -256,6 +256,7 @@ def test_grey_images_for_colour_members(folder, images, tmp_path):
 @pytest.mark.parametrize(
     ("head", "words"),
     [
+        ("[unknown]\nthreshold = 0.5", "unknown cannot be packed"),
         ('strategy = "staple"', "'staple' cannot be packed; those that can are mean-logit"),
         ("min_region = 9", "min_region cannot be packed"),
     ],

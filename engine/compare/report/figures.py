@@ -32,6 +32,11 @@ def short(name: str, most: int = 22) -> str:
     return name if len(name) <= most else name[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
+def _most(narrow: bool) -> int:
+    """Return how many letters of a name stand beside a plot: on a phone, more would make all of them smaller."""
+    return 13 if narrow else 22
+
+
 def steps(facts: Facts, narrow: bool = False) -> str:
     """Draw the ablation: start and end of each step."""
     figure, plot = axes(NARROW if narrow else WIDE, 0.42 * len(facts.ablation) + 0.7)
@@ -73,7 +78,7 @@ def class_scores(facts: Facts, rows: Sequence[Row], narrow: bool = False) -> str
     for own, row, (colour, marker) in zip(values, rows, looks, strict=False):
         label = f"{short(row.name)}, {row.state}"
         plot.plot(own[order], range(len(order)), marker, color=colour, ms=7, ls="", label=label, zorder=3)
-    plot.set_yticks(range(len(order)), [short(facts.classes[index]) for index in order])
+    plot.set_yticks(range(len(order)), [short(facts.classes[index], _most(narrow)) for index in order])
     plot.set_ylim(len(order) - 0.5, -0.5)
     plot.set_xlim(-0.02, 1.02)
     plot.grid(axis="y", visible=False)
@@ -112,7 +117,7 @@ def reliability(facts: Facts, narrow: bool = False) -> str:
     plot.set_aspect("equal")
     plot.set_xlabel("confidence")
     plot.set_ylabel("accuracy")
-    where: dict[str, Any] = {"bbox_to_anchor": (0.5, -0.16), "loc": "upper center", "ncols": 2} if narrow else BESIDE
+    where: dict[str, Any] = {"bbox_to_anchor": (0.5, -0.16), "loc": "upper center", "ncols": 1} if narrow else BESIDE
     plot.legend(title="calibration error", labelcolor=MUTED, alignment="left", **where)
     plot.get_legend().get_title().set_color(MUTED)
     return inline(figure, in_width("reliability", narrow), "Accuracy against confidence of each member")
@@ -160,7 +165,7 @@ def disputed(facts: Facts, narrow: bool = False) -> str:
         colour = "#{:02x}{:02x}{:02x}".format(*palette[index])
         plot.barh(place, value, height=0.6, color=colour, ec=MUTED, lw=0.7)
         plot.text(value + 0.005, place, f"{value:.1%}", va="center", fontsize=9, color=INK)
-    plot.set_yticks(range(len(held)), [short(facts.classes[index]) for _, index in held])
+    plot.set_yticks(range(len(held)), [short(facts.classes[index], _most(narrow)) for _, index in held])
     plot.invert_yaxis()
     plot.set_xlim(0, 1.18 * max((value for value, _ in held), default=1.0) + 0.01)
     plot.grid(axis="y", visible=False)
@@ -181,7 +186,7 @@ def shares(facts: Facts, narrow: bool = False) -> str:
         if values.any():
             plot.barh(range(len(rows)), values, left=left, height=0.7, color="#{:02x}{:02x}{:02x}".format(*colour))
             left += values
-    plot.set_yticks(range(len(rows)), [short(row.name) for row in rows])
+    plot.set_yticks(range(len(rows)), [short(row.name, _most(narrow)) for row in rows])
     plot.invert_yaxis()
     plot.set_xlim(0, 1)
     plot.grid(axis="y", visible=False)

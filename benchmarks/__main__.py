@@ -32,6 +32,7 @@ PREFIX = "bench_"
 QUICK = {
     "exporters": "--preset tiny --epochs 1 --scenes 64 --rounds 3 --only unet unet_plus_plus",
     "peers": "--images 64 --rounds 1",
+    "serve": "--tiles 32 --seconds 3 --rounds 1 --minutes 0.5",
     "pictures": "--images 48 --rounds 2",
     "roofline": "--rounds 2",
     "kernels": "--images 64 --repeats 3",
@@ -41,6 +42,7 @@ QUICK = {
 NEEDS: dict[str, tuple[str, ...]] = {
     "scene_memory": ("onnx", "rasterio"),
     "roofline": ("onnx",),
+    "serve": ("starlette", "uvicorn", "prometheus_client", "fastapi"),
     "map": ("onnx", "rasterio", "pyogrio", "shapely"),
     "gpu": ("onnx",),
     "exporters": ("keras", "tensorflow", "tf2onnx", "onnx", "onnxslim"),

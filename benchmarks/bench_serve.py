@@ -41,6 +41,7 @@ BAR, LOOP_BAR = 0.9, 1.5
 # Figures of the parts, beside the page that is made of them.
 STORED = table.STANDING / "serve.json"
 Answers = list[bytes]
+PARTS = ["speed", "load", "stop", "workers"]
 
 
 def main() -> None:
@@ -50,7 +51,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement of speed")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=10.0, help="of the load that watches memory")
-    parser.add_argument("--only", choices=("speed", "load", "stop"), nargs="+", default=["speed", "load", "stop"])
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--page", action="store_true", help="write the page from the stored figures alone")
     options = parser.parse_args()
     stored = table.RESULTS / STORED.name
@@ -62,7 +63,7 @@ def main() -> None:
             requests = [post("/predict", npy_bytes(tile)) for tile in np.load(tiles)]
             _, masks = ensemble(options.plan, tiles)
             answers = [npy_bytes(mask) for mask in masks]
-            parts = {"speed": speed, "load": long_load, "stop": stopped}
+            parts = {"speed": speed, "load": long_load, "stop": stopped, "workers": workers}
             for part in options.only:
                 found[part] = parts[part](options, tiles, requests, answers)
                 found[part]["commit"] = table.commit()
@@ -191,10 +192,20 @@ def stopped(options: argparse.Namespace, tiles: Path, requests: Answers, answers
     return {"runs": runs, "signal": signal.SIGTERM.name}
 
 
+def workers(options: argparse.Namespace, tiles: Path, requests: Answers, answers: Answers) -> dict[str, Any]:
+    """Measure the memory of servers with more and more workers under load."""
+    memory = {}
+    for count in (1, 2, 4):
+        with running(*served(options, "--workers", str(count))) as (process, port):
+            done = load(("127.0.0.1", port), requests, answers, CLIENTS[-1], options.seconds)
+            memory[str(count)] = resident(process)
+            print(f"{count} workers: {memory[str(count)] / 1e6:.0f} MB, {done.rate:.1f}/s", file=sys.stderr)
+    return {"memory": memory, "models": sum(path.stat().st_size for path in options.plan.parent.glob("*.onnx"))}
+
+
 def write(found: dict[str, Any]) -> Path:
-    sections = [
-        section(found[part]) for part, section in (("speed", _speed), ("load", _load), ("stop", _stop)) if part in found
-    ]
+    told = {"speed": _speed, "load": _load, "stop": _stop, "workers": _workers}
+    sections = [section(found[part]) for part, section in told.items() if part in found]
     return table.write("serve", "A plan behind HTTP", "python -m benchmarks.bench_serve", PACKAGES, *sections)
 
 
@@ -210,10 +221,11 @@ def _speed(found: dict[str, Any]) -> str:
     for name, title in (("loop", "nets in threads"), ("loop without threads", "nets in the event loop")):
         rate = rates[f"{name} {last}"]
         lines.append((f"FastAPI + ONNX Runtime, {title}", last, f"{rate:.1f}", f"{rate / command:.2f}", "", ""))
-    loop = max(rates[f"loop {last}"], rates[f"loop without threads {last}"])
+    ours = rates[f"server {last}"]
     shares = (
-        (f"`engine serve` at {last} clients, of `engine ensemble`", rates[f"server {last}"] / command, BAR),
-        (f"the same, of the faster FastAPI + ONNX Runtime at {last}", rates[f"server {last}"] / loop, LOOP_BAR),
+        (f"`engine serve` at {last} clients, of `engine ensemble`", ours / command, BAR),
+        ("the same, of FastAPI with nets in the event loop", ours / rates[f"loop without threads {last}"], LOOP_BAR),
+        ("the same, of FastAPI with nets in threads", ours / rates[f"loop {last}"], LOOP_BAR),
     )
     bars = [
         (what, f"{share:.2f}", f"{bar:.2f}", "reached" if share >= bar else "missed") for what, share, bar in shares
@@ -249,6 +261,15 @@ def _stop(found: dict[str, Any]) -> str:
         f"## {found['signal']} under load\n\n{CLIENTS[-1]} clients, which connect again where the server closes a "
         f"connection, commit {found['commit']}. Refused are connections after the server stopped listening.\n\n"
         + table.rows(("run", "answers", "wrong", "lost", "refused", "exit code"), lines)
+    )
+
+
+def _workers(found: dict[str, Any]) -> str:
+    lines = [(count, f"{size / 1e6:.0f}") for count, size in found["memory"].items()]
+    return (
+        f"## Memory by workers\n\nOne process; all workers share the open nets ({found['models'] / 1e6:.1f} MB of files). "
+        f"Resident memory after a load of {CLIENTS[-1]} clients, commit {found['commit']}.\n\n"
+        + table.rows(("workers", "MB"), lines)
     )
 
 

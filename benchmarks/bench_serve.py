@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -41,16 +41,17 @@ BAR, LOOP_BAR = 0.9, 1.5
 # Figures of the parts, beside the page that is made of them.
 STORED = table.STANDING / "serve.json"
 Answers = list[bytes]
+PARTS = ["speed", "load", "stop", "workers"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plan", type=Path, default=PLAN)
-    parser.add_argument("--tiles", type=int, default=256, help="different tiles that are asked for in turn")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement of speed")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--tiles", type=int, default=128, help="different tiles that are asked for in turn")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement of speed")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=10.0, help="of the load that watches memory")
-    parser.add_argument("--only", choices=("speed", "load", "stop"), nargs="+", default=["speed", "load", "stop"])
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--page", action="store_true", help="write the page from the stored figures alone")
     options = parser.parse_args()
     stored = table.RESULTS / STORED.name
@@ -62,7 +63,7 @@ def main() -> None:
             requests = [post("/predict", npy_bytes(tile)) for tile in np.load(tiles)]
             _, masks = ensemble(options.plan, tiles)
             answers = [npy_bytes(mask) for mask in masks]
-            parts = {"speed": speed, "load": long_load, "stop": stopped}
+            parts = {"speed": speed, "load": long_load, "stop": stopped, "workers": workers}
             for part in options.only:
                 found[part] = parts[part](options, tiles, requests, answers)
                 found[part]["commit"] = table.commit()
@@ -110,28 +111,26 @@ def served(options: argparse.Namespace, *more: str) -> tuple[str, ...]:
 
 
 def speed(options: argparse.Namespace, tiles: Path, requests: Answers, answers: Answers) -> dict[str, Any]:
-    """Measure server, loop and command in turns."""
-    rates: dict[str, list[float]] = {}
-    found: dict[str, Any] = {"clients": {}, "plan": options.plan.name, "tiles": options.tiles}
-    for _ in range(options.rounds):
-        rates.setdefault("command", []).append(ensemble(options.plan, tiles)[0])
-        for name, command in (
-            ("server", served(options)),
-            ("loop", ("benchmarks.serving.plain_loop", str(options.plan), "PORT")),
-        ):
-            with running(*command) as (_, port):
-                address = ("127.0.0.1", port)
-                load(address, requests, answers, 8, 2.0)
-                for clients in CLIENTS if name == "server" else CLIENTS[-1:]:
-                    done = load(address, requests, answers, clients, options.seconds)
-                    rates.setdefault(f"{name} {clients}", []).append(done.rate)
-                    if name == "server":
-                        found["clients"].setdefault(str(clients), []).append(told(done))
-                    else:
-                        found["loop_wrong"] = done.wrong / max(1, len(done.latencies))
-                    print(f"{name} {clients}: {done.rate:.1f}/s {told(done)}", file=sys.stderr)
-        print(f"command: {rates['command'][-1]:.1f}/s", file=sys.stderr)
-    found["rates"] = rates
+    """Measure server, loops and command in turns; ratios are of one round, since the machine's speed drifts."""
+    rounds: list[dict[str, float]] = []
+    found: dict[str, Any] = {"clients": {}, "plan": options.plan.name, "tiles": options.tiles, "rounds": rounds}
+    loop = ("benchmarks.serving.plain_loop", str(options.plan), "PORT")
+    with running(*served(options)) as ours, running(*loop) as threads, running(*loop, "--no-threads") as plain:
+        turns = [("server", ours[1], clients) for clients in CLIENTS]
+        turns += [("loop", threads[1], CLIENTS[-1]), ("loop without threads", plain[1], CLIENTS[-1])]
+        for _, port, _ in turns[2:]:
+            load(("127.0.0.1", port), requests, answers, 8, 2.0)
+        for number in range(options.rounds):
+            rates = {}
+            # Each takes its turn at every place of a round.
+            for name, port, clients in [*turns[number % 5 :], *turns[: number % 5]]:
+                done = load(("127.0.0.1", port), requests, answers, clients, options.seconds)
+                rates[f"{name} {clients}"] = done.rate
+                if name == "server":
+                    found["clients"].setdefault(str(clients), []).append(told(done))
+            rates["command"] = ensemble(options.plan, tiles)[0]
+            rounds.append(rates)
+            print({name: round(rate, 1) for name, rate in rates.items()}, file=sys.stderr)
     return found
 
 
@@ -192,40 +191,55 @@ def stopped(options: argparse.Namespace, tiles: Path, requests: Answers, answers
     return {"runs": runs, "signal": signal.SIGTERM.name}
 
 
+def workers(options: argparse.Namespace, tiles: Path, requests: Answers, answers: Answers) -> dict[str, Any]:
+    """Measure the memory of servers with more and more workers under load."""
+    memory = {}
+    for count in (1, 2, 4):
+        with running(*served(options, "--workers", str(count))) as (process, port):
+            done = load(("127.0.0.1", port), requests, answers, CLIENTS[-1], options.seconds)
+            memory[str(count)] = resident(process)
+            print(f"{count} workers: {memory[str(count)] / 1e6:.0f} MB, {done.rate:.1f}/s", file=sys.stderr)
+    return {"memory": memory, "models": sum(path.stat().st_size for path in options.plan.parent.glob("*.onnx"))}
+
+
 def write(found: dict[str, Any]) -> Path:
-    sections = [
-        section(found[part]) for part, section in (("speed", _speed), ("load", _load), ("stop", _stop)) if part in found
-    ]
+    told = {"speed": _speed, "load": _load, "stop": _stop, "workers": _workers}
+    sections = [section(found[part]) for part, section in told.items() if part in found]
     return table.write("serve", "A plan behind HTTP", "python -m benchmarks.bench_serve", PACKAGES, *sections)
 
 
 def _speed(found: dict[str, Any]) -> str:
-    rates = {name: median(values) for name, values in found["rates"].items()}
-    command = rates["command"]
-    lines = [("`engine ensemble`", "", f"{command:.1f}", "1.00", "", "")]
-    for clients, runs in found["clients"].items():
-        rate = rates[f"server {clients}"]
-        p50, p99 = (f"{median(run[key] for run in runs):.0f}" for key in ("p50", "p99"))
-        lines.append(("`engine serve`", clients, f"{rate:.1f}", f"{rate / command:.2f}", p50, p99))
+    rounds = found["rounds"]
+
+    def row(name: str, title: str, clients: str = "", latencies: Sequence[str] = ("", "")) -> tuple[str, ...]:
+        share = median(one[name] / one["command"] for one in rounds)
+        return (title, clients, f"{median(one[name] for one in rounds):.1f}", f"{share:.2f}", *latencies)
+
     last = str(CLIENTS[-1])
-    loop = rates[f"loop {last}"]
-    lines.append(("FastAPI + ONNX Runtime, 30 lines", last, f"{loop:.1f}", f"{loop / command:.2f}", "", ""))
-    shares = (
-        (f"`engine serve` at {last} clients, of `engine ensemble`", rates[f"server {last}"] / command, BAR),
-        (f"the same, of FastAPI + ONNX Runtime at {last}", rates[f"server {last}"] / loop, LOOP_BAR),
-    )
-    bars = [
-        (what, f"{share:.2f}", f"{bar:.2f}", "reached" if share >= bar else "missed") for what, share, bar in shares
-    ]
+    lines = [row("command", "`engine ensemble`")]
+    for clients, runs in found["clients"].items():
+        latencies = [f"{median(run[key] for run in runs):.0f}" for key in ("p50", "p99")]
+        lines.append(row(f"server {clients}", "`engine serve`", clients, latencies))
+    for name, title in (("loop", "nets in threads"), ("loop without threads", "nets in the event loop")):
+        lines.append(row(f"{name} {last}", f"FastAPI + ONNX Runtime, {title}", last))
+    bars = []
+    for what, other, bar in (
+        (f"`engine serve` at {last} clients, of `engine ensemble`", "command", BAR),
+        ("the same, of FastAPI with nets in the event loop", f"loop without threads {last}", LOOP_BAR),
+        ("the same, of FastAPI with nets in threads", f"loop {last}", LOOP_BAR),
+    ):
+        shares = [one[f"server {last}"] / one[other] for one in rounds]
+        verdict = "reached" if median(shares) >= bar else "missed"
+        bars.append((what, f"{median(shares):.2f}", f"{min(shares):.2f} to {max(shares):.2f}", f"{bar:.2f}", verdict))
     wrong = sum(run["wrong"] + run["lost"] for runs in found["clients"].values() for run in runs)
     answers = sum(run["answers"] for runs in found["clients"].values() for run in runs)
     text = (
-        f"## Speed\n\nPlan `{found['plan']}`, {found['tiles']} tiles of 64x128 in turn, a tile a request (.npy in "
-        f"and out), commit {found['commit']}.\nMedians of {len(found['rates']['command'])} rounds in turns. The "
-        f"clients run on the same cores. Of {answers:,} answers of the server {wrong} were wrong or lost.\n"
+        f"## Speed\n\nPlan `{found['plan']}`, {found['tiles']} tiles of 64x128 in turn, a tile a request (.npy in and "
+        f"out), commit {found['commit']}.\n{len(rounds)} rounds, all in turns; medians, and shares within a round. The "
+        f"clients run on the same cores.\nOf {answers:,} answers of the server {wrong} were wrong or lost.\n"
     )
     head = ("what", "clients", "images/s", "of the command", "p50 ms", "p99 ms")
-    return "\n".join((text, table.rows(head, lines), table.rows(("bar", "measured", "required", ""), bars)))
+    return "\n".join((text, table.rows(head, lines), table.rows(("bar", "median", "range", "required", ""), bars)))
 
 
 def _load(found: dict[str, Any]) -> str:
@@ -248,6 +262,15 @@ def _stop(found: dict[str, Any]) -> str:
         f"## {found['signal']} under load\n\n{CLIENTS[-1]} clients, which connect again where the server closes a "
         f"connection, commit {found['commit']}. Refused are connections after the server stopped listening.\n\n"
         + table.rows(("run", "answers", "wrong", "lost", "refused", "exit code"), lines)
+    )
+
+
+def _workers(found: dict[str, Any]) -> str:
+    lines = [(count, f"{size / 1e6:.0f}") for count, size in found["memory"].items()]
+    return (
+        f"## Memory by workers\n\nOne process; all workers share the open nets ({found['models'] / 1e6:.1f} MB of "
+        f"files).\nResident memory after a load of {CLIENTS[-1]} clients, commit {found['commit']}.\n\n"
+        + table.rows(("workers", "MB"), lines)
     )
 
 

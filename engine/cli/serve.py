@@ -66,7 +66,7 @@ def serve(
     """Keep a plan's nets open and answer requests: pictures and arrays in, masks, doubt and probabilities out.
 
     Serves a page to try pictures on (GET /), a plain form (POST /predict), the Open Inference Protocol v2 (/v2) and
-    metrics (/metrics). Masks are those of engine ensemble with the same plan. Needs pip install 'maskfuse[serve]'.
+    metrics (/metrics). Masks are those of engine ensemble with the same plan. Needs the extra serve.
 
     Examples:
       engine serve ensemble.toml

@@ -69,7 +69,7 @@ async def read_body(request: Request, place: Place, bounds: Bounds) -> bytes:
                 limit.reschedule(clock() + PATIENCE)
                 size += len(part)
                 if size > bounds.upload:
-                    raise too_large(size, bounds.upload)
+                    raise too_large(bounds.upload)
                 place.hold(len(part))
                 parts.append(part)
     except TimeoutError:

@@ -49,7 +49,7 @@ class Bounds:
             Refused: 413 for a body that is too large, 503 where there is no place.
         """
         if declared is not None and declared > self.upload:
-            raise too_large(declared, self.upload)
+            raise too_large(self.upload, declared)
         if self._open >= self.requests:
             raise self._full(f"{self._open} requests are open, as many as are taken")
         self._open += 1
@@ -113,7 +113,7 @@ class Place:
         self.held += size
 
 
-def too_large(size: int, allowed: int) -> Refused:
-    """Return the refusal of a body."""
-    told = f"{UPLOAD} has {in_words(size)}; {in_words(allowed)} are allowed"
-    return Refused(413, f"{told}: send less, or raise --max-upload")
+def too_large(allowed: int, size: int | None = None) -> Refused:
+    """Return the refusal of a body of so many bytes; None if it has not ended."""
+    has = f"more than {in_words(allowed)}" if size is None else f"{in_words(size)}; {in_words(allowed)} are allowed"
+    return Refused(413, f"{UPLOAD} has {has}: send less, or raise --max-upload")

@@ -141,7 +141,7 @@ def _from_json(data: Any, name: str, datatype: str, shape: Sequence[int]) -> NDA
         raise bad(f"input {name}: data is a list of lists of different lengths: send them all alike, or flat") from None
     kind, count = DTYPES[datatype], math.prod(shape)
     if held.size != count or (held.ndim > 1 and list(held.shape) != list(shape)):
-        raise bad(f"input {name}: data has {held.size} numbers of shape {list(held.shape)}; shape says {list(shape)}")
+        raise bad(f"input {name}: data has shape {list(held.shape)}; shape says {list(shape)}")
     allowed = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[kind.kind]
     if held.dtype.kind not in allowed:
         raise bad(f"input {name}: data holds {_held(held)}, the datatype is {datatype}")

@@ -281,12 +281,20 @@ def ensemble(
         stated=stated,
         truth=truth,
     )
-    cluster = _cluster(on, ray_address, workers, gpus_per_worker, bool(tile))
+    cluster = _cluster(on, ray_address, workers, gpus_per_worker)
     if tile:
         from engine.runs.scene_job import prepare_tiled
         from engine.runs.scene_run import run_tiled
 
         scenes = prepare_tiled(options, tile, overlap)
+        if on == "ray":
+            from engine.runs.on_ray.scenes import scenes_on_ray
+
+            more = (options, runtime_options, cluster, tile, overlap, batch_size)
+            outcome = run_tiled(scenes, 1, workers, overwrite, scenes_on_ray(scenes, *more))
+            report(scenes.base, outcome, as_json)
+            say_next(scenes.base)
+            return
         how = make_ready(scenes.base.ensemble, None, runtime_options, batch_size, workers)
         tiles = batch_size or scenes.needs.fitting_batch(how.batch_size, how.workers)
         outcome = run_tiled(scenes, tiles, how.workers, overwrite)
@@ -316,7 +324,7 @@ def ensemble(
     say_next(job)
 
 
-def _cluster(on: str, address: str, workers: int, gpus: float, tiled: bool) -> Cluster:
+def _cluster(on: str, address: str, workers: int, gpus: float) -> Cluster:
     """Check the Ray options before anything is opened."""
     from engine.errors import PlanError
     from engine.runs.on_ray.cluster import Cluster
@@ -325,6 +333,4 @@ def _cluster(on: str, address: str, workers: int, gpus: float, tiled: bool) -> C
         raise PlanError(f"--on {on}; allowed are here and ray")
     if on == "here" and (address or gpus):
         raise PlanError("--ray-address and --gpus-per-worker go with --on ray: add it, or leave them out")
-    if on == "ray" and tiled:
-        raise PlanError("--on ray does not work on tiles of a scene: leave out --on or --tile")
     return Cluster(address, workers if on == "ray" else 0, gpus)

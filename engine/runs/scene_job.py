@@ -86,13 +86,14 @@ class TiledJob:
         )
 
 
-def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJob:
+def prepare_tiled(options: Options, tile: str, overlap: float | None, writes: bool = True) -> TiledJob:
     """Open and check everything a run over scenes needs.
 
     Args:
         options: the command line's.
         tile: ``HEIGHTxWIDTH`` in pixels.
         overlap: share of a tile that the next one shows too; None for half of it.
+        writes: whether masks are written here; where not, the job has no output, and the input is not hashed.
 
     Raises:
         EngineError: the first thing that does not fit, in one line.
@@ -109,11 +110,7 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
     scenes = first_scenes(whole, options.limit)
     coding = options.truth.over(plan.labels)
     truths = open_scene_labels(options.labels, whole, coding, options.limit) if options.labels else None
-    output = options.output or Path("mask.png" if scenes.alone else "masks")
-    replaced = may_replace(output, options.resume, options.overwrite)
-    _check_output(output, options, scenes, replaced)
-    options.files.check(output, options, replaced, alone=scenes.alone)
-    check_names_of(output, scenes.ids, scenes.named, options.resume)
+    output, replaced = _output(options, scenes) if writes else (None, False)
     if truths is not None and options.align:
         truths = aligned(truths, scenes, coding.ids, coding.palette is not None)
     elif truths is not None:
@@ -140,6 +137,7 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
             f"{scenes.name} is read at the ground resolution of the models, so --scores and --doubt would lie on other "
             'pixels than its own: leave them out, or put resolution = "ignore" under [input] of the plan'
         )
+    found = _hashes(options, ensemble, plan.input.alpha) if writes else ("", "")
     base = Job(
         ensemble,
         sample,
@@ -148,13 +146,30 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None) -> TiledJo
         None,
         resume=options.resume,
         replace=replaced,
-        input_sha256=_read_as(fingerprint(options.input), "alpha" if plan.input.alpha else ""),
-        labels_sha256=_read_as(labels_fingerprint(options.labels, ensemble.coding), "align" if options.align else ""),
+        input_sha256=found[0],
+        labels_sha256=found[1],
         places=_places(options, scenes),
         files=options.files,
         read=read,
     )
     return TiledJob(base, scenes, truths, tiling, resampled, table, plan.output)
+
+
+def _output(options: Options, scenes: Scenes) -> tuple[Path, bool]:
+    """Return where the masks go, checked, and whether what is there is replaced."""
+    output = options.output or Path("mask.png" if scenes.alone else "masks")
+    replaced = may_replace(output, options.resume, options.overwrite)
+    _check_output(output, options, scenes, replaced)
+    options.files.check(output, options, replaced, alone=scenes.alone)
+    check_names_of(output, scenes.ids, scenes.named, options.resume)
+    return output, replaced
+
+
+def _hashes(options: Options, ensemble: Ensemble, alpha: bool | None) -> tuple[str, str]:
+    """Return what identifies scenes and true labels."""
+    labels = labels_fingerprint(options.labels, ensemble.coding)
+    images = _read_as(fingerprint(options.input), "alpha" if alpha else "")
+    return images, _read_as(labels, "align" if options.align else "")
 
 
 def _read(scenes: Scenes, ensemble: Ensemble, table: InputTable) -> Scenes:

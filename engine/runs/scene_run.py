@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 from engine.errors import PlanError
 from engine.fusion.compiling import compile_kernels
 from engine.fusion.doubt import NAME, UNKNOWN
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Variant
-from engine.inference.tiles.blend import TiledRun
 from engine.outputs.open import FOLDER, WRITERS, form_of, open_writer
 from engine.outputs.scenes import OneFile, OneStore, SceneFolder, Sink, WholeMasks
 from engine.outputs.sidecar import ids_beside
@@ -26,6 +25,7 @@ from engine.runs.provenance import run_record, scenes_header
 from engine.runs.scene_evidence import scene_evidence
 from engine.runs.scene_job import TiledJob
 from engine.runs.scene_mask import SceneMask
+from engine.runs.scene_rows import RowsHere, SceneRows
 from engine.sources.georeference import bounded_cache
 from engine.sources.scene import Scene, void_values
 from engine.utils import console
@@ -34,15 +34,35 @@ from engine.utils.progress import progress
 from engine.utils.threads import available_cores
 
 
-def run_tiled(job: TiledJob, batch_size: int, workers: int, overwrite: bool) -> Outcome:
+class Elsewhere(Protocol):
+    """Predicts rows of tiles on other machines."""
+
+    def rows(self, job: TiledJob, scored: bool, done: Sequence[int]) -> SceneRows:
+        """Return the rows of all scenes, without those done of each."""
+
+    def run_by(self, here: Mapping[str, str]) -> dict[str, str]:
+        """Return what runs each net, given what would run it here."""
+
+
+def run_tiled(
+    job: TiledJob, batch_size: int, workers: int, overwrite: bool, elsewhere: Elsewhere | None = None
+) -> Outcome:
     """Predict the scenes, score them where labels are given, and write the masks.
+
+    Args:
+        job: what to predict.
+        batch_size: tiles a worker takes at a time.
+        workers: threads; 0 for one per core.
+        overwrite: whether the user lets the output be replaced.
+        elsewhere: predicts rows, as on a cluster; None predicts in this process.
 
     Raises:
         EngineError: a scene, a member or the disk fails, or there is too little memory; nothing is left half-written.
     """
     if batch_size < 1 or workers < 0:
         raise PlanError(f"batch size {batch_size}, workers {workers}: at least 1 tile, and 0 or more workers")
-    job.needs.check(batch_size, workers or available_cores())
+    if elsewhere is None:
+        job.needs.check(batch_size, workers or available_cores())
     base, sizes, read = job.base, job.scenes.sizes, job.read.sizes
     ensemble, output = base.ensemble, base.output
     assert output is not None
@@ -54,6 +74,8 @@ def run_tiled(job: TiledJob, batch_size: int, workers: int, overwrite: bool) -> 
     compile_kernels({variant.strategy for variant in [ensemble.variant, *variants]}, len(ensemble.classes))
     outcome = Outcome.empty(ensemble, workers or available_cores())
     header["overwrite"] = overwrite
+    if elsewhere is not None:
+        header["run_by"] = elsewhere.run_by(header["run_by"])
     began = perf_counter()
     with stoppable(), DurableScenes(output, ensemble, variants, sizes, header, base.resume) as work:
         before = work.done
@@ -61,7 +83,7 @@ def run_tiled(job: TiledJob, batch_size: int, workers: int, overwrite: bool) -> 
             console.say(f"resuming after {before:,} of {header['tiles']:,} tiles")
         with work.interruptible():
             base.files.clear()
-            _predict(job, work, variants, batch_size, outcome)
+            _predict(job, work, variants, _source(job, work, batch_size, outcome.workers, elsewhere), outcome)
             base.files.sync()
         work.finish(output)
     outcome.seconds = perf_counter() - began
@@ -136,14 +158,20 @@ def _with_stored(job: TiledJob) -> Iterator[tuple[Scene, Scene]]:
         yield from zip(read, stored, strict=True)
 
 
+def _source(
+    job: TiledJob, work: DurableScenes, batch_size: int, workers: int, elsewhere: Elsewhere | None
+) -> SceneRows:
+    scored = job.truths is not None
+    if elsewhere is None:
+        return RowsHere(job.base.ensemble, job.tiling, scored, batch_size, workers)
+    return elsewhere.rows(job, scored, [work.rows_done(index) for index in range(len(job.read.sizes))])
+
+
 def _predict(
-    job: TiledJob, work: DurableScenes, variants: Sequence[Variant], batch_size: int, outcome: Outcome
+    job: TiledJob, work: DurableScenes, variants: Sequence[Variant], source: SceneRows, outcome: Outcome
 ) -> None:
     """Predict what is left to do and write all masks; leaving puts them in their place."""
     ensemble = job.base.ensemble
-    # Without suppression first: decoding a suppressed variant overwrites what the specialists said.
-    asked = sorted(dict.fromkeys([ensemble.variant, *variants]), key=lambda variant: bool(variant.decoding.suppress))
-    skip = frozenset.intersection(*(variant.decoding.suppress for variant in asked))
     tiles = sum(map(job.tiling.count, job.read.sizes))
     truths = job.truths.each() if job.truths is not None else None
     with (
@@ -151,7 +179,7 @@ def _predict(
         bounded_cache(),
         _sink(job, record := _record(job)) as sink,
         scene_evidence(job, record) as evidence,
-        TiledRun(ensemble, job.tiling, skip, batch_size, outcome.workers) as tiler,
+        source,
         progress(tiles, work.done) as advance,
     ):
         for index, (scene, stored) in enumerate(_with_stored(job)):
@@ -163,16 +191,16 @@ def _predict(
             rows, columns = job.tiling.axes(scene.size)
             done = work.rows_done(index)
             if done < len(rows.starts):
-                for part in tiler.blended(scene, advance, done):
-                    work.add(mask.add(part, asked))
-                    if part.done is not None:
-                        work.finish_row(index, part.done, len(columns.starts), tiler.member_seconds)
+                for strip, finished in source.decoded(index, scene, mask, done, advance):
+                    work.add(strip)
+                    if finished is not None:
+                        work.finish_row(index, finished, len(columns.starts), source.member_seconds)
             else:
                 outcome.resumed += 1
             mask.end()
         job.base.read.check()
         work.placing()
-    outcome.member_seconds = [a + b for a, b in zip(work.member_seconds, tiler.member_seconds, strict=True)]
+    outcome.member_seconds = [a + b for a, b in zip(work.member_seconds, source.member_seconds, strict=True)]
     outcome.member_runs = [outcome.images] * len(ensemble.members)
     told = dict.fromkeys([*variants, ensemble.variant])
     outcome.scores = {variant: outcome.scores[variant] for variant in told if variant in outcome.scores}

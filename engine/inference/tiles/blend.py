@@ -108,7 +108,11 @@ class TiledRun:
         self.ensemble.resume()
 
     def blended(
-        self, scene: Scene, advance: Callable[[int], object] = lambda count: None, done: int = 0
+        self,
+        scene: Scene,
+        advance: Callable[[int], object] = lambda count: None,
+        done: int = 0,
+        until: int | None = None,
     ) -> Iterator[Blended]:
         """Yield the blended logits of a scene from top to bottom.
 
@@ -117,6 +121,7 @@ class TiledRun:
             advance: called with the number of tiles each time some are done.
             done: rows of tiles that are finished already: what they yielded is left out. Those of them that reach into
                 the rows to come are predicted again, so these come out the same to the last bit.
+            until: the row of tiles to stop before; None for none.
 
         Raises:
             EngineError: the scene turns out to be damaged, or a member fails.
@@ -125,7 +130,7 @@ class TiledRun:
         shape = (len(self.ensemble.members), len(self.ensemble.classes), rows.tile, columns.starts[-1] + columns.tile)
         held = np.zeros(shape, np.float32)
         first = next(row for row, start in enumerate(rows.starts) if start + rows.tile > rows.starts[done])
-        for tiles, logits in self._predicted(self._cut(scene, rows, columns, first)):
+        for tiles, logits in self._predicted(self._cut(scene, rows, columns, first, until)):
             for index, column in enumerate(tiles.columns):
                 start = columns.starts[column]
                 held[..., start : start + columns.tile] += logits[:, index]
@@ -136,14 +141,14 @@ class TiledRun:
                     yield from _finished(held, rows, tiles.row, scene.size[1], tiles.valid)
                 _move_up(held, rows.finished(tiles.row) - rows.starts[tiles.row])
 
-    def _cut(self, scene: Scene, rows: Axis, columns: Axis, first_row: int) -> Iterator[_Tiles]:
+    def _cut(self, scene: Scene, rows: Axis, columns: Axis, first_row: int, until: int | None) -> Iterator[_Tiles]:
         """Yield the tiles that hold data, row by row; the pixels of the next row are read meanwhile."""
         strips = Strips(scene)
 
         def read(row: int) -> TileRow:
             return tile_row(strips, rows, row, columns)
 
-        strip_calls = (self._reader.submit(read, row) for row in range(first_row, len(rows.starts)))
+        strip_calls = (self._reader.submit(read, row) for row in range(first_row, until or len(rows.starts)))
         for row, wide in enumerate(in_order(strip_calls, 1), first_row):
             kept, valid = wide.columns_with_data, wide.valid
             passed = len(columns.starts) - len(kept)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +85,7 @@ def leave() -> None:
 
 
 def predicted_rows(
-    predictor: type, arguments: tuple[Any, ...], cluster: Cluster, starts: range, end: int
+    predictor: type, arguments: tuple[Any, ...], cluster: Cluster, spans: Sequence[tuple[int, int]]
 ) -> Iterator[dict[str, Any]]:
     """Yield the results of actors, one row per block, in the blocks' order.
 
@@ -93,8 +93,7 @@ def predicted_rows(
         predictor: the actor's class.
         arguments: arguments of its constructor.
         cluster: number of actors and GPUs of each.
-        starts: index of each block's first image.
-        end: index after the last image.
+        spans: index of each block's first image (or row of tiles), and their number.
 
     Raises:
         PlanError: not even one actor fits on the cluster.
@@ -107,9 +106,9 @@ def predicted_rows(
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    tasks = min(len(starts), MOST_TASKS)
+    tasks = min(len(spans), MOST_TASKS)
     actors = min(tasks, cluster.workers or _room(cluster.gpus))
-    blocks = ray.data.from_arrow(_tables(starts, end, tasks))
+    blocks = ray.data.from_arrow(_tables(spans, tasks))
     try:
         done = blocks.map_batches(
             predictor,
@@ -125,14 +124,12 @@ def predicted_rows(
         raise ModelError(f"the run on Ray failed ({_last_line(error)}): see Ray's logs, go on with --resume") from None
 
 
-def _tables(starts: range, end: int, tasks: int) -> list[Any]:
+def _tables(spans: Sequence[tuple[int, int]], tasks: int) -> list[Any]:
     """Return one Arrow table per task: start and count of its blocks."""
     import pyarrow
 
-    begins = np.arange(starts.start, starts.stop, starts.step, dtype=np.int64)
-    counts = np.minimum(starts.step, end - begins)
-    parts = zip(np.array_split(begins, tasks), np.array_split(counts, tasks), strict=True)
-    return [pyarrow.table({"start": begin, "count": count}) for begin, count in parts]
+    parts = np.array_split(np.array(spans, np.int64), tasks)
+    return [pyarrow.table({"start": part[:, 0], "count": part[:, 1]}) for part in parts]
 
 
 def _room(gpus: float) -> int:

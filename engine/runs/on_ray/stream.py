@@ -64,12 +64,19 @@ class RayStream:
         """
         first = getattr(self.images, "first", 0)
         end, pixels = first + len(self.images), math.prod(self.images.size)
-        starts = range(first, end, max(1, min(BLOCK_IMAGES, BLOCK_BYTES // pixels)))
+        step = max(1, min(BLOCK_IMAGES, BLOCK_BYTES // pixels))
+        spans = [(start, min(step, end - start)) for start in range(first, end, step)]
         asked = list(dict.fromkeys((self.ensemble.variant, *self.variants)))
-        arguments = (portable(self.options), self._wanted(), self.batch_size, plan_hash(self.ensemble), self.scored)
+        arguments = (
+            portable(self.options),
+            wanted(self.runtime, self.cluster),
+            self.batch_size,
+            plan_hash(self.ensemble),
+            self.scored,
+        )
         ours = connect(self.cluster)
         try:
-            for row in predicted_rows(Predictor, arguments, self.cluster, starts, end):
+            for row in predicted_rows(Predictor, arguments, self.cluster, spans):
                 part = unpacked(row, pixels, len(self.ensemble.classes), asked)
                 if part.start != first:
                     raise ModelError(f"Ray returned images from {part.start} on, expected {first} on")
@@ -84,10 +91,10 @@ class RayStream:
     def wait(self) -> None:
         """Do nothing: the actors end with the iteration."""
 
-    def _wanted(self) -> RuntimeOptions:
-        """Return what an actor uses: a GPU only if Ray assigned one."""
-        alone = self.runtime.provider == "auto" and not self.cluster.gpus
-        return replace(self.runtime, provider="cpu") if alone else self.runtime
+
+def wanted(runtime: RuntimeOptions, cluster: Cluster) -> RuntimeOptions:
+    """Return what an actor uses: a GPU only if Ray assigned one."""
+    return replace(runtime, provider="cpu") if runtime.provider == "auto" and not cluster.gpus else runtime
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,12 @@ class OnRay:
 
     def run_by(self, here: Mapping[str, str]) -> dict[str, str]:
         """Return what runs each net, given what would run it here."""
-        return {net: "Ray with GPUs" if self.cluster.gpus else told for net, told in here.items()}
+        return run_by(self.cluster, here)
+
+
+def run_by(cluster: Cluster, here: Mapping[str, str]) -> dict[str, str]:
+    """Return what runs each net on a cluster, given what would run it here."""
+    return {net: "Ray with GPUs" if cluster.gpus else told for net, told in here.items()}
 
 
 def on_ray(job: Job, options: Options, runtime: RuntimeOptions, cluster: Cluster, batch_size: int) -> OnRay:
@@ -138,16 +150,25 @@ def on_ray(job: Job, options: Options, runtime: RuntimeOptions, cluster: Cluster
     """
     if not options.input:
         raise PlanError("--on ray without --input: the sample scenes exist only in this process")
-    masks = next((member.name for member in job.ensemble.members if not member.nets), None)
-    if masks is not None:
-        raise PlanError(f"{masks} holds finished masks, which are read on this machine alone: leave out --on ray")
-    if job.ensemble.is_multilabel:
-        raise PlanError("--on ray does not take multi-label members: leave out --on")
-    if job.ensemble.unknown is not None:
-        raise PlanError("--on ray gives every pixel a class: leave out --unknown and the plan's [unknown], or --on ray")
+    check_members(job.ensemble)
     require_ray()
     job.ensemble.runtime_options = runtime
     return OnRay(options, runtime, cluster, batch_size)
+
+
+def check_members(ensemble: Ensemble) -> None:
+    """Refuse members that actors cannot run.
+
+    Raises:
+        PlanError: naming it.
+    """
+    masks = next((member.name for member in ensemble.members if not member.nets), None)
+    if masks is not None:
+        raise PlanError(f"{masks} holds finished masks, which are read on this machine alone: leave out --on ray")
+    if ensemble.is_multilabel:
+        raise PlanError("--on ray does not take multi-label members: leave out --on")
+    if ensemble.unknown is not None:
+        raise PlanError("--on ray gives every pixel a class: leave out --unknown and the plan's [unknown], or --on ray")
 
 
 def portable(options: Options) -> Options:

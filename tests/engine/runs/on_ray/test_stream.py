@@ -179,7 +179,6 @@ def test_options_that_do_not_fit_are_refused(world: World, tmp_path: Path, engin
         (("--gpus-per-worker", "1"), "go with --on ray"),
         (("--on", "ray", "--gpus-per-worker", "-1"), "0 or above"),
         (("--on", "ray", "--gpus-per-worker", "nan"), "0 or above"),
-        (("--on", "ray", "--tile", "8x8"), "--tile"),
     ):
         refused = engine(*arguments, *more)
         assert (refused.code, refused.err.count("\n")) == (2, 1), refused.err

@@ -22,6 +22,7 @@ from engine.inference.prediction import Variant
 from engine.select.crossfit import BIASED, CLEANED, PLAIN, SELECTED, Level, cross_fit
 from engine.select.pool import Choice
 from engine.select.printing import describe
+from engine.select.ragged import one_size
 from engine.select.sample import draw
 from engine.select.search import Settings
 from engine.utils.numbers import images_per_second
@@ -98,10 +99,12 @@ def _choice_rate(study: Study, choice: Choice) -> float:
     store = study.store
     pool = study.pool(turned=True)
     tiles = study.all_tiles[:TIMED_IMAGES]
+    parts = one_size(tiles, store.sizes, TIMED_IMAGES)
     # Once to load the store's pages into memory, once to measure.
     for _ in range(2):
         began = perf_counter()
-        pool.labels(choice, tiles)
+        for part in parts:
+            pool.labels(choice, part)
         decoding = (perf_counter() - began) / len(tiles)
     used = [study.ensemble.fusion_order[slot] for slot in choice.members]
     seconds = store.turned_seconds if store.turned is not None else store.plain_seconds

@@ -33,6 +33,7 @@ from engine.metrics import CONVENTIONS
 from engine.runs.provenance import resolved_plan
 from engine.select.cache import pixel_hash
 from engine.select.crossfit import assign_folds
+from engine.select.ragged import Ragged
 from engine.select.validation import open_validation
 from engine.sources.base import Source
 from engine.sources.coding import told_left_out
@@ -49,7 +50,7 @@ class Inputs:
 
     ensemble: Ensemble
     images: Source
-    truth: NDArray[np.uint8] | None
+    truth: NDArray[np.uint8] | Ragged[np.uint8] | None
     groups: NDArray[np.int64] | None
     folds: NDArray[np.int64] | None
 
@@ -70,7 +71,7 @@ def compare(options: CompareOptions, starting: Starting = lambda name, total: la
     compile_kernels(STRATEGIES, len(given.ensemble.classes))
     turned = options.ablation and given.truth is not None and options.flips != "none"
     with tempfile.TemporaryDirectory(prefix="maskfuse-", dir=options.scratch) as temporary:
-        store = LogitStore(Path(temporary), given.ensemble, len(given.images), given.images.size, turned)
+        store = LogitStore(Path(temporary), given.ensemble, given.images, turned)
         advance = starting("running members", len(given.images))
         store.fill(given.images, named_flips(options.flips)[1:], options.batch_size, options.workers, advance)
         study = Study(
@@ -100,14 +101,14 @@ def open_inputs(options: CompareOptions) -> Inputs:
         )
     classes = len(ensemble.classes)
     truth = data.truth(classes)
-    _check_counted(truth, classes, ensemble.ignored_class, options)
+    _check_counted(truth.ravel(), classes, ensemble.ignored_class, options)
     dealt = len(truth) if groups is None else int(groups.max()) + 1
     folds = assign_folds(truth, groups, min(options.folds, dealt), classes, options.seed)
     return Inputs(ensemble, images, truth, groups, folds)
 
 
-def _check_counted(truth: NDArray[np.uint8], classes: int, ignored: int | None, options: CompareOptions) -> None:
-    if not ((truth < classes) & (truth != (classes if ignored is None else ignored))).any():
+def _check_counted(labels: NDArray[np.uint8], classes: int, ignored: int | None, options: CompareOptions) -> None:
+    if not ((labels < classes) & (labels != (classes if ignored is None else ignored))).any():
         told = "void" if ignored is None else f"void or the ignored class {ignored}"
         raise InputError(f"{options.job.labels}: every true label is {told}: nothing can be scored")
 
@@ -145,8 +146,9 @@ def _compared(study: Study, images: Source, options: CompareOptions, starting: S
         **provenance(),
         workers=study.store.workers,
         images=len(images),
-        height=images.size[0],
-        width=images.size[1],
+        height=max(height for height, _ in images.every_size),
+        width=max(width for _, width in images.every_size),
+        sizes=len(images.every_size),
         classes=list(study.ensemble.classes),
         ignored_class=-1 if study.ensemble.ignored_class is None else study.ensemble.ignored_class,
         void=told_truth(study),
@@ -179,7 +181,7 @@ def told_truth(study: Study) -> str:
     if study.truth is None:
         return ""
     ensemble = study.ensemble
-    pixels = int((study.truth >= study.classes).sum())
+    pixels = int((study.truth.ravel() >= study.classes).sum())
     return told_left_out(ensemble.ignored_class, ensemble.classes, ensemble.coding.told_void(study.classes), pixels)
 
 
@@ -193,7 +195,7 @@ def run_hash(study: Study, images: Source, options: CompareOptions) -> str:
         "maskfuse": VERSION,
         "plan": resolved_plan(study.ensemble),
         "images": pixel_hash(images),
-        "labels": digest(study.truth),
+        "labels": digest(None if study.truth is None else study.truth.ravel()),
         "groups": digest(study.groups),
         "options": [options.metric, options.folds, options.pixels, options.seed, options.flips, options.ablation],
         "conventions": CONVENTIONS,

@@ -45,9 +45,9 @@ def disagreement(study: Study) -> Disagreement:
     variants = [Variant("mean-logit", study.suppressed, member) for member in range(members)]
 
     def work(tiles: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-        logits = study.store.read(tiles)
-        mean, _ = study.ensemble.decode(logits, study.reference, study.store.size)
-        own = np.stack([study.ensemble.decode(logits, variant, study.store.size)[0] for variant in variants])
+        logits, size = study.store.read(tiles), study.store.size_of(tiles)
+        mean, _ = study.ensemble.decode(logits, study.reference, size)
+        own = np.stack([study.ensemble.decode(logits, variant, size)[0] for variant in variants])
         same = np.array([[int((a == b).sum()) for b in own] for a in own])
         against = (own != mean).sum(axis=0)
         shown = mean if study.truth is None else study.truth[tiles]

@@ -155,6 +155,8 @@ class TileFacts:
         score: its own MIoU (``per-image``) with the fused mask; NaN without labels or labelled pixels.
         disputed: mean share of members whose label differs from the fused mask.
         rare: share of its pixels of the rarest class.
+        height: its height; its pictures are as large as the largest tile's, and end there.
+        width: its width.
     """
 
     name: str
@@ -163,6 +165,8 @@ class TileFacts:
     score: float
     disputed: float
     rare: float
+    height: int
+    width: int
 
 
 @dataclass(frozen=True)
@@ -177,8 +181,9 @@ class Facts:
         machine: processor, cores and system.
         workers: number of threads.
         images: number of images.
-        height: height of an image.
-        width: width of an image.
+        height: largest height of an image.
+        width: largest width of an image.
+        sizes: how many different sizes images have.
         classes: names of the classes.
         ignored_class: its id, or -1.
         void: which class the scores leave out, and what was void, in words; empty without labels.
@@ -214,6 +219,7 @@ class Facts:
     images: int
     height: int
     width: int
+    sizes: int
     classes: list[str]
     ignored_class: int
     void: str
@@ -244,7 +250,7 @@ class Pictures:
     """The gallery's tiles.
 
     Attributes:
-        images: uint8 (tiles, height, width, 1 or 3).
+        images: uint8 (tiles, height, width, 1 or 3), of the largest tile; a smaller one fills the upper left corner.
         truth: uint8 (tiles, height, width); (0, height, width) without labels.
         fused: uint8 (tiles, height, width).
         members: uint8 (tiles, members, height, width).

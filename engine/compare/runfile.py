@@ -21,7 +21,7 @@ from engine.utils.boundary import refusing
 from engine.utils.files import replacing
 from engine.utils.numbers import json_number
 
-SCHEMA = 2
+SCHEMA = 3
 ARRAYS = ("images", "truth", "fused", "members")
 MOST_BYTES = 4 * 2**30
 KIND = "maskfuse comparison"
@@ -131,7 +131,9 @@ def _typed(kind: Any, value: Any, path: str, place: str) -> Any:
 
 
 def _check_shapes(path: Path, facts: Facts, arrays: dict[str, Any]) -> None:
-    tiles, size, classes = len(facts.tiles), (facts.height, facts.width), len(facts.classes)
+    tiles, classes = len(facts.tiles), len(facts.classes)
+    size = (max(tile.height for tile in facts.tiles), max(tile.width for tile in facts.tiles)) if tiles else None
+    size = size or arrays["fused"].shape[1:]
     wanted = {
         "images": ((tiles, *size, 1), (tiles, *size, 3)),
         "truth": ((tiles, *size), (0, *size)),

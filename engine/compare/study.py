@@ -17,6 +17,7 @@ from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Variant
 from engine.metrics import confusion_matrices
 from engine.select.pool import Pool
+from engine.select.ragged import Ragged, one_size
 
 BATCH = 8
 Done = TypeVar("Done")
@@ -39,7 +40,7 @@ class Study:
 
     ensemble: Ensemble
     store: LogitStore
-    truth: NDArray[np.uint8] | None
+    truth: NDArray[np.uint8] | Ragged[np.uint8] | None
     groups: NDArray[np.int64] | None
     folds: NDArray[np.int64] | None
     metric: str
@@ -78,18 +79,19 @@ class Study:
         members = [self.ensemble.members[index] for index in self.ensemble.fusion_order]
         return Pool(
             members,
-            list(held),
+            held,
             self.truth,
             self.groups,
-            self.store.size,
+            self.store.size_of(self.all_tiles),
             self.ensemble.classes,
             self.ensemble.ignored_class,
             self.suppressed.suppress,
+            sizes=self.store.sizes,
         )
 
     def in_batches(self, tiles: NDArray[np.int64], work: Callable[[NDArray[np.int64]], Done]) -> Iterator[Done]:
-        """Yield the results of ``work`` on batches of images, in order; batches run in parallel."""
-        parts = [tiles[start : start + BATCH] for start in range(0, len(tiles), BATCH)]
+        """Yield the results of ``work`` on batches of images of one size, in order; batches run in parallel."""
+        parts = one_size(tiles, self.store.sizes, BATCH)
         with ThreadPoolExecutor(self.store.workers) as pool:
             yield from pool.map(work, parts)
 
@@ -128,7 +130,7 @@ def count(study: Study, variants: Sequence[Variant], tiles: NDArray[np.int64]) -
         found = {}
         for variant in asked:
             began = perf_counter()
-            labels, _ = study.ensemble.decode(logits, variant, study.store.size)
+            labels, _ = study.ensemble.decode(logits, variant, study.store.size_of(part))
             found[variant] = labels, perf_counter() - began
         return found
 

@@ -21,6 +21,7 @@ from engine.select.calibrate import Calibrated, calibrate
 from engine.select.crossfit import PLAIN, SINGLE, Fitted, assign_folds, cross_fit, score
 from engine.select.options import SelectOptions, check_options, check_pool
 from engine.select.pool import Choice, Pool
+from engine.select.ragged import Ragged
 from engine.select.rows import FINALISTS
 from engine.select.sample import draw
 from engine.select.validation import open_validation
@@ -197,7 +198,7 @@ def comment(done: Selection, options: SelectOptions) -> str:
 def _fill(
     ensemble: Ensemble,
     images: Source,
-    truth: NDArray[np.uint8],
+    truth: NDArray[np.uint8] | Ragged[np.uint8],
     groups: NDArray[np.int64] | None,
     cache: Cache,
     flips: str,
@@ -221,4 +222,5 @@ def _fill(
         ensemble.variant.decoding.suppress,
         ensemble.coding.told_void(len(ensemble.classes)),
         ensemble.coding,
+        images.sizes,
     )

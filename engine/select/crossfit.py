@@ -17,6 +17,7 @@ from engine.metrics import class_iou
 from engine.select.biases import LEAST_GAIN
 from engine.select.deadline import NEVER, Deadline
 from engine.select.pool import Choice, Pool
+from engine.select.ragged import Ragged
 from engine.select.rows import Fit, plain_rows, single, tuned_rows
 from engine.select.sample import Sample
 from engine.select.search import Scorer, Settings, prepare_all, search
@@ -83,7 +84,11 @@ class Fitted:
 
 
 def assign_folds(
-    truth: NDArray[np.uint8], groups: NDArray[np.int64] | None, folds: int, classes: int, seed: int
+    truth: NDArray[np.uint8] | Ragged[np.uint8],
+    groups: NDArray[np.int64] | None,
+    folds: int,
+    classes: int,
+    seed: int,
 ) -> NDArray[np.int64]:
     """Return int64 (images,): the fold of each image; images of one group share a fold, classes are spread evenly.
 

@@ -94,7 +94,7 @@ def table(done: Selection) -> Table:
     """Return one row per member and one per level, with the chosen level in bold."""
     by = "images" if done.pool.groups is None else "groups"
     pool = done.pool
-    void_pixels = int((pool.truth >= len(pool.classes)).sum())
+    void_pixels = int((pool.truth.ravel() >= len(pool.classes)).sum())
     made = Table(
         title=f"MIoU ({done.metric}) on {len(done.pool.truth):,} images of {done.honest.groups:,} {by}",
         title_justify="left",

@@ -270,7 +270,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str, list[str]]] = {
     ),
     "metadata is no JSON": (lambda path: np.savez(path, metadata=np.array("{")), "report run.npz", ["no run"]),
     "pickled metadata": (lambda path: np.savez(path, metadata=np.array([{}])), "report run.npz", ["no run"]),
-    "another version": (tampered(lambda head, _: head.update(schema=99)), "report run.npz", ["schema 99", "reads 2"]),
+    "another version": (tampered(lambda head, _: head.update(schema=99)), "report run.npz", ["schema 99", "reads 3"]),
     "changed by hand": (
         tampered(lambda head, _: head["facts"]["rows"][0].update(rate=1e9)),
         "report run.npz",

@@ -7,6 +7,7 @@ chosen with the help of labels (the last three) is cross-fitted: no image is sco
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from time import perf_counter
 
@@ -50,7 +51,8 @@ def ablation(
     """
     assert study.folds is not None
     members, single = len(study.ensemble.members), Variant("mean-logit", Decoding(), best_raw)
-    mean = Variant("mean-prob", Decoding())
+    mean = replace(study.reference, decoding=Decoding())
+    told_mean = "+ vote of all" if study.voters else "+ mean of all"
     steps = [
         (
             "best single member",
@@ -58,7 +60,7 @@ def ablation(
             counts[single].matrices,
             rate(study, single, counts[single]),
         ),
-        ("+ mean of all", f"mean-prob of {members}", counts[mean].matrices, rate(study, mean, counts[mean])),
+        (told_mean, f"{mean.strategy} of {members}", counts[mean].matrices, rate(study, mean, counts[mean])),
     ]
     if study.suppressed.suppress:
         told = ", ".join(study.ensemble.classes[index] for index in sorted(study.suppressed.suppress))
@@ -66,7 +68,10 @@ def ablation(
         steps.append(("+ suppression", told, shown.matrices, rate(study, study.reference, shown)))
     pool = study.pool(turned=True)
     sample = draw(pool, study.metric, study.folds, study.pixels, study.seed)
-    fitted = cross_fit(pool, sample, study.folds, Settings(seed=study.seed, threshold=False), advance=advance)
+    settings = Settings(seed=study.seed, threshold=False)
+    if study.voters:
+        settings = replace(settings, strategies=("vote",))
+    fitted = cross_fit(pool, sample, study.folds, settings, advance=advance)
     wanted = [(SELECTED, "+ selection"), (BIASED, "+ class bias")]
     if study.store.turned is not None:
         wanted.insert(0, (PLAIN, "+ flips"))

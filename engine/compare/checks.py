@@ -40,7 +40,8 @@ def _contradictions(facts: Facts) -> Iterator[str]:
     for curve in facts.curves:
         if not len(curve.confidence) == len(curve.accuracy) == len(curve.weight):
             yield "curves"
-    if bool(facts.labels) != bool(facts.curves):
+    # Labels alone have no confidence.
+    if bool(facts.labels) != bool(facts.curves) and not (facts.labels and facts.left_out):
         yield "curves"
     for tile in facts.tiles:
         fits = 1 <= tile.height <= facts.height and 1 <= tile.width <= facts.width

@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ from engine.compare.study import Study, count
 from engine.errors import InputError
 from engine.fusion.compiling import compile_kernels
 from engine.fusion.strategies import STRATEGIES
-from engine.inference.ensemble import Ensemble
+from engine.inference.ensemble import Ensemble, left_out
 from engine.inference.flips import named_flips
 from engine.metrics import CONVENTIONS
+from engine.models.members import voters_of
 from engine.runs.provenance import resolved_plan
 from engine.select.cache import pixel_hash
 from engine.select.crossfit import assign_folds
@@ -69,6 +70,9 @@ def compare(options: CompareOptions, starting: Starting = lambda name, total: la
     read = Unchanged(options.job.input, options.job.labels, options.groups)
     given = open_inputs(options)
     compile_kernels(STRATEGIES, len(given.ensemble.classes))
+    if voters_of(given.ensemble.members):
+        # Labels have no mean over mirror images.
+        options = replace(options, flips="none")
     turned = options.ablation and given.truth is not None and options.flips != "none"
     with tempfile.TemporaryDirectory(prefix="maskfuse-", dir=options.scratch) as temporary:
         store = LogitStore(Path(temporary), given.ensemble, given.images, turned)
@@ -152,6 +156,7 @@ def _compared(study: Study, images: Source, options: CompareOptions, starting: S
         classes=list(study.ensemble.classes),
         ignored_class=-1 if study.ensemble.ignored_class is None else study.ensemble.ignored_class,
         void=told_truth(study),
+        left_out=left_out(study.ensemble.members),
         suppressed=sorted(study.suppressed.suppress),
         input=options.job.input,
         labels=options.job.labels,

@@ -79,7 +79,7 @@ def draw(
         rarest: id of the rarest class.
     """
     ensemble = study.ensemble
-    members = [Variant("mean-logit", study.suppressed, index) for index in range(len(ensemble.members))]
+    members = [study.alone(index) for index in range(len(ensemble.members))]
     facts, truth, fused, own = [], [], [], []
     for index, reasons, score in chosen:
         tile = np.array([index])

@@ -86,6 +86,8 @@ def rows_table(facts: Facts, width: int) -> Table:
     if held:
         told.append(f"{SHORT['suppressed'] if width < WIDE else 'suppressed'}: never predicting {held}; tuned likewise")
     told.append(facts.void)
+    if facts.left_out:
+        told.append(facts.left_out)
     told.append(f"tuned: with class biases for {facts.metric}, cross-fitted in {facts.folds} folds")
     table.caption, table.caption_justify = "\n".join(told), "left"
     return table
@@ -128,7 +130,8 @@ def calibration_table(facts: Facts) -> Table:
 
 def unlabelled_table(facts: Facts) -> Table:
     """Return speed, agreement with the mean of all, and class shares."""
-    table = plain_table(f"{facts.images:,} images without labels: speed, agreement with mean-prob, share of each class")
+    mean = "vote" if facts.left_out else "mean-prob"
+    table = plain_table(f"{facts.images:,} images without labels: speed, agreement with {mean}, share of each class")
     table.collapse_padding = True
     table.add_column("member\nor strategy", overflow="fold", min_width=16)
     table.add_column("\nstate", no_wrap=True)
@@ -140,6 +143,7 @@ def unlabelled_table(facts: Facts) -> Table:
     for row in facts.rows:
         shares = [f"{row.share[index]:.1%}" for index in shown]
         table.add_row(Text(row.name), SHORT[row.state], f"{row.rate:,.0f}", f"{row.agreement:.1%}", *shares)
+    table.caption, table.caption_justify = facts.left_out or None, "left"
     return table
 
 

@@ -187,6 +187,7 @@ class Facts:
         classes: names of the classes.
         ignored_class: its id, or -1.
         void: which class the scores leave out, and what was void, in words; empty without labels.
+        left_out: strategies that are left out, and why, in words; empty for none.
         suppressed: ids of the classes that the states ``suppressed`` and ``tuned`` never predict.
         input: the input that was read.
         labels: the labels that were read; empty if none.
@@ -223,6 +224,7 @@ class Facts:
     classes: list[str]
     ignored_class: int
     void: str
+    left_out: str
     suppressed: list[int]
     input: str
     labels: str

@@ -16,6 +16,7 @@ from engine.fusion.decoding import Decoding
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Variant
 from engine.metrics import confusion_matrices
+from engine.models.members import voters_of
 from engine.select.pool import Pool
 from engine.select.ragged import Ragged, one_size
 
@@ -55,12 +56,22 @@ class Study:
     @property
     def suppressed(self) -> Decoding:
         """Return the decoding of the state ``suppressed``; of ``raw`` if no class is suppressed."""
-        return Decoding(self.ensemble.variant.decoding.suppress)
+        held = self.ensemble.variant.decoding
+        return Decoding(held.suppress, vote_stage=held.vote_stage)
+
+    @property
+    def voters(self) -> frozenset[int]:
+        """Return the indices of the members that output labels."""
+        return voters_of(self.ensemble.members)
 
     @property
     def reference(self) -> Variant:
-        """Return the reference variant for agreement: the suppressed mean of probabilities."""
-        return Variant("mean-prob", self.suppressed)
+        """Return the reference variant for agreement: the suppressed mean of probabilities, or vote of labels."""
+        return Variant("vote" if self.voters else "mean-prob", self.suppressed)
+
+    def alone(self, member: int) -> Variant:
+        """Return a member by itself, suppressed; labels as they are."""
+        return Variant("mean-logit", Decoding() if member in self.voters else self.suppressed, member)
 
     @property
     def variants(self) -> list[Variant]:
@@ -87,6 +98,7 @@ class Study:
             self.ensemble.ignored_class,
             self.suppressed.suppress,
             sizes=self.store.sizes,
+            voters=voters_of(members),
         )
 
     def in_batches(self, tiles: NDArray[np.int64], work: Callable[[NDArray[np.int64]], Done]) -> Iterator[Done]:

@@ -142,7 +142,8 @@ class Cache:
 
 def _predicted(member: Member, images: Source, flips: str) -> Iterator[tuple[Batch, Logs]]:
     """Yield each batch with the member's log-probabilities, in order; batches run in parallel."""
-    alone = Ensemble([member], flips=flips, suppress=())
+    strategy = "vote" if member.contract.kind == "labels" else "mean-logit"
+    alone = Ensemble([member], strategy, flips=flips, suppress=())
     for net in member.nets:
         for size in images.every_size:
             check_sample(net, (*size, images.channels))

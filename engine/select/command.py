@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from engine.bootstrap import GroupedCounts, Interval, interval, paired_difference
 from engine.fusion.calibration import Calibration
-from engine.inference.ensemble import Ensemble
+from engine.inference.ensemble import Ensemble, left_out
+from engine.models.members import voters_of
 from engine.runs.plan import Plan, PlannedMember, write_plan
 from engine.runs.plan_input import InputTable
 from engine.runs.provenance import plan_hash
 from engine.select.cache import Cache, pixel_hash
 from engine.select.calibrate import Calibrated, calibrate
 from engine.select.crossfit import PLAIN, SINGLE, Fitted, assign_folds, cross_fit, score
-from engine.select.options import SelectOptions, check_options, check_pool
+from engine.select.options import SelectOptions, check_options, check_pool, for_voters
 from engine.select.pool import Choice, Pool
 from engine.select.ragged import Ragged
 from engine.select.rows import FINALISTS
@@ -91,6 +92,9 @@ def select(options: SelectOptions, starting: Starting = lambda name, total: lamb
     data = open_validation(options.job, options.groups)
     ensemble = data.ensemble
     check_pool(ensemble, options)
+    options = for_voters(ensemble, options)
+    if options.voters:
+        console.say(left_out(ensemble.members))
     truth = data.truth(len(ensemble.classes))
     if data.groups is None:
         console.say("warning: no --groups, so folds are drawn by image: images of one scene make the scores optimistic")
@@ -151,6 +155,7 @@ def plan_of(pool: Pool, choice: Choice, flips: str, table: InputTable | None = N
         tuple(members),
         strategy=choice.strategy,
         suppress=tuple(sorted(decoding.suppress)),
+        vote_stage=None if decoding.vote_stage == "members" else decoding.vote_stage,
         threshold=decoding.threshold,
         bias=decoding.bias,
         min_region=decoding.min_region or None,
@@ -167,6 +172,7 @@ def plan_of(pool: Pool, choice: Choice, flips: str, table: InputTable | None = N
         None if set(choice.weights) == {1.0} else choice.weights,
         decoding.suppress,
         flips=flips,
+        vote_stage=decoding.vote_stage,
         threshold=decoding.threshold,
         bias=decoding.bias,
         min_region=decoding.min_region,
@@ -187,7 +193,8 @@ def comment(done: Selection, options: SelectOptions) -> str:
             f"Selected on {len(done.pool.truth)} images ({by}) for the MIoU convention {done.metric}.",
             f"Cross-fitted score: {done.honest} ({done.honest.level:.0%} interval); level: {done.fitted.best.name}",
             f"Score on the images it was selected on (optimistic): {done.same[done.fitted.chosen]:.4f}",
-            f"Best single member, cross-fitted: {done.cross[SINGLE]}; mean of all members: {done.cross[PLAIN]}",
+            f"Best single member, cross-fitted: {done.cross[SINGLE]}; "
+            f"{done.fitted.levels[PLAIN].name}: {done.cross[PLAIN]}",
             f"Searched on {done.sampled:,} of {done.available:,} pixels; scores are over all pixels.",
             f"SHA-256 of the plan: {done.sha256}",
             f"Made by: {options.command}",
@@ -223,4 +230,5 @@ def _fill(
         ensemble.coding.told_void(len(ensemble.classes)),
         ensemble.coding,
         images.sizes,
+        voters_of(ensemble.members),
     )

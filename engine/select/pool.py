@@ -69,6 +69,7 @@ class Pool:
         coding: how the truth is stored, for the plan.
         sizes: (height, width) of each image where they differ; empty where all have ``size``. Truth and
             log-probabilities are :class:`engine.select.ragged.Ragged` then.
+        voters: indices of the members that output labels: 1 for the class of a label, before the softmax.
     """
 
     members: Sequence[Member]
@@ -82,6 +83,7 @@ class Pool:
     void: str = str(VOID)
     coding: LabelCoding = PLAIN
     sizes: Sequence[tuple[int, int]] = ()
+    voters: frozenset[int] = frozenset()
 
     def size_of(self, tiles: NDArray[np.int64]) -> tuple[int, int]:
         """Return the (height, width) of images that have one size."""
@@ -90,7 +92,17 @@ class Pool:
     @property
     def decoding(self) -> Decoding:
         """Return the decoding a search starts from."""
-        return Decoding(self.suppress)
+        return Decoding(self.suppress, vote_stage="fused" if self.voters and self.suppress else "members")
+
+    @property
+    def standing(self) -> list[int]:
+        """Return the members that can be an ensemble alone: a label has no second choice for a suppressed class."""
+        return [index for index in range(len(self.members)) if not (self.suppress and index in self.voters)]
+
+    @property
+    def everyone(self) -> Choice:
+        """Return the mean of all members; their vote where one of them outputs labels."""
+        return Choice("vote" if self.voters else "mean-prob", (1,) * len(self.members), self.decoding)
 
     def floored(self, member: int, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return a member's logits (..., classes, pixels) as the pipeline decodes them.

@@ -13,7 +13,7 @@ from engine.bootstrap import Interval
 from engine.fusion.calibration import Quality
 from engine.metrics import find_trap
 from engine.select.command import Selection
-from engine.select.crossfit import ROW_LEVELS, score
+from engine.select.crossfit import PLAIN, ROW_LEVELS, SINGLE, score
 from engine.select.pool import Choice
 from engine.sources.coding import told_left_out
 from engine.utils import console
@@ -30,8 +30,8 @@ def print_selection(done: Selection, out: Path, as_json: bool) -> None:
         f"scored {done.fitted.tried:,} candidate ensembles on {done.sampled:,} of {done.available:,} pixels "
         f"in {done.seconds:.1f} s ({done.rate:,.0f}/s, clean-up and folds included)"
     )
-    for name, gain in (("the best single member", done.gain_single), ("the mean of all members", done.gain_plain)):
-        console.say(f"cross-fitted gain over {name}: {_gain(gain)}")
+    for place, gain in ((SINGLE, done.gain_single), (PLAIN, done.gain_plain)):
+        console.say(f"cross-fitted gain over the {done.fitted.levels[place].name}: {_gain(gain)}")
     for line in calibration_lines(done):
         console.say(line)
     trap = find_trap(done.fitted.best.cross.sum(axis=0), done.pool.ignored_class)

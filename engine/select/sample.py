@@ -34,6 +34,7 @@ class Sample:
         convention: the metric to maximise.
         ignored_class: the class it excludes, or None.
         decoding: its suppression is applied.
+        voters: indices of the members that output labels.
     """
 
     logits: NDArray[np.float32]
@@ -44,6 +45,7 @@ class Sample:
     convention: str
     ignored_class: int | None
     decoding: Decoding
+    voters: frozenset[int] = frozenset()
 
     @property
     def classes(self) -> int:
@@ -177,7 +179,9 @@ def draw(pool: Pool, convention: str, folds: NDArray[np.int64], pixels: int, see
     fold_of_unit = folds if per_image else np.arange(units)
     logits = _gathered(pool, np.concatenate(picked))
     total = int(available.sum())
-    return Sample(logits, starts, scale, fold_of_unit, total, convention, pool.ignored_class, pool.decoding)
+    return Sample(
+        logits, starts, scale, fold_of_unit, total, convention, pool.ignored_class, pool.decoding, pool.voters
+    )
 
 
 def _shares(available: NDArray[np.int64], budget: int) -> NDArray[np.int64]:

@@ -114,7 +114,8 @@ def draw_plots(facts: Facts) -> dict[str, str]:
     plots["classes"] = both(figures.class_scores, facts, [best, single])
     plots["confusion_best"] = figures.confusion(facts, best, "confusion_best")
     plots["confusion_single"] = figures.confusion(facts, single, "confusion_single")
-    plots["reliability"] = both(figures.reliability, facts)
+    if facts.curves:
+        plots["reliability"] = both(figures.reliability, facts)
     if facts.ablation:
         plots["steps"] = both(figures.steps, facts)
     return plots

@@ -19,8 +19,8 @@ from engine.sources.base import Batch, Source
 from engine.sources.coding import PLAIN, LabelCoding, check_values, told_left_out
 from engine.sources.groups import read_groups
 from engine.sources.joining import joined
-from engine.sources.label_scenes import VariedMaps, coded_scenes, maps_of, open_maps, open_scene_labels
-from engine.sources.labels import as_labels, check_match
+from engine.sources.label_scenes import coded_scenes, maps_of, open_scene_labels
+from engine.sources.labels import as_labels, check_match, open_labels
 from engine.sources.numpy_files import ArrayFile
 from engine.sources.open import open_array
 from engine.sources.places import aligned, check_same_places
@@ -160,7 +160,7 @@ def evaluate(
     else:
         check_same_places(predicted, labels)
         guesses, truths = _open_both(predicted, labels, rle, known)
-    if not isinstance(truths, VariedMaps) and not isinstance(guesses, VariedMaps):
+    if not truths.sizes and not guesses.sizes:
         check_match(truths, guesses)
     index = read_groups(groups, len(truths)) if groups else None
     rules = None if surfaces is None else SurfaceCounts(count, surfaces)
@@ -211,7 +211,7 @@ def _count(
         abstains: whether masks hold unknown pixels, which are not counted.
     """
     done = _Counted(score)
-    varied = isinstance(truths, VariedMaps) or isinstance(guesses, VariedMaps)
+    varied = bool(truths.sizes or guesses.sizes)
     size = 1 if varied else BATCH
     undecided, guessed_undecided = plain, True
     for truth, guess in zip_longest(truths.batches(size), guesses.batches(size)):
@@ -281,11 +281,12 @@ def _open_both(predicted: str, labels: str, rle: str, known: Known) -> tuple[Sou
     if rle and not {rle, *(["kaggle"] if rle == "rows" else [])} & set(forms):
         raise PlanError(f"--rle {rle}: neither {predicted} nor {labels} holds such run lengths: leave it out")
     if forms[1] in SPARSE and forms[0] not in SPARSE:
-        guesses = open_maps(predicted, known.masks, rle=rle)
-        return guesses, open_maps(labels, known.truth, guesses, rle)
+        guesses = open_labels(predicted, known.masks, rle=rle, any_size=True)
+        return guesses, open_labels(labels, known.truth, guesses, rle, any_size=True)
     # Of two COCO files the truth names the images.
-    truths = open_maps(labels, known.truth, rle=rle)
-    return joined(truths, open_maps(predicted, known.masks, truths if forms[0] in SPARSE else None, rle)), truths
+    truths = open_labels(labels, known.truth, rle=rle, any_size=True)
+    like = truths if forms[0] in SPARSE else None
+    return joined(truths, open_labels(predicted, known.masks, like, rle, any_size=True)), truths
 
 
 def _aligned(predicted: str, labels: str, known: Known) -> tuple[Source, Source]:

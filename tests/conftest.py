@@ -55,6 +55,7 @@ QUICK = (
     "engine/select/test_command.py::test_a_sample_",
     "engine/select/test_command.py::test_folds_",
     "engine/select/test_command.py::test_mean_iou_",
+    "engine/select/test_ragged.py",
     "engine/serve/test_batching.py",
     "engine/sources/test_numpy_files.py",
     "engine/sources/test_open.py",

@@ -7,6 +7,7 @@ chosen with the help of labels (the last three) is cross-fitted: no image is sco
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from time import perf_counter
 
@@ -22,6 +23,7 @@ from engine.inference.prediction import Variant
 from engine.select.crossfit import BIASED, CLEANED, PLAIN, SELECTED, Level, cross_fit
 from engine.select.pool import Choice
 from engine.select.printing import describe
+from engine.select.ragged import one_size
 from engine.select.sample import draw
 from engine.select.search import Settings
 from engine.utils.numbers import images_per_second
@@ -49,7 +51,8 @@ def ablation(
     """
     assert study.folds is not None
     members, single = len(study.ensemble.members), Variant("mean-logit", Decoding(), best_raw)
-    mean = Variant("mean-prob", Decoding())
+    mean = replace(study.reference, decoding=Decoding())
+    told_mean = "+ vote of all" if study.voters else "+ mean of all"
     steps = [
         (
             "best single member",
@@ -57,7 +60,7 @@ def ablation(
             counts[single].matrices,
             rate(study, single, counts[single]),
         ),
-        ("+ mean of all", f"mean-prob of {members}", counts[mean].matrices, rate(study, mean, counts[mean])),
+        (told_mean, f"{mean.strategy} of {members}", counts[mean].matrices, rate(study, mean, counts[mean])),
     ]
     if study.suppressed.suppress:
         told = ", ".join(study.ensemble.classes[index] for index in sorted(study.suppressed.suppress))
@@ -65,7 +68,10 @@ def ablation(
         steps.append(("+ suppression", told, shown.matrices, rate(study, study.reference, shown)))
     pool = study.pool(turned=True)
     sample = draw(pool, study.metric, study.folds, study.pixels, study.seed)
-    fitted = cross_fit(pool, sample, study.folds, Settings(seed=study.seed, threshold=False), advance=advance)
+    settings = Settings(seed=study.seed, threshold=False)
+    if study.voters:
+        settings = replace(settings, strategies=("vote",))
+    fitted = cross_fit(pool, sample, study.folds, settings, advance=advance)
     wanted = [(SELECTED, "+ selection"), (BIASED, "+ class bias")]
     if study.store.turned is not None:
         wanted.insert(0, (PLAIN, "+ flips"))
@@ -98,10 +104,12 @@ def _choice_rate(study: Study, choice: Choice) -> float:
     store = study.store
     pool = study.pool(turned=True)
     tiles = study.all_tiles[:TIMED_IMAGES]
+    parts = one_size(tiles, store.sizes, TIMED_IMAGES)
     # Once to load the store's pages into memory, once to measure.
     for _ in range(2):
         began = perf_counter()
-        pool.labels(choice, tiles)
+        for part in parts:
+            pool.labels(choice, part)
         decoding = (perf_counter() - began) / len(tiles)
     used = [study.ensemble.fusion_order[slot] for slot in choice.members]
     seconds = store.turned_seconds if store.turned is not None else store.plain_seconds

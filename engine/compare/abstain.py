@@ -23,9 +23,12 @@ MEASURE = "entropy"
 def abstaining(study: Study) -> tuple[list[RiskCurve], list[RiskBound]]:
     """Return the curve of each map of doubt for the suppressed mean of probabilities, the best first, and thresholds.
 
-    Nothing is fitted to the labels there, so all groups may calibrate a threshold.
+    Nothing is fitted to the labels there, so all groups may calibrate a threshold. Members that output labels have no
+    probabilities: then there is none of either.
     """
     assert study.truth is not None
+    if study.voters:
+        return [], []
     counts = {name: counted.grouped(study.groups) for name, counted in _counted(study).items()}
     draws = whole_and_resampled(len(counts[MEASURE].pixels), ROUNDS, study.seed)
     curves = sorted((_curve(name, held, draws) for name, held in counts.items()), key=lambda curve: curve.area)
@@ -42,7 +45,7 @@ def _counted(study: Study) -> dict[str, DoubtCounts]:
         true, found = truth[part], []
         for name in DOUBTS:
             evidence = Evidence(doubt=name, doubt_type="float32")
-            held = ensemble.explain(logits, study.reference, study.store.size, evidence)
+            held = ensemble.explain(logits, study.reference, study.store.size_of(part), evidence)
             assert held.shown.doubt is not None
             scored = (true < study.classes) & (true != ignored)
             found.append(DoubtCounts.of(held.shown.doubt, held.labels != true, scored))

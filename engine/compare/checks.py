@@ -24,7 +24,7 @@ def _contradictions(facts: Facts) -> Iterator[str]:
         yield "classes, members or rows"
     if facts.metric not in CONVENTIONS:
         yield "metric"
-    if facts.height < 1 or facts.width < 1 or min(facts.images, facts.workers) < 1:
+    if facts.height < 1 or facts.width < 1 or min(facts.images, facts.workers, facts.sizes) < 1:
         yield "images or workers"
     if not -1 <= facts.ignored_class < classes or not _indices(facts.suppressed, classes):
         yield "ignored_class or suppressed"
@@ -43,12 +43,14 @@ def _contradictions(facts: Facts) -> Iterator[str]:
     for curve_of_risk in facts.risk_curves:
         if len(curve_of_risk.coverage) != len(curve_of_risk.risk):
             yield "risk_curves"
-    if bool(facts.labels) != bool(facts.risk_curves):
+    # Labels alone have no confidence.
+    if bool(facts.labels and not facts.left_out) != bool(facts.risk_curves):
         yield "risk_curves"
-    if bool(facts.labels) != bool(facts.curves):
+    if bool(facts.labels) != bool(facts.curves) and not (facts.labels and facts.left_out):
         yield "curves"
     for tile in facts.tiles:
-        if not set(tile.reasons) <= set(REASONS) or not 0 <= tile.index < facts.images:
+        fits = 1 <= tile.height <= facts.height and 1 <= tile.width <= facts.width
+        if not set(tile.reasons) <= set(REASONS) or not 0 <= tile.index < facts.images or not fits:
             yield "tiles"
 
 

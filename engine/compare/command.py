@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,14 @@ from engine.compare.study import Study, count
 from engine.errors import InputError
 from engine.fusion.compiling import compile_kernels
 from engine.fusion.strategies import STRATEGIES
-from engine.inference.ensemble import Ensemble
+from engine.inference.ensemble import Ensemble, left_out
 from engine.inference.flips import named_flips
 from engine.metrics import CONVENTIONS
+from engine.models.members import voters_of
 from engine.runs.provenance import resolved_plan
 from engine.select.cache import pixel_hash
 from engine.select.crossfit import assign_folds
+from engine.select.ragged import Ragged
 from engine.select.validation import open_validation
 from engine.sources.base import Source
 from engine.sources.coding import told_left_out
@@ -50,7 +52,7 @@ class Inputs:
 
     ensemble: Ensemble
     images: Source
-    truth: NDArray[np.uint8] | None
+    truth: NDArray[np.uint8] | Ragged[np.uint8] | None
     groups: NDArray[np.int64] | None
     folds: NDArray[np.int64] | None
 
@@ -69,9 +71,12 @@ def compare(options: CompareOptions, starting: Starting = lambda name, total: la
     read = Unchanged(options.job.input, options.job.labels, options.groups)
     given = open_inputs(options)
     compile_kernels(STRATEGIES, len(given.ensemble.classes))
+    if voters_of(given.ensemble.members):
+        # Labels have no mean over mirror images.
+        options = replace(options, flips="none")
     turned = options.ablation and given.truth is not None and options.flips != "none"
     with tempfile.TemporaryDirectory(prefix="maskfuse-", dir=options.scratch) as temporary:
-        store = LogitStore(Path(temporary), given.ensemble, len(given.images), given.images.size, turned)
+        store = LogitStore(Path(temporary), given.ensemble, given.images, turned)
         advance = starting("running members", len(given.images))
         store.fill(given.images, named_flips(options.flips)[1:], options.batch_size, options.workers, advance)
         study = Study(
@@ -101,14 +106,14 @@ def open_inputs(options: CompareOptions) -> Inputs:
         )
     classes = len(ensemble.classes)
     truth = data.truth(classes)
-    _check_counted(truth, classes, ensemble.ignored_class, options)
+    _check_counted(truth.ravel(), classes, ensemble.ignored_class, options)
     dealt = len(truth) if groups is None else int(groups.max()) + 1
     folds = assign_folds(truth, groups, min(options.folds, dealt), classes, options.seed)
     return Inputs(ensemble, images, truth, groups, folds)
 
 
-def _check_counted(truth: NDArray[np.uint8], classes: int, ignored: int | None, options: CompareOptions) -> None:
-    if not ((truth < classes) & (truth != (classes if ignored is None else ignored))).any():
+def _check_counted(labels: NDArray[np.uint8], classes: int, ignored: int | None, options: CompareOptions) -> None:
+    if not ((labels < classes) & (labels != (classes if ignored is None else ignored))).any():
         told = "void" if ignored is None else f"void or the ignored class {ignored}"
         raise InputError(f"{options.job.labels}: every true label is {told}: nothing can be scored")
 
@@ -147,11 +152,13 @@ def _compared(study: Study, images: Source, options: CompareOptions, starting: S
         **provenance(),
         workers=study.store.workers,
         images=len(images),
-        height=images.size[0],
-        width=images.size[1],
+        height=max(height for height, _ in images.every_size),
+        width=max(width for _, width in images.every_size),
+        sizes=len(images.every_size),
         classes=list(study.ensemble.classes),
         ignored_class=-1 if study.ensemble.ignored_class is None else study.ensemble.ignored_class,
         void=told_truth(study),
+        left_out=left_out(study.ensemble.members),
         suppressed=sorted(study.suppressed.suppress),
         input=options.job.input,
         labels=options.job.labels,
@@ -183,7 +190,7 @@ def told_truth(study: Study) -> str:
     if study.truth is None:
         return ""
     ensemble = study.ensemble
-    pixels = int((study.truth >= study.classes).sum())
+    pixels = int((study.truth.ravel() >= study.classes).sum())
     return told_left_out(ensemble.ignored_class, ensemble.classes, ensemble.coding.told_void(study.classes), pixels)
 
 
@@ -197,7 +204,7 @@ def run_hash(study: Study, images: Source, options: CompareOptions) -> str:
         "maskfuse": VERSION,
         "plan": resolved_plan(study.ensemble),
         "images": pixel_hash(images),
-        "labels": digest(study.truth),
+        "labels": digest(None if study.truth is None else study.truth.ravel()),
         "groups": digest(study.groups),
         "options": [options.metric, options.folds, options.pixels, options.seed, options.flips, options.ablation],
         "conventions": CONVENTIONS,

@@ -11,11 +11,11 @@ from engine.bootstrap import ROUNDS, ends, whole_and_resampled
 from engine.compare.result import Curve
 from engine.compare.study import Study
 from engine.fusion.calibration import BINS, Calibration, Quality, fit
-from engine.inference.prediction import Variant
 from engine.models.members import FLOOR
 
 # Softmax in NumPy is slow: this many images, spread evenly, are enough.
 CURVE_IMAGES = 256
+MEAN_OF_OTHERS = "mean of members with probabilities"
 MEAN, CALIBRATED = "mean of all members", "the mean, calibrated"
 # Every so many pixels calibrate the mean.
 SPARSE = 16
@@ -42,12 +42,12 @@ class Disagreement:
 def disagreement(study: Study) -> Disagreement:
     """Compare the members' suppressed labels with each other and with the mean of all."""
     members, classes = len(study.ensemble.members), study.classes
-    variants = [Variant("mean-logit", study.suppressed, member) for member in range(members)]
+    variants = [study.alone(member) for member in range(members)]
 
     def work(tiles: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-        logits = study.store.read(tiles)
-        mean, _ = study.ensemble.decode(logits, study.reference, study.store.size)
-        own = np.stack([study.ensemble.decode(logits, variant, study.store.size)[0] for variant in variants])
+        logits, size = study.store.read(tiles), study.store.size_of(tiles)
+        mean, _ = study.ensemble.decode(logits, study.reference, size)
+        own = np.stack([study.ensemble.decode(logits, variant, size)[0] for variant in variants])
         same = np.array([[int((a == b).sum()) for b in own] for a in own])
         against = (own != mean).sum(axis=0)
         shown = mean if study.truth is None else study.truth[tiles]
@@ -74,10 +74,12 @@ def reliability(study: Study) -> tuple[list[Curve], int]:
     """Return the curve of each member and of the mean of their probabilities, and the number of images used.
 
     Confidence is the probability of the predicted class among the classes not suppressed; pixels of the ignored
-    class are not counted. With two folds or more a last curve follows, of the mean with a temperature and a bias per
-    class that were fitted without the image's fold.
+    class are not counted. Members that output labels have none. With two folds or more a last curve follows, of the
+    mean with a temperature and a bias per class that were fitted without the image's fold.
     """
     assert study.truth is not None
+    if len(study.voters) == len(study.ensemble.members):
+        return [], 0
     tiles = np.unique(np.linspace(0, study.store.images - 1, min(CURVE_IMAGES, study.store.images)).astype(np.int64))
     allowed = np.array([c for c in range(study.classes) if c not in study.suppressed.suppress])
     fits = _fitted(study, tiles, allowed)
@@ -94,16 +96,19 @@ def reliability(study: Study) -> tuple[list[Curve], int]:
     grouped = np.zeros((int(index.max()) + 1, *sums.shape[1:]))
     np.add.at(grouped, index, sums)
     draws = whole_and_resampled(len(grouped), ROUNDS, study.seed)
-    slot = {member: place for place, member in enumerate(study.ensemble.fusion_order)}
-    order = [(member.name, slot[place]) for place, member in enumerate(study.ensemble.members)]
-    order += [(MEAN, len(slot)), *([(CALIBRATED, len(slot) + 1)] if fits else [])]
+    shown = [index for index in study.ensemble.fusion_order if index not in study.voters]
+    order = [(study.ensemble.members[index].name, shown.index(index)) for index in sorted(shown)]
+    order += [(MEAN_OF_OTHERS if study.voters else MEAN, len(shown)), *([(CALIBRATED, len(shown) + 1)] if fits else [])]
     return [_curve(name, draws @ grouped[:, place]) for name, place in order], len(tiles)
 
 
 def _shares(
     study: Study, part: NDArray[np.int64], allowed: NDArray[np.int64]
 ) -> tuple[list[NDArray[np.float32]], NDArray[np.uint8], NDArray[np.bool_]]:
-    """Return probabilities among the allowed classes of each member and of their mean, the truth, and what counts."""
+    """Return probabilities among the allowed classes of each member and of their mean, the truth, and what counts.
+
+    Members that output labels are left out.
+    """
     assert study.truth is not None
     ensemble, true = study.ensemble, study.truth[part]
     seen = true < study.classes
@@ -113,6 +118,7 @@ def _shares(
     for slot, index in enumerate(ensemble.fusion_order):
         if ensemble.members[index].is_set and study.suppressed.suppress:
             logits[slot][:, sorted(study.suppressed.suppress)] = FLOOR
+    logits = logits[[index not in study.voters for index in ensemble.fusion_order]]
     chances = np.exp(logits - logits.max(axis=2, keepdims=True))
     chances /= chances.sum(axis=2, keepdims=True)
     kept = [p[:, allowed] for p in (*chances, chances.mean(axis=0))]

@@ -79,42 +79,59 @@ def draw(
         found: disagreement of the members.
         rarest: id of the rarest class.
     """
-    ensemble, (height, width) = study.ensemble, study.store.size
-    members = [Variant("mean-logit", study.suppressed, index) for index in range(len(ensemble.members))]
-    facts, fused, own, doubt = [], [], [], []
+    ensemble = study.ensemble
+    members = [study.alone(index) for index in range(len(ensemble.members))]
+    facts, truth, fused, own, doubt = [], [], [], [], []
     for index, reasons, score in chosen:
-        logits = study.store.read(np.array([index]))
+        tile = np.array([index])
+        logits, size = study.store.read(tile), study.store.size_of(tile)
         variant = shown
         if fold_biases and study.folds is not None:
             variant = biased(shown, fold_biases[study.folds[index]])
-        own.append(np.stack([ensemble.decode(logits.copy(), each, study.store.size)[0][0] for each in members]))
-        found_here = ensemble.explain(logits, variant, study.store.size, Evidence(doubt="entropy"))
+        labels = np.stack([ensemble.decode(logits.copy(), each, size)[0][0] for each in members])
+        found_here = ensemble.explain(logits, variant, size, Evidence(doubt="votes" if study.voters else "entropy"))
         assert found_here.shown.doubt is not None
-        fused.append(found_here.labels[0])
-        doubt.append(found_here.shown.doubt[0])
-        rare = found.class_pixels[index, rarest] / (height * width)
-        disputed = float((own[-1] != fused[-1]).mean())
-        facts.append(TileFacts(str(images.ids[index]), index, reasons, score, disputed, float(rare)))
-    tiles = [index for index, _, _ in chosen]
-    maps = (len(tiles), height, width)
+        shown_labels = found_here.labels[0]
+        own.append(labels.reshape(-1, *size))
+        fused.append(shown_labels.reshape(size))
+        doubt.append(found_here.shown.doubt[0].reshape(size))
+        if study.truth is not None:
+            truth.append(study.truth[index].reshape(size))
+        rare = found.class_pixels[index, rarest] / labels.shape[1]
+        disputed = float((labels != shown_labels).mean())
+        facts.append(TileFacts(str(images.ids[index]), index, reasons, score, disputed, float(rare), *size))
+    largest = images.size
+    if facts:
+        largest = max(tile.height for tile in facts), max(tile.width for tile in facts)
     pictures = Pictures(
-        _pixels(images, tiles),
-        np.zeros((0, height, width), np.uint8) if study.truth is None else study.truth[tiles].reshape(maps),
-        np.array(fused, np.uint8).reshape(maps),
-        np.array(own, np.uint8).reshape(len(tiles), len(members), height, width),
-        np.array(doubt, np.uint8).reshape(maps),
+        _padded(_pixels(images, [index for index, _, _ in chosen]), largest, after=(images.channels,)),
+        _padded(truth, largest),
+        _padded(fused, largest),
+        _padded(own, largest, before=(len(members),)),
+        _padded(doubt, largest),
     )
     return facts, pictures
 
 
-def _pixels(images: Source, tiles: list[int]) -> NDArray[np.uint8]:
-    """Return uint8 (tiles, height, width, channels); values outside 0..255 are scaled to fit, image by image."""
+def _padded(
+    maps: list[NDArray[np.uint8]], size: tuple[int, int], before: tuple[int, ...] = (), after: tuple[int, ...] = ()
+) -> NDArray[np.uint8]:
+    """Return maps (*before, height, width, *after) as one array of a size; what lies beyond a map is 0."""
+    whole = np.zeros((len(maps), *before, *size, *after), np.uint8)
+    for place, held in zip(whole, maps, strict=True):
+        height, width = held.shape[len(before) :][:2]
+        place[(*[slice(None)] * len(before), slice(height), slice(width))] = held
+    return whole
+
+
+def _pixels(images: Source, tiles: list[int]) -> list[NDArray[np.uint8]]:
+    """Return uint8 (height, width, channels) images; values outside 0..255 are scaled to fit, image by image."""
     wanted, held = set(tiles), []
     for batch in images.batches(64):
         held += [shown(batch.pixels[i]) for i in range(len(batch.ids)) if batch.start + i in wanted]
         if len(held) == len(tiles):
             break
-    return np.array(held, np.uint8).reshape(len(tiles), *images.size, images.channels)
+    return held
 
 
 def shown(image: NDArray[Any]) -> NDArray[np.uint8]:

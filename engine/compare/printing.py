@@ -103,6 +103,8 @@ def rows_table(facts: Facts, width: int, everything: bool = False) -> Table:
         told.append(f"{SHORT['suppressed'] if width < WIDE else 'suppressed'}: never predicting {held}; tuned likewise")
     told.append(facts.void)
     told += _told_folded(shown_rows)
+    if facts.left_out:
+        told.append(facts.left_out)
     told.append(f"tuned: with class biases for {facts.metric}, cross-fitted in {facts.folds} folds")
     table.caption, table.caption_justify = "\n".join(told), "left"
     return table
@@ -192,7 +194,8 @@ def _share(value: float) -> str:
 
 def unlabelled_table(facts: Facts, everything: bool = False) -> Table:
     """Return speed, agreement with the mean of all, and class shares."""
-    table = plain_table(f"{facts.images:,} images without labels: speed, agreement with mean-prob, share of each class")
+    mean = "vote" if facts.left_out else "mean-prob"
+    table = plain_table(f"{facts.images:,} images without labels: speed, agreement with {mean}, share of each class")
     table.collapse_padding = True
     table.add_column("member\nor strategy", overflow="fold", min_width=16)
     table.add_column("\nstate", no_wrap=True)
@@ -206,7 +209,8 @@ def unlabelled_table(facts: Facts, everything: bool = False) -> Table:
         row, shares = item.row, [f"{item.row.share[index]:.1%}" for index in shown]
         state = SHORT[row.state] + "*" * bool(item.others)
         table.add_row(Text(row.name), state, f"{row.rate:,.0f}", f"{row.agreement:.1%}", *shares)
-    table.caption, table.caption_justify = "\n".join(_told_folded(rows)), "left"
+    told = [*_told_folded(rows), *([facts.left_out] if facts.left_out else [])]
+    table.caption, table.caption_justify = "\n".join(told) or None, "left"
     return table
 
 

@@ -197,6 +197,8 @@ class TileFacts:
         score: its own MIoU (``per-image``) with the fused mask; NaN without labels or labelled pixels.
         disputed: mean share of members whose label differs from the fused mask.
         rare: share of its pixels of the rarest class.
+        height: its height; its pictures are as large as the largest tile's, and end there.
+        width: its width.
     """
 
     name: str
@@ -205,6 +207,8 @@ class TileFacts:
     score: float
     disputed: float
     rare: float
+    height: int
+    width: int
 
 
 @dataclass(frozen=True)
@@ -219,11 +223,13 @@ class Facts:
         machine: processor, cores and system.
         workers: number of threads.
         images: number of images.
-        height: height of an image.
-        width: width of an image.
+        height: largest height of an image.
+        width: largest width of an image.
+        sizes: how many different sizes images have.
         classes: names of the classes.
         ignored_class: its id, or -1.
         void: which class the scores leave out, and what was void, in words; empty without labels.
+        left_out: strategies that are left out, and why, in words; empty for none.
         suppressed: ids of the classes that the states ``suppressed`` and ``tuned`` never predict.
         input: the input that was read.
         labels: the labels that were read; empty if none.
@@ -258,9 +264,11 @@ class Facts:
     images: int
     height: int
     width: int
+    sizes: int
     classes: list[str]
     ignored_class: int
     void: str
+    left_out: str
     suppressed: list[int]
     input: str
     labels: str
@@ -290,7 +298,7 @@ class Pictures:
     """The gallery's tiles.
 
     Attributes:
-        images: uint8 (tiles, height, width, 1 or 3).
+        images: uint8 (tiles, height, width, 1 or 3), of the largest tile; a smaller one fills the upper left corner.
         truth: uint8 (tiles, height, width); (0, height, width) without labels.
         fused: uint8 (tiles, height, width).
         members: uint8 (tiles, members, height, width).

@@ -39,7 +39,9 @@ def entries(study: Study, counts: dict[Variant, Counts]) -> list[Entry]:
     made = [Entry(v, "suppressed" if v.decoding.suppress else "raw", done) for v, done in counts.items()]
     if study.truth is None:
         return made
-    basis = [variant for variant in counts if variant.decoding.suppress == study.suppressed.suppress]
+    # A bias changes no label of a member that outputs labels.
+    movable = [variant for variant in counts if variant.member not in study.voters]
+    basis = [variant for variant in movable if variant.decoding.suppress == study.suppressed.suppress]
     return [*made, *(Entry(done.variant, "tuned", done.counts, done.fold_biases) for done in tune(study, basis))]
 
 

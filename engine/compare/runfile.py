@@ -131,7 +131,9 @@ def _typed(kind: Any, value: Any, path: str, place: str) -> Any:
 
 
 def _check_shapes(path: Path, facts: Facts, arrays: dict[str, Any]) -> None:
-    tiles, size, classes = len(facts.tiles), (facts.height, facts.width), len(facts.classes)
+    tiles, classes = len(facts.tiles), len(facts.classes)
+    size = (max(tile.height for tile in facts.tiles), max(tile.width for tile in facts.tiles)) if tiles else None
+    size = size or arrays["fused"].shape[1:]
     wanted = {
         "images": ((tiles, *size, 1), (tiles, *size, 3)),
         "truth": ((tiles, *size), (0, *size)),

@@ -10,6 +10,7 @@ import contextlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,12 @@ from engine.errors import EngineError, OutputError
 from engine.inference.ensemble import Ensemble
 from engine.inference.flips import flipped
 from engine.models.net import check_range, check_sample
+from engine.select.ragged import Ragged
 from engine.sources.base import Batch, Source
 from engine.utils.threads import available_cores, in_order
 
 Logits = NDArray[np.float32]
+MemberLogits = Logits | Ragged[np.float32]
 # Space to leave free on the disk.
 SPARE_BYTES = 2**28
 
@@ -31,34 +34,47 @@ class LogitStore:
     """Logits of every member on every image, plain and (with flips) averaged over flipped images.
 
     Attributes:
-        plain: float32 (members, images, classes, pixels), members in the ensemble's fusion order.
+        plain: for each member, in the ensemble's fusion order, float32 (images, classes, pixels).
         turned: the same, averaged over the flipped images; None without flips.
         plain_seconds: time of each member (in the given order) on the plain images, summed over workers.
         turned_seconds: likewise on plain and flipped images together.
         images: number of images.
+        sizes: (height, width) of each image where they differ; empty where all have one size.
         workers: number of threads.
     """
 
-    def __init__(self, folder: Path, ensemble: Ensemble, images: int, size: tuple[int, int], turned: bool) -> None:
+    def __init__(self, folder: Path, ensemble: Ensemble, images: Source, turned: bool) -> None:
         """Create the files.
 
         Raises:
             OutputError: not enough disk space.
         """
-        shape = (len(ensemble.members), images, len(ensemble.classes), size[0] * size[1])
-        needed = int(np.prod(shape)) * 4 * (2 if turned else 1)
+        members, classes = len(ensemble.members), len(ensemble.classes)
+        pixels = [prod(size) for size in images.sizes]
+        needed = 4 * members * classes * (sum(pixels) or len(images) * prod(images.size)) * (2 if turned else 1)
         free = shutil.disk_usage(folder).free
         if needed + SPARE_BYTES > free:
             raise OutputError(
                 f"the members' logits need {needed / 1e9:,.1f} GB in {folder}, {free / 1e9:,.1f} GB are free: "
                 "name a folder with more space with --scratch, or compare on fewer images with --limit"
             )
-        self.ensemble, self.size, self.images = ensemble, size, images
-        self.plain = _array(folder / "plain.npy", shape)
-        self.turned = _array(folder / "turned.npy", shape) if turned else None
-        self.plain_seconds = [0.0] * shape[0]
-        self.turned_seconds = [0.0] * shape[0]
+        self.ensemble, self.images, self.sizes, self._size = ensemble, len(images), images.sizes, images.size
+
+        def held(name: str) -> list[MemberLogits]:
+            if pixels:
+                stored = _array(folder / f"{name}.npy", (members, classes * sum(pixels)))
+                return [Ragged(row, pixels, (classes,)) for row in stored]
+            return list(_array(folder / f"{name}.npy", (members, len(images), classes, prod(images.size))))
+
+        self.plain = held("plain")
+        self.turned = held("turned") if turned else None
+        self.plain_seconds = [0.0] * members
+        self.turned_seconds = [0.0] * members
         self.workers = 1
+
+    def size_of(self, tiles: NDArray[np.int64]) -> tuple[int, int]:
+        """Return the (height, width) of images that have one size."""
+        return self.sizes[int(tiles[0])] if self.sizes and len(tiles) else self._size
 
     def fill(
         self,
@@ -82,7 +98,8 @@ class LogitStore:
         """
         nets = [net for member in self.ensemble.members for net in member.nets]
         for net in nets:
-            check_sample(net, (*images.size, images.channels))
+            for size in images.every_size:
+                check_sample(net, (*size, images.channels))
         self.workers = workers or available_cores()
         with contextlib.suppress(EngineError):
             # The first batch of a process loads kernels: that is no time of the first member.
@@ -103,15 +120,19 @@ class LogitStore:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def read(self, tiles: NDArray[np.int64], turned: bool = False) -> Logits:
-        """Return float32 (members, tiles, classes, pixels), a writable copy."""
+        """Return float32 (members, tiles, classes, pixels) of images of one size, a writable copy."""
         held = self.turned if turned and self.turned is not None else self.plain
-        return np.ascontiguousarray(np.asarray(held[:, tiles]))
+        shape = (len(self.ensemble.classes), prod(self.size_of(tiles)))
+        out = np.empty((len(held), len(tiles), *shape), np.float32)
+        for own, member in zip(out, held, strict=True):
+            own[:] = member[tiles]
+        return out
 
     def _run(self, batch: Batch, flips: Sequence[tuple[bool, bool]]) -> tuple[int, list[float], list[float]]:
         """Store a batch; return the number of its images and each member's seconds, plain and total."""
         here = slice(batch.start, batch.start + len(batch.ids))
         logits, plain = self.ensemble.logits(batch)
-        self.plain[:, here] = logits
+        _write(self.plain, here, logits)
         total = list(plain)
         if self.turned is not None:
             mean = logits.copy()
@@ -123,7 +144,7 @@ class LogitStore:
                 planes += flipped(mirrored.reshape(planes.shape), flip, rows=3)
                 total = [a + b for a, b in zip(total, seconds, strict=True)]
             mean *= np.float32(1 / (1 + len(flips)))
-            self.turned[:, here] = mean
+            _write(self.turned, here, mean)
         return len(batch.ids), plain, total
 
     def _account(self, done: tuple[int, list[float], list[float]]) -> int:
@@ -131,6 +152,11 @@ class LogitStore:
         self.plain_seconds = [a + b for a, b in zip(self.plain_seconds, plain, strict=True)]
         self.turned_seconds = [a + b for a, b in zip(self.turned_seconds, total, strict=True)]
         return count
+
+
+def _write(held: Sequence[MemberLogits], images: slice, logits: Logits) -> None:
+    for member, own in zip(held, logits, strict=True):
+        member[images] = own
 
 
 def _array(path: Path, shape: tuple[int, ...]) -> Logits:

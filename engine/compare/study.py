@@ -16,7 +16,9 @@ from engine.fusion.decoding import Decoding
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Variant
 from engine.metrics import confusion_matrices
+from engine.models.members import voters_of
 from engine.select.pool import Pool
+from engine.select.ragged import Ragged, one_size
 
 BATCH = 8
 Done = TypeVar("Done")
@@ -39,7 +41,7 @@ class Study:
 
     ensemble: Ensemble
     store: LogitStore
-    truth: NDArray[np.uint8] | None
+    truth: NDArray[np.uint8] | Ragged[np.uint8] | None
     groups: NDArray[np.int64] | None
     folds: NDArray[np.int64] | None
     metric: str
@@ -54,12 +56,22 @@ class Study:
     @property
     def suppressed(self) -> Decoding:
         """Return the decoding of the state ``suppressed``; of ``raw`` if no class is suppressed."""
-        return Decoding(self.ensemble.variant.decoding.suppress)
+        held = self.ensemble.variant.decoding
+        return Decoding(held.suppress, vote_stage=held.vote_stage)
+
+    @property
+    def voters(self) -> frozenset[int]:
+        """Return the indices of the members that output labels."""
+        return voters_of(self.ensemble.members)
 
     @property
     def reference(self) -> Variant:
-        """Return the reference variant for agreement: the suppressed mean of probabilities."""
-        return Variant("mean-prob", self.suppressed)
+        """Return the reference variant for agreement: the suppressed mean of probabilities, or vote of labels."""
+        return Variant("vote" if self.voters else "mean-prob", self.suppressed)
+
+    def alone(self, member: int) -> Variant:
+        """Return a member by itself, suppressed; labels as they are."""
+        return Variant("mean-logit", Decoding() if member in self.voters else self.suppressed, member)
 
     @property
     def variants(self) -> list[Variant]:
@@ -78,18 +90,20 @@ class Study:
         members = [self.ensemble.members[index] for index in self.ensemble.fusion_order]
         return Pool(
             members,
-            list(held),
+            held,
             self.truth,
             self.groups,
-            self.store.size,
+            self.store.size_of(self.all_tiles),
             self.ensemble.classes,
             self.ensemble.ignored_class,
             self.suppressed.suppress,
+            sizes=self.store.sizes,
+            voters=voters_of(members),
         )
 
     def in_batches(self, tiles: NDArray[np.int64], work: Callable[[NDArray[np.int64]], Done]) -> Iterator[Done]:
-        """Yield the results of ``work`` on batches of images, in order; batches run in parallel."""
-        parts = [tiles[start : start + BATCH] for start in range(0, len(tiles), BATCH)]
+        """Yield the results of ``work`` on batches of images of one size, in order; batches run in parallel."""
+        parts = one_size(tiles, self.store.sizes, BATCH)
         with ThreadPoolExecutor(self.store.workers) as pool:
             yield from pool.map(work, parts)
 
@@ -128,7 +142,7 @@ def count(study: Study, variants: Sequence[Variant], tiles: NDArray[np.int64]) -
         found = {}
         for variant in asked:
             began = perf_counter()
-            labels, _ = study.ensemble.decode(logits, variant, study.store.size)
+            labels, _ = study.ensemble.decode(logits, variant, study.store.size_of(part))
             found[variant] = labels, perf_counter() - began
         return found
 

@@ -392,22 +392,24 @@ def _check_calibrations(members: Sequence[Member], calibrations: Sequence[Calibr
         calibration.check(classes, member.name)
 
 
-def check_probabilities(ensemble: Ensemble, otherwise: str) -> None:
-    """Refuse members without one probability per class and pixel, where these are scored.
-
-    Args:
-        ensemble: the members.
-        otherwise: why members that output labels do not fit, and what to do with them.
+def check_exclusive(ensemble: Ensemble) -> None:
+    """Refuse multi-label members where one label per pixel is scored.
 
     Raises:
-        PlanError: naming the first such member.
+        PlanError: naming the first of them.
     """
     if ensemble.is_multilabel:
         raise PlanError(
             f"{ensemble.members[0].name} is multi-label, which is not scored here: score its masks with engine evaluate"
         )
-    if names := label_members(ensemble.members):
-        raise PlanError(f"{names[0]} outputs labels; {otherwise}")
+
+
+def left_out(members: Sequence[Member]) -> str:
+    """Say which strategies are left out because a member outputs labels; nothing where none does."""
+    if not (names := label_members(members)):
+        return ""
+    others = ", ".join(name for name in STRATEGIES if name not in LABEL_STRATEGIES)
+    return f"left out: {others}; {names[0]} outputs labels, which have no probabilities"
 
 
 def _check_label_members(

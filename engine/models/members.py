@@ -249,6 +249,11 @@ def label_members(members: Iterable[Member]) -> list[str]:
     return [member.name for member in members if member.contract.kind == "labels"]
 
 
+def voters_of(members: Sequence[Member]) -> frozenset[int]:
+    """Return the indices of the members that put out labels."""
+    return frozenset(index for index, member in enumerate(members) if member.contract.kind == "labels")
+
+
 def ignored_class(members: Sequence[Member]) -> int | None:
     """Return the ignored class that any member declares."""
     return next((v.contract.ignored_class for v in members if v.contract.ignored_class is not None), None)

@@ -12,7 +12,7 @@ from engine.errors import InputError, PlanError
 from engine.fusion.doubt import UNKNOWN
 from engine.metrics import MOST_CLASSES, VOID
 from engine.sources.coding import PLAIN, LabelCoding
-from engine.sources.label_scenes import open_maps
+from engine.sources.labels import open_labels
 from engine.sources.places import with_nodata
 from engine.sources.record import read_record
 from engine.sources.spec import is_url, split_key
@@ -143,7 +143,7 @@ def _coding_of_masks(predicted: str, truth: LabelCoding, classes: int) -> LabelC
     """Return what masks without a record hold: class numbers, or what the truth holds; which of them is said."""
     if truth.palette is not None:
         try:
-            open_maps(predicted)
+            open_labels(predicted, any_size=True)
         except InputError:
             console.say(f"{predicted} has no record; its colours are read by --palette, as the truth's are")
             return truth
@@ -151,7 +151,7 @@ def _coding_of_masks(predicted: str, truth: LabelCoding, classes: int) -> LabelC
     if not truth.ids:
         return LabelCoding(truth.void)
     values = set(range(classes))
-    for batch in open_maps(predicted).batches(BATCH):
+    for batch in open_labels(predicted, any_size=True).batches(BATCH):
         seen = set(np.unique(batch.pixels).tolist()) - {truth.void, VOID if VOID not in truth.ids else None}
         if seen - values:
             break

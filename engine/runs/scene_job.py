@@ -126,7 +126,8 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None, writes: bo
     sample = _first_tile(scenes, tiling)
     ensemble = open_ensemble(plan, replace(options, tiled=True), sample)
     check_evidence(ensemble, options.files.evidence)
-    check_form(ensemble, output, options.rle)
+    if output is not None:
+        check_form(ensemble, output, options.rle)
     check_range(next(sample.batches(1)).pixels, (net for member in ensemble.members for net in member.nets))
     truths = coded_scenes(truths, ensemble.coding) if truths is not None else None
     table = input_table(plan, options)

@@ -17,6 +17,7 @@ from engine.fusion.evidence import Evidence
 from engine.metrics import VOID
 from engine.scores.risk import Bound, DoubtCounts, control, corrected, too_few
 from engine.select.pool import BATCH, Choice, Pool
+from engine.select.ragged import one_size
 from engine.utils.threads import available_cores
 
 
@@ -69,6 +70,6 @@ def _counts(pool: Pool, choice: Choice, tiles: NDArray[np.int64], doubt: str) ->
         scored = (truth < len(pool.classes)) & (truth != ignored)
         return DoubtCounts.of(found.doubt, labels != truth, scored)
 
-    parts = [tiles[start : start + BATCH] for start in range(0, len(tiles), BATCH)]
+    parts = one_size(tiles, pool.sizes, BATCH)
     with ThreadPoolExecutor(available_cores()) as threads:
         return DoubtCounts.joined(list(threads.map(work, parts)))

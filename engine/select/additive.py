@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ Scores = Callable[[NDArray[np.float32], NDArray[np.int64], int], tuple[NDArray[n
 
 
 def member_table(
-    strategy: str, logits: NDArray[np.float32], allowed: NDArray[np.int64], most: int
+    strategy: str, logits: NDArray[np.float32], allowed: NDArray[np.int64], most: int, fused: bool = False
 ) -> tuple[NDArray[np.integer], int]:
     """Return the scores of one member at every pixel.
 
@@ -25,11 +26,13 @@ def member_table(
         logits: float32 (classes, pixels).
         allowed: the classes that can be predicted, ascending.
         most: the maximum number of members (with repetition) in a sum.
+        fused: whether members vote among all classes, so that a vote for another class than the allowed ones is lost.
 
     Returns:
         int16 or int32 (len(allowed), pixels), and the integer that represents a score of 1.
     """
-    scores, unit = ADDITIVE[strategy](logits, allowed, most)
+    own = partial(_vote, fused=fused) if strategy == "vote" else ADDITIVE[strategy]
+    scores, unit = own(logits, allowed, most)
     kind = np.int16 if unit * float(np.abs(scores).max(initial=0)) <= SMALL else np.int32
     return np.rint(scores * unit).astype(kind), unit
 
@@ -52,9 +55,12 @@ def _entropy_weighted(
     return (chances * sure)[allowed].astype(np.float64), min(SMALL, MOST_SUM // most)
 
 
-def _vote(logits: NDArray[np.float32], allowed: NDArray[np.int64], most: int) -> tuple[NDArray[np.float64], int]:
+def _vote(
+    logits: NDArray[np.float32], allowed: NDArray[np.int64], most: int, fused: bool = False
+) -> tuple[NDArray[np.float64], int]:
     # All tie-breaking probabilities together stay below one vote.
-    votes = np.arange(len(allowed))[:, None] == logits[allowed].argmax(axis=0)
+    choice = logits.argmax(axis=0) if fused else allowed[logits[allowed].argmax(axis=0)]
+    votes = allowed[:, None] == choice
     unit = MOST_SUM // most
     return votes + np.exp(log_softmax(logits))[allowed].astype(np.float64) / (most + 1), unit
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from engine.errors import OutputError
 from engine.inference.ensemble import Ensemble
 from engine.models.members import Member
 from engine.models.net import check_range, check_sample
+from engine.select.ragged import Ragged
 from engine.sources.base import Batch, Source
 from engine.utils.files import replacing, write_text
 from engine.utils.threads import abandonable, available_cores, in_order
@@ -27,7 +29,7 @@ FORMAT = 1
 BATCH = 8
 # Represents a probability of 0, as engine.models.net.LEAST_PROBABILITY does.
 LEAST_LOG = np.float32(-87.5)
-Logs = NDArray[np.float16]
+Logs = NDArray[np.float16] | Ragged[np.float16]
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -37,7 +39,7 @@ def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.maximum(shifted, LEAST_LOG)
 
 
-def log_probabilities(logits: NDArray[np.float32]) -> Logs:
+def log_probabilities(logits: NDArray[np.float32]) -> NDArray[np.float16]:
     """Return the stored form of planar logits (..., classes, pixels): their :func:`log_softmax` as float16."""
     return log_softmax(logits).astype(np.float16)
 
@@ -52,7 +54,11 @@ def pixel_hash(images: Source) -> str:
 
 
 class Cache:
-    """A folder with one array per member, float16 (images, classes, pixels), and a record of its origin beside it."""
+    """A folder with one array per member and a record of its origin beside it.
+
+    The array is float16 (images, classes, pixels); of images of different sizes it is flat, see
+    :class:`engine.select.ragged.Ragged`.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Use a folder; it is created if missing.
@@ -89,7 +95,8 @@ class Cache:
         made_from = self._made_from(member, images, print_of_images, flips)
         key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:32]
         path = self.folder / f"{key}.npy"
-        held = _believed(path, made_from)
+        pixels, classes = [prod(size) for size in images.sizes], len(member.contract.classes)
+        held = _believed(path, made_from, pixels, classes)
         if held is not None:
             advance(len(images))
             return held, False
@@ -97,7 +104,7 @@ class Cache:
             self._run(path, member, images, flips, made_from, advance)
         except OSError as error:
             raise OutputError(f"cannot write {path} ({error.strerror or error}): make space, or move --cache") from None
-        held = _believed(path, made_from)
+        held = _believed(path, made_from, pixels, classes)
         if held is None:
             raise OutputError(f"{path} does not hold what was written: check the disk, or move --cache")
         return held, True
@@ -106,7 +113,10 @@ class Cache:
         nets = [
             [net.checksum, net.contract.to_json(), net.output_name, net.contract.grey_as_rgb] for net in member.nets
         ]
-        shape = [len(images), len(member.contract.classes), images.size[0] * images.size[1]]
+        classes = len(member.contract.classes)
+        shape = [len(images), classes, prod(images.size)]
+        if images.sizes:
+            shape = [classes * sum(map(prod, images.sizes))]
         return {"format": FORMAT, "nets": nets, "images": print_of_images, "flips": flips, "shape": shape}
 
     def _run(
@@ -121,19 +131,22 @@ class Cache:
         with replacing(path) as partial:
             shape = tuple(made_from["shape"])
             out = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
+            held: Any = _by_image(out, [prod(size) for size in images.sizes], len(member.contract.classes))
             for batch, logs in _predicted(member, images, flips):
-                out[batch.start : batch.start + len(logs)] = logs
+                held[batch.start : batch.start + len(logs)] = logs
                 advance(len(logs))
             out.flush()
-            del out
+            del out, held
             write_text(path.with_suffix(".json"), json.dumps({**made_from, "sha256": _digest(partial)}))
 
 
 def _predicted(member: Member, images: Source, flips: str) -> Iterator[tuple[Batch, Logs]]:
     """Yield each batch with the member's log-probabilities, in order; batches run in parallel."""
-    alone = Ensemble([member], flips=flips, suppress=())
+    strategy = "vote" if member.contract.kind == "labels" else "mean-logit"
+    alone = Ensemble([member], strategy, flips=flips, suppress=())
     for net in member.nets:
-        check_sample(net, (*images.size, images.channels))
+        for size in images.every_size:
+            check_sample(net, (*size, images.channels))
 
     def work(batch: Batch) -> tuple[Batch, Logs]:
         return batch, log_probabilities(alone.logits(batch)[0][0])
@@ -154,7 +167,12 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _believed(path: Path, made_from: dict[str, Any]) -> Logs | None:
+def _by_image(stored: NDArray[np.float16], pixels: Sequence[int], classes: int) -> Logs:
+    """Return what a file holds, image by image; ``pixels`` are empty where all images have one size."""
+    return Ragged(stored, pixels, (classes,)) if pixels else stored
+
+
+def _believed(path: Path, made_from: dict[str, Any], pixels: Sequence[int], classes: int) -> Logs | None:
     """Return the content of a file if it is complete and matches its origin; None means: run the member again."""
     try:
         told = json.loads(path.with_suffix(".json").read_bytes())
@@ -163,4 +181,5 @@ def _believed(path: Path, made_from: dict[str, Any]) -> Logs | None:
         held = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception:  # damaged in any way
         return None
-    return held if held.dtype == np.float16 and list(held.shape) == made_from["shape"] else None
+    fits = held.dtype == np.float16 and list(held.shape) == made_from["shape"]
+    return _by_image(held, pixels, classes) if fits else None

@@ -19,6 +19,7 @@ from engine.fusion.fuse import fuse
 from engine.select.biases import LEAST_GAIN
 from engine.select.crossfit import Fitted, Level, score
 from engine.select.pool import Choice, Pool
+from engine.select.ragged import located, pixel_counts
 
 # Least fall of the log loss, in nats.
 LEAST_FALL = 1e-4
@@ -139,20 +140,21 @@ def summed_of(sums: NDArray[np.float64]) -> Quality:
 
 def _drawn(pool: Pool, folds: NDArray[np.int64], pixels: int) -> _Pixels:
     allowed = np.array([c for c in range(len(pool.classes)) if c not in pool.suppress])
-    counted = np.isin(pool.truth, allowed)
+    labels = pool.truth.ravel()
+    counted = np.isin(labels, allowed)
     if pool.ignored_class is not None:
-        counted &= pool.truth != pool.ignored_class
-    places = np.flatnonzero(counted.ravel())
+        counted &= labels != pool.ignored_class
+    places = np.flatnonzero(counted)
     spread = np.linspace(0, max(len(places) - 1, 0), min(pixels, len(places))).astype(np.int64)
     kept = places[np.unique(spread)]
-    image, pixel = np.divmod(kept, pool.truth.shape[1])
+    image, pixel = located(kept, pixel_counts(pool.truth))
     logits = np.empty((len(pool.members), len(kept), len(pool.classes)), np.float32)
     for member, logs in enumerate(pool.logs):
         for one in np.unique(image):
             own = image == one
             logits[member, own] = np.asarray(logs[one])[:, pixel[own]].T
         logits[member] = pool.floored(member, logits[member].T.copy()).T
-    truth = np.searchsorted(allowed, pool.truth.ravel()[kept])
+    truth = np.searchsorted(allowed, labels[kept])
     return _Pixels(logits, truth, folds[image], allowed)
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from engine.bootstrap import GroupedCounts, Interval, interval, paired_difference
 from engine.fusion.calibration import Calibration
 from engine.fusion.doubt import Unknown
-from engine.inference.ensemble import Ensemble
+from engine.inference.ensemble import Ensemble, left_out
+from engine.models.members import voters_of
 from engine.runs.plan import Plan, PlannedMember, write_plan
 from engine.runs.plan_input import InputTable
 from engine.runs.provenance import plan_hash
@@ -22,8 +23,9 @@ from engine.select.abstain import bounded, check_groups
 from engine.select.cache import Cache, pixel_hash
 from engine.select.calibrate import Calibrated, calibrate
 from engine.select.crossfit import PLAIN, SINGLE, Fitted, assign_folds, cross_fit, score
-from engine.select.options import SelectOptions, check_options, check_pool
+from engine.select.options import SelectOptions, check_options, check_pool, for_voters
 from engine.select.pool import Choice, Pool
+from engine.select.ragged import Ragged
 from engine.select.rows import FINALISTS
 from engine.select.sample import draw
 from engine.select.validation import open_validation
@@ -97,6 +99,9 @@ def select(options: SelectOptions, starting: Starting = lambda name, total: lamb
     check_pool(ensemble, options)
     if options.unknown_risk is not None:
         check_groups(len(data.images) if data.groups is None else int(data.groups.max()) + 1, options.unknown_risk)
+    options = for_voters(ensemble, options)
+    if options.voters:
+        console.say(left_out(ensemble.members))
     truth = data.truth(len(ensemble.classes))
     if data.groups is None:
         console.say("warning: no --groups, so folds are drawn by image: images of one scene make the scores optimistic")
@@ -164,6 +169,7 @@ def plan_of(
         tuple(members),
         strategy=choice.strategy,
         suppress=tuple(sorted(decoding.suppress)),
+        vote_stage=None if decoding.vote_stage == "members" else decoding.vote_stage,
         threshold=decoding.threshold,
         bias=decoding.bias,
         min_region=decoding.min_region or None,
@@ -181,6 +187,7 @@ def plan_of(
         None if set(choice.weights) == {1.0} else choice.weights,
         decoding.suppress,
         flips=flips,
+        vote_stage=decoding.vote_stage,
         threshold=decoding.threshold,
         bias=decoding.bias,
         min_region=decoding.min_region,
@@ -202,7 +209,8 @@ def comment(done: Selection, options: SelectOptions) -> str:
             f"Selected on {len(done.pool.truth)} images ({by}) for the MIoU convention {done.metric}.",
             f"Cross-fitted score: {done.honest} ({done.honest.level:.0%} interval); level: {done.fitted.best.name}",
             f"Score on the images it was selected on (optimistic): {done.same[done.fitted.chosen]:.4f}",
-            f"Best single member, cross-fitted: {done.cross[SINGLE]}; mean of all members: {done.cross[PLAIN]}",
+            f"Best single member, cross-fitted: {done.cross[SINGLE]}; "
+            f"{done.fitted.levels[PLAIN].name}: {done.cross[PLAIN]}",
             f"Searched on {done.sampled:,} of {done.available:,} pixels; scores are over all pixels.",
             *([str(done.bound)] if done.bound is not None else []),
             f"SHA-256 of the plan: {done.sha256}",
@@ -214,7 +222,7 @@ def comment(done: Selection, options: SelectOptions) -> str:
 def _fill(
     ensemble: Ensemble,
     images: Source,
-    truth: NDArray[np.uint8],
+    truth: NDArray[np.uint8] | Ragged[np.uint8],
     groups: NDArray[np.int64] | None,
     cache: Cache,
     flips: str,
@@ -238,4 +246,6 @@ def _fill(
         ensemble.variant.decoding.suppress,
         ensemble.coding.told_void(len(ensemble.classes)),
         ensemble.coding,
+        images.sizes,
+        voters_of(ensemble.members),
     )

@@ -17,6 +17,7 @@ from engine.metrics import class_iou
 from engine.select.biases import LEAST_GAIN
 from engine.select.deadline import NEVER, Deadline
 from engine.select.pool import Choice, Pool
+from engine.select.ragged import Ragged
 from engine.select.rows import Fit, plain_rows, single, tuned_rows
 from engine.select.sample import Sample
 from engine.select.search import Scorer, Settings, prepare_all, search
@@ -32,6 +33,8 @@ LEVELS = (
     "+ threshold",
     "+ clean-up",
 )
+# Stands for the mean where a member outputs labels.
+VOTE_OF_ALL = "vote of all members"
 # Of the rows of `engine compare`, which are levels of their own: the best without and with a class bias.
 ROW_LEVELS = ("best member or strategy", "best of them with class bias")
 # Stands before the clean-up where it is tried.
@@ -83,7 +86,11 @@ class Fitted:
 
 
 def assign_folds(
-    truth: NDArray[np.uint8], groups: NDArray[np.int64] | None, folds: int, classes: int, seed: int
+    truth: NDArray[np.uint8] | Ragged[np.uint8],
+    groups: NDArray[np.int64] | None,
+    folds: int,
+    classes: int,
+    seed: int,
 ) -> NDArray[np.int64]:
     """Return int64 (images,): the fold of each image; images of one group share a fold, classes are spread evenly.
 
@@ -163,12 +170,13 @@ def cross_fit(
         last = tune_region(pool, steps[-1], seen, sample.convention) if clean_up and not deadline.over else steps[-1]
         best = single(pool, best_single(pool, alone[:, seen], sample.convention))
         advance()
-        return [best, Choice("mean-prob", (1,) * len(pool.members), pool.decoding), *steps, last], tried
+        return [best, pool.everyone, *steps, last], tried
 
     with ThreadPoolExecutor(available_cores()) as threads:
         (choices, tried), *others = threads.map(select, [None, *range(count)])
     levels: list[Level] = []
-    for place, name in enumerate((*LEVELS[:-1], RANKED, LEVELS[-1]) if ranked else LEVELS):
+    names = [LEVELS[SINGLE], VOTE_OF_ALL if pool.voters else LEVELS[PLAIN], *LEVELS[SELECTED:]]
+    for place, name in enumerate((*names[:-1], RANKED, names[-1]) if ranked else names):
         fit = Fit(choices[place], tuple(found[place] for found, _ in others))
         last = levels[-1] if levels else None
         if last is not None and (last.choice, last.fold_choices) == (fit.choice, fit.fold_choices):
@@ -195,7 +203,9 @@ def _row_levels(
     """Return the best row without and with a class bias by its cross-fitted score, and the number of candidates."""
     plain = plain_rows(pool, strategies)
     count = int(folds.max()) + 1
-    tuned, tried = tuned_rows(sample, plain, scorers, count, deadline, advance) if bias else ([], 0)
+    # A bias changes no label of a member that outputs labels.
+    moved = [row for row in plain if not set(row.members) <= pool.voters]
+    tuned, tried = tuned_rows(sample, moved, scorers, count, deadline, advance) if bias else ([], 0)
     levels = []
     for name, fits in zip(ROW_LEVELS, ([Fit(row, (row,) * count) for row in plain], tuned), strict=True):
         made = [(fit, fit.cross(pool, folds)) for fit in fits]
@@ -216,7 +226,7 @@ def _chosen(pool: Pool, levels: Sequence[Level], alone: NDArray[np.int64], conve
     A level whose plan scores below the best single member on the very images it was selected on is passed over.
     """
     scores = [np.nan_to_num(score(pool, level.cross, convention)) for level in levels]
-    floor = max(np.nan_to_num(score(pool, matrices, convention)) for matrices in alone)
+    floor = max(np.nan_to_num(score(pool, alone[member], convention)) for member in pool.standing)
     sound = [np.nan_to_num(score(pool, level.same, convention)) >= floor for level in levels]
     best, chosen = 0, SINGLE
     for place in range(1, len(levels)):
@@ -255,8 +265,8 @@ def tune_region(pool: Pool, choice: Choice, tiles: NDArray[np.int64], convention
 
 
 def best_single(pool: Pool, alone: NDArray[np.int64], convention: str) -> int:
-    """Return the best single member on some images (members, images, classes, classes)."""
-    return int(np.argmax([np.nan_to_num(score(pool, matrices, convention)) for matrices in alone]))
+    """Return the best single member on some images (members, images, classes, classes); of equal ones the first."""
+    return max(pool.standing, key=lambda member: np.nan_to_num(score(pool, alone[member], convention)))
 
 
 def score(pool: Pool, matrices: NDArray[np.int64], convention: str) -> float:

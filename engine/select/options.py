@@ -9,8 +9,9 @@ from pathlib import Path
 from engine.errors import PlanError
 from engine.fusion.doubt import DEFAULT_DOUBT, Unknown
 from engine.fusion.strategies import STRATEGIES, named_strategy
-from engine.inference.ensemble import Ensemble, check_probabilities
+from engine.inference.ensemble import LABEL_STRATEGIES, Ensemble, check_exclusive
 from engine.metrics import CONVENTIONS
+from engine.models.members import label_members
 from engine.outputs.open import check_not_read, check_replaceable
 from engine.runs.options import Options
 from engine.select.search import METHODS, MOST_EXHAUSTIVE, Settings
@@ -40,6 +41,7 @@ class SelectOptions:
         budget: approximate seconds for the search; 0 for no limit.
         cache: folder that stores the members' probabilities; None for a temporary one.
         command: the command line, for the plan's comment.
+        voters: whether a member outputs labels: then only strategies that count labels are tried.
     """
 
     job: Options
@@ -57,10 +59,13 @@ class SelectOptions:
     doubt: str = DEFAULT_DOUBT
     cache: Path | None = None
     command: str = ""
+    voters: bool = False
 
     @property
     def row_strategies(self) -> tuple[str, ...]:
         """Return the strategies tried on all members as they are: of all members even staple can be searched."""
+        if self.voters:
+            return LABEL_STRATEGIES
         return tuple(STRATEGIES) if self.settings.strategies == Settings().strategies else self.settings.strategies
 
 
@@ -111,13 +116,36 @@ def check_pool(ensemble: Ensemble, options: SelectOptions) -> None:
     count = len(ensemble.members)
     if count < 2 or ensemble.is_packed:
         raise PlanError(f"a pool of {count} member{'s' * (count != 1)} leaves nothing to select: name two or more")
-    check_probabilities(
-        ensemble,
-        "members are selected by their probabilities: leave it out, or add it to the plan afterwards with "
-        'strategy = "vote"',
-    )
+    check_exclusive(ensemble)
+    _check_voters(ensemble, options)
     if options.settings.method == "exhaustive" and count > MOST_EXHAUSTIVE:
         raise PlanError(f"--method exhaustive with {count} members; {MOST_EXHAUSTIVE} at most: use --method greedy")
+
+
+def _check_voters(ensemble: Ensemble, options: SelectOptions) -> None:
+    """Refuse options that members that output labels do not support."""
+    names, asked = label_members(ensemble.members), options.settings.strategies
+    if not names:
+        return
+    if asked not in (Settings().strategies, ("vote",)):
+        raise PlanError(
+            f"--strategies {','.join(asked)}: {names[0]} outputs labels, which have no probabilities: leave it out, or "
+            "use --strategies vote (staple is tried on all members, too)"
+        )
+    for option, given in (
+        ("--calibrate", options.calibrate),
+        ("--rankseg", options.ranked),
+        ("--unknown-risk", options.unknown_risk is not None),
+    ):
+        if given:
+            raise PlanError(f"{option}: {names[0]} outputs labels, which have no probabilities: leave out {option}")
+
+
+def for_voters(ensemble: Ensemble, options: SelectOptions) -> SelectOptions:
+    """Return the options for members of which one outputs labels; those given where none does."""
+    if not label_members(ensemble.members):
+        return options
+    return replace(options, settings=replace(options.settings, strategies=("vote",)), voters=True)
 
 
 def with_strategies(settings: Settings, names: Sequence[str]) -> Settings:

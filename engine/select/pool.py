@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from engine.fusion.fuse import fuse
 from engine.fusion.regions import absorb_small_regions
 from engine.metrics import VOID, confusion_matrices
 from engine.models.members import FLOOR, Member
-from engine.select.cache import Logs
+from engine.select.ragged import Ragged, one_size
 from engine.sources.coding import PLAIN, LabelCoding
 from engine.utils.threads import available_cores
 
@@ -67,11 +68,14 @@ class Pool:
         suppress: classes that are never predicted.
         void: what is void in the truth, in words.
         coding: how the truth is stored, for the plan.
+        sizes: (height, width) of each image where they differ; empty where all have ``size``. Truth and
+            log-probabilities are :class:`engine.select.ragged.Ragged` then.
+        voters: indices of the members that output labels: 1 for the class of a label, before the softmax.
     """
 
     members: Sequence[Member]
-    logs: Sequence[Logs]
-    truth: NDArray[np.uint8]
+    logs: Sequence[NDArray[Any] | Ragged[Any]]
+    truth: NDArray[np.uint8] | Ragged[np.uint8]
     groups: NDArray[np.int64] | None
     size: tuple[int, int]
     classes: tuple[str, ...]
@@ -79,11 +83,27 @@ class Pool:
     suppress: frozenset[int]
     void: str = str(VOID)
     coding: LabelCoding = PLAIN
+    sizes: Sequence[tuple[int, int]] = ()
+    voters: frozenset[int] = frozenset()
+
+    def size_of(self, tiles: NDArray[np.int64]) -> tuple[int, int]:
+        """Return the (height, width) of images that have one size."""
+        return self.sizes[int(tiles[0])] if self.sizes and len(tiles) else self.size
 
     @property
     def decoding(self) -> Decoding:
         """Return the decoding a search starts from."""
-        return Decoding(self.suppress)
+        return Decoding(self.suppress, vote_stage="fused" if self.voters and self.suppress else "members")
+
+    @property
+    def standing(self) -> list[int]:
+        """Return the members that can be an ensemble alone: a label has no second choice for a suppressed class."""
+        return [index for index in range(len(self.members)) if not (self.suppress and index in self.voters)]
+
+    @property
+    def everyone(self) -> Choice:
+        """Return the mean of all members; their vote where one of them outputs labels."""
+        return Choice("vote" if self.voters else "mean-prob", (1,) * len(self.members), self.decoding)
 
     def floored(self, member: int, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return a member's logits (..., classes, pixels) as the pipeline decodes them.
@@ -95,7 +115,10 @@ class Pool:
         return logits
 
     def labels(self, choice: Choice, tiles: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return uint8 (tiles, pixels) from the stored log-probabilities, by the engine's own fusion and decoding."""
+        """Return uint8 (tiles, pixels) from the stored log-probabilities, by the engine's own fusion and decoding.
+
+        The images must have one size.
+        """
         return self.explained(choice, tiles)[0]
 
     def explained(
@@ -108,7 +131,7 @@ class Pool:
         fused = fuse(np.stack(picked), choice.strategy, choice.weights, choice.decoding, evidence)
         labels = fused.labels
         if choice.decoding.min_region > 1:
-            cleaned = absorb_small_regions(labels.reshape(-1, *self.size), choice.decoding.min_region)
+            cleaned = absorb_small_regions(labels.reshape(-1, *self.size_of(tiles)), choice.decoding.min_region)
             labels = cleaned.reshape(labels.shape)
         return labels, fused.shown
 
@@ -132,11 +155,11 @@ class Pool:
             labels = self.labels(whole, part)
             return np.stack([self._counted(labels, size, part) for size in sizes])
 
-        parts = [wanted[start : start + BATCH] for start in range(0, len(wanted), BATCH)]
+        parts = one_size(wanted, self.sizes, BATCH)
         with ThreadPoolExecutor(available_cores()) as pool:
             return np.concatenate(list(pool.map(work, parts)), axis=1)
 
     def _counted(self, labels: NDArray[np.uint8], size: int, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
         if size > 1:
-            labels = absorb_small_regions(labels.reshape(-1, *self.size), size).reshape(labels.shape)
+            labels = absorb_small_regions(labels.reshape(-1, *self.size_of(tiles)), size).reshape(labels.shape)
         return confusion_matrices(self.truth[tiles], labels, len(self.classes))

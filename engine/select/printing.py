@@ -15,7 +15,7 @@ from engine.fusion.doubt import Unknown
 from engine.metrics import find_trap
 from engine.scores.risk import Bound
 from engine.select.command import Selection
-from engine.select.crossfit import ROW_LEVELS, score
+from engine.select.crossfit import PLAIN, ROW_LEVELS, SINGLE, score
 from engine.select.pool import Choice
 from engine.sources.coding import told_left_out
 from engine.utils import console
@@ -32,8 +32,8 @@ def print_selection(done: Selection, out: Path, as_json: bool) -> None:
         f"scored {done.fitted.tried:,} candidate ensembles on {done.sampled:,} of {done.available:,} pixels "
         f"in {done.seconds:.1f} s ({done.rate:,.0f}/s, clean-up and folds included)"
     )
-    for name, gain in (("the best single member", done.gain_single), ("the mean of all members", done.gain_plain)):
-        console.say(f"cross-fitted gain over {name}: {_gain(gain)}")
+    for place, gain in ((SINGLE, done.gain_single), (PLAIN, done.gain_plain)):
+        console.say(f"cross-fitted gain over the {done.fitted.levels[place].name}: {_gain(gain)}")
     for line in calibration_lines(done):
         console.say(line)
     if done.bound is not None:
@@ -105,7 +105,7 @@ def table(done: Selection) -> Table:
     """Return one row per member and one per level, with the chosen level in bold."""
     by = "images" if done.pool.groups is None else "groups"
     pool = done.pool
-    void_pixels = int((pool.truth >= len(pool.classes)).sum())
+    void_pixels = int((pool.truth.ravel() >= len(pool.classes)).sum())
     made = Table(
         title=f"MIoU ({done.metric}) on {len(done.pool.truth):,} images of {done.honest.groups:,} {by}",
         title_justify="left",

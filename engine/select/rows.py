@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.fusion.decoding import Decoding
 from engine.select.additive import ADDITIVE
 from engine.select.biases import Lines, fused_lines, tune_bias
 from engine.select.deadline import NEVER, Deadline
@@ -48,12 +49,14 @@ def plain_rows(pool: Pool, strategies: Sequence[str]) -> list[Choice]:
     """Return each strategy of all members, and each single member."""
     size = len(pool.members)
     everyone = [Choice(name, (1,) * size, pool.decoding) for name in strategies]
-    return [*everyone, *(single(pool, member) for member in range(size))]
+    return [*everyone, *(single(pool, member) for member in pool.standing)]
 
 
 def single(pool: Pool, member: int) -> Choice:
-    """Return a member alone."""
+    """Return a member alone; labels as they are, for they hold no second choice for a suppressed class."""
     counts = tuple(int(index == member) for index in range(len(pool.members)))
+    if member in pool.voters:
+        return Choice("vote", counts, Decoding())
     return Choice("mean-logit", counts, pool.decoding)
 
 

@@ -13,6 +13,7 @@ from engine.fusion.decoding import Decoding
 from engine.fusion.fuse import fuse
 from engine.metrics import mean_iou_of, mean_ious, named_convention
 from engine.select.pool import Choice, Pool
+from engine.select.ragged import located, pixel_counts
 
 # Numbers in the confusion matrices of one chunk of candidates.
 MOST_NUMBERS = 1 << 21
@@ -33,6 +34,7 @@ class Sample:
         convention: the metric to maximise.
         ignored_class: the class it excludes, or None.
         decoding: its suppression is applied.
+        voters: indices of the members that output labels.
     """
 
     logits: NDArray[np.float32]
@@ -43,6 +45,7 @@ class Sample:
     convention: str
     ignored_class: int | None
     decoding: Decoding
+    voters: frozenset[int] = frozenset()
 
     @property
     def classes(self) -> int:
@@ -148,8 +151,9 @@ def draw(pool: Pool, convention: str, folds: NDArray[np.int64], pixels: int, see
     unit_of_image = np.arange(len(folds)) if per_image else folds
     units = int(unit_of_image.max()) + 1
     # Pixels of void are of no class: they are never drawn.
-    places = np.flatnonzero(pool.truth.ravel() < classes)
-    key = (unit_of_image[:, None] * classes + pool.truth).ravel()[places]
+    labels = pool.truth.ravel()
+    places = np.flatnonzero(labels < classes)
+    key = (np.repeat(unit_of_image, pixel_counts(pool.truth)) * classes + labels)[places]
     available = np.bincount(key, minlength=units * classes).reshape(units, classes)
     if not named_convention(convention).counts_ignored and pool.ignored_class is not None:
         available[:, pool.ignored_class] = 0
@@ -175,7 +179,9 @@ def draw(pool: Pool, convention: str, folds: NDArray[np.int64], pixels: int, see
     fold_of_unit = folds if per_image else np.arange(units)
     logits = _gathered(pool, np.concatenate(picked))
     total = int(available.sum())
-    return Sample(logits, starts, scale, fold_of_unit, total, convention, pool.ignored_class, pool.decoding)
+    return Sample(
+        logits, starts, scale, fold_of_unit, total, convention, pool.ignored_class, pool.decoding, pool.voters
+    )
 
 
 def _shares(available: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
@@ -191,8 +197,7 @@ def _shares(available: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
 
 def _gathered(pool: Pool, picked: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return float32 (members, classes, pixels) of flat pixel indices, image by image from the stored arrays."""
-    pixels = pool.truth.shape[1]
-    tile, place = np.divmod(picked, pixels)
+    tile, place = located(picked, pixel_counts(pool.truth))
     out = np.empty((len(pool.members), len(pool.classes), len(picked)), np.float32)
     order = np.argsort(tile, kind="stable")
     edges = np.flatnonzero(np.diff(tile[order], prepend=-1, append=-1))

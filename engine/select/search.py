@@ -99,7 +99,12 @@ class Scorer:
             found = self._counts(len(part))
             count_sets(self.packed, part, self.sample.starts, found)
             scores.append(self._scores(found))
-        return np.concatenate(scores)
+        whole = np.concatenate(scores)
+        if self.sample.voters and self.sample.decoding.suppress:
+            # Where all say a suppressed class, labels alone have no other.
+            others = [member for member in range(self.members) if member not in self.sample.voters]
+            whole[~sets[:, others].any(axis=1)] = -1.0
+        return whole
 
     def lines(self, counts: Sequence[int]) -> Lines:
         """Return the fused scores of a multiset of members, to search class biases."""
@@ -115,7 +120,8 @@ class Scorer:
 
 def prepare(sample: Sample, strategy: str, most: int) -> Scorer:
     """Make the scorer of an additive strategy for ensembles of at most ``most`` members, counted with repetition."""
-    made = [member_table(strategy, logits, sample.allowed, most) for logits in sample.logits]
+    fused = sample.decoding.vote_stage == "fused"
+    made = [member_table(strategy, logits, sample.allowed, most, fused) for logits in sample.logits]
     kind = np.result_type(*(table.dtype for table, _ in made))
     packed = np.empty(sum(table.size for table, _ in made), kind)
     for member, (table, _) in enumerate(made):

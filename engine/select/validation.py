@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from engine.errors import InputError
 from engine.inference.ensemble import Ensemble
 from engine.runs.options import Options, open_ensemble, planned, reading_of
+from engine.select.ragged import Ragged
 from engine.sources.base import Source
 from engine.sources.coding import PLAIN
 from engine.sources.groups import read_groups
@@ -35,14 +37,17 @@ class Validation:
     labels: Source | None
     groups: NDArray[np.int64] | None
 
-    def truth(self, classes: int) -> NDArray[np.uint8]:
+    def truth(self, classes: int) -> NDArray[np.uint8] | Ragged[np.uint8]:
         """Return all true labels, uint8 (images, pixels).
 
         Raises:
             InputError: a value is not a class id, or a file is damaged.
         """
         assert self.labels is not None
-        return np.concatenate([as_labels(batch, classes, self.labels.name) for batch in self.labels.batches(64)])
+        maps = [as_labels(batch, classes, self.labels.name) for batch in self.labels.batches(64)]
+        if not self.labels.sizes:
+            return np.concatenate(maps)
+        return Ragged(np.concatenate([part.ravel() for part in maps]), [prod(size) for size in self.labels.sizes])
 
 
 def open_validation(job: Options, groups: str) -> Validation:
@@ -57,7 +62,7 @@ def open_validation(job: Options, groups: str) -> Validation:
     """
     plan = planned(job)
     assert plan is not None
-    whole = open_source(job.input, reading=reading_of(plan, job))
+    whole = open_source(job.input, reading=replace(reading_of(plan, job), any_size=True))
     ensemble = open_ensemble(plan, job, whole)
     images = limited(whole, job.limit)
     coding = with_nodata(ensemble.coding, job.labels, len(ensemble.classes)) if job.labels else PLAIN

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, overload
 
+import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
@@ -44,6 +45,8 @@ class Source:
         read: maps a batch size to the batches' pixels, in order.
         named: whether the ids are names of their own, and not the row numbers of an array.
         at: reads the images from one index up to another at once; None where they can be read in order alone.
+        sizes: (height, width) of each image where they differ: ``size`` is then that of the first, a batch holds images
+            of one size, and ``at`` reads them one by one. Empty where all have ``size``.
     """
 
     name: str
@@ -53,10 +56,16 @@ class Source:
     read: Callable[[int], Iterator[NDArray[Any]]]
     named: bool = False
     at: Callable[[int, int], NDArray[Any]] | None = None
+    sizes: Sequence[tuple[int, int]] = ()
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.ids)
+
+    @property
+    def every_size(self) -> list[tuple[int, int]]:
+        """Return each (height, width) that an image has, once."""
+        return list(dict.fromkeys(self.sizes or [self.size]))
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield all images in order, ``size`` at a time.
@@ -124,6 +133,18 @@ def _source(
 ) -> Source:
     """Return the source of an array, whose images are named by their row numbers."""
     return Source(name, RowNumbers(range(count)), layout.size, layout.channels, read, at=at)
+
+
+def stacked(images: Iterable[NDArray[Any]], count: int) -> Iterator[NDArray[Any]]:
+    """Yield images (height, width, channels) as batches of up to ``count``; one of another size begins a new batch."""
+    held: list[NDArray[Any]] = []
+    for image in images:
+        if held and (len(held) == count or image.shape != held[0].shape):
+            yield np.stack(held)
+            held = []
+        held.append(image)
+    if held:
+        yield np.stack(held)
 
 
 class RowNumbers(Sequence[str]):

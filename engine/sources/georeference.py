@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from engine.errors import InputError
 from engine.sources.answers import CONNECT_SECONDS, SILENCE_SECONDS
@@ -30,6 +32,8 @@ _RETRIES |= {"GDAL_HTTP_CONNECTTIMEOUT": f"{CONNECT_SECONDS:.0f}", "GDAL_HTTP_LO
 _RETRIES |= {"GDAL_HTTP_LOW_SPEED_TIME": f"{SILENCE_SECONDS:.0f}"}
 # No listing of the folder; so many bytes hold the index of most files.
 _REMOTE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_INGESTED_BYTES_AT_OPEN": "32768", **_RETRIES}
+# JPEG 2000 states its nodata value in a file beside it alone (.aux.xml), which is asked for by its name.
+_BESIDE = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,10 @@ def opened(place: object, driver: str = "GTiff") -> Iterator[Any]:
     """
     found = gdal_path(place)
     rasterio = require("rasterio", "geo", f"reading the scene {found.label} needs rasterio", InputError)
+    beside = {} if driver == "GTiff" else _BESIDE
+    options = {**_REMOTE, **beside, **_store(found.path)} if found.path.startswith("/vsi") else {}
     # Left before anything is yielded: generators end in any order, and GDAL's settings are a stack.
-    with rasterio.Env(**(_REMOTE if found.path.startswith("/vsi") else {})), quiet():
+    with rasterio.Env(**options), quiet():
         try:
             dataset = rasterio.open(found.path, driver=driver)
         except Exception as error:  # of rasterio, or of GDAL where rasterio lets it through
@@ -113,6 +119,17 @@ def opened(place: object, driver: str = "GTiff") -> Iterator[Any]:
             ) from None
     with dataset:
         yield dataset
+
+
+def _store(path: str) -> dict[str, str]:
+    """Return GDAL's settings for another S3 store than Amazon's, as boto3 and s3fs find it in the environment."""
+    url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+    place = urlsplit(url)
+    if not path.startswith(_PREFIXES["s3"]) or not place.netloc or "AWS_S3_ENDPOINT" in os.environ:
+        return {}
+    secure = "NO" if place.scheme == "http" else "YES"
+    endpoint = place.netloc + place.path.rstrip("/")
+    return {"AWS_S3_ENDPOINT": endpoint, "AWS_HTTPS": secure, "AWS_VIRTUAL_HOSTING": "FALSE"}
 
 
 @contextlib.contextmanager

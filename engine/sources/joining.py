@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.sources.base import Source
+from engine.sources.base import Source, stacked
 from engine.utils import console
 from engine.utils.threads import ahead
 
@@ -93,10 +93,15 @@ def picked(source: Source, order: NDArray[np.int64]) -> Source:
         return np.concatenate(list(ahead(lambda index: at(index, index + 1), wanted.tolist(), READERS, WAITING)))
 
     def read(count: int) -> Iterator[NDArray[Any]]:
+        if source.sizes:
+            yield from stacked(ahead(lambda index: at(index, index + 1)[0], order.tolist(), READERS, WAITING), count)
+            return
         for start in range(0, len(order), count):
             yield spans(start, min(start + count, len(order)))
 
-    return replace(source, ids=[source.ids[index] for index in order.tolist()], read=read, at=spans)
+    ids = [source.ids[index] for index in order.tolist()]
+    sizes = [source.sizes[index] for index in order.tolist()] if source.sizes else ()
+    return replace(source, ids=ids, read=read, at=spans, sizes=sizes)
 
 
 def _check_places(images: Source, labels: Source, limit: int) -> list[str]:

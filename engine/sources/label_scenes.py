@@ -1,10 +1,10 @@
-"""True label maps of scenes, and label maps of different sizes."""
+"""True label maps of scenes."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,52 +13,18 @@ from numpy.typing import NDArray
 
 from engine.metrics import VOID
 from engine.sources.base import Source
-from engine.sources.coding import PLAIN, LabelCoding, coded
+from engine.sources.coding import LabelCoding
 from engine.sources.joining import partners
-from engine.sources.labels import check_two_values, has_pictures, open_labels, refuse_lossy
+from engine.sources.labels import check_two_values, has_pictures, refuse_lossy
 from engine.sources.layout import Role
 from engine.sources.pictures import picture_files
 from engine.sources.scene import Rows, Scene
-from engine.sources.scenes import Scenes, first_scenes, open_scenes, whole_scenes
+from engine.sources.scenes import Scenes, first_scenes, open_scenes
 from engine.sources.spec import is_url
 from engine.utils import console
 
 # Rows of a scene that are looked at together.
 STRIP = 256
-
-
-@dataclass(frozen=True)
-class VariedMaps(Source):
-    """Label maps of different sizes, which are read one by one.
-
-    Attributes:
-        sizes: their (height, width); ``size`` is that of the first.
-    """
-
-    sizes: Sequence[tuple[int, int]] = ()
-
-
-def open_maps(spec: str | Path, coding: LabelCoding = PLAIN, like: Source | None = None, rle: str = "") -> Source:
-    """Open label maps as :func:`open_labels` does; folders of pictures of different sizes as :class:`VariedMaps`."""
-    path = Path(spec)
-    if is_url(str(spec)) or not path.is_dir() or path.suffix.lower() == ".zarr" or not has_pictures(path):
-        return open_labels(spec, coding, like, rle)
-    role: Role = "labels" if coding.palette is None else "images"
-    scenes = open_scenes(path, role)
-    files = scenes.files
-    if scenes.size is not None:
-        return open_labels(spec, coding, like, rle)
-    refuse_lossy(files)
-
-    def at(start: int, stop: int) -> NDArray[Any]:
-        return next(whole_scenes(open_scenes(files[start], role)).read(1))
-
-    def read(count: int) -> Iterator[NDArray[Any]]:
-        return (at(index, index + 1) for index in range(len(files)))
-
-    sizes = tuple(scenes.sizes)
-    varied = VariedMaps(str(path), scenes.ids, sizes[0], 1, read, named=True, at=at, sizes=sizes)
-    return coded(varied, coding)
 
 
 def open_scene_labels(spec: str, scenes: Scenes, coding: LabelCoding, limit: int = 0) -> Scenes:
@@ -121,7 +87,7 @@ def maps_of(scenes: Scenes, classes: int) -> Source:
 
     ids = list(scenes.ids) if len(scenes.ids) > 1 else ["0"]
     sizes = tuple(scenes.sizes)
-    return VariedMaps(scenes.name, ids, sizes[0], 1, read, named=scenes.named and len(ids) > 1, sizes=sizes)
+    return Source(scenes.name, ids, sizes[0], 1, read, named=scenes.named and len(ids) > 1, sizes=sizes)
 
 
 def _whole(scene: Scene, classes: int) -> NDArray[Any]:

@@ -19,18 +19,27 @@ from engine.sources.numpy_files import array_files
 from engine.sources.open import KEYS, open_source, pictures_source, split_key
 from engine.sources.pictures import SUFFIXES as PICTURES
 from engine.sources.pictures import picture_files
+from engine.sources.reading import PLAIN as AS_STORED
+from engine.sources.reading import Reading
 from engine.sources.record import as_recorded
 from engine.sources.rle_coco import coco_source
 from engine.sources.scenes import open_scenes, whole_scenes
 from engine.sources.spec import is_url, shown
 from engine.sources.submission import open_submission
+from engine.utils.sides import told_size
 
 # Arrays that may be one map by themselves: those of two axes.
 ONE_MAP = (".npy", ".zarr")
 BATCH = 64
 
 
-def open_labels(spec: str | Path, coding: LabelCoding = PLAIN, like: Source | None = None, rle: str = "") -> Source:
+def open_labels(
+    spec: str | Path,
+    coding: LabelCoding = PLAIN,
+    like: Source | None = None,
+    rle: str = "",
+    any_size: bool = False,
+) -> Source:
     """Open label maps: a ``.csv``, a ``.json`` of COCO, or what :func:`engine.sources.open.open_source` reads.
 
     A CSV knows no height: its maps are (1, pixels).
@@ -40,11 +49,12 @@ def open_labels(spec: str | Path, coding: LabelCoding = PLAIN, like: Source | No
         coding: what the maps hold in place of class numbers; what comes out are class numbers.
         like: the images, or other masks of them; Kaggle's and COCO's run lengths are joined with their ids and size.
         rle: how run lengths are counted, see :func:`engine.sources.submission.open_submission`.
+        any_size: whether pictures may be of different sizes.
 
     Raises:
         InputError: nothing there or not readable as label maps, JPEG among them.
     """
-    return coded(_stored(spec, coding, like, rle), coding)
+    return coded(_stored(spec, coding, like, rle, replace(AS_STORED, any_size=any_size)), coding)
 
 
 def open_truth(
@@ -62,7 +72,7 @@ def open_truth(
     Raises:
         InputError: not readable, not of these images, or 0 and 255 alone where nothing says what 255 is.
     """
-    truth = joined(images, open_labels(spec, coding, images), limit, quiet)
+    truth = joined(images, open_labels(spec, coding, images, any_size=bool(images.sizes)), limit, quiet)
     if coding.leaves_255_open:
         check_two_values(truth.name, (batch.pixels for batch in truth.batches(BATCH)))
     return truth
@@ -89,7 +99,7 @@ def check_two_values(name: str, maps: Iterator[NDArray[Any]]) -> None:
     check_values(np.array(sorted(seen)), name)
 
 
-def _stored(spec: str | Path, coding: LabelCoding, like: Source | None, rle: str) -> Source:
+def _stored(spec: str | Path, coding: LabelCoding, like: Source | None, rle: str, reading: Reading) -> Source:
     """Open label maps as they are stored."""
     path = Path(spec)
     if path.suffix.lower() == ".csv":
@@ -108,10 +118,12 @@ def _stored(spec: str | Path, coding: LabelCoding, like: Source | None, rle: str
         refuse_lossy([path] if one else list(picture_files(path).values()))
     if coding.palette is not None:
         source = (
-            pictures_source(str(path), {path.stem: path}, "images") if one else open_source(_with_key(spec), "images")
+            pictures_source(str(path), {path.stem: path}, "images")
+            if one
+            else open_source(_with_key(spec), "images", reading=reading)
         )
     else:
-        source = open_source(spec, "labels")
+        source = open_source(spec, "labels", reading=reading)
     # One picture by itself matches any other, whatever the two files are called.
     if one:
         return replace(source, ids=["0"], named=False)
@@ -189,6 +201,15 @@ def check_sizes(images: Source, labels: Source) -> None:
     Raises:
         InputError: naming both sizes.
     """
+    if images.sizes or labels.sizes:
+        pairs = zip(images.ids, *([*(side.sizes or [side.size] * len(side))] for side in (images, labels)), strict=True)
+        for name, ours, theirs in pairs:
+            if ours != theirs:
+                raise InputError(
+                    f"{labels.name}: the label map of {name} is {told_size(theirs)}, the image {told_size(ours)}: they "
+                    "must be of one size"
+                )
+        return
     flat = 1 in (labels.size[0], images.size[0])
     same = np.prod(images.size) == np.prod(labels.size) if flat else images.size == labels.size
     if not same:

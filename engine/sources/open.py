@@ -24,6 +24,7 @@ from engine.sources.pictures import (
     first_picture,
     picture_files,
     pictures_among,
+    sizes_of,
 )
 from engine.sources.pictures import read_batches as read_pictures
 from engine.sources.ranges import check_ranges, is_web
@@ -161,6 +162,8 @@ def pictures_source(
     alike = first_picture(files, role, bad is not None, reading, note)
     ids = list(files)
 
+    sizes = sizes_of(files, alike) if reading.any_size else []
+
     def part(start: int, stop: int) -> Any:
         return next(read_pictures({name: files[name] for name in ids[start:stop]}, alike, stop - start, bad, note))
 
@@ -172,6 +175,7 @@ def pictures_source(
         lambda count: read_pictures(files, alike, count, bad, note),
         named=True,
         at=part,
+        sizes=sizes if len(set(sizes)) > 1 else (),
     )
 
 

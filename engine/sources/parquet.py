@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.sources.base import RowNumbers, Source
+from engine.sources.base import RowNumbers, Source, stacked
 from engine.sources.decode import AnyFile
 from engine.sources.layout import Role
 from engine.sources.naming import natural
@@ -136,7 +136,9 @@ def open_parquet(
     def read(size: int) -> Iterator[NDArray[Any]]:
         return images.batches(0, rows.count, size)
 
-    return Source(label, named, (height, width), channels, read, named=ids is not None, at=images.at)
+    sizes = images.sizes() if facts.any_size and not rows.column.has_one_size else []
+    varied = sizes if len(set(sizes)) > 1 else ()
+    return Source(label, named, (height, width), channels, read, named=ids is not None, at=images.at, sizes=varied)
 
 
 class _Images:
@@ -180,9 +182,11 @@ class _Images:
         return np.stack(found)
 
     def batches(self, start: int, stop: int, size: int) -> Iterator[NDArray[Any]]:
-        each = self._each(start, stop)
-        for first in range(start, stop, size):
-            yield np.stack(list(islice(each, min(size, stop - first))))
+        yield from stacked(self._each(start, stop), size)
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Return the (height, width) of all images, which are decoded for it."""
+        return [(image.shape[0], image.shape[1]) for image in self._each(0, self._rows.count)]
 
     def _each(self, start: int, stop: int) -> Iterator[NDArray[Any]]:
         values = islice(self._rows.values(start), stop - start)

@@ -55,6 +55,11 @@ class Column:
     is_bytes: bool = False
     is_even: bool = False
 
+    @property
+    def has_one_size(self) -> bool:
+        """Return whether the type or the header says that all images have one size."""
+        return not self.is_bytes and not self.sides and (self.is_even or bool(self.shape))
+
     def values(self, batch: Any) -> Iterator[tuple[Any, tuple[int, ...]]]:
         """Yield each value of a record batch (an Arrow scalar) with the shape that its row states, if any."""
         values = batch.column(self.name)

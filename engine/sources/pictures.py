@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from unicodedata import category
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
+from engine.sources.base import stacked
 from engine.sources.decode import AnyFile, Note, decode, shape_of
 from engine.sources.layout import Role
 from engine.sources.naming import files_of, is_glob, natural, pattern_base, walked
@@ -132,7 +132,8 @@ class Alike:
         """
         if self.reading.grey_as_rgb and image.shape[2] == 1 and self.shape[2] == 3 and self.role == "images":
             image = np.repeat(image, 3, axis=2)
-        if image.shape != self.shape:
+        fits = image.shape[2:] == self.shape[2:] if self.reading.any_size else image.shape == self.shape
+        if not fits:
             shapes = f"{name} is {shape_in_words(image.shape)}, {self.name} is {shape_in_words(self.shape)}"
             raise InputError(f"{shapes}: all must be alike{self._advice(image.shape)}")
         # The same numbers mean something else at another depth; ids of label maps do not.
@@ -185,9 +186,25 @@ def read_batches(
 
     items = list(files.items())
     threads = FETCHERS if items and isinstance(items[0][1], RemoteFile) else DECODERS
-    decoded = ahead(read, items, threads, max(WAITING, threads, size))
-    for _ in range(0, len(items), size):
-        yield np.stack(list(islice(decoded, size)))
+    yield from stacked(ahead(read, items, threads, max(WAITING, threads, size)), size)
+
+
+def sizes_of(files: Mapping[str, AnyFile], alike: Alike) -> list[tuple[int, int]]:
+    """Return the (height, width) of pictures: from headers on this machine, else by decoding them.
+
+    Raises:
+        InputError: a picture is damaged or unlike the others.
+    """
+
+    def size(path: AnyFile) -> tuple[int, int]:
+        if isinstance(path, Path):
+            height, width, _ = shape_of(path, alike.role, alike.reading)
+        else:
+            height, width, _ = decode(path, alike.role, reading=alike.reading).shape
+        return height, width
+
+    remote = any(isinstance(path, RemoteFile) for path in files.values())
+    return list(ahead(size, files.values(), FETCHERS if remote else DECODERS, WAITING + FETCHERS))
 
 
 def first_picture(

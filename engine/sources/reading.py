@@ -55,6 +55,7 @@ class Reading:
         taken: returns what the members take; called only where the shape of an array leaves its axes open.
         missing_chunks: whether chunks that a Zarr store lacks are an error (``fail``) or its fill value (``fill``);
             empty for an error.
+        any_size: pictures of a set may be of different sizes, see :class:`engine.sources.base.Source`.
     """
 
     layout: str = ""
@@ -64,6 +65,7 @@ class Reading:
     alpha: bool = False
     taken: Callable[[], Taken] = Taken
     missing_chunks: str = ""
+    any_size: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what is unknown.

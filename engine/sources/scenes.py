@@ -25,9 +25,9 @@ from engine.sources.pictures import SUFFIXES, Once, picture_files, shape_in_word
 from engine.sources.ranges import WebFile, check_ranges, is_web
 from engine.sources.rasters import RASTERS, opened_raster, raster_suffix
 from engine.sources.reading import PLAIN, Reading, grey
-from engine.sources.remote import RangeFile, locate
+from engine.sources.remote import RangeFile, RemoteFile, locate
 from engine.sources.scene import Rows, Scene, with_nan
-from engine.sources.spec import is_url, shown
+from engine.sources.spec import is_url, shown, split_url
 
 # Rasters that may have an EXIF orientation.
 TIFF = (".tif", ".tiff")
@@ -93,11 +93,15 @@ def open_scenes(spec: str | Path, role: Role = "images", reading: Reading = PLAI
         check_ranges(str(spec))
         name = PurePosixPath(shown(str(spec)).split("?")[0]).stem
         return _picture_scenes(shown(str(spec)), {name: str(spec)}, role, reading, alone=True)
-    if is_url(str(spec)) or (path.exists() and tables_of(path)):
+    store = _store_of(str(spec))
+    if (is_url(str(spec)) and store is None) or (path.exists() and tables_of(path)):
         return _source_scenes(open_source(spec, role, reading=reading), role)
-    label = f"{path}:{key}" if key else str(path)
-    if looks_like_zarr(path):
-        stored = open_zarr(path, key, KEYS[role], role, reading.missing_chunks)
+    if store is not None:
+        path = Path(store.name)
+        key = split_url(str(spec))[1]
+    label = str(store or path) + (f":{key}" if key else "")
+    if store is not None or looks_like_zarr(path):
+        stored = open_zarr(store or path, key, KEYS[role], role, reading.missing_chunks)
         # Chunks as long as the scene would hold all of it in memory: then fewer rows, decoded anew for each strip.
         return _array_scenes(Checked(stored, label), stored.shape, label, path.stem, role, reading, stored.chunks)
     if path.is_dir() or is_glob(str(path)):
@@ -110,6 +114,14 @@ def open_scenes(spec: str | Path, role: Role = "images", reading: Reading = PLAI
         array = open_array(path, key, role)
         return _array_scenes(array, array.shape, label, path.stem, role, reading)
     return _source_scenes(open_source(spec, role, reading=reading), role)
+
+
+def _store_of(spec: str) -> RemoteFile | None:
+    """Return the Zarr store that a URL names; None for anything else, and for web servers, which list no chunks."""
+    url = split_url(spec)[0] if is_url(spec) else ""
+    if not url or is_web(url) or PurePosixPath(shown(url).split("?")[0]).suffix.lower() != ".zarr":
+        return None
+    return locate(url)[0]
 
 
 def first_scenes(scenes: Scenes, limit: int) -> Scenes:

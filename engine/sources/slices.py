@@ -93,7 +93,7 @@ def limited(source: Source, limit: int) -> Source:
             if not left:
                 return
 
-    return replace(source, ids=list(source.ids[:limit]), read=read)
+    return replace(source, ids=list(source.ids[:limit]), read=read, sizes=source.sizes[:limit])
 
 
 def repeated(source: Source, count: int) -> Source:

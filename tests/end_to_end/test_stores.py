@@ -83,6 +83,68 @@ def test_a_run_over_a_store_writes_the_same_bytes(
     assert (tmp_path / "there.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def scenes(forms: dict[str, str], store: Any) -> list[str]:
+    """The same map as a COG, as JPEG 2000, whose nodata value lies in a file beside it, and as a Zarr array."""
+    rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
+    copy = pytest.importorskip("rasterio.shutil", reason="rasterio is not installed").copy
+    zarr = pytest.importorskip("zarr", reason="zarr is not installed")
+    folder = Path(forms[""]) / "scenes"
+    folder.mkdir()
+    pixels = np.random.default_rng(2).integers(1, 256, (150, 200), dtype=np.uint8)
+    zarr.create_array(folder / "map.zarr", data=pixels, chunks=(64, 64))
+    pixels[:, :50] = 0
+    place = rasterio.transform.from_origin(500000, 5000000, 10, 10)
+    told = {"height": 150, "width": 200, "count": 1, "dtype": "uint8", "crs": "EPSG:32633", "transform": place}
+    names = ["map.zarr"]
+    for name, driver, how in (
+        ("map.tif", "COG", {"blocksize": 128}),
+        ("map.jp2", "JP2OpenJPEG", {"quality": 100, "reversible": True}),
+    ):
+        with rasterio.MemoryFile() as memory:
+            with memory.open(driver="GTiff", nodata=0, **told) as made:
+                made.write(pixels, 1)
+            with memory.open() as made:
+                copy(made, folder / name, driver=driver, **how)
+        names.append(name)
+    assert (folder / "map.jp2.aux.xml").exists()
+    store.put(f"{folder}/", f"{BUCKET}/scenes", recursive=True)
+    return names
+
+
+def test_a_scene_in_a_store_or_behind_a_web_server_gives_the_mask_of_the_one_on_the_disk(
+    scenes: list[str],
+    forms: dict[str, str],
+    world: World,
+    tmp_path: Path,
+    engine: Callable[..., Result],
+    process: Callable[..., Result],
+) -> None:
+    folder = Path(forms[""]) / "scenes"
+    with serving(folder) as (address, asked):
+        for name in scenes:
+            masks = []
+            for at, place in enumerate((str(folder), f"s3://{BUCKET}/scenes", address)):
+                out = tmp_path / str(at) / (name.replace(".", "-") + (".npy" if name == "map.zarr" else ".tif"))
+                out.parent.mkdir(exist_ok=True)
+                # GDAL asks for files beside it with Python's lock held: a server in this process could not answer.
+                run = process if name == "map.jp2" and at else engine
+                done = run("ensemble", "-m", world.models, "-i", f"{place}/{name}", "--tile", "32x64", "-o", out)
+                assert "hunter2" not in done.err
+                if place == address and name == "map.zarr":
+                    assert done.code == 2
+                    assert done.err.count("\n") == 1
+                    assert "web servers list no folders" in done.err
+                else:
+                    assert done.code == 0, done.err
+                    masks.append(out.read_bytes())
+            assert len(set(masks)) == 1
+        assert asked
+        assert all(part.startswith("bytes=") for part in asked)
+    done = engine("ensemble", "-m", world.models, "-i", f"s3://{BUCKET}/none.tif", "--tile", "8x8", "-o", "m.tif")
+    assert (done.code, done.err) == (2, f"error: no such file or folder: s3://{BUCKET}/none.tif\n")
+
+
 def test_a_store_names_what_is_not_there_and_what_has_changed(store: Any) -> None:
     for url in (f"s3://{BUCKET}/none.npy", "s3://no-such-bucket/x.npy", f"s3://{BUCKET}/none/"):
         with pytest.raises(InputError, match=r"^no such file or folder: s3://[^\n]*$"):

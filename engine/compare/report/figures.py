@@ -101,7 +101,9 @@ def reliability(facts: Facts, narrow: bool = False) -> str:
     """Draw accuracy against confidence of each member and of the mean of all."""
     figure, plot = axes(NARROW if narrow else 4.6, 4.1)
     plot.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (4, 3)))
-    count = len(facts.members)
+    # Members that output labels have no curve.
+    names = {member.name for member in facts.members}
+    count = next((at for at, curve in enumerate(facts.curves) if curve.name not in names), len(facts.curves) - 1)
     members, mean, after = facts.curves[:count], facts.curves[count], facts.curves[count + 1 :]
     for index, curve in enumerate(members):
         named = len(members) <= MOST_NAMED_CURVES

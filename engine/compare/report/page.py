@@ -42,6 +42,8 @@ class Card:
     reasons: list[str]
     told: str
     panels: list[Panel]
+    height: int
+    width: int
 
 
 def render(done: Comparison, everything: bool = False) -> str:
@@ -120,8 +122,10 @@ def draw_plots(facts: Facts) -> dict[str, str]:
         return {**plots, "shares": both(figures.shares, facts)}
     best, single = facts.rows[facts.fused], facts.rows[facts.baseline[facts.metric]]
     plots["classes"] = both(figures.class_scores, facts, [best, single])
-    plots["reliability"] = both(figures.reliability, facts)
-    plots["risk"] = both(figures.risk_coverage, facts)
+    if facts.curves:
+        plots["reliability"] = both(figures.reliability, facts)
+    if facts.risk_curves:
+        plots["risk"] = both(figures.risk_coverage, facts)
     if facts.ablation:
         plots["steps"] = both(figures.steps, facts)
     return plots
@@ -184,20 +188,23 @@ def _short_key(row: Row, conventions: Sequence[str]) -> str:
 def _card(done: Comparison, index: int) -> Card:
     facts, held = done.facts, done.pictures
     tile, count = facts.tiles[index], len(facts.classes)
-    panels = [Panel("image", pictures.photograph(held.images[index]), "image")]
+    rows, columns = slice(tile.height), slice(tile.width)
+    panels = [Panel("image", pictures.photograph(held.images[index, rows, columns]), "image")]
     if len(held.truth):
-        panels.append(Panel("truth", pictures.mask(held.truth[index], count), "mask"))
-    row = facts.rows[facts.fused]
-    panels.append(Panel(f"fused: {row.name}", pictures.mask(held.fused[index], count), "mask"))
-    panels.append(Panel("doubt (entropy)", pictures.doubt(held.doubt[index]), "doubt"))
-    for member, labels in zip(facts.members, held.members[index], strict=True):
+        panels.append(Panel("truth", pictures.mask(held.truth[index, rows, columns], count), "mask"))
+    row, fused = facts.rows[facts.fused], held.fused[index, rows, columns]
+    panels.append(Panel(f"fused: {row.name}", pictures.mask(fused, count), "mask"))
+    told_doubt = "doubt (votes)" if facts.left_out else "doubt (entropy)"
+    panels.append(Panel(told_doubt, pictures.doubt(held.doubt[index, rows, columns]), "doubt"))
+    own = held.members[index][:, rows, columns]
+    for member, labels in zip(facts.members, own, strict=True):
         panels.append(Panel(member.name, pictures.mask(labels, count), "mask"))
-    against = (held.members[index] != held.fused[index]).mean(axis=0)
+    against = (own != fused).mean(axis=0)
     panels.append(Panel("disagreement", pictures.dispute(against), "dispute"))
     told = [] if isnan(tile.score) else [f"MIoU {tile.score:.3f}"]
     told.append(f"{tile.disputed:.0%} of the members' labels disputed")
     told.append(f"{tile.rare:.1%} {facts.classes[facts.rarest]}")
-    return Card(tile.name, tile.reasons, " \N{MIDDLE DOT} ".join(told), panels)
+    return Card(tile.name, tile.reasons, " \N{MIDDLE DOT} ".join(told), panels, tile.height, tile.width)
 
 
 def _disputed(facts: Facts) -> str:

@@ -123,7 +123,7 @@ class Spans:
                 yield pixels[first : first + size]
 
         held = self._source
-        return Rest(held.name, held.ids[start : start + count], held.size, held.channels, read, held.named, None, start)
+        return Rest(held.name, held.ids[start : start + count], held.size, held.channels, read, held.named, first=start)
 
     def _next(self, start: int, count: int) -> NDArray[Any]:
         if start < self._position:  # a block lost by another worker, or the first one

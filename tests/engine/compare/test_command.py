@@ -75,7 +75,7 @@ def done(world: World, scene: Path) -> Comparison:
 def made(world: World, scene: Path, folder: Path, flips: str = "horizontal") -> Study:
     asked = options(world, scene)
     held = open_inputs(asked)
-    store = LogitStore(folder, held.ensemble, len(held.images), held.images.size, turned=flips != "none")
+    store = LogitStore(folder, held.ensemble, held.images, turned=flips != "none")
     store.fill(held.images, named_flips(flips)[1:], 2, 2, lambda count: None)
     return Study(held.ensemble, store, held.truth, held.groups, held.folds, asked.metric, asked.pixels, 0)
 
@@ -345,7 +345,7 @@ def test_a_full_disk_is_said_before_anything_runs(
     ensemble = Ensemble.open(world.models)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 2**28 + 100}))
     with pytest.raises(OutputError, match="--scratch"):
-        LogitStore(tmp_path, ensemble, 7, (8, 16), turned=False)
+        LogitStore(tmp_path, ensemble, from_array(world.images), turned=False)
     assert not list(tmp_path.iterdir())
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import OutputError, PlanError
-from engine.inference.ensemble import BATCH_SIZE, Ensemble, check_exclusive
+from engine.inference.ensemble import BATCH_SIZE, Ensemble
 from engine.inference.flips import named_flips
 from engine.metrics import CONVENTIONS
 from engine.outputs.open import check_not_read, check_replaceable
@@ -110,7 +110,6 @@ def check_ensemble(ensemble: Ensemble, images: int, scored: bool) -> None:
         raise PlanError(
             f"{ensemble.members[0].name} is a packed ensemble, which outputs only labels: name its members instead"
         )
-    check_exclusive(ensemble)
     if scored and images < 2:
         raise PlanError("one labelled image: intervals and folds need two or more")
     classes, rows = len(ensemble.classes), 3 * (len(ensemble.members) + 9)

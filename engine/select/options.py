@@ -9,7 +9,7 @@ from pathlib import Path
 from engine.errors import PlanError
 from engine.fusion.doubt import DEFAULT_DOUBT, Unknown
 from engine.fusion.strategies import STRATEGIES, named_strategy
-from engine.inference.ensemble import LABEL_STRATEGIES, Ensemble, check_exclusive
+from engine.inference.ensemble import LABEL_STRATEGIES, Ensemble
 from engine.metrics import CONVENTIONS
 from engine.models.members import label_members
 from engine.outputs.open import check_not_read, check_replaceable
@@ -116,7 +116,6 @@ def check_pool(ensemble: Ensemble, options: SelectOptions) -> None:
     count = len(ensemble.members)
     if count < 2 or ensemble.is_packed:
         raise PlanError(f"a pool of {count} member{'s' * (count != 1)} leaves nothing to select: name two or more")
-    check_exclusive(ensemble)
     _check_voters(ensemble, options)
     if options.settings.method == "exhaustive" and count > MOST_EXHAUSTIVE:
         raise PlanError(f"--method exhaustive with {count} members; {MOST_EXHAUSTIVE} at most: use --method greedy")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.inference.ensemble import Ensemble
+from engine.inference.ensemble import Ensemble, check_exclusive
 from engine.runs.options import Options, open_ensemble, planned, reading_of
 from engine.select.ragged import Ragged
 from engine.sources.base import Source
@@ -63,7 +63,8 @@ def open_validation(job: Options, groups: str) -> Validation:
     plan = planned(job)
     assert plan is not None
     whole = open_source(job.input, reading=replace(reading_of(plan, job), any_size=True))
-    ensemble = open_ensemble(plan, job, whole)
+    ensemble = open_ensemble(plan, replace(job, labels=""), whole)
+    check_exclusive(ensemble)
     images = limited(whole, job.limit)
     coding = with_nodata(ensemble.coding, job.labels, len(ensemble.classes)) if job.labels else PLAIN
     labels = open_truth(job.labels, whole, coding, job.limit) if job.labels else None

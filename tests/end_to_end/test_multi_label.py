@@ -121,6 +121,16 @@ def test_what_has_no_meaning_is_refused(place: Path, engine: Callable[..., Resul
     assert not Path("masks.npz").exists()
 
 
+@pytest.mark.parametrize("command", ["compare", "select"])
+def test_it_is_not_compared_with_other_nets(place: Path, engine: Callable[..., Result], command: str) -> None:
+    more = ("-o", "plan.toml") if command == "select" else ()
+    np.savez("truth.npz", labels=np.zeros((COUNT, *SIZE), np.uint8))
+    done = engine(command, "-m", "0.onnx", "-m", "1.onnx", "-i", "images.npz", "--labels", "truth.npz", *FACTS, *more)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "0 is multi-label, which is not scored here: score its masks with engine evaluate" in done.err
+    assert not Path("plan.toml").exists()
+
+
 def test_other_nets_do_not_mix_with_it(place: Path) -> None:
     save_net(place / "other.onnx", CLASSES, seed=3)
     (place / "0.toml").write_text('kind = "multilabel"\nactivation = "probabilities"\n')

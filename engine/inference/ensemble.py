@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from engine.errors import PlanError, option
 from engine.fusion.calibration import Calibration
+from engine.fusion.cleanup import ClassCleanup, read_cleanup
 from engine.fusion.decoding import Decoding
 from engine.fusion.evidence import Evidence
 from engine.fusion.fuse import normalised_weights
@@ -34,9 +36,10 @@ from engine.models.members import (
     known_classes,
     label_members,
 )
-from engine.models.net import Net, check_sample
+from engine.models.net import Net
 from engine.models.opening import Request, open_nets
 from engine.models.runtimes import RuntimeOptions
+from engine.models.views import VIEW_MEANS, View, named_views
 from engine.sources.base import Source, from_array
 from engine.sources.coding import PLAIN
 from engine.sources.labels import check_match
@@ -48,12 +51,15 @@ ENSEMBLE_OPTIONS = frozenset(
         "strategy",
         "weights",
         "flips",
+        "views",
+        "view_mean",
         "early_exit",
         "threshold",
         "bias",
         "prior",
         "vote_stage",
         "min_region",
+        "cleanup",
         "decode",
         "temperature",
         "calibrations",
@@ -87,9 +93,11 @@ class Ensemble(Forward):
         strategy: str = "mean-logit",
         weights: ArrayLike | None = None,
         suppress: Collection[int] | None = None,
-        flips: str = "none",
+        views: str | Sequence[str] = "none",
         early_exit: EarlyExit | None = None,
         calibrations: Sequence[Calibration] = (),
+        view_mean: str = VIEW_MEANS[0],
+        flips: str = "none",
         **decoding: Any,
     ) -> None:
         """Create an ensemble.
@@ -99,27 +107,35 @@ class Ensemble(Forward):
             strategy: a name from :data:`engine.fusion.strategies.STRATEGIES`.
             weights: one weight per member, or one per member and class; None for equal ones.
             suppress: classes never predicted; None for the ignored class the contracts declare.
-            flips: ``none``, ``horizontal``, ``vertical`` or ``both``: flipped images that members also run on.
+            views: what members also run on: ``horizontal``, ``vertical``, ``both``, ``d4`` or single names, see
+                :func:`engine.models.views.named_views`.
             early_exit: stop for images before all members ran on them, see
                 :mod:`engine.inference.early_exit`; None for never.
             calibrations: temperature and bias of each member's logits, see :mod:`engine.fusion.calibration`.
+            view_mean: what of the views is averaged, ``logits`` or ``probabilities``.
+            flips: the same as ``views``, for mirror images.
             **decoding: further fields of :class:`engine.fusion.decoding.Decoding`: ``threshold``, ``bias``, ``prior``,
-                ``vote_stage``, ``min_region``, ``decode``, ``temperature``.
+                ``vote_stage``, ``min_region``, ``decode``, ``temperature``; and ``cleanup``, from a class (name or
+                id) to its ``threshold``, ``min_region``, ``largest`` and ``fill_holes``, see
+                :mod:`engine.fusion.cleanup`.
 
         Raises:
-            PlanError: unknown strategy or flips, impossible weights or decoding.
+            PlanError: unknown strategy or views, impossible weights or decoding.
         """
         members = list(members)
         names, ignored = class_names(members), ignored_class(members)
         named_strategy(strategy)
+        seen = _views(views, flips, view_mean)
+        if isinstance(table := decoding.get("cleanup", ()), Mapping):
+            decoding["cleanup"] = _cleanup(table, names)
         packed = members[0].contract.kind == "packed"
         if packed:
-            _check_untouched(members[0].name, strategy, weights, suppress, flips, decoding)
+            _check_untouched(members[0].name, strategy, weights, suppress, seen, decoding)
             suppress = ()
         labels_alone = len(label_members(members)) == len(members)
         if suppress is None:
             suppress = () if ignored is None or labels_alone else (ignored,)
-        _check_label_members(members, strategy, suppress, flips, decoding)
+        _check_label_members(members, strategy, suppress, seen, decoding)
         if members[0].contract.kind == "multilabel":
             _check_multilabel(suppress, decoding, early_exit)
             suppress, ignored = (), None
@@ -129,7 +145,7 @@ class Ensemble(Forward):
         calibrations = list(calibrations) if any(calibrations) else []
         _check_calibrations(members, calibrations, len(names))
         table = normalised_weights(weights, len(members), len(names), known)
-        super().__init__(members, names, variant, table, flips, calibrations)
+        super().__init__(members, names, variant, table, seen, calibrations, view_mean)
         self.ignored_class = ignored
         self.coding = PLAIN
         self.early_exit = early_exit
@@ -163,7 +179,7 @@ class Ensemble(Forward):
             grey_as_rgb: allow grey images for nets of three channels.
             **options: contract fields by name (``scale``, ``classes``, ``activation`` and so on), ``normalize`` (the
                 name of a scale, mean and std: ``imagenet``, ``0..1``, ``-1..1``, ``none``), and other arguments of the
-                constructor: ``strategy``, ``weights``, ``flips``, ``bias`` and so on.
+                constructor: ``strategy``, ``weights``, ``views``, ``bias`` and so on.
 
         Raises:
             EngineError: a file cannot be opened or trusted, members contradict each other, an option is impossible.
@@ -235,7 +251,7 @@ class Ensemble(Forward):
             batch_size: images per batch.
             workers: threads; 0 for one per core.
             scores: also return the fused probabilities per class: True for float16, or ``"float32"``. They are those
-                before the clean-up of small regions; their argmax is the mask.
+                before thresholds per class and the clean-up of regions; their argmax is the mask without these.
             doubt: also return a map of doubt: ``entropy``, ``mutual-information``, ``votes`` or ``margin``, see
                 :data:`engine.fusion.evidence.DOUBTS`.
             doubt_type: ``uint8`` (254 times the doubt), ``float16`` or ``float32``.
@@ -288,8 +304,7 @@ class Ensemble(Forward):
         check_evidence(self, evidence)
         if batch_size < 1 or workers < 0:
             raise PlanError(f"batch size {batch_size}, workers {workers}: at least 1 image, and 0 or more workers")
-        for net in self.nets:
-            check_sample(net, (*images.size, images.channels))
+        self.check_size(images.size, images.channels)
         if labels is not None and self.is_multilabel:
             raise PlanError("a multi-label ensemble is scored from its masks: engine evaluate MASKS --labels TRUTH")
         if labels is not None:
@@ -342,12 +357,34 @@ class Ensemble(Forward):
         return variant.strategy if variant.member is None else self.members[variant.member].name
 
 
+def _cleanup(table: Mapping[int | str, Any], names: Sequence[str]) -> tuple[ClassCleanup, ...]:
+    """Return the clean-up of each class that a table names, in the order of the classes."""
+    found = [replace(read_cleanup(str(key), own), class_id=_class_id(key, names)) for key, own in table.items()]
+    return tuple(sorted((item for item in found if item.stated), key=lambda item: item.class_id))
+
+
+def _class_id(key: int | str, names: Sequence[str]) -> int:
+    class_id = class_number(key, names)
+    if not 0 <= class_id < len(names):
+        raise PlanError(f"clean-up of class {class_id}: there are {len(names)} classes, 0 to {len(names) - 1}")
+    return class_id
+
+
+def _views(views: str | Sequence[str], flips: str, view_mean: str) -> tuple[View, ...]:
+    if flips != "none" and views != "none":
+        raise PlanError(f"views {views} and flips {flips}: flips are views too; give views alone")
+    if view_mean not in VIEW_MEANS:
+        raise PlanError(f"view mean {view_mean[:40]!r}; allowed are {' and '.join(VIEW_MEANS)}")
+    return named_views(views if flips == "none" else flips)
+
+
 def _check_untouched(
-    name: str, strategy: str, weights: object, suppress: object, flips: str, decoding: Mapping[str, Any]
+    name: str, strategy: str, weights: object, suppress: object, views: Sequence[View], decoding: Mapping[str, Any]
 ) -> None:
     """Refuse options that a packed ensemble has built in."""
-    given = weights is not None or suppress is not None or (strategy, flips) != ("mean-logit", "none")
-    if given or Decoding(**{**decoding, "min_region": 0}) != Decoding():
+    given = weights is not None or suppress is not None or (strategy, len(views)) != ("mean-logit", 1)
+    built_in = Decoding(**{**decoding, "min_region": 0})
+    if given or built_in.has_thresholds or replace(built_in, cleanup=()) != Decoding():
         raise PlanError(
             f"{name} is a packed ensemble: strategy, weights, suppression and biases are built in; "
             "leave those options out, or name its members instead"
@@ -383,7 +420,7 @@ def check_probabilities(ensemble: Ensemble, otherwise: str) -> None:
 
 
 def _check_label_members(
-    members: Sequence[Member], strategy: str, suppress: Collection[int], flips: str, decoding: dict[str, Any]
+    members: Sequence[Member], strategy: str, suppress: Collection[int], views: Sequence[View], decoding: dict[str, Any]
 ) -> None:
     """Refuse what members that output labels do not support; their votes for a suppressed class are not counted.
 
@@ -397,10 +434,10 @@ def _check_label_members(
         raise PlanError(f"{names[0]} outputs labels, which {strategy} cannot fuse: use {allowed}")
     if decoding.get("decode", "argmax") != "argmax":
         raise PlanError(f"{names[0]} outputs labels, which have no probabilities: leave out {option('decode')}")
-    if flips != "none":
-        raise PlanError(
-            f"{names[0]} outputs labels, which have no mean over mirror images: leave out {option('flips')}"
-        )
+    if any(item.threshold for item in decoding.get("cleanup", ())):
+        raise PlanError(f"{names[0]} outputs labels, which have no probabilities: leave out a threshold per class")
+    if len(views) > 1:
+        raise PlanError(f"{names[0]} outputs labels, which have no mean over views: leave out {option('views')}")
     if suppress and len(names) == len(members):
         raise PlanError(
             f"{', '.join(names[:8])}: labels alone hold no second choice for a suppressed class: suppress none, or add "
@@ -426,6 +463,7 @@ def _check_multilabel(suppress: Collection[int], decoding: Mapping[str, Any], ea
     stated |= {"suppress"} if suppress else set()
     stated |= {"decode"} if decoding.get("decode", "argmax") != "argmax" else set()
     stated |= {"early_exit"} if early_exit is not None else set()
+    stated |= {"cleanup"} if decoding.get("cleanup") else set()
     if stated:
         named = ", ".join(option(name) for name in sorted(stated))
         raise PlanError(

@@ -21,6 +21,7 @@ from engine.models.members import Member, class_names, find_members, find_models
 from engine.models.net import Net
 from engine.models.opening import Request, inspect_net, open_nets
 from engine.models.runtimes.providers import mixed_wheels
+from engine.models.views import VIEW_MEANS, check_views
 from engine.runs.evidence_files import EvidenceFiles
 from engine.runs.plan import Plan, PlannedMember, Weight, read_plan
 from engine.runs.plan_input import InputTable
@@ -52,7 +53,7 @@ class Options:
     threshold: float | None = None
     min_region: int | None = None
     decode: str | None = None
-    flips: str | None = None
+    views: str | None = None
     early_exit: bool = False
     early_exit_agreement: float | None = None
     limit: int = 0
@@ -183,7 +184,9 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None, every: So
         strategy=strategy,
         weights=numbers(options.weights, "weights") if options.weights else _plan_weights(opened, planned),
         early_exit=_early_exit(options),
-        flips=options.flips or plan.flips or "none",
+        views=options.views or plan.views or plan.flips or "none",
+        view_mean=plan.view_mean or VIEW_MEANS[0],
+        cleanup=plan.cleanup,
         bias=tuple(numbers(options.bias, "bias")) if options.bias else plan.bias,
         prior=tuple(numbers(options.prior, "prior")) if options.prior else plan.prior,
         **({"vote_stage": stage} if (stage := options.vote_stage or plan.vote_stage) else {}),
@@ -193,6 +196,9 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None, every: So
         temperature=plan.temperature or 1.0,
         calibrations=_plan_calibrations(opened, [item for _, item in files.values()]),
     )
+    if images is not None:
+        for net in ensemble.nets:
+            check_views(net, ensemble.views, images.size)
     if options.tiled and ensemble.variant.decoding.decode != "argmax":
         raise PlanError(
             f"--decode {ensemble.variant.decoding.decode} needs whole images, not tiles of a scene: leave it out"

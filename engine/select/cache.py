@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from engine.errors import OutputError
 from engine.inference.ensemble import Ensemble
 from engine.models.members import Member
-from engine.models.net import check_range, check_sample
+from engine.models.net import check_range
 from engine.sources.base import Batch, Source
 from engine.utils.files import replacing, write_text
 from engine.utils.threads import abandonable, available_cores, in_order
@@ -71,7 +71,7 @@ class Cache:
         member: Member,
         images: Source,
         print_of_images: str,
-        flips: str,
+        views: str,
         advance: Callable[[int], object] = lambda count: None,
     ) -> tuple[Logs, bool]:
         """Return a member's log-probabilities, memory-mapped, and whether the member had to run.
@@ -80,13 +80,13 @@ class Cache:
             member: the member.
             images: all validation images.
             print_of_images: their :func:`pixel_hash`.
-            flips: name of the flips applied to the member.
+            views: what the member also runs on, as :func:`engine.models.views.told_views` names it.
             advance: called with the number of images done since the last call.
 
         Raises:
             EngineError: the member fails, or the folder cannot be written.
         """
-        made_from = self._made_from(member, images, print_of_images, flips)
+        made_from = self._made_from(member, images, print_of_images, views)
         key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:32]
         path = self.folder / f"{key}.npy"
         held = _believed(path, made_from)
@@ -94,7 +94,7 @@ class Cache:
             advance(len(images))
             return held, False
         try:
-            self._run(path, member, images, flips, made_from, advance)
+            self._run(path, member, images, views, made_from, advance)
         except OSError as error:
             raise OutputError(f"cannot write {path} ({error.strerror or error}): make space, or move --cache") from None
         held = _believed(path, made_from)
@@ -102,26 +102,26 @@ class Cache:
             raise OutputError(f"{path} does not hold what was written: check the disk, or move --cache")
         return held, True
 
-    def _made_from(self, member: Member, images: Source, print_of_images: str, flips: str) -> dict[str, Any]:
+    def _made_from(self, member: Member, images: Source, print_of_images: str, views: str) -> dict[str, Any]:
         nets = [
             [net.checksum, net.contract.to_json(), net.output_name, net.contract.grey_as_rgb] for net in member.nets
         ]
         shape = [len(images), len(member.contract.classes), images.size[0] * images.size[1]]
-        return {"format": FORMAT, "nets": nets, "images": print_of_images, "flips": flips, "shape": shape}
+        return {"format": FORMAT, "nets": nets, "images": print_of_images, "flips": views, "shape": shape}
 
     def _run(
         self,
         path: Path,
         member: Member,
         images: Source,
-        flips: str,
+        views: str,
         made_from: dict[str, Any],
         advance: Callable[[int], object],
     ) -> None:
         with replacing(path) as partial:
             shape = tuple(made_from["shape"])
             out = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
-            for batch, logs in _predicted(member, images, flips):
+            for batch, logs in _predicted(member, images, views):
                 out[batch.start : batch.start + len(logs)] = logs
                 advance(len(logs))
             out.flush()
@@ -129,11 +129,10 @@ class Cache:
             write_text(path.with_suffix(".json"), json.dumps({**made_from, "sha256": _digest(partial)}))
 
 
-def _predicted(member: Member, images: Source, flips: str) -> Iterator[tuple[Batch, Logs]]:
+def _predicted(member: Member, images: Source, views: str) -> Iterator[tuple[Batch, Logs]]:
     """Yield each batch with the member's log-probabilities, in order; batches run in parallel."""
-    alone = Ensemble([member], flips=flips, suppress=())
-    for net in member.nets:
-        check_sample(net, (*images.size, images.channels))
+    alone = Ensemble([member], views=views, suppress=())
+    alone.check_size(images.size, images.channels)
 
     def work(batch: Batch) -> tuple[Batch, Logs]:
         return batch, log_probabilities(alone.logits(batch)[0][0])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -13,17 +14,21 @@ from numpy.typing import NDArray
 from engine.bootstrap import GroupedCounts, Interval, interval, paired_difference
 from engine.fusion.calibration import Calibration
 from engine.inference.ensemble import Ensemble
+from engine.models.views import FLIPS, check_views, named_views
 from engine.runs.plan import Plan, PlannedMember, write_plan
 from engine.runs.plan_input import InputTable
 from engine.runs.provenance import plan_hash
 from engine.select.cache import Cache, pixel_hash
 from engine.select.calibrate import Calibrated, calibrate
-from engine.select.crossfit import PLAIN, SINGLE, Fitted, assign_folds, cross_fit, score
-from engine.select.options import SelectOptions, check_options, check_pool
+from engine.select.crossfit import PLAIN, SINGLE, Fitted, assign_folds, cross_fit
+from engine.select.deadline import NEVER, Deadline
+from engine.select.options import SelectOptions, check_options, check_pool, view_sets
 from engine.select.pool import Choice, Pool
+from engine.select.refine import Step, refine
 from engine.select.rows import FINALISTS
 from engine.select.sample import draw
 from engine.select.validation import open_validation
+from engine.select.whole_images import score
 from engine.sources.base import Source
 from engine.sources.unchanged import Unchanged
 from engine.utils import console
@@ -47,6 +52,7 @@ class Selection:
         same: the score of each level on the images it was selected on.
         gain_single: chosen level minus best single member, both cross-fitted, paired.
         gain_plain: chosen level minus mean of all members, likewise.
+        steps: what the last steps (views, clean-up of classes) did.
         calibrated: what calibrating the chosen level did; None where it was not tried.
     """
 
@@ -62,6 +68,7 @@ class Selection:
     same: tuple[float, ...]
     gain_single: Interval
     gain_plain: Interval
+    steps: tuple[Step, ...] = ()
     calibrated: Calibrated | None = None
 
     @property
@@ -86,6 +93,8 @@ def select(options: SelectOptions, starting: Starting = lambda name, total: lamb
         EngineError: the first problem found; nothing is written then except the cache of ``--cache``.
     """
     check_options(options)
+    views, tried = view_sets(options.job.views)
+    options = replace(options, job=replace(options.job, views=views))
     read = Unchanged(options.job.input, options.job.labels, options.groups)
     data = open_validation(options.job, options.groups)
     ensemble = data.ensemble
@@ -95,7 +104,10 @@ def select(options: SelectOptions, starting: Starting = lambda name, total: lamb
         console.say("warning: no --groups, so folds are drawn by image: images of one scene make the scores optimistic")
     with tempfile.TemporaryDirectory(prefix="maskfuse-") as temporary:
         cache = Cache(options.cache or Path(temporary))
-        pool = _fill(ensemble, data.images, truth, data.groups, cache, options.job.flips or "none", starting)
+        for net in (net for member in ensemble.members for net in member.nets):
+            for other in tried:
+                check_views(net, named_views(other), data.images.size)
+        pool = _fill(ensemble, data.images, truth, data.groups, cache, (views, *tried), starting)
         return _select(pool, options, starting, read)
 
 
@@ -109,9 +121,12 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting, read: Unchan
     steps = int(folds.max()) + 2 + (candidates + min(FINALISTS, candidates)) * settings.bias
     advance = starting("selecting", steps)
     began = perf_counter()
+    deadline = Deadline.after(options.budget) if options.budget else NEVER
     fitted = cross_fit(
         pool, sample, folds, settings, options.clean_up, options.ranked, rows, options.budget, lambda: advance(1)
     )
+    refined = refine(pool, fitted, folds, metric, options.clean_up, deadline)
+    fitted = refined.fitted
     calibrated = calibrate(pool, fitted, folds, metric, options.pixels) if options.calibrate else None
     fitted = fitted if calibrated is None else calibrated.fitted
     seconds = perf_counter() - began
@@ -121,20 +136,20 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting, read: Unchan
         paired_difference(counts[fitted.chosen], counts[rival], metric, seed=settings.seed) for rival in (SINGLE, PLAIN)
     )
     same = tuple(score(pool, level.same, metric) for level in fitted.levels)
-    plan, sha256 = plan_of(pool, fitted.best.choice, options.job.flips or "none", InputTable(options.job.image_layout))
+    plan, sha256 = plan_of(pool, fitted.best.choice, InputTable(options.job.image_layout))
     done = Selection(
         plan, sha256, metric, fitted, pool, sample.logits.shape[2], sample.available, seconds, cross, same, over_single,
-        over_plain, calibrated,
+        over_plain, refined.steps, calibrated,
     )  # fmt: skip
     read.check()
     write_plan(options.out, plan, comment(done, options))
     return done
 
 
-def plan_of(pool: Pool, choice: Choice, flips: str, table: InputTable | None = None) -> tuple[Plan, str]:
+def plan_of(pool: Pool, choice: Choice, table: InputTable | None = None) -> tuple[Plan, str]:
     """Return the plan of a choice, with what is stated about the images, and its hash."""
     table = table or InputTable()
-    decoding = choice.decoding
+    decoding, views = choice.decoding, choice.views or pool.views
     members = [
         PlannedMember(
             str(net.path),
@@ -156,7 +171,9 @@ def plan_of(pool: Pool, choice: Choice, flips: str, table: InputTable | None = N
         decode=None if decoding.decode == "argmax" else decoding.decode,
         prior=decoding.prior,
         temperature=None if decoding.temperature == 1 else decoding.temperature,
-        flips=flips,
+        flips=views if views in FLIPS else None,
+        views=None if views in FLIPS else tuple(view.name for view in named_views(views)[1:]),
+        cleanup={pool.classes[item.class_id]: item.stated for item in decoding.cleanup},
         input=table,
         labels=pool.coding,
     )
@@ -165,7 +182,8 @@ def plan_of(pool: Pool, choice: Choice, flips: str, table: InputTable | None = N
         choice.strategy,
         None if set(choice.weights) == {1.0} else choice.weights,
         decoding.suppress,
-        flips=flips,
+        views=views,
+        cleanup=decoding.cleanup,
         threshold=decoding.threshold,
         bias=decoding.bias,
         min_region=decoding.min_region,
@@ -200,19 +218,22 @@ def _fill(
     truth: NDArray[np.uint8],
     groups: NDArray[np.int64] | None,
     cache: Cache,
-    flips: str,
+    views: Sequence[str],
     starting: Starting,
 ) -> Pool:
-    """Run the members, or read their results from the cache."""
+    """Run the members under each of the views, the first of which are taken, or read their results from the cache."""
     shown = pixel_hash(images)
-    advance = starting("running members", len(images) * len(ensemble.members))
-    fetched = [cache.fetch(member, images, shown, flips, advance) for member in ensemble.members]
-    kept = sum(not ran for _, ran in fetched)
-    if kept:
-        console.say(f"{kept} of {len(fetched)} members were found in the cache")
+    advance = starting("running members", len(images) * len(ensemble.members) * len(views))
+    fetched = {
+        told: [cache.fetch(member, images, shown, told, advance) for member in ensemble.members] for told in views
+    }
+    logs = {told: [held for held, _ in found] for told, found in fetched.items()}
+    ran = [ran for found in fetched.values() for _, ran in found]
+    if not all(ran):
+        console.say(f"{ran.count(False)} of {len(ran)} members were found in the cache")
     return Pool(
         ensemble.members,
-        [logs for logs, _ in fetched],
+        logs.pop(views[0]),
         truth,
         groups,
         images.size,
@@ -221,4 +242,6 @@ def _fill(
         ensemble.variant.decoding.suppress,
         ensemble.coding.told_void(len(ensemble.classes)),
         ensemble.coding,
+        views[0],
+        logs,
     )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.fusion.calibration import Calibration
+from engine.fusion.cleanup import least_probable, thresholds_of
 from engine.fusion.decoding import Decoding
+from engine.fusion.evidence import Evidence
 from engine.fusion.fuse import fuse
-from engine.fusion.regions import absorb_small_regions
+from engine.fusion.regions import cleaned
 from engine.metrics import VOID, confusion_matrices
 from engine.models.members import FLOOR, Member
 from engine.select.cache import Logs
@@ -32,6 +34,7 @@ class Choice:
         decoding: suppression, bias, threshold, clean-up.
         score: its score in the search; NaN if it was not scored there.
         calibrations: one per member of the pool; empty for none.
+        views: a key of :attr:`Pool.viewed`; empty for the views of :attr:`Pool.logs`.
     """
 
     strategy: str
@@ -39,6 +42,7 @@ class Choice:
     decoding: Decoding
     score: float = float("nan")
     calibrations: tuple[Calibration, ...] = ()
+    views: str = ""
 
     @property
     def members(self) -> list[int]:
@@ -66,6 +70,8 @@ class Pool:
         suppress: classes that are never predicted.
         void: what is void in the truth, in words.
         coding: how the truth is stored, for the plan.
+        views: what the members also ran on for ``logs``, as :func:`engine.models.views.told_views` names it.
+        viewed: log-probabilities as ``logs`` of members that ran on other views, by these.
     """
 
     members: Sequence[Member]
@@ -78,6 +84,8 @@ class Pool:
     suppress: frozenset[int]
     void: str = str(VOID)
     coding: LabelCoding = PLAIN
+    views: str = "none"
+    viewed: Mapping[str, Sequence[Logs]] = field(default_factory=dict)
 
     @property
     def decoding(self) -> Decoding:
@@ -95,14 +103,31 @@ class Pool:
 
     def labels(self, choice: Choice, tiles: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return uint8 (tiles, pixels) from the stored log-probabilities, by the engine's own fusion and decoding."""
-        picked = [self.floored(m, self.logs[m][tiles].astype(np.float32)) for m in choice.members]
+        return self._finished([choice.decoding], choice, tiles)[0]
+
+    def _finished(
+        self, decodings: Sequence[Decoding], choice: Choice, tiles: NDArray[np.int64]
+    ) -> list[NDArray[np.uint8]]:
+        """Return the labels of a choice, whose members are fused once, under decodings that differ in the clean-up."""
+        logs = self.logs_of(choice)
+        picked = [self.floored(m, logs[m][tiles].astype(np.float32)) for m in choice.members]
         for place, member in enumerate(choice.members if choice.calibrations else ()):
             choice.calibrations[member].apply(picked[place])
-        labels = fuse(np.stack(picked), choice.strategy, choice.weights, choice.decoding).labels
-        if choice.decoding.min_region > 1:
-            cleaned = absorb_small_regions(labels.reshape(-1, *self.size), choice.decoding.min_region)
-            labels = cleaned.reshape(labels.shape)
-        return labels
+        own = replace(decodings[0], min_region=0, cleanup=())
+        evidence = Evidence("float32") if any(decoding.has_thresholds for decoding in decodings) else None
+        fused = fuse(np.stack(picked), choice.strategy, choice.weights, own, evidence)
+        found = []
+        for decoding in decodings:
+            labels = fused.labels
+            if decoding.has_thresholds and fused.shown.scores is not None:
+                least = thresholds_of(decoding.cleanup, len(self.classes))
+                labels = least_probable(fused.shown.scores, labels, least)
+            found.append(cleaned(labels, decoding, self.size))
+        return found
+
+    def logs_of(self, choice: Choice) -> Sequence[Logs]:
+        """Return the members' log-probabilities under the views of a choice."""
+        return self.viewed[choice.views] if choice.views else self.logs
 
     def confusions(self, choice: Choice, tiles: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         """Return int64 (tiles, classes, classes), one matrix per image, over all its pixels.
@@ -111,24 +136,18 @@ class Pool:
             choice: the ensemble.
             tiles: indices of the images; None for all.
         """
-        return self.region_confusions(choice, (choice.decoding.min_region,), tiles)[0]
+        return self.cleaned_confusions(choice, [choice.decoding], tiles)[0]
 
-    def region_confusions(
-        self, choice: Choice, sizes: Sequence[int], tiles: NDArray[np.int64] | None = None
+    def cleaned_confusions(
+        self, choice: Choice, decodings: Sequence[Decoding], tiles: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64]:
-        """Return int64 (sizes, tiles, classes, classes): :meth:`confusions` under each size of clean-up."""
+        """Return int64 (decodings, tiles, classes, classes): :meth:`confusions` under decodings of another clean-up."""
         wanted = np.arange(len(self.truth)) if tiles is None else tiles
-        whole = replace(choice, decoding=replace(choice.decoding, min_region=0))
 
         def work(part: NDArray[np.int64]) -> NDArray[np.int64]:
-            labels = self.labels(whole, part)
-            return np.stack([self._counted(labels, size, part) for size in sizes])
+            found = self._finished(decodings, choice, part)
+            return np.stack([confusion_matrices(self.truth[part], labels, len(self.classes)) for labels in found])
 
         parts = [wanted[start : start + BATCH] for start in range(0, len(wanted), BATCH)]
         with ThreadPoolExecutor(available_cores()) as pool:
             return np.concatenate(list(pool.map(work, parts)), axis=1)
-
-    def _counted(self, labels: NDArray[np.uint8], size: int, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
-        if size > 1:
-            labels = absorb_small_regions(labels.reshape(-1, *self.size), size).reshape(labels.shape)
-        return confusion_matrices(self.truth[tiles], labels, len(self.classes))

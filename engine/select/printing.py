@@ -13,8 +13,9 @@ from engine.bootstrap import Interval
 from engine.fusion.calibration import Quality
 from engine.metrics import find_trap
 from engine.select.command import Selection
-from engine.select.crossfit import ROW_LEVELS, score
+from engine.select.crossfit import ROW_LEVELS
 from engine.select.pool import Choice
+from engine.select.whole_images import score
 from engine.sources.coding import told_left_out
 from engine.utils import console
 from engine.utils.numbers import json_number
@@ -32,6 +33,9 @@ def print_selection(done: Selection, out: Path, as_json: bool) -> None:
     )
     for name, gain in (("the best single member", done.gain_single), ("the mean of all members", done.gain_plain)):
         console.say(f"cross-fitted gain over {name}: {_gain(gain)}")
+    for step in done.steps:
+        told = "kept" if step.kept else "does not help: left out"
+        console.say(f"{step.name}, cross-fitted: {step.before:.4f} to {step.after:.4f}; {told}")
     for line in calibration_lines(done):
         console.say(line)
     trap = find_trap(done.fitted.best.cross.sum(axis=0), done.pool.ignored_class)
@@ -87,6 +91,10 @@ def describe(choice: Choice) -> str:
         told.append(f"decoded by {held.decode}")
     if held.min_region:
         told.append(f"regions of {held.min_region} pixels or more")
+    if held.cleanup:
+        told.append("clean-up of class " + ", ".join(str(item.class_id) for item in held.cleanup))
+    if choice.views:
+        told.append(f"views {choice.views}")
     return "; ".join(told)
 
 
@@ -138,6 +146,10 @@ def as_dict(done: Selection) -> dict[str, object]:
         "candidates": fitted.tried,
         "seconds": round(done.seconds, 3),
         "plan_sha256": done.sha256,
+        "steps": [
+            {"name": step.name, "kept": step.kept, "before": json_number(step.before), "after": json_number(step.after)}
+            for step in done.steps
+        ],
         **({"calibration": _calibration(done)} if done.calibrated is not None else {}),
         "levels": [
             {
@@ -178,6 +190,8 @@ def _choice(done: Selection, choice: Choice) -> dict[str, object]:
             for index in (choice.members if choice.calibrations else ())
         },
         "min_region": held.min_region,
+        "cleanup": {done.pool.classes[item.class_id]: item.stated for item in held.cleanup},
+        "views": choice.views or done.pool.views,
     }
 
 

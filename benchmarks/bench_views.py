@@ -39,7 +39,7 @@ from engine.sources.base import from_array
 
 METRIC = "keras-ignore"
 # What the sides of an input must be multiples of for all of the zoo's nets; images are mirrored up to that.
-STRIDE = 32
+STRIDE = 64
 SHIFTS = ("shift:4:0", "shift:-4:0", "shift:0:4", "shift:0:-4")
 VIEWS: dict[str, tuple[str, ...]] = {
     "horizontal": ("horizontal",),

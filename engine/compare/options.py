@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import OutputError, PlanError
-from engine.inference.ensemble import BATCH_SIZE, Ensemble, check_probabilities
+from engine.inference.arguments import check_probabilities
+from engine.inference.ensemble import BATCH_SIZE, Ensemble
 from engine.metrics import CONVENTIONS
 from engine.models.views import named_views
 from engine.outputs.open import check_not_read, check_replaceable

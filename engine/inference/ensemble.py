@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from engine.errors import PlanError, option
+from engine.errors import PlanError
 from engine.fusion.calibration import Calibration
-from engine.fusion.cleanup import ClassCleanup, read_cleanup
 from engine.fusion.decoding import Decoding
 from engine.fusion.evidence import Evidence
 from engine.fusion.fuse import normalised_weights
 from engine.fusion.strategies import STRATEGIES, named_strategy
+from engine.inference.arguments import (
+    LABEL_STRATEGIES,
+    check_all_run,
+    check_calibrations,
+    check_label_members,
+    check_multilabel,
+    check_untouched,
+    cleanup_of,
+    views_of,
+)
 from engine.inference.device import DeviceFusion
 from engine.inference.early_exit import EarlyExit
 from engine.inference.evidence import Prediction, check_evidence
 from engine.inference.forward import Forward
-from engine.inference.mask_members import MaskMember
 from engine.inference.prediction import Variant
 from engine.inference.stream import Stream
 from engine.models.facts import stated_facts
@@ -39,7 +46,7 @@ from engine.models.members import (
 from engine.models.net import Net
 from engine.models.opening import Request, open_nets
 from engine.models.runtimes import RuntimeOptions
-from engine.models.views import VIEW_MEANS, View, named_views
+from engine.models.views import VIEW_MEANS
 from engine.sources.base import Source, from_array
 from engine.sources.coding import PLAIN
 from engine.sources.labels import check_match
@@ -70,8 +77,6 @@ CONTRACT_FIELDS = (
     - ENSEMBLE_OPTIONS
     - {"notes", "architecture", "version", "temperature"}
 )
-# Labels have neither scores nor probabilities: only strategies that count labels accept members that output them.
-LABEL_STRATEGIES = ("vote", "staple")
 
 
 class Ensemble(Forward):
@@ -125,25 +130,25 @@ class Ensemble(Forward):
         members = list(members)
         names, ignored = class_names(members), ignored_class(members)
         named_strategy(strategy)
-        seen = _views(views, flips, view_mean)
+        seen = views_of(views, flips, view_mean)
         if isinstance(table := decoding.get("cleanup", ()), Mapping):
-            decoding["cleanup"] = _cleanup(table, names)
+            decoding["cleanup"] = cleanup_of(table, names)
         packed = members[0].contract.kind == "packed"
         if packed:
-            _check_untouched(members[0].name, strategy, weights, suppress, seen, decoding)
+            check_untouched(members[0].name, strategy, weights, suppress, seen, decoding)
             suppress = ()
         labels_alone = len(label_members(members)) == len(members)
         if suppress is None:
             suppress = () if ignored is None or labels_alone else (ignored,)
-        _check_label_members(members, strategy, suppress, seen, decoding)
+        check_label_members(members, strategy, suppress, seen, decoding)
         if members[0].contract.kind == "multilabel":
-            _check_multilabel(suppress, decoding, early_exit)
+            check_multilabel(suppress, decoding, early_exit)
             suppress, ignored = (), None
         variant = Variant(strategy, Decoding(frozenset(suppress), **decoding), 0 if packed else None)
         variant.decoding.rule(len(names), log_domain=True)
         known = known_classes(members, len(names))
         calibrations = list(calibrations) if any(calibrations) else []
-        _check_calibrations(members, calibrations, len(names))
+        check_calibrations(members, calibrations, len(names))
         table = normalised_weights(weights, len(members), len(names), known)
         super().__init__(members, names, variant, table, seen, calibrations, view_mean)
         self.ignored_class = ignored
@@ -151,7 +156,7 @@ class Ensemble(Forward):
         self.early_exit = early_exit
         if early_exit is not None:
             early_exit.check(strategy, variant.decoding)
-            _check_all_run(members)
+            check_all_run(members)
         self.runtime_options = RuntimeOptions("cpu")
         # What is stated about the images, part of the run's record: it decides the labels as much as the members do.
         self.input_facts: Mapping[str, Any] = {}
@@ -355,118 +360,3 @@ class Ensemble(Forward):
     def variant_name(self, variant: Variant) -> str:
         """Return a variant's name in tables: the member's name, or the strategy's."""
         return variant.strategy if variant.member is None else self.members[variant.member].name
-
-
-def _cleanup(table: Mapping[int | str, Any], names: Sequence[str]) -> tuple[ClassCleanup, ...]:
-    """Return the clean-up of each class that a table names, in the order of the classes."""
-    found = [replace(read_cleanup(str(key), own), class_id=_class_id(key, names)) for key, own in table.items()]
-    return tuple(sorted((item for item in found if item.stated), key=lambda item: item.class_id))
-
-
-def _class_id(key: int | str, names: Sequence[str]) -> int:
-    class_id = class_number(key, names)
-    if not 0 <= class_id < len(names):
-        raise PlanError(f"clean-up of class {class_id}: there are {len(names)} classes, 0 to {len(names) - 1}")
-    return class_id
-
-
-def _views(views: str | Sequence[str], flips: str, view_mean: str) -> tuple[View, ...]:
-    if flips != "none" and views != "none":
-        raise PlanError(f"views {views} and flips {flips}: flips are views too; give views alone")
-    if view_mean not in VIEW_MEANS:
-        raise PlanError(f"view mean {view_mean[:40]!r}; allowed are {' and '.join(VIEW_MEANS)}")
-    return named_views(views if flips == "none" else flips)
-
-
-def _check_untouched(
-    name: str, strategy: str, weights: object, suppress: object, views: Sequence[View], decoding: Mapping[str, Any]
-) -> None:
-    """Refuse options that a packed ensemble has built in."""
-    given = weights is not None or suppress is not None or (strategy, len(views)) != ("mean-logit", 1)
-    built_in = Decoding(**{**decoding, "min_region": 0})
-    if given or built_in.has_thresholds or replace(built_in, cleanup=()) != Decoding():
-        raise PlanError(
-            f"{name} is a packed ensemble: strategy, weights, suppression and biases are built in; "
-            "leave those options out, or name its members instead"
-        )
-
-
-def _check_calibrations(members: Sequence[Member], calibrations: Sequence[Calibration], classes: int) -> None:
-    """Refuse calibrations of members that have no logits of classes, and such that do not fit."""
-    if calibrations and len(calibrations) != len(members):
-        raise PlanError(f"{len(calibrations)} calibrations for {len(members)} members: give one per member")
-    for member, calibration in zip(members, calibrations, strict=False):
-        if calibration and member.contract.kind in ("labels", "packed", "multilabel"):
-            raise PlanError(f"{member.name} is {member.contract.kind}: it has no temperature and bias, leave them out")
-        calibration.check(classes, member.name)
-
-
-def check_probabilities(ensemble: Ensemble, otherwise: str) -> None:
-    """Refuse members without one probability per class and pixel, where these are scored.
-
-    Args:
-        ensemble: the members.
-        otherwise: why members that output labels do not fit, and what to do with them.
-
-    Raises:
-        PlanError: naming the first such member.
-    """
-    if ensemble.is_multilabel:
-        raise PlanError(
-            f"{ensemble.members[0].name} is multi-label, which is not scored here: score its masks with engine evaluate"
-        )
-    if names := label_members(ensemble.members):
-        raise PlanError(f"{names[0]} outputs labels; {otherwise}")
-
-
-def _check_label_members(
-    members: Sequence[Member], strategy: str, suppress: Collection[int], views: Sequence[View], decoding: dict[str, Any]
-) -> None:
-    """Refuse what members that output labels do not support; their votes for a suppressed class are not counted.
-
-    Among the allowed classes such a member has no second choice, so votes are counted first and replaced afterwards.
-    """
-    names = label_members(members)
-    if not names:
-        return
-    if strategy not in LABEL_STRATEGIES:
-        allowed = " or ".join(option("strategy", name) for name in LABEL_STRATEGIES)
-        raise PlanError(f"{names[0]} outputs labels, which {strategy} cannot fuse: use {allowed}")
-    if decoding.get("decode", "argmax") != "argmax":
-        raise PlanError(f"{names[0]} outputs labels, which have no probabilities: leave out {option('decode')}")
-    if any(item.threshold for item in decoding.get("cleanup", ())):
-        raise PlanError(f"{names[0]} outputs labels, which have no probabilities: leave out a threshold per class")
-    if len(views) > 1:
-        raise PlanError(f"{names[0]} outputs labels, which have no mean over views: leave out {option('views')}")
-    if suppress and len(names) == len(members):
-        raise PlanError(
-            f"{', '.join(names[:8])}: labels alone hold no second choice for a suppressed class: suppress none, or add "
-            "a member that outputs maps"
-        )
-    if suppress and decoding.setdefault("vote_stage", "fused") != "fused":
-        raise PlanError(
-            f"{names[0]} outputs labels, so it has no second choice for a suppressed class: use "
-            f"{option('vote_stage', 'fused')}"
-        )
-
-
-def _check_all_run(members: Sequence[Member]) -> None:
-    """Refuse early exit for members that are read, not run: they cost nothing that it could save."""
-    masks = next((member.name for member in members if isinstance(member, MaskMember)), None)
-    if masks is not None:
-        raise PlanError(f"{masks} holds finished masks, which cost nothing to run: leave out {option('early_exit')}")
-
-
-def _check_multilabel(suppress: Collection[int], decoding: Mapping[str, Any], early_exit: EarlyExit | None) -> None:
-    """Refuse what has no meaning where each class is decided by itself."""
-    stated = {name for name in ("bias", "prior", "threshold") if decoding.get(name)}
-    stated |= {"suppress"} if suppress else set()
-    stated |= {"decode"} if decoding.get("decode", "argmax") != "argmax" else set()
-    stated |= {"early_exit"} if early_exit is not None else set()
-    stated |= {"cleanup"} if decoding.get("cleanup") else set()
-    if stated:
-        named = ", ".join(option(name) for name in sorted(stated))
-        raise PlanError(
-            f"multi-label members decide each class by itself: leave out {named}; their thresholds go into the net's "
-            "TOML file, as thresholds = [0.5, 0.3]"
-        )

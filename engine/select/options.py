@@ -8,7 +8,8 @@ from pathlib import Path
 
 from engine.errors import PlanError
 from engine.fusion.strategies import STRATEGIES, named_strategy
-from engine.inference.ensemble import Ensemble, check_probabilities
+from engine.inference.arguments import check_probabilities
+from engine.inference.ensemble import Ensemble
 from engine.metrics import CONVENTIONS
 from engine.models.views import named_views, told_views
 from engine.outputs.open import check_not_read, check_replaceable

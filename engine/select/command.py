@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
-from numpy.typing import NDArray
-
 from engine.bootstrap import GroupedCounts, Interval, interval, paired_difference
 from engine.fusion.calibration import Calibration
 from engine.inference.ensemble import Ensemble
-from engine.models.views import FLIPS, check_views, named_views
+from engine.models.views import FLIPS, named_views
 from engine.runs.plan import Plan, PlannedMember, write_plan
 from engine.runs.plan_input import InputTable
 from engine.runs.provenance import plan_hash
-from engine.select.cache import Cache, pixel_hash
+from engine.select.cache import Cache
 from engine.select.calibrate import Calibrated, calibrate
 from engine.select.crossfit import PLAIN, SINGLE, Fitted, assign_folds, cross_fit
 from engine.select.deadline import NEVER, Deadline
+from engine.select.filling import filled, taken
 from engine.select.options import SelectOptions, check_options, check_pool, view_sets
 from engine.select.pool import Choice, Pool
 from engine.select.refine import Step, refine
@@ -29,7 +26,6 @@ from engine.select.rows import FINALISTS
 from engine.select.sample import draw
 from engine.select.validation import open_validation
 from engine.select.whole_images import score
-from engine.sources.base import Source
 from engine.sources.unchanged import Unchanged
 from engine.utils import console
 from engine.utils.progress import Starting
@@ -94,6 +90,7 @@ def select(options: SelectOptions, starting: Starting = lambda name, total: lamb
     """
     check_options(options)
     views, tried = view_sets(options.job.views)
+    is_named = options.job.views != "auto"
     options = replace(options, job=replace(options.job, views=views))
     read = Unchanged(options.job.input, options.job.labels, options.groups)
     data = open_validation(options.job, options.groups)
@@ -104,10 +101,8 @@ def select(options: SelectOptions, starting: Starting = lambda name, total: lamb
         console.say("warning: no --groups, so folds are drawn by image: images of one scene make the scores optimistic")
     with tempfile.TemporaryDirectory(prefix="maskfuse-") as temporary:
         cache = Cache(options.cache or Path(temporary))
-        for net in (net for member in ensemble.members for net in member.nets):
-            for other in tried:
-                check_views(net, named_views(other), data.images.size)
-        pool = _fill(ensemble, data.images, truth, data.groups, cache, (views, *tried), starting)
+        tried = taken(ensemble, data.images.size, tried, by_name=is_named)
+        pool = filled(ensemble, data.images, truth, data.groups, cache, (views, *tried), starting)
         return _select(pool, options, starting, read)
 
 
@@ -209,39 +204,4 @@ def comment(done: Selection, options: SelectOptions) -> str:
             f"SHA-256 of the plan: {done.sha256}",
             f"Made by: {options.command}",
         ]
-    )
-
-
-def _fill(
-    ensemble: Ensemble,
-    images: Source,
-    truth: NDArray[np.uint8],
-    groups: NDArray[np.int64] | None,
-    cache: Cache,
-    views: Sequence[str],
-    starting: Starting,
-) -> Pool:
-    """Run the members under each of the views, the first of which are taken, or read their results from the cache."""
-    shown = pixel_hash(images)
-    advance = starting("running members", len(images) * len(ensemble.members) * len(views))
-    fetched = {
-        told: [cache.fetch(member, images, shown, told, advance) for member in ensemble.members] for told in views
-    }
-    logs = {told: [held for held, _ in found] for told, found in fetched.items()}
-    ran = [ran for found in fetched.values() for _, ran in found]
-    if not all(ran):
-        console.say(f"{ran.count(False)} of {len(ran)} members were found in the cache")
-    return Pool(
-        ensemble.members,
-        logs.pop(views[0]),
-        truth,
-        groups,
-        images.size,
-        ensemble.classes,
-        ensemble.ignored_class,
-        ensemble.variant.decoding.suppress,
-        ensemble.coding.told_void(len(ensemble.classes)),
-        ensemble.coding,
-        views[0],
-        logs,
     )

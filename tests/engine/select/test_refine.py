@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from engine.select.pool import Choice, Pool
 from engine.select.refine import BY_CLASS, VIEWED, refine
 from engine.select.rows import single
 from engine.select.whole_images import score
-from tests.helpers.nets import FIVE
+from tests.conftest import Result
+from tests.helpers.nets import FIVE, save_member
 
 SIZE, TILES = (12, 14), 12
 
@@ -192,3 +195,25 @@ def test_what_is_kept_stands_in_the_plan(world: object, tmp_path: Path) -> None:
     assert plan_hash(Ensemble.open(world.models, views=["vertical", "rotate180", "horizontal"])) == plan_hash(  # type: ignore[attr-defined]
         Ensemble.open(world.models, flips="both")  # type: ignore[attr-defined]
     )
+
+
+def test_a_view_that_a_net_does_not_take_is_left_out_by_auto_and_refused_by_name(
+    tmp_path: Path, engine: Callable[..., Result]
+) -> None:
+    draw = np.random.default_rng(0)
+    for seed in range(2):
+        save_member(tmp_path / f"{seed}.onnx", seed, size=SIZE, promised={"size": SIZE})
+    images = draw.integers(0, 240, (TILES, *SIZE)).astype(np.uint8)
+    np.savez(tmp_path / "val.npz", images=images, labels=scenes(), groups=np.arange(TILES) // 2)
+    val = tmp_path / "val.npz"
+    given = ("-m", tmp_path, "-i", f"{val}:images", "--labels", f"{val}:labels", "--groups", f"{val}:groups")
+    few = ("--folds", 2, "--rounds", 1, "--pixels", 500, "--no-bias", "--json", "--no-clean-up")
+    done = engine("select", *given, "-o", tmp_path / "e.toml", *few, "--views", "auto")
+    assert done.code == 0, done.err
+    assert "--views auto does not try d4: view transpose makes 14x12 of 12x14, and 0.onnx takes 12x14 alone" in done.err
+    assert [step["name"] for step in json.loads(done.out)["steps"]] == [VIEWED]
+    assert "+ views, cross-fitted: " in done.err
+    refused = engine("select", *given, "-o", tmp_path / "f.toml", *few, "--views", "auto:both/d4")
+    assert refused.code == 2
+    assert "leave that view out, or add --fit pad" in refused.err.splitlines()[-1]
+    assert not (tmp_path / "f.toml").exists()

@@ -52,7 +52,10 @@ VIEWS: dict[str, tuple[str, ...]] = {
 # Of these the mean of probabilities is measured too.
 BOTH_MEANS = ("horizontal", "scales 0.75 and 1.25")
 # What `engine select` is given to choose from.
-TRIED = "auto:horizontal/both/scale:0.75,scale:1.25/horizontal,scale:0.75,scale:1.25"
+TRIED = (
+    "auto:horizontal",
+    "auto:horizontal/both/scale:0.75,scale:1.25/horizontal,scale:0.75,scale:1.25",
+)
 
 
 def opened(path: Path, folder: Path) -> Path:
@@ -165,7 +168,10 @@ def main() -> int:
         free = [opened(Path(net), folder) for net in nets]
         ignored = Ensemble.open([str(net) for net in free]).ignored_class or 0
         first = fixed_views(free, tiles, ignored)
-        second = selected(free, validation.resolve(), "--views", TRIED)
+        kept = [
+            f"## What `engine select --views {tried}` keeps\n\n{selected(free, validation.resolve(), '--views', tried)}"
+            for tried in TRIED
+        ]
         count = len(np.unique(tiles["groups"]))
         names = ", ".join(net.stem for net in map(Path, nets))
         about = (
@@ -176,12 +182,12 @@ def main() -> int:
             "views",
             "Views and clean-up per class",
             "python -m benchmarks.bench_views",
-            ("numpy", "onnxruntime", "connected-components-3d"),
+            ("numpy", "connected-components-3d"),
             about,
             "## Fixed views\n\nNothing is chosen with these tiles. The last columns: each net alone, and its change.\n",
             first,
-            f"## What `engine select --views {TRIED}` keeps\n\nEvery score is of folds that nothing was chosen with.\n",
-            second,
+            "Below, every score is of folds that nothing was chosen with.\n",
+            *kept,
         )
     print(path)
     return 0

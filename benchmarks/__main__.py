@@ -7,8 +7,8 @@
 
 Each benchmark is a separate process and records machine, versions and commit. A benchmark that lacks a
 package is skipped with a message; one that fails does not stop the others, but the exit code is then 1. Peers come with
-`pip install '.[bench]'`. `strategies` runs on generated scenes, and on real tiles where MASKFUSE_POOL (nets) and
-MASKFUSE_VALIDATION (labelled tiles) name them. Training on your own data (`python -m benchmarks.findings`) is not
+`pip install '.[bench]'`. `strategies` and `views` run on generated scenes, and on real tiles where MASKFUSE_POOL (nets)
+and MASKFUSE_VALIDATION (labelled tiles) name them. Training on your own data (`python -m benchmarks.findings`) is not
 part of `all`.
 """
 
@@ -45,6 +45,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "scene_memory": ("onnx", "rasterio"),
     "roofline": ("onnx",),
     "serve": ("starlette", "uvicorn", "prometheus_client", "fastapi"),
+    "views": ("onnx", "cc3d"),
     "map": ("onnx", "rasterio", "pyogrio", "shapely"),
     "gpu": ("onnx",),
     "exporters": ("keras", "tensorflow", "tf2onnx", "onnx", "onnxslim"),

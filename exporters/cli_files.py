@@ -194,8 +194,8 @@ def pack(
 ) -> None:
     """Write a whole ensemble as one ONNX file: raw pixels in, labels out.
 
-    Scaling, members, flips, weights, strategy (all but staple), biases, suppression and argmax are one graph that runs
-    on any ONNX runtime. It is compared with the engine pixel by pixel on real and random tiles: nothing is
+    Scaling, members, views that turn, weights, strategy (all but staple), biases, suppression and argmax are one graph
+    that runs on any ONNX runtime. It is compared with the engine pixel by pixel on real and random tiles: nothing is
     written unless all labels are equal, except for ties within float32 rounding, which are counted. Members of other
     tools are packed with all that the engine adapts to. An image for which a member computes NaN gets the label 255.
 

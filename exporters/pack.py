@@ -19,10 +19,10 @@ from engine.graph.trial import random_tiles
 from engine.graph.whole import INPUT, Form
 from engine.graph.whole import build as build_whole
 from engine.inference.ensemble import Ensemble
-from engine.inference.flips import FLIPS
 from engine.models.adapt.labels import NOT_FINITE
 from engine.models.contract import LABELS, ModelContract
 from engine.models.members import ground_resolution
+from engine.models.views import FLIPS, VIEW_MEANS, check_views, told_views
 from engine.runs.options import Options, open_ensemble
 from engine.runs.plan import read_plan
 from engine.version import VERSION
@@ -102,6 +102,8 @@ def pack(
     ensemble = _opened(plan, tiles, grey_as_rgb)
     check_packable(ensemble)
     form = form_of(ensemble, grey_as_rgb, tiles, uint8)
+    for net in ensemble.nets:
+        check_views(net, ensemble.views, form.size or form.trial)
     evidence = Evidence("float32" if scores else "", doubt, "float32")
     model = build(ensemble, form, evidence)
     trials = _trials(ensemble, form, tiles)
@@ -163,9 +165,11 @@ def check_packable(ensemble: Ensemble) -> None:
         raise PlanError(f"strategy {strategy!r} cannot be packed; those that can are {', '.join(STRATEGIES)}")
     kept_out = {
         "min_region": decoding.min_region > 0,
+        "cleanup": bool(decoding.cleanup),
         f"decode {decoding.decode}": decoding.decode != "argmax",
         "a multi-label member": ensemble.is_multilabel,
         "unknown": ensemble.unknown is not None,
+        **{f"view {view.name}": True for view in ensemble.views if not view.is_symmetry},
     }
     for name, held in kept_out.items():
         if held:
@@ -226,7 +230,7 @@ def _contract(ensemble: Ensemble, form: Form, check: SelfCheck) -> ModelContract
         bias=_listed(variant.decoding.bias),
         prior=_listed(variant.decoding.prior),
         **({"threshold": variant.decoding.threshold} if variant.decoding.threshold is not None else {}),
-        **({"flips": _flips(ensemble)} if len(ensemble.flips) > 1 else {}),
+        **_viewed(ensemble),
         members=_listed(member.name for member in ensemble.members),
         member_sha256=_listed(member.checksum for member in ensemble.members),
         weights=_listed(f"{value:.6g}" for value in ensemble.weights.mean(axis=1)),
@@ -236,8 +240,13 @@ def _contract(ensemble: Ensemble, form: Form, check: SelfCheck) -> ModelContract
     )
 
 
-def _flips(ensemble: Ensemble) -> str:
-    return next(name for name, flips in FLIPS.items() if flips == ensemble.flips)
+def _viewed(ensemble: Ensemble) -> dict[str, str]:
+    """Return the notes on the views that members also run on."""
+    if len(ensemble.views) == 1:
+        return {}
+    told = told_views(ensemble.views)
+    means = {"view_mean": ensemble.view_mean} if ensemble.view_mean != VIEW_MEANS[0] else {}
+    return {"flips" if told in FLIPS else "views": told, **means}
 
 
 def _listed(values: Any) -> str:

@@ -63,9 +63,15 @@ def compare(
     ablation: Annotated[
         bool, typer.Option(help="Also add one step of the pipeline at a time.", rich_help_panel=HOW)
     ] = True,
-    flips: Annotated[
+    views: Annotated[
         str,
-        typer.Option(help="Flips in the ablation: none, horizontal, vertical or both.", rich_help_panel=HOW),
+        typer.Option(
+            "--views",
+            "--flips",
+            metavar="NAME,...",
+            help="Views in the ablation, as of engine ensemble; none leaves the step out.",
+            rich_help_panel=HOW,
+        ),
     ] = "horizontal",
     folds: Annotated[int, typer.Option(help="Number of folds for cross-fitting.", rich_help_panel=HOW)] = 5,
     pixels: Annotated[
@@ -145,7 +151,7 @@ def compare(
         folds=folds,
         pixels=pixels,
         seed=seed,
-        flips=flips,
+        views=views,
         ablation=ablation,
         gallery=gallery,
         scratch=scratch,

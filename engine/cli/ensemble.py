@@ -132,10 +132,16 @@ def ensemble(
             help="argmax, or for the score of whole images: rankseg (IoU) or rankseg-dice.", rich_help_panel=FUSION
         ),
     ] = None,
-    flips: Annotated[
+    views: Annotated[
         str | None,
         typer.Option(
-            help="Also run members on flipped images: none, horizontal, vertical or both.", rich_help_panel=FUSION
+            "--views",
+            "--flips",
+            metavar="NAME,...",
+            help="Also run members on views of each image, and average: horizontal, vertical, both (mirror images), d4 "
+            "(rotations by 90 degrees too), rotate90, rotate180, rotate270, transpose, transverse, shift:DOWN:RIGHT, "
+            "scale:FACTOR; none.",
+            rich_help_panel=FUSION,
         ),
     ] = None,
     early_exit: Annotated[
@@ -264,7 +270,7 @@ def ensemble(
         min_region=min_region,
         decode=decode,
         unknown=unknown,
-        flips=flips,
+        views=views,
         early_exit=early_exit,
         early_exit_agreement=early_exit_agreement,
         limit=limit,

@@ -96,8 +96,15 @@ def select(
         typer.Option(metavar="CLASS", help="Class never predicted. Default: the one that the models ignore."),
     ] = None,
     no_suppress: Annotated[bool, typer.Option("--no-suppress", help="Allow all classes to be predicted.")] = False,
-    flips: Annotated[
-        str | None, typer.Option(help="Also run members on flipped images: none, horizontal, vertical or both.")
+    views: Annotated[
+        str | None,
+        typer.Option(
+            "--views",
+            "--flips",
+            metavar="NAME,...",
+            help="Run members on views of the image too, as engine ensemble does; auto tries horizontal, both and d4, "
+            "auto:SET/SET your own, and keeps what helps.",
+        ),
     ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder that stores the members' probabilities for later selections.")
@@ -133,7 +140,7 @@ def select(
         labels=labels,
         suppress=suppress or (),
         no_suppress=no_suppress,
-        flips=flips,
+        views=views,
         overwrite=overwrite,
         grey_as_rgb=grey_as_rgb,
         image_layout=image_layout,

@@ -1,6 +1,6 @@
 """One step at a time: what each part of the pipeline adds to the score, and what it costs in speed.
 
-Best single member, mean of all, suppression, flips, selection of members and weights, class bias, clean-up. What is
+Best single member, mean of all, suppression, views, selection of members and weights, class bias, clean-up. What is
 chosen with the help of labels (the last three) is cross-fitted: no image is scored by a choice that used it.
 """
 
@@ -20,6 +20,7 @@ from engine.compare.rows import rate
 from engine.compare.study import Counts, Study
 from engine.fusion.decoding import Decoding
 from engine.inference.prediction import Variant
+from engine.models.views import FLIPS
 from engine.select.crossfit import BIASED, CLEANED, PLAIN, SELECTED, Level, cross_fit
 from engine.select.pool import Choice
 from engine.select.printing import describe
@@ -36,7 +37,7 @@ def ablation(
     counts: dict[Variant, Counts],
     best_raw: int,
     bootstrap: Bootstrap,
-    flips: str,
+    views: str,
     advance: Callable[[], object] = lambda: None,
 ) -> list[Step]:
     """Measure the steps.
@@ -46,7 +47,7 @@ def ablation(
         counts: counts of every plain variant.
         best_raw: index of the best single member, raw.
         bootstrap: the resamples for all intervals.
-        flips: name of the flips; the step is left out for ``none``.
+        views: what members also run on; the step is left out for ``none``.
         advance: called after each of the folds + 1 selections.
     """
     assert study.folds is not None
@@ -74,14 +75,14 @@ def ablation(
     fitted = cross_fit(pool, sample, study.folds, settings, advance=advance)
     wanted = [(SELECTED, "+ selection"), (BIASED, "+ class bias")]
     if study.store.turned is not None:
-        wanted.insert(0, (PLAIN, "+ flips"))
+        wanted.insert(0, (PLAIN, "+ flips" if views in FLIPS else "+ views"))
     if find_spec("cc3d") is not None:
         wanted.append((CLEANED, "+ clean-up"))
     before: Level | None = None
     for place, name in wanted:
         level = fitted.levels[place]
         kept = before is None or (level.choice, level.fold_choices) != (before.choice, before.fold_choices)
-        told = flips if place == PLAIN else describe(level.choice) if kept else "does not help: left out"
+        told = views if place == PLAIN else describe(level.choice) if kept else "does not help: left out"
         matrices = level.same if place == PLAIN else level.cross
         steps.append((name, told, matrices.astype(np.int32), _choice_rate(study, level.choice)))
         before = level
@@ -100,7 +101,7 @@ def _steps(found: list[tuple[str, str, NDArray[np.int32], float]], metric: str, 
 
 
 def _choice_rate(study: Study, choice: Choice) -> float:
-    """Return the images/s of a choice with flips; fusion and decoding are timed on a few images."""
+    """Return the images/s of a choice with views; fusion and decoding are timed on a few images."""
     store = study.store
     pool = study.pool(turned=True)
     tiles = study.all_tiles[:TIMED_IMAGES]

@@ -28,10 +28,11 @@ from engine.compare.study import Study, count
 from engine.errors import InputError
 from engine.fusion.compiling import compile_kernels
 from engine.fusion.strategies import STRATEGIES
-from engine.inference.ensemble import Ensemble, left_out
-from engine.inference.flips import named_flips
+from engine.inference.arguments import left_out
+from engine.inference.ensemble import Ensemble
 from engine.metrics import CONVENTIONS
 from engine.models.members import voters_of
+from engine.models.views import check_views, named_views, told_views
 from engine.runs.provenance import resolved_plan
 from engine.select.cache import pixel_hash
 from engine.select.crossfit import assign_folds
@@ -72,13 +73,16 @@ def compare(options: CompareOptions, starting: Starting = lambda name, total: la
     given = open_inputs(options)
     compile_kernels(STRATEGIES, len(given.ensemble.classes))
     if voters_of(given.ensemble.members):
-        # Labels have no mean over mirror images.
-        options = replace(options, flips="none")
-    turned = options.ablation and given.truth is not None and options.flips != "none"
+        # Labels have no mean over views.
+        options = replace(options, views="none")
+    views = named_views(options.views if options.ablation and given.truth is not None else "none")
+    for net in given.ensemble.nets:
+        for size in given.images.every_size:
+            check_views(net, views, size)
     with tempfile.TemporaryDirectory(prefix="maskfuse-", dir=options.scratch) as temporary:
-        store = LogitStore(Path(temporary), given.ensemble, given.images, turned)
+        store = LogitStore(Path(temporary), given.ensemble, given.images, len(views) > 1)
         advance = starting("running members", len(given.images))
-        store.fill(given.images, named_flips(options.flips)[1:], options.batch_size, options.workers, advance)
+        store.fill(given.images, views[1:], options.batch_size, options.workers, advance)
         study = Study(
             given.ensemble, store, given.truth, given.groups, given.folds, options.metric, options.pixels, options.seed
         )
@@ -119,7 +123,7 @@ def _check_counted(labels: NDArray[np.uint8], classes: int, ignored: int | None,
 
 
 def _compared(study: Study, images: Source, options: CompareOptions, starting: Starting) -> Comparison:
-    advance = starting("decoding and tuning", 2)
+    advance, told = starting("decoding and tuning", 2), told_views(named_views(options.views))
     counts = count(study, study.variants, study.all_tiles)
     advance(1)
     found = entries(study, counts)
@@ -135,7 +139,7 @@ def _compared(study: Study, images: Source, options: CompareOptions, starting: S
         if options.ablation:
             advance = starting("adding step by step", int(study.folds.max()) + 2 if study.folds is not None else 1)
             best_raw = next(e.variant.member for e in found if e.variant.member is not None and e.state == "raw")
-            steps = ablation(study, counts, best_raw, bootstrap, options.flips, lambda: advance(1))
+            steps = ablation(study, counts, best_raw, bootstrap, told, lambda: advance(1))
     else:
         rows = plain_rows(study, found)
     best = find_best(study, found)
@@ -166,7 +170,7 @@ def _compared(study: Study, images: Source, options: CompareOptions, starting: S
         metric=study.metric,
         folds=0 if study.folds is None else int(study.folds.max()) + 1,
         level=LEVEL if bootstrap is not None else 0.0,
-        flips=options.flips,
+        flips=told,
         rows=rows,
         baseline=baseline,
         trap=trap_of(study, found),
@@ -206,7 +210,14 @@ def run_hash(study: Study, images: Source, options: CompareOptions) -> str:
         "images": pixel_hash(images),
         "labels": digest(None if study.truth is None else study.truth.ravel()),
         "groups": digest(study.groups),
-        "options": [options.metric, options.folds, options.pixels, options.seed, options.flips, options.ablation],
+        "options": [
+            options.metric,
+            options.folds,
+            options.pixels,
+            options.seed,
+            told_views(named_views(options.views)),
+            options.ablation,
+        ],
         "conventions": CONVENTIONS,
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True, allow_nan=False).encode()).hexdigest()

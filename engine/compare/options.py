@@ -7,8 +7,8 @@ from pathlib import Path
 
 from engine.errors import OutputError, PlanError
 from engine.inference.ensemble import BATCH_SIZE, Ensemble
-from engine.inference.flips import named_flips
 from engine.metrics import CONVENTIONS
+from engine.models.views import named_views
 from engine.outputs.open import check_not_read, check_replaceable
 from engine.runs.options import Options
 
@@ -32,7 +32,7 @@ class CompareOptions:
         folds: number of folds for cross-fitting.
         pixels: number of pixels on which biases and members are searched.
         seed: random seed for folds, sample and bootstrap.
-        flips: flips of the ablation's step; ``none`` omits the step.
+        views: views of the ablation's step; ``none`` omits the step.
         ablation: whether to add one step at a time.
         gallery: tiles stored for the report, per reason.
         scratch: folder for the members' logits during the run; None for the system's.
@@ -49,7 +49,7 @@ class CompareOptions:
     folds: int = FOLDS
     pixels: int = PIXELS
     seed: int = 0
-    flips: str = "horizontal"
+    views: str = "horizontal"
     ablation: bool = True
     gallery: int = GALLERY
     scratch: Path | None = None
@@ -73,7 +73,7 @@ def check_options(options: CompareOptions) -> None:
         raise PlanError("--groups without --labels: groups are drawn for the intervals of scores; give the labels too")
     if options.metric not in CONVENTIONS:
         raise PlanError(f"unknown metric {options.metric!r}; allowed are {', '.join(CONVENTIONS)}")
-    named_flips(options.flips)
+    named_views(options.views)
     for option, value, least, most in (
         ("--folds", options.folds, 2, 1000),
         ("--pixels", options.pixels, 100, 10**8),

@@ -237,7 +237,7 @@ class Facts:
         metric: the convention that sorts, tunes and selects.
         folds: folds of the cross-fitting; 0 without labels.
         level: level of the intervals.
-        flips: flips of the ablation.
+        flips: views of the ablation.
         rows: the rows, best first.
         baseline: per convention, the index of the row that differences refer to.
         trap: what the class-0 trap costs the best raw row, in words; empty if it costs nothing.

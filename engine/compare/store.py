@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from engine.errors import EngineError, OutputError
 from engine.inference.ensemble import Ensemble
-from engine.inference.flips import flipped
 from engine.models.net import check_range, check_sample
+from engine.models.views import View
 from engine.select.ragged import Ragged
 from engine.sources.base import Batch, Source
 from engine.utils.threads import available_cores, in_order
@@ -31,13 +31,13 @@ SPARE_BYTES = 2**28
 
 
 class LogitStore:
-    """Logits of every member on every image, plain and (with flips) averaged over flipped images.
+    """Logits of every member on every image, plain and (with views) averaged over all views.
 
     Attributes:
         plain: for each member, in the ensemble's fusion order, float32 (images, classes, pixels).
-        turned: the same, averaged over the flipped images; None without flips.
+        turned: the same, averaged over all views; None without views.
         plain_seconds: time of each member (in the given order) on the plain images, summed over workers.
-        turned_seconds: likewise on plain and flipped images together.
+        turned_seconds: likewise on all views together.
         images: number of images.
         sizes: (height, width) of each image where they differ; empty where all have one size.
         workers: number of threads.
@@ -79,7 +79,7 @@ class LogitStore:
     def fill(
         self,
         images: Source,
-        flips: Sequence[tuple[bool, bool]],
+        views: Sequence[View],
         batch_size: int,
         workers: int,
         advance: Callable[[int], object],
@@ -88,7 +88,7 @@ class LogitStore:
 
         Args:
             images: the images to predict.
-            flips: the flips after the plain image.
+            views: those after the plain image.
             batch_size: images per batch.
             workers: threads; 0 for one per core.
             advance: called with the number of images done since the last call.
@@ -111,7 +111,7 @@ class LogitStore:
             for batch in images.batches(batch_size):
                 if batch.start == 0:
                     check_range(batch.pixels, nets)
-                yield pool.submit(self._run, batch, flips)
+                yield pool.submit(self._run, batch, views)
 
         try:
             for done in in_order(submitted(), 2 * self.workers):
@@ -128,7 +128,7 @@ class LogitStore:
             own[:] = member[tiles]
         return out
 
-    def _run(self, batch: Batch, flips: Sequence[tuple[bool, bool]]) -> tuple[int, list[float], list[float]]:
+    def _run(self, batch: Batch, views: Sequence[View]) -> tuple[int, list[float], list[float]]:
         """Store a batch; return the number of its images and each member's seconds, plain and total."""
         here = slice(batch.start, batch.start + len(batch.ids))
         logits, plain = self.ensemble.logits(batch)
@@ -137,13 +137,14 @@ class LogitStore:
         if self.turned is not None:
             mean = logits.copy()
             planes = mean.reshape(*mean.shape[:3], *batch.size)
-            for flip in flips:
-                mirrored, seconds = self.ensemble.logits(
-                    Batch(batch.start, batch.ids, np.ascontiguousarray(flipped(batch.pixels, flip, rows=1)))
-                )
-                planes += flipped(mirrored.reshape(planes.shape), flip, rows=3)
+            counts = np.ones(batch.size, np.float32)
+            for view in views:
+                pixels = np.ascontiguousarray(view.of(batch.pixels))
+                maps, seconds = self.ensemble.logits(Batch(batch.start, batch.ids, pixels))
+                view.add_to(planes, maps.reshape(*mean.shape[:3], *view.sides(batch.size)))
+                view.count_on(counts)
                 total = [a + b for a, b in zip(total, seconds, strict=True)]
-            mean *= np.float32(1 / (1 + len(flips)))
+            planes *= 1 / counts
             _write(self.turned, here, mean)
         return len(batch.ids), plain, total
 

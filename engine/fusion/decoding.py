@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from engine.errors import PlanError
 from engine.fusion.calibration import Calibration
+from engine.fusion.cleanup import ClassCleanup, thresholds_of
 from engine.fusion.rankseg import DECODES
 
 VOTE_STAGES = ("members", "fused")
@@ -54,6 +55,7 @@ class Decoding:
         temperature: divides the logarithms of the fused probabilities that are written and doubt is measured of; no
             label depends on it.
         decode: how probabilities become labels: ``argmax``, or for the image as a whole (:mod:`engine.fusion.rankseg`).
+        cleanup: what single classes must fulfil, each class once (:mod:`engine.fusion.cleanup`).
     """
 
     suppress: frozenset[int] = frozenset()
@@ -64,6 +66,7 @@ class Decoding:
     min_region: int = 0
     decode: str = DECODES[0]
     temperature: float = 1.0
+    cleanup: tuple[ClassCleanup, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what is impossible for any set of classes.
@@ -81,6 +84,24 @@ class Decoding:
         if self.min_region < 0:
             raise PlanError(f"min region {self.min_region}; a number of pixels, 0 or above, is needed")
 
+        named = [item.class_id for item in self.cleanup]
+        if len(set(named)) < len(named):
+            raise PlanError(f"clean-up of classes {named}: give each class once")
+        if self.has_thresholds and self.decode != DECODES[0]:
+            raise PlanError(
+                f"decode {self.decode} decides whole images, a threshold per class pixels: give one of them"
+            )
+
+    @property
+    def has_thresholds(self) -> bool:
+        """Return whether a class needs a least probability."""
+        return any(item.threshold > 0 for item in self.cleanup)
+
+    @property
+    def cleans_regions(self) -> bool:
+        """Return whether regions of finished masks change."""
+        return self.min_region > 1 or any(item.of_regions for item in self.cleanup)
+
     def rule(self, classes: int, log_domain: bool) -> Rule:
         """Return the decoding for a number of classes.
 
@@ -92,6 +113,7 @@ class Decoding:
             PlanError: a class that does not exist, nothing left to predict, a bias or prior of wrong length or value.
         """
         check_classes(self.suppress, classes)
+        thresholds_of(self.cleanup, classes)
         if len(self.suppress) >= classes:
             raise PlanError(f"all {classes} classes are suppressed: leave at least one to predict")
         allowed = np.ones(classes, np.bool_)

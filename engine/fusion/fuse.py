@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from engine.errors import InputError, NotFiniteError, PlanError
+from engine.fusion.cleanup import least_probable, thresholds_of
 from engine.fusion.decoding import Decoding
 from engine.fusion.evidence import Evidence, Shown, kept_scores, show
 from engine.fusion.rankseg import DECODES, rankseg
@@ -67,18 +68,23 @@ def fuse(
     checked = normalised_weights(weights, members, classes)
     decoding = decoding or Decoding()
     ranked = decoding.decode != DECODES[0]
-    if not evidence and not ranked:
+    if not (evidence or ranked or decoding.has_thresholds):
         named_strategy(strategy)(Task(logits, checked, decoding, labels, ties))
         return Fused(labels, ties)
     evidence = evidence or Evidence()
-    needed = replace(evidence, scores="float32") if ranked else evidence
+    needed = replace(evidence, scores="float32") if ranked or decoding.has_thresholds else evidence
     task = Task(logits, checked, decoding, labels, ties, kept_scores(logits.shape, needed))
     named_strategy(strategy)(task)
     shown = show(task, strategy, evidence) if evidence else NOTHING
-    if ranked:
-        found = show(task, strategy, needed).scores
+    if needed is not evidence:
+        # No label depends on the temperature of written probabilities.
+        plain = replace(task, decoding=replace(decoding, temperature=1.0))
+        found = show(plain, strategy, replace(needed, doubt="", unknown=None)).scores
         assert found is not None
-        labels = rankseg(found, decoding.decode)
+        if ranked:
+            labels = rankseg(found, decoding.decode)
+        else:
+            labels = least_probable(found, labels, thresholds_of(decoding.cleanup, classes))
     return Fused(labels, ties, shown)
 
 

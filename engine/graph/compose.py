@@ -16,6 +16,8 @@ from engine.utils.console import first_line
 
 # Below 13, Softmax, ReduceSum and per-channel quantisation have other semantics.
 LEAST_OPSET = 13
+# Smaller weights are shapes and the like, which some operators must find as constants.
+SHARED_BYTES = 1024
 
 
 def read_model(path: Path) -> Any:
@@ -96,6 +98,7 @@ class Composer:
         self._functions: list[Any] = []
         self._imports = {"": opset}
         self._softmaxes: dict[str, Softmax] = {}
+        self._absorbed: dict[int, str] = {}
 
     def constant(self, values: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> str:
         """Add a constant tensor."""
@@ -167,10 +170,10 @@ class Composer:
         return self.add("Concat", *parts, axis=0)
 
     def absorb(self, model: Any, prefix: str, feeds: Mapping[str, str], outputs: Sequence[str]) -> list[str]:
-        """Insert a whole model, with a prefix on each of its names.
+        """Insert a whole model, with a prefix on each of its names; of one inserted again the weights are shared.
 
         Args:
-            model: of this composer's operator set; not modified.
+            model: of this composer's operator set; neither modified nor dropped before :meth:`finish`.
             prefix: unique to this model, and not the beginning of another name here.
             feeds: the tensors that its inputs read, by the inputs' names.
             outputs: the tensors needed from it.
@@ -192,8 +195,13 @@ class Composer:
         for name, feed in feeds.items():
             place = prefix + name
             self._nodes.append(self._onnx.helper.make_node("Identity", [feed], [place], name=f"feed_{place}"))
+        first = self._absorbed.setdefault(id(model), prefix)
+        for item in copy.graph.initializer:
+            if first == prefix or item.ByteSize() < SHARED_BYTES:
+                self._initializers.append(item)
+            else:
+                self.call("Identity", [first + item.name.removeprefix(prefix)], item.name)
         self._nodes.extend(copy.graph.node)
-        self._initializers.extend(copy.graph.initializer)
         self._sparse.extend(copy.graph.sparse_initializer)
         self._functions.extend(copy.functions)
         self._ir_version = max(self._ir_version, int(copy.ir_version))

@@ -10,8 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from engine.graph.compose import Composer
+from engine.models.views import View
 
 Sides = tuple[str, str]
+TRANSPOSED = [0, 1, 3, 2]
 
 
 def sides_of(graph: Composer, planes: str) -> Sides:
@@ -113,9 +115,19 @@ def _range(graph: Composer, count: str) -> str:
     return graph.add("Range", _whole(graph, 0), count, _whole(graph, 1))
 
 
-def flipped(graph: Composer, planes: str, flip: tuple[bool, bool]) -> str:
-    """Add planes whose rows and columns are reversed as (vertical, horizontal) say."""
-    axes = [axis for axis, backwards in zip((2, 3), flip, strict=True) if backwards]
+def turned(graph: Composer, planes: str, view: View) -> str:
+    """Add planes as a view of the group D4 shows them."""
+    return _reversed(graph, graph.add("Transpose", planes, perm=TRANSPOSED) if view.transpose else planes, view)
+
+
+def turned_back(graph: Composer, planes: str, view: View) -> str:
+    """Add the planes of a view of the group D4 brought back to the image."""
+    back = _reversed(graph, planes, view)
+    return graph.add("Transpose", back, perm=TRANSPOSED) if view.transpose else back
+
+
+def _reversed(graph: Composer, planes: str, view: View) -> str:
+    axes = [axis for axis, backwards in ((2, view.vertical), (3, view.horizontal)) if backwards]
     if not axes:
         return planes
     ends = np.iinfo(np.int64).min + 1

@@ -144,9 +144,9 @@ def _logits(graph: Composer, maps: str, net: Net) -> str:
 def _scores(graph: Composer, tensor: str, held: ModelContract, class_id: int | None) -> str:
     """Turn planes into calibrated logits; ``class_id`` picks the calibration of one map."""
     if held.activation == "probabilities":
-        tensor = _bounded(graph, tensor, "Less", LEAST_PROBABILITY)
+        tensor = bounded(graph, tensor, "Less", LEAST_PROBABILITY)
         if held.kind != "multiclass":
-            tensor = _bounded(graph, tensor, "Greater", np.float32(1 - 2**-24))
+            tensor = bounded(graph, tensor, "Greater", np.float32(1 - 2**-24))
             tensor = graph.add("Div", tensor, graph.add("Sub", graph.constant(1.0), tensor))
         tensor = graph.add("Log", tensor)
     if held.calibration is not None:
@@ -157,7 +157,7 @@ def _scores(graph: Composer, tensor: str, held: ModelContract, class_id: int | N
     return tensor
 
 
-def _bounded(graph: Composer, tensor: str, beyond: str, limit: np.float32) -> str:
+def bounded(graph: Composer, tensor: str, beyond: str, limit: np.float32) -> str:
     """Bound values by a limit; NaN stays, which the operators Max and Min do not promise."""
     bound = graph.constant(limit)
     return graph.add("Where", graph.add(beyond, tensor, bound), bound, tensor)
@@ -190,7 +190,7 @@ def _onto(graph: Composer, logits: str, onto: ClassMap) -> str:
         mine = [index for index, own in enumerate(onto.targets) if own == target]
         share = graph.add("Gather", terms, graph.constant(mine, np.int64), axis=1)
         share = graph.add("ReduceSum", share, classes) if len(mine) > 1 else share
-        share = _bounded(graph, graph.add("Div", share, total), "Less", LEAST_PROBABILITY)
+        share = bounded(graph, graph.add("Div", share, total), "Less", LEAST_PROBABILITY)
         maps[target] = graph.add("Log", share)
     return _joined(graph, maps, len(onto.classes))
 

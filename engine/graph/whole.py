@@ -1,4 +1,4 @@
-"""A whole ensemble as one ONNX graph: images prepared, nets, flips, fusion, decoding."""
+"""A whole ensemble as one ONNX graph: images prepared, nets, views, fusion, decoding."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from engine.fusion.calibration import Calibration
 from engine.fusion.decoding import Decoding
 from engine.graph.compose import LEAST_OPSET, Composer, at_opset, opset_of, read_model
 from engine.graph.fusion import Fused, add_flags, add_fusion
-from engine.graph.geometry import flipped
+from engine.graph.geometry import turned, turned_back
 from engine.graph.images import Inputs
-from engine.graph.members import Part, add_voter, part_of
+from engine.graph.members import Part, add_voter, bounded, part_of
 from engine.graph.rebatch import group_of, rebatched
 from engine.graph.trial import random_tiles
+from engine.models.adapt.binary import LEAST_PROBABILITY
+from engine.models.adapt.class_map import FLOOR
 from engine.models.members import Member
 from engine.models.net import Net
+from engine.models.views import PLAIN, VIEW_MEANS, View
 
 INPUT = "images"
 # The largest protobuf message, minus room for the fusion.
 MOST_BYTES = 2**31 - 2**20
-# Whether rows and columns are reversed.
-Flip = tuple[bool, bool]
 # Returns the graph that runs in a net's place.
 Replace = Callable[[Any, Net], Any]
 
@@ -59,16 +60,18 @@ class Whole:
         weights: float64 (members, classes), columns summing to 1.
         strategy: one of :data:`engine.graph.fusion.STRATEGIES`.
         decoding: bias, prior, suppression.
-        flips: flipped images that each member also runs on; the first is the image itself.
+        views: what each member runs on; the first is the image itself.
         calibrations: temperature and bias of each member's logits; empty for none.
+        view_mean: what of the views is averaged, ``logits`` or ``probabilities``.
     """
 
     members: Sequence[Member]
     weights: npt.NDArray[np.float64]
     strategy: str
     decoding: Decoding
-    flips: tuple[Flip, ...] = ((False, False),)
+    views: tuple[View, ...] = (PLAIN,)
     calibrations: tuple[Calibration, ...] = ()
+    view_mean: str = VIEW_MEANS[0]
 
     @property
     def nets(self) -> list[Net]:
@@ -116,19 +119,31 @@ def build(whole: Whole, form: Form, replace: Replace | None = None) -> Built:
     parts, opset, batch = _parts(whole, form, replace)
     graph = Composer(opset)
     images = INPUT if form.layout == "NCHW" else graph.add("Transpose", INPUT, perm=[0, 3, 1, 2])
-    if len(whole.flips) > 1:
-        if batch != "batch":
-            raise PlanError(f"a member takes batches of {batch} alone, so flips cannot join its batch: leave them out")
-        images = graph.add("Concat", *(flipped(graph, images, flip) for flip in whole.flips), axis=0)
-    inputs = Inputs(graph, images, form.kind, form.channels, form.size)
-    suppress = whole.decoding.suppress
-    logits = [
-        _unflipped(graph, add_voter(graph, member, parts, inputs, f"m{slot}_", suppress), whole)
-        for slot, member in enumerate(whole.members)
-    ]
+    if len(whole.views) > 1 and batch != "batch":
+        raise PlanError(f"a member takes batches of {batch} alone, so views cannot join its batch: leave them out")
+    groups = _groups(graph, images, whole.views, form)
+    merged = [_merged(graph, member, parts, groups, f"m{slot}_", whole) for slot, member in enumerate(whole.members)]
+    logits = [tensor for tensor, _ in merged]
     if whole.calibrations:
         logits = [_calibrated(graph, *pair) for pair in zip(logits, whole.calibrations, strict=True)]
-    return Built(graph, _fused(graph, logits, whole), logits, add_flags(graph, logits), batch)
+    # Probabilities hide an infinity of the logits that they are made of.
+    checked = logits if whole.view_mean == VIEW_MEANS[0] else [tensor for _, tensor in merged]
+    return Built(graph, _fused(graph, logits, whole), logits, add_flags(graph, checked), batch)
+
+
+def _groups(graph: Composer, images: str, views: Sequence[View], form: Form) -> list[tuple[Sequence[View], Inputs]]:
+    """Return the views that can be one batch, as nets read them: where sides may differ, transposed ones apart."""
+    square = form.size is not None and form.size[0] == form.size[1]
+    found: list[tuple[Sequence[View], Inputs]] = []
+    for transpose in (False, True):
+        own = [view for view in views if square or view.transpose == transpose]
+        if not own or (square and transpose):
+            continue
+        size = form.size[::-1] if form.size is not None and transpose else form.size
+        shown = [turned(graph, images, view) for view in own]
+        batch = graph.add("Concat", *shown, axis=0) if len(shown) > 1 else shown[0]
+        found.append((own, Inputs(graph, batch, form.kind, form.channels, size)))
+    return found
 
 
 def _calibrated(graph: Composer, logits: str, calibration: Calibration) -> str:
@@ -153,20 +168,48 @@ def _fused(graph: Composer, logits: list[str], whole: Whole) -> list[Fused]:
     return found
 
 
-def _unflipped(graph: Composer, logits: str, whole: Whole) -> str:
-    """Return the mean of the logits of an image and its flips, flipped back; they lie one after the other."""
-    count = len(whole.flips)
-    if count == 1:
-        return logits
-    maps = len(whole.members[0].contract.classes)
-    sides = graph.side(logits, 2), graph.side(logits, 3)
-    apart = graph.add("Reshape", logits, graph.shape(count, -1, maps, *sides))
-    total = ""
-    for index, flip in enumerate(whole.flips):
-        part = graph.add("Gather", apart, graph.constant(index, np.int64), axis=0)
-        part = flipped(graph, part, flip)
-        total = graph.add("Add", total, part) if total else part
-    return graph.add("Mul", total, graph.constant(1 / count))
+def _merged(
+    graph: Composer,
+    member: Member,
+    parts: dict[str, Part],
+    groups: Sequence[tuple[Sequence[View], Inputs]],
+    prefix: str,
+    whole: Whole,
+) -> tuple[str, str]:
+    """Return a member's logits, the mean over all views brought back to the image, and the mean of the logits."""
+    classes = len(whole.members[0].contract.classes)
+    found: dict[View, str] = {}
+    for number, (views, inputs) in enumerate(groups):
+        maps = add_voter(
+            graph, member, parts, inputs, f"{prefix[:-1]}v{number}_" if number else prefix, whole.decoding.suppress
+        )
+        if len(whole.views) == 1:
+            return maps, maps
+        sides = graph.side(maps, 2), graph.side(maps, 3)
+        apart = graph.add("Reshape", maps, graph.shape(len(views), -1, classes, *sides))
+        for index, view in enumerate(views):
+            part = graph.add("Gather", apart, graph.constant(index, np.int64), axis=0)
+            found[view] = turned_back(graph, part, view)
+    shown = [found[view] for view in whole.views]
+    mean = _mean(graph, shown)
+    if whole.view_mean == VIEW_MEANS[0]:
+        return mean, mean
+    several = member.is_set or whole.is_multilabel
+    shares = _mean(graph, [graph.add("Sigmoid", part) if several else graph.softmax(part).shares for part in shown])
+    shares = bounded(graph, shares, "Less", LEAST_PROBABILITY)
+    if several:
+        shares = bounded(graph, shares, "Greater", np.float32(1 - 2**-24))
+        shares = graph.add("Div", shares, graph.add("Sub", graph.constant(1.0), shares))
+    logits = graph.add("Log", shares)
+    floor = graph.constant(FLOOR)
+    return graph.add("Where", graph.add("LessOrEqual", shown[0], floor), floor, logits), mean
+
+
+def _mean(graph: Composer, parts: Sequence[str]) -> str:
+    total = parts[0]
+    for part in parts[1:]:
+        total = graph.add("Add", total, part)
+    return graph.add("Mul", total, graph.constant(1 / len(parts)))
 
 
 def _parts(whole: Whole, form: Form, replace: Replace | None) -> tuple[dict[str, Part], int, int | str]:

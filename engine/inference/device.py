@@ -41,8 +41,13 @@ def why_not(ensemble: Forward, early: bool = False) -> str:
         return "early exit"
     if ensemble.variant.decoding.decode != "argmax":
         return f"decode {ensemble.variant.decoding.decode}"
+    if ensemble.variant.decoding.has_thresholds:
+        return "a threshold per class"
     if not ensemble.is_packed and ensemble.variant.strategy not in STRATEGIES:
         return f"strategy {ensemble.variant.strategy}"
+    moved = next((view.name for view in ensemble.views if not view.is_symmetry), "")
+    if moved:
+        return f"view {moved}"
     packed = ensemble.members[0].contract
     if ensemble.is_packed and (packed.fit or packed.stride > 1):
         return "a packed file for other sizes"

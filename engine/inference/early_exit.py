@@ -50,6 +50,8 @@ class EarlyExit:
             raise PlanError(f"early exit and decode {decoding.decode}: that needs the probabilities of all; drop one")
         if decoding.threshold is not None:
             raise PlanError("early exit and a suppression threshold: a threshold needs final probabilities; drop one")
+        if decoding.has_thresholds:
+            raise PlanError("early exit and a threshold per class: that needs final probabilities; drop one")
         if not 0 < self.agreement <= 1:
             raise PlanError(f"early-exit agreement {self.agreement}; a share above 0 and at most 1 is needed")
 

@@ -10,19 +10,28 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from engine.errors import PlanError, option
+from engine.errors import PlanError
 from engine.fusion.calibration import Calibration
 from engine.fusion.decoding import Decoding
 from engine.fusion.doubt import DEFAULT_DOUBT, UNKNOWN, Unknown
 from engine.fusion.evidence import Evidence
 from engine.fusion.fuse import normalised_weights
 from engine.fusion.strategies import STRATEGIES, named_strategy
+from engine.inference.arguments import (
+    LABEL_STRATEGIES,
+    check_all_run,
+    check_calibrations,
+    check_label_members,
+    check_multilabel,
+    check_untouched,
+    cleanup_of,
+    views_of,
+)
 from engine.inference.batch_work import BatchWork
 from engine.inference.device import DeviceFusion
 from engine.inference.early_exit import EarlyExit
 from engine.inference.evidence import Prediction, check_evidence
 from engine.inference.forward import Forward
-from engine.inference.mask_members import MaskMember
 from engine.inference.prediction import Variant
 from engine.inference.stream import Stream
 from engine.models.facts import stated_facts
@@ -37,9 +46,10 @@ from engine.models.members import (
     known_classes,
     label_members,
 )
-from engine.models.net import Net, check_sample
+from engine.models.net import Net
 from engine.models.opening import Request, open_nets
 from engine.models.runtimes import RuntimeOptions
+from engine.models.views import VIEW_MEANS
 from engine.sources.base import Source, from_array
 from engine.sources.coding import PLAIN
 from engine.sources.labels import check_match
@@ -51,12 +61,15 @@ ENSEMBLE_OPTIONS = frozenset(
         "strategy",
         "weights",
         "flips",
+        "views",
+        "view_mean",
         "early_exit",
         "threshold",
         "bias",
         "prior",
         "vote_stage",
         "min_region",
+        "cleanup",
         "decode",
         "temperature",
         "calibrations",
@@ -68,8 +81,6 @@ CONTRACT_FIELDS = (
     - ENSEMBLE_OPTIONS
     - {"notes", "architecture", "version", "temperature"}
 )
-# Labels have neither scores nor probabilities: only strategies that count labels accept members that output them.
-LABEL_STRATEGIES = ("vote", "staple")
 
 
 class Ensemble(Forward):
@@ -92,10 +103,12 @@ class Ensemble(Forward):
         strategy: str = "mean-logit",
         weights: ArrayLike | None = None,
         suppress: Collection[int] | None = None,
-        flips: str = "none",
+        views: str | Sequence[str] = "none",
         early_exit: EarlyExit | None = None,
         calibrations: Sequence[Calibration] = (),
         unknown: Unknown | float | None = None,
+        view_mean: str = VIEW_MEANS[0],
+        flips: str = "none",
         **decoding: Any,
     ) -> None:
         """Create an ensemble.
@@ -105,44 +118,52 @@ class Ensemble(Forward):
             strategy: a name from :data:`engine.fusion.strategies.STRATEGIES`.
             weights: one weight per member, or one per member and class; None for equal ones.
             suppress: classes never predicted; None for the ignored class the contracts declare.
-            flips: ``none``, ``horizontal``, ``vertical`` or ``both``: flipped images that members also run on.
+            views: what members also run on: ``horizontal``, ``vertical``, ``both``, ``d4`` or single names, see
+                :func:`engine.models.views.named_views`.
             early_exit: stop for images before all members ran on them, see
                 :mod:`engine.inference.early_exit`; None for never.
             calibrations: temperature and bias of each member's logits, see :mod:`engine.fusion.calibration`.
             unknown: which pixels are too doubtful for a label: a number is the most entropy (0 to 1) of a label.
+            view_mean: what of the views is averaged, ``logits`` or ``probabilities``.
+            flips: the same as ``views``, for mirror images.
             **decoding: further fields of :class:`engine.fusion.decoding.Decoding`: ``threshold``, ``bias``, ``prior``,
-                ``vote_stage``, ``min_region``, ``decode``, ``temperature``.
+                ``vote_stage``, ``min_region``, ``decode``, ``temperature``; and ``cleanup``, from a class (name or
+                id) to its ``threshold``, ``min_region``, ``largest`` and ``fill_holes``, see
+                :mod:`engine.fusion.cleanup`.
 
         Raises:
-            PlanError: unknown strategy or flips, impossible weights or decoding.
+            PlanError: unknown strategy or views, impossible weights or decoding.
         """
         members = list(members)
         names, ignored = class_names(members), ignored_class(members)
         named_strategy(strategy)
+        seen = views_of(views, flips, view_mean)
+        if isinstance(table := decoding.get("cleanup", ()), Mapping):
+            decoding["cleanup"] = cleanup_of(table, names)
         packed = members[0].contract.kind == "packed"
         if packed:
-            _check_untouched(members[0].name, strategy, weights, suppress, flips, decoding)
+            check_untouched(members[0].name, strategy, weights, suppress, seen, decoding)
             suppress = ()
         labels_alone = len(label_members(members)) == len(members)
         if suppress is None:
             suppress = () if ignored is None or labels_alone else (ignored,)
-        _check_label_members(members, strategy, suppress, flips, decoding)
+        check_label_members(members, strategy, suppress, seen, decoding)
         if members[0].contract.kind == "multilabel":
-            _check_multilabel(suppress, decoding, early_exit)
+            check_multilabel(suppress, decoding, early_exit)
             suppress, ignored = (), None
         variant = Variant(strategy, Decoding(frozenset(suppress), **decoding), 0 if packed else None)
         variant.decoding.rule(len(names), log_domain=True)
         known = known_classes(members, len(names))
         calibrations = list(calibrations) if any(calibrations) else []
-        _check_calibrations(members, calibrations, len(names))
+        check_calibrations(members, calibrations, len(names))
         table = normalised_weights(weights, len(members), len(names), known)
-        super().__init__(members, names, variant, table, flips, calibrations)
+        super().__init__(members, names, variant, table, seen, calibrations, view_mean)
         self.ignored_class = ignored
         self.coding = PLAIN
         self.early_exit = early_exit
         if early_exit is not None:
             early_exit.check(strategy, variant.decoding)
-            _check_all_run(members)
+            check_all_run(members)
         self.unknown = Unknown(unknown) if isinstance(unknown, int | float) else unknown
         self.runtime_options = RuntimeOptions("cpu")
         # What is stated about the images, part of the run's record: it decides the labels as much as the members do.
@@ -171,7 +192,7 @@ class Ensemble(Forward):
             grey_as_rgb: allow grey images for nets of three channels.
             **options: contract fields by name (``scale``, ``classes``, ``activation`` and so on), ``normalize`` (the
                 name of a scale, mean and std: ``imagenet``, ``0..1``, ``-1..1``, ``none``), and other arguments of the
-                constructor: ``strategy``, ``weights``, ``flips``, ``bias`` and so on.
+                constructor: ``strategy``, ``weights``, ``views``, ``bias`` and so on.
 
         Raises:
             EngineError: a file cannot be opened or trusted, members contradict each other, an option is impossible.
@@ -247,7 +268,7 @@ class Ensemble(Forward):
             batch_size: images per batch.
             workers: threads; 0 for one per core.
             scores: also return the fused probabilities per class: True for float16, or ``"float32"``. They are those
-                before the clean-up of small regions; their argmax is the mask.
+                before thresholds per class and the clean-up of regions; their argmax is the mask without these.
             doubt: also return a map of doubt: ``entropy``, ``mutual-information``, ``votes`` or ``margin``, see
                 :data:`engine.fusion.evidence.DOUBTS`.
             doubt_type: ``uint8`` (254 times the doubt), ``float16`` or ``float32``.
@@ -305,8 +326,7 @@ class Ensemble(Forward):
         check_evidence(self, evidence)
         if batch_size < 1 or workers < 0:
             raise PlanError(f"batch size {batch_size}, workers {workers}: at least 1 image, and 0 or more workers")
-        for net in self.nets:
-            check_sample(net, (*images.size, images.channels))
+        self.check_size(images.size, images.channels)
         if labels is not None and self.is_multilabel:
             raise PlanError("a multi-label ensemble is scored from its masks: engine evaluate MASKS --labels TRUTH")
         if labels is not None:
@@ -368,97 +388,3 @@ class Ensemble(Forward):
     def variant_name(self, variant: Variant) -> str:
         """Return a variant's name in tables: the member's name, or the strategy's."""
         return variant.strategy if variant.member is None else self.members[variant.member].name
-
-
-def _check_untouched(
-    name: str, strategy: str, weights: object, suppress: object, flips: str, decoding: Mapping[str, Any]
-) -> None:
-    """Refuse options that a packed ensemble has built in."""
-    given = weights is not None or suppress is not None or (strategy, flips) != ("mean-logit", "none")
-    if given or Decoding(**{**decoding, "min_region": 0}) != Decoding():
-        raise PlanError(
-            f"{name} is a packed ensemble: strategy, weights, suppression and biases are built in; "
-            "leave those options out, or name its members instead"
-        )
-
-
-def _check_calibrations(members: Sequence[Member], calibrations: Sequence[Calibration], classes: int) -> None:
-    """Refuse calibrations of members that have no logits of classes, and such that do not fit."""
-    if calibrations and len(calibrations) != len(members):
-        raise PlanError(f"{len(calibrations)} calibrations for {len(members)} members: give one per member")
-    for member, calibration in zip(members, calibrations, strict=False):
-        if calibration and member.contract.kind in ("labels", "packed", "multilabel"):
-            raise PlanError(f"{member.name} is {member.contract.kind}: it has no temperature and bias, leave them out")
-        calibration.check(classes, member.name)
-
-
-def check_exclusive(ensemble: Ensemble) -> None:
-    """Refuse multi-label members where one label per pixel is scored.
-
-    Raises:
-        PlanError: naming the first of them.
-    """
-    if ensemble.is_multilabel:
-        raise PlanError(
-            f"{ensemble.members[0].name} is multi-label, which is not scored here: score its masks with engine evaluate"
-        )
-
-
-def left_out(members: Sequence[Member]) -> str:
-    """Say which strategies are left out because a member outputs labels; nothing where none does."""
-    if not (names := label_members(members)):
-        return ""
-    others = ", ".join(name for name in STRATEGIES if name not in LABEL_STRATEGIES)
-    return f"left out: {others}; {names[0]} outputs labels, which have no probabilities"
-
-
-def _check_label_members(
-    members: Sequence[Member], strategy: str, suppress: Collection[int], flips: str, decoding: dict[str, Any]
-) -> None:
-    """Refuse what members that output labels do not support; their votes for a suppressed class are not counted.
-
-    Among the allowed classes such a member has no second choice, so votes are counted first and replaced afterwards.
-    """
-    names = label_members(members)
-    if not names:
-        return
-    if strategy not in LABEL_STRATEGIES:
-        allowed = " or ".join(option("strategy", name) for name in LABEL_STRATEGIES)
-        raise PlanError(f"{names[0]} outputs labels, which {strategy} cannot fuse: use {allowed}")
-    if decoding.get("decode", "argmax") != "argmax":
-        raise PlanError(f"{names[0]} outputs labels, which have no probabilities: leave out {option('decode')}")
-    if flips != "none":
-        raise PlanError(
-            f"{names[0]} outputs labels, which have no mean over mirror images: leave out {option('flips')}"
-        )
-    if suppress and len(names) == len(members):
-        raise PlanError(
-            f"{', '.join(names[:8])}: labels alone hold no second choice for a suppressed class: suppress none, or add "
-            "a member that outputs maps"
-        )
-    if suppress and decoding.setdefault("vote_stage", "fused") != "fused":
-        raise PlanError(
-            f"{names[0]} outputs labels, so it has no second choice for a suppressed class: use "
-            f"{option('vote_stage', 'fused')}"
-        )
-
-
-def _check_all_run(members: Sequence[Member]) -> None:
-    """Refuse early exit for members that are read, not run: they cost nothing that it could save."""
-    masks = next((member.name for member in members if isinstance(member, MaskMember)), None)
-    if masks is not None:
-        raise PlanError(f"{masks} holds finished masks, which cost nothing to run: leave out {option('early_exit')}")
-
-
-def _check_multilabel(suppress: Collection[int], decoding: Mapping[str, Any], early_exit: EarlyExit | None) -> None:
-    """Refuse what has no meaning where each class is decided by itself."""
-    stated = {name for name in ("bias", "prior", "threshold") if decoding.get(name)}
-    stated |= {"suppress"} if suppress else set()
-    stated |= {"decode"} if decoding.get("decode", "argmax") != "argmax" else set()
-    stated |= {"early_exit"} if early_exit is not None else set()
-    if stated:
-        named = ", ".join(option(name) for name in sorted(stated))
-        raise PlanError(
-            f"multi-label members decide each class by itself: leave out {named}; their thresholds go into the net's "
-            "TOML file, as thresholds = [0.5, 0.3]"
-        )

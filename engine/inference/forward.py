@@ -17,12 +17,12 @@ from engine.fusion.fuse import check_finite, fuse
 from engine.fusion.regions import cleaned
 from engine.graph.whole import Whole
 from engine.inference.execution import Execution
-from engine.inference.flips import flipped, named_flips
 from engine.inference.mask_members import MaskMember
 from engine.inference.prediction import Variant
 from engine.models.adapt.binary import pairs
 from engine.models.members import FLOOR, Member, Prepared
-from engine.models.net import Net
+from engine.models.net import Net, check_sample
+from engine.models.views import PLAIN, VIEW_MEANS, View, check_views, to_logits, to_probabilities
 from engine.sources.base import Batch
 
 
@@ -48,7 +48,8 @@ class Forward:
         classes: names of the classes.
         variant: the strategy and decoding of the labels.
         weights: float64 (members, classes), columns summing to 1.
-        flips: flipped images that each member also runs on.
+        views: what each member runs on, the image itself first.
+        view_mean: what of the views is averaged, ``logits`` or ``probabilities``.
         fusion_order: indices of the members in the order in which they are summed.
         parts: number of images of a batch that each member takes per run; 0 for all.
         calibrations: temperature and bias of each member's logits; empty where no member has any.
@@ -60,19 +61,17 @@ class Forward:
         classes: tuple[str, ...],
         variant: Variant,
         weights: NDArray[np.float64],
-        flips: str = "none",
+        views: Sequence[View] = (PLAIN,),
         calibrations: Sequence[Calibration] = (),
+        view_mean: str = VIEW_MEANS[0],
     ) -> None:
-        """Combine members and weights; the arguments are the attributes.
-
-        Raises:
-            PlanError: unknown flips.
-        """
+        """Combine members and weights; the arguments are the attributes."""
         self.members = list(members)
         self.classes = classes
         self.variant = variant
         self.weights = weights
-        self.flips = named_flips(flips)
+        self.views = tuple(views)
+        self.view_mean = view_mean
         self.calibrations = list(calibrations)
         # Members are summed in the order of their checksums: the order on the command line never affects a result.
         self.fusion_order = sorted(range(len(self.members)), key=lambda index: self.members[index].checksum)
@@ -107,7 +106,9 @@ class Forward:
         members = [self.members[index] for index in self.fusion_order]
         calibrations = tuple(self.calibrations[index] for index in self.fusion_order) if self.calibrations else ()
         held = self.variant
-        return Whole(members, self._slot_weights, held.strategy, held.decoding, self.flips, calibrations)
+        return Whole(
+            members, self._slot_weights, held.strategy, held.decoding, self.views, calibrations, self.view_mean
+        )
 
     def logits(
         self, batch: Batch, skip: Collection[int] = (), ended: threading.Event | None = None
@@ -130,7 +131,7 @@ class Forward:
         count, height, width = batch.pixels.shape[:3]
         shape = (len(self.members), count, len(self.classes), height * width)
         out = self._buffer(shape)
-        prepared: list[Prepared] = [{} for _ in self.flips]
+        prepared: list[Prepared] = [{} for _ in self.views]
         seconds = []
         for index in range(len(self.members)):
             if ended is not None and ended.is_set():
@@ -148,27 +149,67 @@ class Forward:
         out: NDArray[np.float32],
         skip: Collection[int],
     ) -> None:
-        """Run one member on a batch and its flips; the mean of the logits, flipped back, is written to ``out``."""
+        """Run one member on a batch and its views; the mean, brought back to the image, is written to ``out``."""
         member, part = self.members[index], self.parts[index]
         if isinstance(member, MaskMember):
             member.vote(batch, out)
             return
         member.run(batch.pixels, prepared[0], out, skip, part)
-        planes = out.reshape(*out.shape[:2], *batch.pixels.shape[1:3])
-        for flip, inputs in zip(self.flips[1:], prepared[1:], strict=True):
-            mirrored = np.empty_like(out)
-            member.run(flipped(batch.pixels, flip, rows=1), inputs, mirrored, skip, part)
-            planes += flipped(mirrored.reshape(planes.shape), flip, rows=2)
-        if len(self.flips) > 1:
-            out *= np.float32(1 / len(self.flips))
+        if len(self.views) > 1:
+            self._add_views(member, batch, prepared, out, skip, part)
         if self.calibrations:
             self.calibrations[index].apply(out)
         check_finite(out, member.name, batch.ids)
 
+    def _add_views(
+        self,
+        member: Member,
+        batch: Batch,
+        prepared: list[Prepared],
+        out: NDArray[np.float32],
+        skip: Collection[int],
+        part: int,
+    ) -> None:
+        """Make ``out``, a member's logits of the images themselves, the mean over all views."""
+        as_shares, several = self.view_mean != VIEW_MEANS[0], self.is_multilabel or member.is_set
+        missing = out <= FLOOR if as_shares else np.empty(0, np.bool_)
+        planes = out.reshape(*out.shape[:2], *batch.size)
+        if as_shares:
+            check_finite(out, member.name, batch.ids)
+            to_probabilities(out, several)
+        counts = np.ones(batch.size, np.float32)
+        for view, inputs in zip(self.views[1:], prepared[1:], strict=True):
+            sides = view.sides(batch.size)
+            seen = np.empty((*out.shape[:2], sides[0] * sides[1]), np.float32)
+            member.run(view.of(batch.pixels), inputs, seen, skip, part)
+            if as_shares:
+                check_finite(seen, member.name, batch.ids)
+                to_probabilities(seen, several)
+            view.add_to(planes, seen.reshape(*out.shape[:2], *sides))
+            view.count_on(counts)
+        planes *= 1 / counts
+        if as_shares:
+            to_logits(out, several, missing)
+
+    def check_size(self, size: tuple[int, int], channels: int) -> None:
+        """Refuse images that a member does not take, or not in one of its views.
+
+        Args:
+            size: (height, width).
+            channels: channels of an image.
+
+        Raises:
+            InputError: wrong size or number of channels.
+            PlanError: a view of another size than a member takes.
+        """
+        for net in self.nets:
+            check_sample(net, (*size, channels))
+            check_views(net, self.views, size)
+
     def member_logits(self, index: int, batch: Batch, skip: Collection[int] = ()) -> NDArray[np.float32]:
         """Return one member's float32 (batch, classes, pixels) logits; errors as :meth:`logits`."""
         out = np.empty((len(batch.ids), len(self.classes), batch.size[0] * batch.size[1]), np.float32)
-        self._run_member(index, batch, [{} for _ in self.flips], out, skip)
+        self._run_member(index, batch, [{} for _ in self.views], out, skip)
         return out
 
     def use(self, index: int, execution: Execution) -> None:

@@ -22,6 +22,7 @@ from engine.models.members import Member, class_names, find_members, find_models
 from engine.models.net import Net
 from engine.models.opening import Request, inspect_net, open_nets
 from engine.models.runtimes.providers import mixed_wheels
+from engine.models.views import VIEW_MEANS, check_views
 from engine.runs.evidence_files import EvidenceFiles
 from engine.runs.plan import Plan, PlannedMember, Weight, read_plan
 from engine.runs.plan_input import InputTable
@@ -54,7 +55,7 @@ class Options:
     min_region: int | None = None
     decode: str | None = None
     unknown: float | None = None
-    flips: str | None = None
+    views: str | None = None
     early_exit: bool = False
     early_exit_agreement: float | None = None
     limit: int = 0
@@ -185,7 +186,9 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None, every: So
         strategy=strategy,
         weights=numbers(options.weights, "weights") if options.weights else _plan_weights(opened, planned),
         early_exit=_early_exit(options),
-        flips=options.flips or plan.flips or "none",
+        views=options.views or plan.views or plan.flips or "none",
+        view_mean=plan.view_mean or VIEW_MEANS[0],
+        cleanup=plan.cleanup,
         bias=tuple(numbers(options.bias, "bias")) if options.bias else plan.bias,
         prior=tuple(numbers(options.prior, "prior")) if options.prior else plan.prior,
         **({"vote_stage": stage} if (stage := options.vote_stage or plan.vote_stage) else {}),
@@ -196,6 +199,10 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None, every: So
         calibrations=_plan_calibrations(opened, [item for _, item in files.values()]),
         unknown=_unknown(plan, options),
     )
+    if images is not None:
+        for net in ensemble.nets:
+            for size in images.every_size:
+                check_views(net, ensemble.views, size)
     if options.tiled and ensemble.variant.decoding.decode != "argmax":
         raise PlanError(
             f"--decode {ensemble.variant.decoding.decode} needs whole images, not tiles of a scene: leave it out"
@@ -311,7 +318,7 @@ def _check_same_file(net: Net | Member, sha256: str) -> None:
 # What changes labels: a bound that was calibrated without it holds no longer.
 _DECIDING = (
     "strategy", "weights", "suppress", "no_suppress", "vote_stage", "bias", "prior", "threshold", "min_region",
-    "decode", "flips",
+    "decode", "views",
 )  # fmt: skip
 
 

@@ -9,7 +9,14 @@ vote_stage = "members"        # members or fused
 min_region = 16               # regions of fewer pixels go to the surrounding class; omit for no clean-up
 decode = "rankseg"            # labels for the IoU of whole images, or rankseg-dice; omit for the argmax of each pixel
 temperature = 1.2             # divides the logarithms of written probabilities; no label depends on it
-flips = "horizontal"          # none, horizontal, vertical or both
+views = ["d4", "scale:1.25"]  # what members also run on, see engine.models.views; flips = "horizontal" is one of them
+view_mean = "probabilities"   # what of the views is averaged; omit for logits
+
+[cleanup."big rock"]          # what a class, by name or id, must fulfil; omit for nothing
+threshold = 0.6               # predicted only where its probability reaches this, else the next best class
+min_region = 25               # in place of the number for all classes
+largest = true                # only its largest region of an image stays; the others go to the surrounding class
+fill_holes = true             # what it encloses becomes this class
 
 [input]                       # how images are read; omit for what their files say
 layout = "NCHW"               # axes of an array: NHWC, NCHW, NHW, HWC, CHW or HW
@@ -62,6 +69,7 @@ from typing import Any
 
 from engine.errors import ContractError, OutputError, PlanError
 from engine.fusion.calibration import Calibration
+from engine.fusion.cleanup import read_cleanup
 from engine.fusion.doubt import Unknown
 from engine.models.facts.base import Facts
 from engine.models.facts.toml_file import expanded
@@ -88,6 +96,8 @@ KEYS = (
     "decode",
     "temperature",
     "flips",
+    "views",
+    "view_mean",
 )
 MEMBER_KEYS = ("model", "weight", "sha256", "contract", "map", "temperature", "bias")
 
@@ -129,7 +139,10 @@ class Plan:
         min_region: minimum size in pixels of a region that is kept.
         decode: how probabilities become labels.
         temperature: of the fused probabilities as they are written.
-        flips: flips applied to the members, see :mod:`engine.inference.flips`.
+        flips: name of the mirror images that members also run on; another way to say ``views``.
+        views: names of what members also run on, see :mod:`engine.models.views`.
+        view_mean: what of the views is averaged.
+        cleanup: what classes must fulfil (:mod:`engine.fusion.cleanup`), by their names or ids.
         input: how images are read.
         output: how masks are written.
         labels: what true masks hold, and whether masks are written with the same ids.
@@ -148,6 +161,9 @@ class Plan:
     decode: str | None = None
     temperature: float | None = None
     flips: str | None = None
+    views: tuple[str, ...] | None = None
+    view_mean: str | None = None
+    cleanup: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     input: InputTable = field(default_factory=InputTable)
     output: OutputTable = field(default_factory=OutputTable)
     labels: LabelCoding = PLAIN
@@ -202,8 +218,14 @@ def _tables(plan: Plan, folder: Path) -> dict[str, Any]:
     stated = {key: getattr(plan, key) for key in KEYS}
     kept = {key: value for key, value in stated.items() if value is not None and (value != () or key == "suppress")}
     coding = labels_table(plan.labels, lambda path: _relative(path, folder))
-    stated_tables = {"input": plan.input.stated, "output": plan.output.stated, "unknown": unknown_table(plan.unknown)}
-    for name, table in {**stated_tables, "labels": coding}.items():
+    stated_tables = {
+        "cleanup": plan.cleanup,
+        "input": plan.input.stated,
+        "output": plan.output.stated,
+        "unknown": unknown_table(plan.unknown),
+        "labels": coding,
+    }
+    for name, table in stated_tables.items():
         if table:
             kept[name] = table
     return {**kept, "members": [_member_table(member, folder) for member in plan.members]}
@@ -240,10 +262,12 @@ def _relative(model: str, folder: Path) -> str:
 
 
 def _plan(raw: dict[str, Any], folder: Path) -> Plan:
-    _known(raw, {*KEYS, "members", "input", "output", "unknown", "labels"}, "plan")
+    _known(raw, {*KEYS, "members", "cleanup", "input", "output", "unknown", "labels"}, "plan")
     tables = raw.get("members")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise PlanError("members: at least one [[members]] table is needed")
+    if "flips" in raw and "views" in raw:
+        raise PlanError("flips and views: flips are views too; keep views alone")
     suppress = raw.get("suppress")
     return Plan(
         members=tuple(_member(table, folder) for table in tables),
@@ -258,6 +282,9 @@ def _plan(raw: dict[str, Any], folder: Path) -> Plan:
         decode=_text(raw, "decode"),
         temperature=_number(raw["temperature"], "temperature", (int, float)) if "temperature" in raw else None,
         flips=_text(raw, "flips"),
+        views=_texts(raw["views"], "views") if "views" in raw else None,
+        view_mean=_text(raw, "view_mean"),
+        cleanup=_cleanup(raw.get("cleanup", {})),
         input=InputTable.of(raw.get("input", {})),
         output=OutputTable.of(raw.get("output", {})),
         labels=read_labels(raw.get("labels", {}), folder),
@@ -285,6 +312,12 @@ def _member(table: dict[str, Any], folder: Path) -> PlannedMember:
         class_map = dict(zip(class_map, _texts(list(class_map.values()), "members.map"), strict=True))
     weight, calibration = _weight(table.get("weight", 1)), _calibration(table)
     return PlannedMember(str(folder / model), weight, checked, digest.lower(), class_map, calibration)
+
+
+def _cleanup(raw: object) -> dict[str, dict[str, Any]]:
+    if not isinstance(raw, dict):
+        raise PlanError('cleanup: it is a table by class, as in [cleanup."big rock"]')
+    return {name: read_cleanup(name[:40], table).stated for name, table in raw.items()}
 
 
 def _calibration(table: dict[str, Any]) -> Calibration:

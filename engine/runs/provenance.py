@@ -11,12 +11,12 @@ from typing import Any
 from engine.fusion.strategies import STRATEGIES
 from engine.inference.ensemble import Ensemble
 from engine.inference.execution import present_execution
-from engine.inference.flips import FLIPS
 from engine.inference.tiles.grid import Tiling
 from engine.models.members import Member
 from engine.models.net import Net
 from engine.models.runtimes import AUTO, DEFAULT, RUNTIMES
 from engine.models.runtimes.base import Session
+from engine.models.views import FLIPS, VIEW_MEANS, told_views
 from engine.sources.base import Source
 from engine.sources.record import HASH_KEY
 from engine.utils import plugins
@@ -49,11 +49,13 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
         "vote_stage": decoding.vote_stage,
         "min_region": decoding.min_region,
         "early_exit_agreement": None if early is None or early.agreement == 1 else early.agreement,
-        "flips": next(name for name, flips in FLIPS.items() if flips == ensemble.flips),
+        **_viewed(ensemble),
         "members": sorted(members, key=lambda member: json.dumps(member, sort_keys=True)),
     }
     if decoding.decode != "argmax":
         plan["decode"] = decoding.decode
+    if decoding.cleanup:
+        plan["cleanup"] = [{"class": item.class_id, **item.stated} for item in decoding.cleanup]
     if decoding.temperature != 1:
         plan["temperature"] = decoding.temperature
     if ensemble.unknown is not None:
@@ -71,6 +73,13 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
         # Another version of the package may give different labels.
         plan["added_by"] = {key: package for key, package in added.items() if package}
     return plan
+
+
+def _viewed(ensemble: Ensemble) -> dict[str, Any]:
+    """Return what members also run on; mirror images alone as they were called before there were other views."""
+    told = told_views(ensemble.views)
+    means = {"view_mean": ensemble.view_mean} if ensemble.view_mean != VIEW_MEANS[0] and told != "none" else {}
+    return ({"flips": told} if told in FLIPS else {"views": [view.name for view in ensemble.views[1:]]}) | means
 
 
 def _calibrated(ensemble: Ensemble, index: int) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class TiledJob:
             sample.dtype.itemsize,
             self.scenes.sizes,
             self.scenes.whole,
-            ensemble.variant.decoding.min_region > 1,
+            ensemble.variant.decoding.cleans_regions,
         )
 
 

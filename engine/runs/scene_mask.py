@@ -89,7 +89,7 @@ class SceneMask:
         self._covered: NDArray[np.int64] | None = None
         self._pixels = 0
         # Regions cross the borders of parts: their clean-up waits for the whole mask, at one byte a pixel.
-        self._cleans = ensemble.variant.decoding.min_region > 1
+        self._cleans = ensemble.variant.decoding.cleans_regions
         self._waiting: list[tuple[NDArray[np.uint8], NDArray[np.bool_] | None, NDArray[np.uint8] | None]] = []
         self._evidence, self._counts = evidence, np.zeros(len(ensemble.classes), np.int64)
         sink.begin(scene)
@@ -206,10 +206,7 @@ class SceneMask:
 
     def _cleaned(self, whole: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the mask after the clean-up; pixels without data stay so, and no others become so."""
-        labels = cleaned(whole, self._ensemble.variant.decoding, self._size)
-        if self._void is None:
-            return labels
-        return np.where((whole == self._void) | (labels == self._void), whole, labels)
+        return cleaned(whole, self._ensemble.variant.decoding, self._size, self._void)
 
     def _true_rows(self, start: int, count: int) -> NDArray[np.uint8] | None:
         """Return uint8 (1, pixels): the true labels of some rows."""

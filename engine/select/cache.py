@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from engine.errors import OutputError
 from engine.inference.ensemble import Ensemble
 from engine.models.members import Member
-from engine.models.net import check_range, check_sample
+from engine.models.net import check_range
 from engine.select.ragged import Ragged
 from engine.sources.base import Batch, Source
 from engine.utils.files import replacing, write_text
@@ -77,7 +77,7 @@ class Cache:
         member: Member,
         images: Source,
         print_of_images: str,
-        flips: str,
+        views: str,
         advance: Callable[[int], object] = lambda count: None,
     ) -> tuple[Logs, bool]:
         """Return a member's log-probabilities, memory-mapped, and whether the member had to run.
@@ -86,13 +86,13 @@ class Cache:
             member: the member.
             images: all validation images.
             print_of_images: their :func:`pixel_hash`.
-            flips: name of the flips applied to the member.
+            views: what the member also runs on, as :func:`engine.models.views.told_views` names it.
             advance: called with the number of images done since the last call.
 
         Raises:
             EngineError: the member fails, or the folder cannot be written.
         """
-        made_from = self._made_from(member, images, print_of_images, flips)
+        made_from = self._made_from(member, images, print_of_images, views)
         key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:32]
         path = self.folder / f"{key}.npy"
         pixels, classes = [prod(size) for size in images.sizes], len(member.contract.classes)
@@ -101,7 +101,7 @@ class Cache:
             advance(len(images))
             return held, False
         try:
-            self._run(path, member, images, flips, made_from, advance)
+            self._run(path, member, images, views, made_from, advance)
         except OSError as error:
             raise OutputError(f"cannot write {path} ({error.strerror or error}): make space, or move --cache") from None
         held = _believed(path, made_from, pixels, classes)
@@ -109,7 +109,7 @@ class Cache:
             raise OutputError(f"{path} does not hold what was written: check the disk, or move --cache")
         return held, True
 
-    def _made_from(self, member: Member, images: Source, print_of_images: str, flips: str) -> dict[str, Any]:
+    def _made_from(self, member: Member, images: Source, print_of_images: str, views: str) -> dict[str, Any]:
         nets = [
             [net.checksum, net.contract.to_json(), net.output_name, net.contract.grey_as_rgb] for net in member.nets
         ]
@@ -117,14 +117,14 @@ class Cache:
         shape = [len(images), classes, prod(images.size)]
         if images.sizes:
             shape = [classes * sum(map(prod, images.sizes))]
-        return {"format": FORMAT, "nets": nets, "images": print_of_images, "flips": flips, "shape": shape}
+        return {"format": FORMAT, "nets": nets, "images": print_of_images, "flips": views, "shape": shape}
 
     def _run(
         self,
         path: Path,
         member: Member,
         images: Source,
-        flips: str,
+        views: str,
         made_from: dict[str, Any],
         advance: Callable[[int], object],
     ) -> None:
@@ -132,7 +132,7 @@ class Cache:
             shape = tuple(made_from["shape"])
             out = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
             held: Any = _by_image(out, [prod(size) for size in images.sizes], len(member.contract.classes))
-            for batch, logs in _predicted(member, images, flips):
+            for batch, logs in _predicted(member, images, views):
                 held[batch.start : batch.start + len(logs)] = logs
                 advance(len(logs))
             out.flush()
@@ -140,13 +140,12 @@ class Cache:
             write_text(path.with_suffix(".json"), json.dumps({**made_from, "sha256": _digest(partial)}))
 
 
-def _predicted(member: Member, images: Source, flips: str) -> Iterator[tuple[Batch, Logs]]:
+def _predicted(member: Member, images: Source, views: str) -> Iterator[tuple[Batch, Logs]]:
     """Yield each batch with the member's log-probabilities, in order; batches run in parallel."""
     strategy = "vote" if member.contract.kind == "labels" else "mean-logit"
-    alone = Ensemble([member], strategy, flips=flips, suppress=())
-    for net in member.nets:
-        for size in images.every_size:
-            check_sample(net, (*size, images.channels))
+    alone = Ensemble([member], strategy, views=views, suppress=())
+    for size in images.every_size:
+        alone.check_size(size, images.channels)
 
     def work(batch: Batch) -> tuple[Batch, Logs]:
         return batch, log_probabilities(alone.logits(batch)[0][0])

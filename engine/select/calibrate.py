@@ -6,7 +6,7 @@ it runs on a sample of the pixels that the metric counts, spread evenly; the met
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,9 +17,10 @@ from engine.fusion.calibration import Calibration, Quality, fit, summed
 from engine.fusion.evidence import Evidence
 from engine.fusion.fuse import fuse
 from engine.select.biases import LEAST_GAIN
-from engine.select.crossfit import Fitted, Level, score
-from engine.select.pool import Choice, Pool
+from engine.select.crossfit import Fitted, Level
+from engine.select.pool import Choice, Pool, Stored
 from engine.select.ragged import located, pixel_counts
+from engine.select.whole_images import score
 
 # Least fall of the log loss, in nats.
 LEAST_FALL = 1e-4
@@ -67,13 +68,13 @@ class _Pixels:
     """The sample.
 
     Attributes:
-        logits: float32 (members, pixels, classes).
+        logits: float32 (members, pixels, classes), by :attr:`Choice.views`.
         truth: int64 (pixels,), place of the true class among the allowed ones.
         folds: int64 (pixels,).
         allowed: int64, the classes that may be predicted.
     """
 
-    logits: NDArray[np.float32]
+    logits: Mapping[str, NDArray[np.float32]]
     truth: NDArray[np.int64]
     folds: NDArray[np.int64]
     allowed: NDArray[np.int64]
@@ -95,7 +96,7 @@ def calibrate(pool: Pool, fitted: Fitted, folds: NDArray[np.int64], convention: 
     level = fitted.best
     if level.choice.strategy in WHOLE_IMAGES:
         return None
-    held = _drawn(pool, folds, pixels)
+    held = _drawn(pool, folds, pixels, {choice.views for choice in (level.choice, *level.fold_choices)})
     if not len(held.truth):
         return None
     count = int(folds.max()) + 1
@@ -138,7 +139,7 @@ def summed_of(sums: NDArray[np.float64]) -> Quality:
     return summed([Quality(row) for row in sums])
 
 
-def _drawn(pool: Pool, folds: NDArray[np.int64], pixels: int) -> _Pixels:
+def _drawn(pool: Pool, folds: NDArray[np.int64], pixels: int, views: Collection[str]) -> _Pixels:
     allowed = np.array([c for c in range(len(pool.classes)) if c not in pool.suppress])
     labels = pool.truth.ravel()
     counted = np.isin(labels, allowed)
@@ -148,25 +149,33 @@ def _drawn(pool: Pool, folds: NDArray[np.int64], pixels: int) -> _Pixels:
     spread = np.linspace(0, max(len(places) - 1, 0), min(pixels, len(places))).astype(np.int64)
     kept = places[np.unique(spread)]
     image, pixel = located(kept, pixel_counts(pool.truth))
-    logits = np.empty((len(pool.members), len(kept), len(pool.classes)), np.float32)
-    for member, logs in enumerate(pool.logs):
+    logits = {name: _gathered(pool, pool.viewed[name] if name else pool.logs, image, pixel) for name in views}
+    truth = np.searchsorted(allowed, labels[kept])
+    return _Pixels(logits, truth, folds[image], allowed)
+
+
+def _gathered(
+    pool: Pool, stored: Sequence[Stored], image: NDArray[np.int64], pixel: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return float32 (members, pixels, classes) of some pixels of images."""
+    logits = np.empty((len(pool.members), len(image), len(pool.classes)), np.float32)
+    for member, logs in enumerate(stored):
         for one in np.unique(image):
             own = image == one
             logits[member, own] = np.asarray(logs[one])[:, pixel[own]].T
         logits[member] = pool.floored(member, logits[member].T.copy()).T
-    truth = np.searchsorted(allowed, labels[kept])
-    return _Pixels(logits, truth, folds[image], allowed)
+    return logits
 
 
 def _fused(held: _Pixels, choice: Choice, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the probabilities of some pixels among the allowed classes, float64 (pixels, allowed)."""
     if not chosen.any():
         return np.zeros((0, len(held.allowed)))
-    picked = np.ascontiguousarray(held.logits[choice.members][:, chosen].transpose(0, 2, 1))[:, None]
+    picked = np.ascontiguousarray(held.logits[choice.views][choice.members][:, chosen].transpose(0, 2, 1))[:, None]
     for place, member in enumerate(choice.members):
         if choice.calibrations:
             choice.calibrations[member].apply(picked[place])
-    decoding = replace(choice.decoding, min_region=0, decode="argmax")
+    decoding = replace(choice.decoding, min_region=0, cleanup=(), decode="argmax")
     shown = fuse(np.ascontiguousarray(picked), choice.strategy, choice.weights, decoding, Evidence("float32")).shown
     assert shown.scores is not None
     shares = shown.scores[0].T[:, held.allowed].astype(np.float64)
@@ -193,10 +202,11 @@ def _crossed(pool: Pool, fold_choices: Sequence[Choice], folds: NDArray[np.int64
 
 def _members(members: Sequence[int], held: _Pixels, choice: Choice, seen: NDArray[np.bool_]) -> Choice | None:
     """Fit some members of a choice on the pixels seen."""
-    found = list(choice.calibrations or [Calibration()] * len(held.logits))
+    logits = held.logits[choice.views]
+    found = list(choice.calibrations or [Calibration()] * len(logits))
     for member in set(members) & set(choice.members):
-        own = fit(held.logits[member][seen][:, held.allowed], held.truth[seen])
-        bias = np.zeros(held.logits.shape[2])
+        own = fit(logits[member][seen][:, held.allowed], held.truth[seen])
+        bias = np.zeros(logits.shape[2])
         bias[held.allowed] = own.bias
         found[member] = Calibration(round(own.temperature, 6), tuple(np.round(bias, 6).tolist()))
     return replace(choice, calibrations=tuple(found))
@@ -215,7 +225,7 @@ def _prior(held: _Pixels, choice: Choice, seen: NDArray[np.bool_]) -> Choice | N
         return None
     plain = replace(choice, decoding=replace(decoding, temperature=1.0))
     found = fit(np.log(np.maximum(_fused(held, plain, seen), 1e-12)), held.truth[seen])
-    prior = np.ones(held.logits.shape[2])
+    prior = np.ones(held.logits[choice.views].shape[2])
     prior[held.allowed] = np.round(np.exp(np.clip(found.bias, -10, 10)), 6)
     return replace(
         choice,

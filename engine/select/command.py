@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-
-import numpy as np
-from numpy.typing import NDArray
 
 from engine.bootstrap import GroupedCounts, Interval, interval, paired_difference
 from engine.fusion.calibration import Calibration
 from engine.fusion.doubt import Unknown
-from engine.inference.ensemble import Ensemble, left_out
-from engine.models.members import voters_of
+from engine.inference.arguments import left_out
+from engine.inference.ensemble import Ensemble
+from engine.models.views import FLIPS, named_views
 from engine.runs.plan import Plan, PlannedMember, write_plan
 from engine.runs.plan_input import InputTable
 from engine.runs.provenance import plan_hash
 from engine.scores.risk import Bound
 from engine.select.abstain import bounded, check_groups
-from engine.select.cache import Cache, pixel_hash
+from engine.select.cache import Cache
 from engine.select.calibrate import Calibrated, calibrate
-from engine.select.crossfit import PLAIN, SINGLE, Fitted, assign_folds, cross_fit, score
-from engine.select.options import SelectOptions, check_options, check_pool, for_voters
+from engine.select.crossfit import PLAIN, SINGLE, Fitted, assign_folds, cross_fit
+from engine.select.deadline import NEVER, Deadline
+from engine.select.filling import filled, taken
+from engine.select.options import SelectOptions, check_options, check_pool, for_voters, view_sets
 from engine.select.pool import Choice, Pool
-from engine.select.ragged import Ragged
+from engine.select.refine import Step, refine
 from engine.select.rows import FINALISTS
 from engine.select.sample import draw
 from engine.select.validation import open_validation
-from engine.sources.base import Source
+from engine.select.whole_images import score
 from engine.sources.unchanged import Unchanged
 from engine.utils import console
 from engine.utils.progress import Starting
@@ -52,6 +52,7 @@ class Selection:
         same: the score of each level on the images it was selected on.
         gain_single: chosen level minus best single member, both cross-fitted, paired.
         gain_plain: chosen level minus mean of all members, likewise.
+        steps: what the last steps (views, clean-up of classes) did.
         calibrated: what calibrating the chosen level did; None where it was not tried.
         bound: the threshold of doubt for the risk that was asked for; None where none was.
     """
@@ -68,6 +69,7 @@ class Selection:
     same: tuple[float, ...]
     gain_single: Interval
     gain_plain: Interval
+    steps: tuple[Step, ...] = ()
     calibrated: Calibrated | None = None
     bound: Bound | None = None
 
@@ -93,10 +95,14 @@ def select(options: SelectOptions, starting: Starting = lambda name, total: lamb
         EngineError: the first problem found; nothing is written then except the cache of ``--cache``.
     """
     check_options(options)
+    views, tried = view_sets(options.job.views)
+    is_named = options.job.views != "auto"
+    options = replace(options, job=replace(options.job, views=views))
     read = Unchanged(options.job.input, options.job.labels, options.groups)
     data = open_validation(options.job, options.groups)
     ensemble = data.ensemble
     check_pool(ensemble, options)
+    tried = taken(ensemble, data.images.every_size, tried, by_name=is_named)
     if options.unknown_risk is not None:
         check_groups(len(data.images) if data.groups is None else int(data.groups.max()) + 1, options.unknown_risk)
     options = for_voters(ensemble, options)
@@ -107,7 +113,7 @@ def select(options: SelectOptions, starting: Starting = lambda name, total: lamb
         console.say("warning: no --groups, so folds are drawn by image: images of one scene make the scores optimistic")
     with tempfile.TemporaryDirectory(prefix="maskfuse-") as temporary:
         cache = Cache(options.cache or Path(temporary))
-        pool = _fill(ensemble, data.images, truth, data.groups, cache, options.job.flips or "none", starting)
+        pool = filled(ensemble, data.images, truth, data.groups, cache, (views, *tried), starting)
         return _select(pool, options, starting, read)
 
 
@@ -121,9 +127,12 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting, read: Unchan
     steps = int(folds.max()) + 2 + (candidates + min(FINALISTS, candidates)) * settings.bias
     advance = starting("selecting", steps)
     began = perf_counter()
+    deadline = Deadline.after(options.budget) if options.budget else NEVER
     fitted = cross_fit(
         pool, sample, folds, settings, options.clean_up, options.ranked, rows, options.budget, lambda: advance(1)
     )
+    refined = refine(pool, fitted, folds, metric, options.clean_up, deadline)
+    fitted = refined.fitted
     calibrated = calibrate(pool, fitted, folds, metric, options.pixels) if options.calibrate else None
     fitted = fitted if calibrated is None else calibrated.fitted
     bound, unknown = None, None
@@ -138,10 +147,10 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting, read: Unchan
     )
     same = tuple(score(pool, level.same, metric) for level in fitted.levels)
     table = InputTable(options.job.image_layout)
-    plan, sha256 = plan_of(pool, fitted.best.choice, options.job.flips or "none", table, unknown)
+    plan, sha256 = plan_of(pool, fitted.best.choice, table, unknown)
     done = Selection(
         plan, sha256, metric, fitted, pool, sample.logits.shape[2], sample.available, seconds, cross, same, over_single,
-        over_plain, calibrated, bound,
+        over_plain, refined.steps, calibrated, bound,
     )  # fmt: skip
     read.check()
     write_plan(options.out, plan, comment(done, options))
@@ -149,11 +158,11 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting, read: Unchan
 
 
 def plan_of(
-    pool: Pool, choice: Choice, flips: str, table: InputTable | None = None, unknown: Unknown | None = None
+    pool: Pool, choice: Choice, table: InputTable | None = None, unknown: Unknown | None = None
 ) -> tuple[Plan, str]:
     """Return the plan of a choice, with what is stated about the images, and its hash."""
     table = table or InputTable()
-    decoding = choice.decoding
+    decoding, views = choice.decoding, choice.views or pool.views
     members = [
         PlannedMember(
             str(net.path),
@@ -176,7 +185,9 @@ def plan_of(
         decode=None if decoding.decode == "argmax" else decoding.decode,
         prior=decoding.prior,
         temperature=None if decoding.temperature == 1 else decoding.temperature,
-        flips=flips,
+        flips=views if views in FLIPS else None,
+        views=None if views in FLIPS else tuple(view.name for view in named_views(views)[1:]),
+        cleanup={pool.classes[item.class_id]: item.stated for item in decoding.cleanup},
         input=table,
         labels=pool.coding,
         unknown=unknown,
@@ -186,8 +197,9 @@ def plan_of(
         choice.strategy,
         None if set(choice.weights) == {1.0} else choice.weights,
         decoding.suppress,
-        flips=flips,
+        views=views,
         vote_stage=decoding.vote_stage,
+        cleanup=decoding.cleanup,
         threshold=decoding.threshold,
         bias=decoding.bias,
         min_region=decoding.min_region,
@@ -216,36 +228,4 @@ def comment(done: Selection, options: SelectOptions) -> str:
             f"SHA-256 of the plan: {done.sha256}",
             f"Made by: {options.command}",
         ]
-    )
-
-
-def _fill(
-    ensemble: Ensemble,
-    images: Source,
-    truth: NDArray[np.uint8] | Ragged[np.uint8],
-    groups: NDArray[np.int64] | None,
-    cache: Cache,
-    flips: str,
-    starting: Starting,
-) -> Pool:
-    """Run the members, or read their results from the cache."""
-    shown = pixel_hash(images)
-    advance = starting("running members", len(images) * len(ensemble.members))
-    fetched = [cache.fetch(member, images, shown, flips, advance) for member in ensemble.members]
-    kept = sum(not ran for _, ran in fetched)
-    if kept:
-        console.say(f"{kept} of {len(fetched)} members were found in the cache")
-    return Pool(
-        ensemble.members,
-        [logs for logs, _ in fetched],
-        truth,
-        groups,
-        images.size,
-        ensemble.classes,
-        ensemble.ignored_class,
-        ensemble.variant.decoding.suppress,
-        ensemble.coding.told_void(len(ensemble.classes)),
-        ensemble.coding,
-        images.sizes,
-        voters_of(ensemble.members),
     )

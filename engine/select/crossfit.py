@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.bootstrap import GroupedCounts
 from engine.errors import InputError
-from engine.fusion.rankseg import DECODES
-from engine.metrics import class_iou
 from engine.select.biases import LEAST_GAIN
 from engine.select.deadline import NEVER, Deadline
 from engine.select.pool import Choice, Pool
@@ -21,9 +17,9 @@ from engine.select.ragged import Ragged
 from engine.select.rows import Fit, plain_rows, single, tuned_rows
 from engine.select.sample import Sample
 from engine.select.search import Scorer, Settings, prepare_all, search
+from engine.select.whole_images import best_single, score, tune_decode, tune_region
 from engine.utils.threads import available_cores
 
-REGION_SIZES = (8, 32, 128)
 SINGLE, PLAIN, SELECTED, BIASED, CLEANED = 0, 1, 2, 3, 5
 LEVELS = (
     "best single member",
@@ -183,9 +179,11 @@ def cross_fit(
             levels.append(replace(last, name=name))
         else:
             levels.append(_level(name, fit, fit.cross(pool, folds), pool))
+    known = {single(pool, member): matrices for member, matrices in enumerate(alone)}
+    known[levels[PLAIN].choice] = levels[PLAIN].same
     tried += sum(more for _, more in others)
     if rows:
-        found, more = _row_levels(pool, sample, folds, rows, scorers, settings.bias, whole, advance)
+        found, more = _row_levels(pool, sample, folds, rows, scorers, settings.bias, whole, advance, known)
         levels, tried = [*levels, *found], tried + more
     return Fitted(tuple(levels), *_chosen(pool, levels, alone, sample.convention), alone, tried)
 
@@ -199,6 +197,7 @@ def _row_levels(
     bias: bool,
     deadline: Deadline,
     advance: Callable[[], object],
+    known: Mapping[Choice, NDArray[np.int64]],
 ) -> tuple[list[Level], int]:
     """Return the best row without and with a class bias by its cross-fitted score, and the number of candidates."""
     plain = plain_rows(pool, strategies)
@@ -208,7 +207,9 @@ def _row_levels(
     tuned, tried = tuned_rows(sample, moved, scorers, count, deadline, advance) if bias else ([], 0)
     levels = []
     for name, fits in zip(ROW_LEVELS, ([Fit(row, (row,) * count) for row in plain], tuned), strict=True):
-        made = [(fit, fit.cross(pool, folds)) for fit in fits]
+        made = [
+            (fit, known[fit.choice] if fit.is_fixed and fit.choice in known else fit.cross(pool, folds)) for fit in fits
+        ]
         if made:
             best = max(made, key=lambda pair: np.nan_to_num(score(pool, pair[1], sample.convention)))
             levels.append(_level(name, *best, pool))
@@ -216,7 +217,7 @@ def _row_levels(
 
 
 def _level(name: str, fit: Fit, cross: NDArray[np.int64], pool: Pool) -> Level:
-    same = cross if set(fit.fold_choices) == {fit.choice} else pool.confusions(fit.choice)
+    same = cross if fit.is_fixed else pool.confusions(fit.choice)
     return Level(name, fit.choice, fit.fold_choices, cross, same)
 
 
@@ -233,43 +234,3 @@ def _chosen(pool: Pool, levels: Sequence[Level], alone: NDArray[np.int64], conve
         best = place if scores[place] >= scores[best] + LEAST_GAIN else best
         chosen = place if sound[place] and scores[place] >= scores[chosen] + LEAST_GAIN else chosen
     return chosen, None if best == chosen else best
-
-
-def tune_decode(pool: Pool, choice: Choice, tiles: NDArray[np.int64], convention: str) -> Choice:
-    """Decode images as a whole, for IoU or Dice, if that helps on whole images."""
-    tried = [replace(choice, decoding=replace(choice.decoding, decode=name)) for name in DECODES]
-    scores = [np.nan_to_num(score(pool, pool.confusions(other, tiles), convention)) for other in tried]
-    best = int(np.argmax(scores))
-    return tried[best] if scores[best] >= scores[0] + LEAST_GAIN else choice
-
-
-def tune_region(pool: Pool, choice: Choice, tiles: NDArray[np.int64], convention: str) -> Choice:
-    """Add the clean-up of small regions if it helps on whole images and no class gets worse.
-
-    Without the package that finds regions (``maskfuse[cleanup]``) the choice is returned unchanged.
-    """
-    if find_spec("cc3d") is None:
-        return choice
-    matrices = pool.region_confusions(choice, (0, *REGION_SIZES), tiles)
-    scores = [score(pool, found, convention) for found in matrices]
-    by_class = "labelled" if convention == "per-image" else convention
-    iou = np.stack([class_iou(found.sum(axis=0), by_class, pool.ignored_class) for found in matrices])
-    kept = [0]
-    for index in range(1, len(matrices)):
-        # NaN after: the class is not in the truth and no longer predicted. NaN before, a number after: a false class.
-        unharmed = np.isnan(iou[index]) | (iou[index] >= iou[0])
-        if scores[index] >= scores[0] + LEAST_GAIN and unharmed.all():
-            kept.append(index)
-    best = max(kept, key=lambda index: scores[index])
-    return replace(choice, decoding=replace(choice.decoding, min_region=(0, *REGION_SIZES)[best]))
-
-
-def best_single(pool: Pool, alone: NDArray[np.int64], convention: str) -> int:
-    """Return the best single member on some images (members, images, classes, classes); of equal ones the first."""
-    return max(pool.standing, key=lambda member: np.nan_to_num(score(pool, alone[member], convention)))
-
-
-def score(pool: Pool, matrices: NDArray[np.int64], convention: str) -> float:
-    """Return the score of images whose confusion matrices (images, classes, classes) are known."""
-    counts = GroupedCounts.of(matrices, None, pool.ignored_class)
-    return float(counts.scores(np.ones((1, len(matrices))), convention)[0])

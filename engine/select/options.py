@@ -9,15 +9,19 @@ from pathlib import Path
 from engine.errors import PlanError
 from engine.fusion.doubt import DEFAULT_DOUBT, Unknown
 from engine.fusion.strategies import STRATEGIES, named_strategy
-from engine.inference.ensemble import LABEL_STRATEGIES, Ensemble
+from engine.inference.arguments import LABEL_STRATEGIES
+from engine.inference.ensemble import Ensemble
 from engine.metrics import CONVENTIONS
 from engine.models.members import label_members
+from engine.models.views import named_views, told_views
 from engine.outputs.open import check_not_read, check_replaceable
 from engine.runs.options import Options
 from engine.select.search import METHODS, MOST_EXHAUSTIVE, Settings
 
 PIXELS = 100_000
 FOLDS = 5
+# What ``--views auto`` tries.
+AUTO_VIEWS = ("horizontal", "both", "d4")
 MOST_ROUNDS, MOST_BAGS = 200, 100
 
 
@@ -26,7 +30,7 @@ class SelectOptions:
     """The user's options.
 
     Attributes:
-        job: models, input, labels, suppression, flips and contract fields, as for ``engine ensemble``.
+        job: models, input, labels, suppression, views and contract fields, as for ``engine ensemble``.
         out: the plan file to write.
         groups: file with the scene of each image; empty if not given.
         metric: the MIoU convention to maximise.
@@ -69,6 +73,22 @@ class SelectOptions:
         return tuple(STRATEGIES) if self.settings.strategies == Settings().strategies else self.settings.strategies
 
 
+def view_sets(given: str | None) -> tuple[str, tuple[str, ...]]:
+    """Return the views that all members run on, and other sets to try, as :func:`engine.models.views.told_views` does.
+
+    Args:
+        given: views as of ``engine ensemble``, ``auto``, or ``auto:`` and sets of views with slashes between them.
+
+    Raises:
+        PlanError: an unknown view.
+    """
+    name, _, listed = (given or "none").partition(":")
+    if name != "auto":
+        return told_views(named_views(given or "none")), ()
+    found = [told_views(named_views(item)) for item in (listed.split("/") if listed else AUTO_VIEWS)]
+    return "none", tuple(dict.fromkeys(item for item in found if item != "none"))
+
+
 def check_options(options: SelectOptions) -> None:
     """Check everything that needs no file to be opened.
 
@@ -80,6 +100,7 @@ def check_options(options: SelectOptions) -> None:
     for needed, option in ((options.job.models, "--models"), (options.job.input, "--input")):
         if not needed:
             raise PlanError(f"{option} is missing: engine select needs --models, --input, --labels and --out")
+    view_sets(options.job.views)
     if options.metric not in CONVENTIONS:
         raise PlanError(f"unknown metric {options.metric!r}; allowed are {', '.join(CONVENTIONS)}")
     if settings.method not in METHODS:

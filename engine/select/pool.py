@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.fusion.calibration import Calibration
+from engine.fusion.cleanup import least_probable, thresholds_of
 from engine.fusion.decoding import Decoding
 from engine.fusion.evidence import Evidence, Shown
 from engine.fusion.fuse import fuse
-from engine.fusion.regions import absorb_small_regions
+from engine.fusion.regions import cleaned
 from engine.metrics import VOID, confusion_matrices
 from engine.models.members import FLOOR, Member
 from engine.select.ragged import Ragged, one_size
@@ -22,6 +23,7 @@ from engine.sources.coding import PLAIN, LabelCoding
 from engine.utils.threads import available_cores
 
 BATCH = 8
+Stored = NDArray[Any] | Ragged[Any]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Choice:
         decoding: suppression, bias, threshold, clean-up.
         score: its score in the search; NaN if it was not scored there.
         calibrations: one per member of the pool; empty for none.
+        views: a key of :attr:`Pool.viewed`; empty for the views of :attr:`Pool.logs`.
     """
 
     strategy: str
@@ -41,6 +44,7 @@ class Choice:
     decoding: Decoding
     score: float = float("nan")
     calibrations: tuple[Calibration, ...] = ()
+    views: str = ""
 
     @property
     def members(self) -> list[int]:
@@ -71,10 +75,12 @@ class Pool:
         sizes: (height, width) of each image where they differ; empty where all have ``size``. Truth and
             log-probabilities are :class:`engine.select.ragged.Ragged` then.
         voters: indices of the members that output labels: 1 for the class of a label, before the softmax.
+        views: what the members also ran on for ``logs``, as :func:`engine.models.views.told_views` names it.
+        viewed: log-probabilities as ``logs`` of members that ran on other views, by these.
     """
 
     members: Sequence[Member]
-    logs: Sequence[NDArray[Any] | Ragged[Any]]
+    logs: Sequence[Stored]
     truth: NDArray[np.uint8] | Ragged[np.uint8]
     groups: NDArray[np.int64] | None
     size: tuple[int, int]
@@ -85,6 +91,8 @@ class Pool:
     coding: LabelCoding = PLAIN
     sizes: Sequence[tuple[int, int]] = ()
     voters: frozenset[int] = frozenset()
+    views: str = "none"
+    viewed: Mapping[str, Sequence[Stored]] = field(default_factory=dict)
 
     def size_of(self, tiles: NDArray[np.int64]) -> tuple[int, int]:
         """Return the (height, width) of images that have one size."""
@@ -125,15 +133,33 @@ class Pool:
         self, choice: Choice, tiles: NDArray[np.int64], evidence: Evidence | None = None
     ) -> tuple[NDArray[np.uint8], Shown]:
         """Return :meth:`labels` with the evidence for them that is asked for, as it is before the clean-up."""
-        picked = [self.floored(m, self.logs[m][tiles].astype(np.float32)) for m in choice.members]
+        fused = fuse(self._picked(choice, tiles), choice.strategy, choice.weights, choice.decoding, evidence)
+        return cleaned(fused.labels, choice.decoding, self.size_of(tiles)), fused.shown
+
+    def _finished(
+        self, decodings: Sequence[Decoding], choice: Choice, tiles: NDArray[np.int64]
+    ) -> list[NDArray[np.uint8]]:
+        """Return the labels of a choice, whose members are fused once, under decodings that differ in the clean-up."""
+        # No label depends on the temperature of written probabilities.
+        own = replace(decodings[0], min_region=0, cleanup=(), temperature=1.0)
+        evidence = Evidence("float32") if any(decoding.has_thresholds for decoding in decodings) else None
+        fused = fuse(self._picked(choice, tiles), choice.strategy, choice.weights, own, evidence)
+        found = []
+        for decoding in decodings:
+            labels = fused.labels
+            if decoding.has_thresholds and fused.shown.scores is not None:
+                least = thresholds_of(decoding.cleanup, len(self.classes))
+                labels = least_probable(fused.shown.scores, labels, least)
+            found.append(cleaned(labels, decoding, self.size_of(tiles)))
+        return found
+
+    def _picked(self, choice: Choice, tiles: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return float32 (members of the choice, tiles, classes, pixels), calibrated as the choice says."""
+        logs = self.viewed[choice.views] if choice.views else self.logs
+        picked = [self.floored(m, logs[m][tiles].astype(np.float32)) for m in choice.members]
         for place, member in enumerate(choice.members if choice.calibrations else ()):
             choice.calibrations[member].apply(picked[place])
-        fused = fuse(np.stack(picked), choice.strategy, choice.weights, choice.decoding, evidence)
-        labels = fused.labels
-        if choice.decoding.min_region > 1:
-            cleaned = absorb_small_regions(labels.reshape(-1, *self.size_of(tiles)), choice.decoding.min_region)
-            labels = cleaned.reshape(labels.shape)
-        return labels, fused.shown
+        return np.stack(picked)
 
     def confusions(self, choice: Choice, tiles: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         """Return int64 (tiles, classes, classes), one matrix per image, over all its pixels.
@@ -142,24 +168,18 @@ class Pool:
             choice: the ensemble.
             tiles: indices of the images; None for all.
         """
-        return self.region_confusions(choice, (choice.decoding.min_region,), tiles)[0]
+        return self.cleaned_confusions(choice, [choice.decoding], tiles)[0]
 
-    def region_confusions(
-        self, choice: Choice, sizes: Sequence[int], tiles: NDArray[np.int64] | None = None
+    def cleaned_confusions(
+        self, choice: Choice, decodings: Sequence[Decoding], tiles: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64]:
-        """Return int64 (sizes, tiles, classes, classes): :meth:`confusions` under each size of clean-up."""
+        """Return int64 (decodings, tiles, classes, classes): :meth:`confusions` under decodings of another clean-up."""
         wanted = np.arange(len(self.truth)) if tiles is None else tiles
-        whole = replace(choice, decoding=replace(choice.decoding, min_region=0))
 
         def work(part: NDArray[np.int64]) -> NDArray[np.int64]:
-            labels = self.labels(whole, part)
-            return np.stack([self._counted(labels, size, part) for size in sizes])
+            found = self._finished(decodings, choice, part)
+            return np.stack([confusion_matrices(self.truth[part], labels, len(self.classes)) for labels in found])
 
         parts = one_size(wanted, self.sizes, BATCH)
         with ThreadPoolExecutor(available_cores()) as pool:
             return np.concatenate(list(pool.map(work, parts)), axis=1)
-
-    def _counted(self, labels: NDArray[np.uint8], size: int, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
-        if size > 1:
-            labels = absorb_small_regions(labels.reshape(-1, *self.size_of(tiles)), size).reshape(labels.shape)
-        return confusion_matrices(self.truth[tiles], labels, len(self.classes))

@@ -15,8 +15,9 @@ from engine.fusion.doubt import Unknown
 from engine.metrics import find_trap
 from engine.scores.risk import Bound
 from engine.select.command import Selection
-from engine.select.crossfit import PLAIN, ROW_LEVELS, SINGLE, score
+from engine.select.crossfit import PLAIN, ROW_LEVELS, SINGLE
 from engine.select.pool import Choice
+from engine.select.whole_images import score
 from engine.sources.coding import told_left_out
 from engine.utils import console
 from engine.utils.numbers import json_number
@@ -34,6 +35,9 @@ def print_selection(done: Selection, out: Path, as_json: bool) -> None:
     )
     for place, gain in ((SINGLE, done.gain_single), (PLAIN, done.gain_plain)):
         console.say(f"cross-fitted gain over the {done.fitted.levels[place].name}: {_gain(gain)}")
+    for step in done.steps:
+        told = "kept" if step.kept else "does not help: left out"
+        console.say(f"{step.name}, cross-fitted: {step.before:.4f} to {step.after:.4f}; {told}")
     for line in calibration_lines(done):
         console.say(line)
     if done.bound is not None:
@@ -98,6 +102,10 @@ def describe(choice: Choice) -> str:
         told.append(f"decoded by {held.decode}")
     if held.min_region:
         told.append(f"regions of {held.min_region} pixels or more")
+    if held.cleanup:
+        told.append("clean-up of class " + ", ".join(str(item.class_id) for item in held.cleanup))
+    if choice.views:
+        told.append(f"views {choice.views}")
     return "; ".join(told)
 
 
@@ -149,6 +157,10 @@ def as_dict(done: Selection) -> dict[str, object]:
         "candidates": fitted.tried,
         "seconds": round(done.seconds, 3),
         "plan_sha256": done.sha256,
+        "steps": [
+            {"name": step.name, "kept": step.kept, "before": json_number(step.before), "after": json_number(step.after)}
+            for step in done.steps
+        ],
         **({"calibration": _calibration(done)} if done.calibrated is not None else {}),
         **({"unknown": _bound(done.bound, done.plan.unknown)} if done.bound is not None else {}),
         "levels": [
@@ -190,6 +202,8 @@ def _choice(done: Selection, choice: Choice) -> dict[str, object]:
             for index in (choice.members if choice.calibrations else ())
         },
         "min_region": held.min_region,
+        "cleanup": {done.pool.classes[item.class_id]: item.stated for item in held.cleanup},
+        "views": choice.views or done.pool.views,
     }
 
 

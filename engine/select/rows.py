@@ -34,6 +34,11 @@ class Fit:
     choice: Choice
     fold_choices: tuple[Choice, ...]
 
+    @property
+    def is_fixed(self) -> bool:
+        """Return whether all choices are the same, so that no fold decides anything."""
+        return set(self.fold_choices) == {self.choice}
+
     def cross(self, pool: Pool, folds: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return int64 (images, classes, classes): each image by a choice made without it."""
         if len(set(self.fold_choices)) == 1:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.inference.ensemble import Ensemble, check_exclusive
+from engine.inference.arguments import check_exclusive
+from engine.inference.ensemble import Ensemble
 from engine.runs.options import Options, open_ensemble, planned, reading_of
 from engine.select.ragged import Ragged
 from engine.sources.base import Source

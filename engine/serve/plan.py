@@ -22,8 +22,9 @@ from engine.inference.on_device import Tuned
 from engine.inference.prediction import BadImages, Predicted
 from engine.inference.retry import attempt
 from engine.inference.tuning import BATCH_SIZE, ToCome, make_ready, most_images
-from engine.models.net import check_range, check_sample
+from engine.models.net import check_range
 from engine.models.runtimes import RuntimeOptions
+from engine.models.views import check_views
 from engine.runs.options import Options, open_ensemble, planned, reading_of
 from engine.runs.plan_input import InputTable
 from engine.runs.provenance import plan_hash
@@ -120,6 +121,9 @@ class ServedPlan:
         assert read is not None
         reading = reading_of(read, options)
         ensemble = open_ensemble(read, options, None)
+        for net in ensemble.nets:
+            if net.contract.size is not None and not net.contract.fit:
+                check_views(net, ensemble.views, net.contract.size)
         tuned = make_ready(ensemble, None, runtime_options or RuntimeOptions(), batch_size, workers, to_come=ToCome())
         return cls(name or path.stem or "ensemble", ensemble, reading, tuned, batch_size)
 
@@ -168,9 +172,9 @@ class ServedPlan:
 
         Raises:
             InputError: a size, a number of channels or a range of values that does not fit.
+            PlanError: a view of another size than a member takes.
         """
-        for net in self.ensemble.nets:
-            check_sample(net, images.shape[1:])
+        self.ensemble.check_size(images.shape[1:3], images.shape[3])
         check_range(images, self.ensemble.nets)
 
     def check_shown(self, evidence: Evidence) -> None:

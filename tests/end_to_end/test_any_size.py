@@ -65,7 +65,7 @@ def test_rows_of_a_comparison(world: World, place: Path, tmp_path: Path, engine:
     }
     folder = ("-i", place / "images", "--labels", place / "labels")
     table = ("-i", place / "val.parquet", "--labels", place / "val.parquet:label")
-    asked = ("--folds", 2, "--gallery", 2, "--batch-size", 2, "--json")
+    asked = ("--folds", 2, "--gallery", 2, "--batch-size", 2, "--views", "d4", "--json")
     for spec, out in ((folder, "run.npz"), ((*table, "--no-ablation"), "table.npz")):
         done = engine("compare", *models, *spec, *asked, "-o", tmp_path / out)
         assert done.code == 0, done.err
@@ -89,12 +89,14 @@ def test_rows_of_a_comparison(world: World, place: Path, tmp_path: Path, engine:
 
 def test_a_selection(world: World, place: Path, tmp_path: Path, engine: Engine) -> None:
     spec = ("-m", world.models, "-i", place / "images", "--labels", place / "labels", "--cache", tmp_path / "cache")
+    spec = (*spec, "--views", "auto:both/d4")
     runs = []
     for name in ("one.toml", "two.toml"):
         done = engine("select", *spec, "-o", tmp_path / name, "--folds", 2, "--rounds", 4, "--calibrate", "--json")
         assert done.code == 0, done.err
         runs.append(json.loads(done.out))
-    assert "3 of 3 members were found in the cache" in done.err
+    assert "9 of 9 members were found in the cache" in done.err
+    assert runs[0]["steps"][0]["name"] == "+ views"
     assert runs[0]["plan_sha256"] == runs[1]["plan_sha256"]
     levels = {level["name"]: level for level in runs[0]["levels"]}
     mean = by_size(engine, place, tmp_path / "mean", "-m", world.models, "--strategy", "mean-prob")
@@ -102,6 +104,14 @@ def test_a_selection(world: World, place: Path, tmp_path: Path, engine: Engine) 
     found = by_size(engine, place, tmp_path / "plan", "--plan", tmp_path / "one.toml")
     chosen = next(level for level in levels.values() if level["chosen"])
     assert chosen["same_images"] == pytest.approx(found["keras-ignore"], abs=5e-3)
+
+
+def test_views_are_checked_for_every_size(world: World, place: Path, tmp_path: Path, engine: Engine) -> None:
+    spec = ("-m", world.models, "-i", place / "images", "--labels", place / "labels")
+    for more in (("compare",), ("select", "-o", tmp_path / "plan.toml")):
+        done = engine(*more, *spec, "--views", "shift:5:0")
+        assert done.code == 2
+        assert "view shift:5:0 shows nothing of images of 5x7: shift by less" in done.err.splitlines()[-1]
 
 
 def test_without_labels(world: World, place: Path, engine: Engine) -> None:

@@ -306,7 +306,7 @@ def test_labels_vote_beside_maps_and_nothing_else_takes_them(place: Place) -> No
         np.testing.assert_array_equal(masks, nearest_level(pixels))
     told = place.refusal(nets, images, *SCALED, "--strategy", "mean-prob")
     assert "labels outputs labels, which mean-prob cannot fuse: use --strategy vote or --strategy staple" in told
-    assert "leave out --flips" in place.refusal(nets, images, *SCALED, "--flips", "horizontal")
+    assert "leave out --views" in place.refusal(nets, images, *SCALED, "--flips", "horizontal")
     scored = place.run(nets, images, *SCALED, "--labels", truth, "--json")
     assert scored.code == 0, scored.err
     rows = json.loads(scored.out)["scores"]

@@ -108,7 +108,8 @@ def test_labels_alone(here: Path, engine: Engine) -> None:
         (["--strategies", "mean-prob,vote"], "--strategies mean-prob,vote: labels outputs labels"),
         (["--calibrate"], "--calibrate: labels outputs labels"),
         (["--rankseg"], "--rankseg: labels outputs labels"),
-        (["--flips", "horizontal"], "leave out --flips"),
+        (["--flips", "horizontal"], "leave out --views"),
+        (["--views", "auto:d4"], "no mean over views: leave out --views"),
     ],
 )
 def test_what_labels_lack_is_refused(here: Path, engine: Engine, more: list[str], told: str) -> None:

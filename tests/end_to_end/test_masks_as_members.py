@@ -239,7 +239,7 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bytes(
 
 REFUSED = {
     "mean": (["--strategy", "mean-logit"], "first.csv outputs labels, which mean-logit cannot fuse: use"),
-    "flips": (["--flips", "horizontal"], "first.csv outputs labels, which have no mean over mirror images"),
+    "flips": (["--flips", "horizontal"], "first.csv outputs labels, which have no mean over views"),
     "early exit": (["--early-exit"], "first.csv holds finished masks, which cost nothing to run"),
     "stage": (["--vote-stage", "members"], "first.csv outputs labels, so it has no second choice"),
     "ray": (["--on", "ray"], "first.csv holds finished masks, which are read on this machine alone"),

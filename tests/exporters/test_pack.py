@@ -259,6 +259,9 @@ def test_grey_images_for_colour_members(folder, images, tmp_path):
         ("[unknown]\nthreshold = 0.5", "unknown cannot be packed"),
         ('strategy = "staple"', "'staple' cannot be packed; those that can are mean-logit"),
         ("min_region = 9", "min_region cannot be packed"),
+        ("[cleanup.soil]\nthreshold = 0.5", "cleanup cannot be packed"),
+        ('views = ["d4", "shift:1:1"]', "view shift:1:1 cannot be packed"),
+        ('views = ["scale:1.5"]', "view scale:1.5 cannot be packed"),
     ],
 )
 def test_what_a_graph_cannot_hold(head, words, folder, tmp_path):
@@ -274,6 +277,50 @@ def test_prior_threshold_and_flips_are_packed(more, folder, images, tmp_path):
         assert (outputs_of(done.path, images)[0] != expected).sum() <= max(2, done.check.ties)
         note = next(key for key in ("prior", "threshold", "flips") if more.startswith(key))
         assert done.contract.notes[note]
+
+
+@pytest.mark.parametrize("mean", ["logits", "probabilities"])
+@pytest.mark.parametrize("views", ["d4", "rotate90", "transverse"])
+def test_views_that_turn_are_packed(views, mean, folder, images, tmp_path):
+    head = f'strategy = "mean-prob"\nsuppress = [0]\nviews = ["{views}"]\nview_mean = "{mean}"'
+    plan = plan_of(folder / "plan.toml", *FOUR, head=head)
+    done = packing.pack(plan, tmp_path / "whole.onnx")
+    assert done.contract.notes["views"] == views
+    for shown in (images, images[:, :8, :8], images.transpose(0, 2, 1).copy()):
+        expected = open_ensemble(read_plan(plan), Options(), None).predict(shown)
+        np.testing.assert_array_equal(outputs_of(done.path, shown)[0], expected)
+    plain = packing.pack(plan_of(folder / "plain.toml", *FOUR), tmp_path / "plain.onnx")
+    assert (outputs_of(plain.path, images)[0] != outputs_of(done.path, images)[0]).any()
+
+
+@pytest.mark.parametrize("side", [12, 20])
+def test_a_net_in_two_orientations_keeps_its_weights_once(side, tmp_path):
+    """Of square images both orientations are one batch; of others the net runs twice."""
+    draw = np.random.default_rng(0)
+    weights = {
+        "w1": draw.normal(0, 0.3, (16, 1, 5, 5)).astype(np.float32),
+        "w2": draw.normal(0, 0.3, (5, 16, 5, 5)).astype(np.float32),
+    }
+    make = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("Conv", ["image", "w1"], ["a"], pads=[2, 2, 2, 2]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "w2"], ["out"], pads=[2, 2, 2, 2]),
+    ]
+    contract = packing.ModelContract(
+        classes=("background", "soil", "bedrock", "sand", "big rock"), input_layout="NCHW", size=(12, side), fit="pad"
+    )
+    ends = [make(name, TensorProto.FLOAT, ["N", count, "H", "W"]) for name, count in (("image", 1), ("out", 5))]
+    save_graph(tmp_path / "net.onnx", nodes, ends[:1], ends[1:], weights, contract)
+    done = packing.pack(
+        plan_of(tmp_path / "d4.toml", 'model = "net.onnx"', head='views = ["d4"]'), tmp_path / "d4.onnx"
+    )
+    held = onnx.load(done.path).graph
+    stored = [item for item in held.initializer if item.ByteSize() > 1024]
+    assert len(stored) == 2
+    images = draw.integers(0, 240, (3, 12, side)).astype(np.uint8)
+    expected = open_ensemble(read_plan(tmp_path / "d4.toml"), Options(), None).predict(images)
+    np.testing.assert_array_equal(outputs_of(done.path, images)[0], expected)
 
 
 def test_uint8_images_in(folder, images, tmp_path):

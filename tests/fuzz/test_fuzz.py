@@ -153,7 +153,7 @@ def test_journals(content: bytes) -> None:
     assert not lines or not ends or decode(content[: ends[0]]) == entries[0]
 
 
-OPTIONS = ("--strategy", "--weights", "--suppress", "--bias", "--prior", "--threshold", "--min-region", "--flips",
+OPTIONS = ("--strategy", "--weights", "--suppress", "--bias", "--prior", "--threshold", "--min-region", "--views",
            "--batch-size", "--workers", "--limit", "--labels", "--preview", "--on", "--ray-address", "--on-bad-image",
            "--gpus-per-worker", "--tile", "--overlap", "--classes", "--scale", "--mean", "--resume", "--overwrite",
            "--plan", "-m", "-i", "-o", "--no-such", "--json")  # fmt: skip

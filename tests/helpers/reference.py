@@ -373,3 +373,77 @@ def resampled_side(values: np.ndarray, to: int) -> np.ndarray:
     middle = (cut[1:] + cut[:-1]) / 2
     owner = (middle * to / length).astype(int)
     return np.bincount(owner, np.diff(cut) * values[middle.astype(int)], to) / (length / to)
+
+
+def resized(planes, height, width):
+    """Planes (..., rows, columns) resized bilinearly, half-pixel, in float64: pixel by pixel of each axis."""
+
+    def along(values, target):
+        source = values.shape[-1]
+        out = np.empty((*values.shape[:-1], target))
+        for i in range(target):
+            place = min(max((i + 0.5) * source / target - 0.5, 0), source - 1)
+            low = int(place)
+            high = min(low + 1, source - 1)
+            out[..., i] = values[..., low] + (place - low) * (values[..., high] - values[..., low])
+        return out
+
+    wide = along(planes.astype(np.float64), width)
+    return along(wide.swapaxes(-1, -2), height).swapaxes(-1, -2)
+
+
+# What turns images (batch, rows, columns), and what turns maps (batch, classes, rows, columns) back, in NumPy's words.
+TURNS = {
+    "plain": (lambda x: x, lambda z: z),
+    "horizontal": (lambda x: x[:, :, ::-1], lambda z: z[..., ::-1]),
+    "vertical": (lambda x: x[:, ::-1], lambda z: z[..., ::-1, :]),
+    "rotate90": (lambda x: np.rot90(x, 1, (1, 2)), lambda z: np.rot90(z, -1, (2, 3))),
+    "rotate180": (lambda x: np.rot90(x, 2, (1, 2)), lambda z: np.rot90(z, 2, (2, 3))),
+    "rotate270": (lambda x: np.rot90(x, 3, (1, 2)), lambda z: np.rot90(z, -3, (2, 3))),
+    "transpose": (lambda x: x.transpose(0, 2, 1), lambda z: z.transpose(0, 1, 3, 2)),
+    "transverse": (
+        lambda x: np.rot90(x, 2, (1, 2)).transpose(0, 2, 1),
+        lambda z: np.rot90(z, 2, (2, 3)).transpose(0, 1, 3, 2),
+    ),
+}
+
+
+def viewed_logits(run, images, names, mean="logits"):
+    """The mean over views of float64 maps (batch, classes, rows, columns), by a loop over views and pixels' positions.
+
+    Args:
+        run: from float32 images (batch, rows, columns) to logits (batch, classes, rows, columns).
+        images: float32 (batch, rows, columns).
+        names: the views, the image itself among them.
+        mean: logits or probabilities.
+    """
+    rows, columns = images.shape[1:]
+    shape = (*run(images[:1]).shape[:2], rows, columns)
+    total, seen = np.zeros((len(images), *shape[1:])), np.zeros((rows, columns))
+
+    def told(maps):
+        maps = maps.astype(np.float64)
+        return maps if mean == "logits" else softmax(maps.reshape(*maps.shape[:2], -1)).reshape(maps.shape)
+
+    for name in names:
+        kind, *numbers = name.split(":")
+        if kind == "scale":
+            sides = [max(1, round(side * float(numbers[0]))) for side in (rows, columns)]
+            total += resized(told(run(resized(images, *sides).astype(np.float32))), rows, columns)
+            seen += 1
+        elif kind == "shift":
+            down, right = map(int, numbers)
+            wide = np.pad(images, ((0, 0), (abs(down),) * 2, (abs(right),) * 2), "reflect")
+            shifted = wide[:, abs(down) - down :, abs(right) - right :][:, :rows, :columns]
+            maps = told(run(np.ascontiguousarray(shifted)))
+            for i in range(rows):
+                for j in range(columns):
+                    if 0 <= i + down < rows and 0 <= j + right < columns:
+                        total[:, :, i, j] += maps[:, :, i + down, j + right]
+                        seen[i, j] += 1
+        else:
+            there, back = TURNS[kind]
+            total += back(told(run(np.ascontiguousarray(there(images)))))
+            seen += 1
+    total /= seen
+    return total if mean == "logits" else np.log(total)

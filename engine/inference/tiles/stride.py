@@ -12,6 +12,7 @@ from engine.errors import ModelError, PlanError
 from engine.inference.ensemble import Ensemble
 from engine.inference.tiles.grid import Tiling
 from engine.models.net import Net
+from engine.models.views import check_views
 from engine.utils.sides import Size, nearest_sizes, told_size
 
 # Nets halve the image a number of times; none in use shrinks it by more.
@@ -41,6 +42,8 @@ def with_stride(ensemble: Ensemble, tiling: Tiling, channels: int) -> Tiling:
             raise PlanError(
                 f"--tile {tiling.told}: {net.path.name} takes {told_size(fixed)} alone: use --tile {told_size(fixed)}"
             )
+    for net in (net for member in ensemble.members for net in member.nets):
+        check_views(net, ensemble.views, tiling.tile)
     return replace(tiling, stride=stride)
 
 

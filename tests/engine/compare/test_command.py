@@ -30,9 +30,9 @@ from engine.compare.tune import tune
 from engine.errors import EngineError, OutputError
 from engine.fusion.decoding import Decoding
 from engine.fusion.strategies import STRATEGIES
-from engine.inference.flips import named_flips
 from engine.inference.prediction import Variant
 from engine.metrics import CONVENTIONS, Score, mean_iou
+from engine.models.views import named_views
 from engine.runs.options import Options
 from engine.runs.predict import run
 from engine.sources.base import Batch, from_array
@@ -76,7 +76,7 @@ def made(world: World, scene: Path, folder: Path, flips: str = "horizontal") -> 
     asked = options(world, scene)
     held = open_inputs(asked)
     store = LogitStore(folder, held.ensemble, held.images, turned=flips != "none")
-    store.fill(held.images, named_flips(flips)[1:], 2, 2, lambda count: None)
+    store.fill(held.images, named_views(flips)[1:], 2, 2, lambda count: None)
     return Study(held.ensemble, store, held.truth, held.groups, held.folds, asked.metric, asked.pixels, 0)
 
 
@@ -357,7 +357,7 @@ REFUSED = {
     "missing labels": (BASE + "--labels nope.npz", ["nope.npz"]),
     "groups without labels": (BASE + "--groups {val}", ["--groups", "--labels"]),
     "unknown metric": (SCORED + "--metric miou", ["miou", "keras-ignore"]),
-    "unknown flips": (SCORED + "--flips sideways", ["sideways", "horizontal"]),
+    "unknown view": (SCORED + "--views sideways", ["sideways", "horizontal"]),
     "one fold": (SCORED + "--folds 1", ["--folds 1", "2 to 1000"]),
     "no pixels": (SCORED + "--pixels 0", ["--pixels 0"]),
     "workers below 0": (SCORED + "--workers=-1", ["--workers -1"]),

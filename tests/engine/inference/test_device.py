@@ -59,6 +59,8 @@ def on_graph(ensemble: Ensemble, images: np.ndarray, options: RuntimeOptions = O
         {"suppress": (0, 3), "bias": (0.0, 0.1, -0.2, 0.0, 0.3), "weights": [1, 2, 0.5]},
         {"threshold": 0.3, "prior": (1.0, 2.0, 0.5, 1.0, 3.0), "min_region": 3},
         {"suppress": (), "flips": "both", "vote_stage": "fused"},
+        {"views": "d4"},
+        {"views": ["transpose"], "view_mean": "probabilities", "suppress": (0,)},
     ],
     ids=lambda more: "-".join(more) or "plain",
 )

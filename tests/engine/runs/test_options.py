@@ -57,9 +57,12 @@ MAYBE_TEXT = st.none() | st.text(st.characters(codec="utf-8"), max_size=10)
     numbers=st.tuples(NUMBERS, NUMBERS),
     threshold=st.none() | NUMBER,
     min_region=st.none() | st.integers(0, 10**6),
+    views=st.none() | st.lists(st.text("abc:.", min_size=1, max_size=5), min_size=1, max_size=3).map(tuple),
     comment=st.text(max_size=40),
 )
-def test_what_is_written_is_read_back(tmp_path, members, texts, suppress, numbers, threshold, min_region, comment):
+def test_what_is_written_is_read_back(
+    tmp_path, members, texts, suppress, numbers, threshold, min_region, views, comment
+):
     plan = Plan(
         tuple(PlannedMember(str(tmp_path / name), *rest) for name, *rest in members),
         strategy=texts[0],
@@ -69,7 +72,10 @@ def test_what_is_written_is_read_back(tmp_path, members, texts, suppress, number
         prior=numbers[1],
         vote_stage=texts[1],
         min_region=min_region,
-        flips=texts[2],
+        flips=None if views else texts[2],
+        views=views,
+        view_mean=texts[2],
+        cleanup={"soil": {"min_region": min_region}} if min_region else {},
     )
     path = tmp_path / "ensemble.toml"
     write_plan(path, plan, comment)

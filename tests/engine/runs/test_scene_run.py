@@ -13,6 +13,7 @@ from onnx import helper
 from PIL import Image
 
 from engine.errors import PlanError
+from engine.fusion.doubt import UNKNOWN
 from engine.fusion.strategies import STRATEGIES
 from engine.inference.ensemble import Ensemble
 from engine.inference.tiles.blend import TiledRun
@@ -77,6 +78,49 @@ def test_every_strategy_with_flips_bias_and_a_set(
     # STAPLE learns from all pixels it is given, so parts of a scene are not the scene.
     least = 0.9 if strategy == "staple" else 0.999
     assert (tiled == whole)[:-1, :-1].mean() >= least
+
+
+@pytest.mark.parametrize("mean", ["logits", "probabilities"])
+def test_views_of_tiles_that_are_not_square(mean: str, world: World, scene: np.ndarray) -> None:
+    ensemble = Ensemble.open(world.models, views=["d4"], view_mean=mean)
+    tiled = tiled_labels(ensemble, scene, Tiling((16, 32)))
+    whole = ensemble.predict(scene[None])[0]
+    assert (tiled == whole)[:-1, :-1].mean() >= 0.999
+
+
+def test_regions_that_cross_tiles_are_cleaned_whole(world: World, tmp_path: Path, engine: Engine) -> None:
+    """Each class by itself, with thresholds before: as of one image, and pixels without data stay."""
+    pytest.importorskip("cc3d")
+    image = np.random.default_rng(4).integers(0, 240, (40, 72)).astype(np.uint8)
+    np.save(tmp_path / "scene.npy", image)
+    tables = "".join(f'[[members]]\nmodel = "{path}"\n' for path in sorted(world.models.glob("*.onnx")))
+    head = "[cleanup.soil]\nthreshold = 0.5\nlargest = true\n[cleanup.3]\nmin_region = 6\nfill_holes = true\n"
+    (tmp_path / "e.toml").write_text(f'strategy = "mean-prob"\n{head}{tables}')
+    call = ("ensemble", "--plan", tmp_path / "e.toml", "-i", tmp_path / "scene.npy", "--tile", "16x32")
+    assert engine(*call, "-o", tmp_path / "mask.npy").code == 0
+    cleanup = {"soil": {"threshold": 0.5, "largest": True}, 3: {"min_region": 6, "fill_holes": True}}
+    given = {"strategy": "mean-prob"}
+    want = Ensemble.open(world.models, cleanup=cleanup, **given).predict(image[None])[0]
+    got = np.load(tmp_path / "mask.npy").reshape(want.shape)
+    assert (got == want).mean() > 0.995
+    plain = Ensemble.open(world.models, **given).predict(image[None])[0]
+    assert (want != plain).mean() > 0.01
+    # What is withheld is decided before the clean-up, and stays withheld after it.
+    assert engine(*call, "--unknown", 0.8, "-o", tmp_path / "withheld.npy").code == 0
+    held = np.load(tmp_path / "withheld.npy").reshape(want.shape)
+    unknown = Ensemble.open(world.models, unknown=0.8, **given).predict(image[None])[0] == UNKNOWN
+    np.testing.assert_array_equal(
+        Ensemble.open(world.models, unknown=0.8, cleanup=cleanup, **given).predict(image[None])[0],
+        np.where(unknown, UNKNOWN, want),
+    )
+    np.testing.assert_array_equal(held[held != UNKNOWN], got[held != UNKNOWN])
+    assert 0.01 < unknown.mean() < 0.99
+    assert ((held == UNKNOWN) == unknown).mean() > 0.995
+    (tmp_path / "e.toml").write_text(f'[cleanup."big rocks"]\nlargest = true\n{tables}')
+    refused = engine(*call, "-o", tmp_path / "other.npy")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "no class 'big rocks'; there are background, soil" in refused.err
+    assert not (tmp_path / "other.npy").exists()
 
 
 def test_the_number_of_workers_never_shows(world: World, scene: np.ndarray) -> None:

@@ -23,12 +23,13 @@ from engine.select import cache as caching
 from engine.select.additive import ADDITIVE
 from engine.select.biases import LEAST_GAIN, fused_lines, tune_bias
 from engine.select.cache import log_probabilities
-from engine.select.crossfit import LEVELS, ROW_LEVELS, assign_folds, cross_fit, score, tune_region
+from engine.select.crossfit import LEVELS, ROW_LEVELS, assign_folds, cross_fit
 from engine.select.deadline import Deadline
 from engine.select.pool import Choice, Pool
 from engine.select.rows import FINALISTS, plain_rows, tuned_rows
 from engine.select.sample import draw
 from engine.select.search import Settings, bagged, exhaustive, greedy, prepare, prepare_all, search
+from engine.select.whole_images import score, tune_region
 from tests.conftest import Result
 from tests.helpers.nets import FIVE, save_member, save_net, save_specialists
 
@@ -460,7 +461,8 @@ def test_members_run_once_for_all_selections(
         (("--out", "e.txt"), "the plan is a .toml file"),
         (("--out", "none/e.toml"), "no such folder"),
         (("--cache", "short.npy"), "as cache"),
-        (("--flips", "sideways"), "unknown flips"),
+        (("--views", "sideways"), "unknown view"),
+        (("--views", "auto:d4/shift:9"), "unknown view"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(

@@ -13,7 +13,7 @@ from engine.fusion.evidence import Evidence
 from engine.models.runtimes import GRAPH_ON_CPU, RuntimeOptions
 from engine.serve.plan import ServedPlan
 from tests.helpers.foreign_nets import save_foreign
-from tests.helpers.nets import save_net
+from tests.helpers.nets import save_member, save_net
 from tests.helpers.serving import write_plan
 from tests.helpers.world import World
 
@@ -45,6 +45,17 @@ def test_images_of_any_sizes_are_predicted_in_their_order(world: World) -> None:
         assert (answer.doubt == told.doubt[0]).all()
     with pytest.raises(InputError, match="images have 3 channels"):
         plan.predict_each([np.zeros((4, 4, 3), np.uint8)])
+
+
+def test_views_that_a_net_or_an_image_does_not_take_are_refused(world: World, tmp_path: Path) -> None:
+    (tmp_path / "nets").mkdir()
+    save_member(tmp_path / "nets" / "a.onnx", 1, size=(12, 14), promised={"size": (12, 14)})
+    with pytest.raises(PlanError, match=r"view transpose makes 14x12 of 12x14, and a\.onnx takes 12x14 alone"):
+        ServedPlan.open(write_plan(tmp_path, tmp_path / "nets", 'views = ["d4"]'))
+    plan = ServedPlan.open(write_plan(tmp_path, world.models, 'views = ["shift:6:0"]'))
+    assert len(plan.predict_each([np.zeros((8, 16), np.uint8)])) == 1
+    with pytest.raises(PlanError, match="view shift:6:0 shows nothing of images of 5x7"):
+        plan.predict_each([np.zeros((5, 7), np.uint8)])
 
 
 def test_shapes_that_come_at_once_wait_for_the_graph_of_theirs(world: World) -> None:

@@ -47,9 +47,9 @@ PARTS = ["speed", "load", "stop", "workers"]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plan", type=Path, default=PLAN)
-    parser.add_argument("--tiles", type=int, default=128, help="different tiles that are asked for in turn")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement of speed")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tiles", type=int, default=256, help="different tiles that are asked for in turn")
+    parser.add_argument("--seconds", type=float, default=12.0, help="of each measurement of speed")
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--minutes", type=float, default=10.0, help="of the load that watches memory")
     parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--page", action="store_true", help="write the page from the stored figures alone")
@@ -124,8 +124,10 @@ def speed(options: argparse.Namespace, tiles: Path, requests: Answers, answers: 
             rates = {}
             # Each takes its turn at every place of a round.
             for name, port, clients in [*turns[number % 5 :], *turns[: number % 5]]:
-                done = load(("127.0.0.1", port), requests, answers, clients, options.seconds)
-                rates[f"{name} {clients}"] = done.rate
+                # One at a time is steady at once; batches come in lumps.
+                seconds = options.seconds / (1 if clients == CLIENTS[-1] else 3)
+                done = load(("127.0.0.1", port), requests, answers, clients, seconds)
+                rates[f"{name} {clients}"] = done.rate(seconds / 6, seconds)
                 if name == "server":
                     found["clients"].setdefault(str(clients), []).append(told(done))
             rates["command"] = ensemble(options.plan, tiles)[0]
@@ -198,7 +200,10 @@ def workers(options: argparse.Namespace, tiles: Path, requests: Answers, answers
         with running(*served(options, "--workers", str(count))) as (process, port):
             done = load(("127.0.0.1", port), requests, answers, CLIENTS[-1], options.seconds)
             memory[str(count)] = resident(process)
-            print(f"{count} workers: {memory[str(count)] / 1e6:.0f} MB, {done.rate:.1f}/s", file=sys.stderr)
+            print(
+                f"{count} workers: {memory[str(count)] / 1e6:.0f} MB, {done.rate(1, options.seconds):.1f}/s",
+                file=sys.stderr,
+            )
     return {"memory": memory, "models": sum(path.stat().st_size for path in options.plan.parent.glob("*.onnx"))}
 
 

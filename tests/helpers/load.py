@@ -39,6 +39,7 @@ class Loaded:
     Attributes:
         seconds: how long the load lasted.
         latencies: seconds from request to answer, of each answer with status 200.
+        finished: when each of these came, in seconds since the start.
         statuses: how many answers there were of each status.
         wrong: answers that are not the expected ones.
         lost: requests whose connection ended in the middle of an answer, or after it had taken all of the request and
@@ -48,15 +49,15 @@ class Loaded:
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
+    finished: list[float] = field(default_factory=list)
     statuses: dict[int, int] = field(default_factory=dict)
     wrong: int = 0
     lost: int = 0
     refused: int = 0
 
-    @property
-    def rate(self) -> float:
-        """Return answers per second."""
-        return len(self.latencies) / self.seconds
+    def rate(self, first: float, last: float) -> float:
+        """Return answers per second between two moments, so that neither the start nor the end counts."""
+        return sum(first < moment <= last for moment in self.finished) / (last - first)
 
     def percentile(self, share: float) -> float:
         """Return a percentile of the latencies in milliseconds."""
@@ -158,7 +159,9 @@ def load(
         status = int(head.split(b" ", 2)[1])
         found.statuses[status] = found.statuses.get(status, 0) + 1
         if status == 200:
-            found.latencies.append(perf_counter() - client.sent_at)
+            now = perf_counter()
+            found.latencies.append(now - client.sent_at)
+            found.finished.append(now - began)
             found.wrong += client.got[at + len(END) :] != expected[client.asked]
         if b"\nconnection: close" in head.lower():
             close(client)

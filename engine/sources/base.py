@@ -139,10 +139,13 @@ def stacked(images: Iterable[NDArray[Any]], count: int) -> Iterator[NDArray[Any]
     """Yield images (height, width, channels) as batches of up to ``count``; one of another size begins a new batch."""
     held: list[NDArray[Any]] = []
     for image in images:
-        if held and (len(held) == count or image.shape != held[0].shape):
+        if held and image.shape != held[0].shape:
             yield np.stack(held)
             held = []
         held.append(image)
+        if len(held) == count:  # before the next one is asked for, which may be damaged
+            yield np.stack(held)
+            held = []
     if held:
         yield np.stack(held)
 

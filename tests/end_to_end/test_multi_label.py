@@ -126,8 +126,9 @@ def test_it_is_not_compared_with_other_nets(place: Path, engine: Callable[..., R
     more = ("-o", "plan.toml") if command == "select" else ()
     np.savez("truth.npz", labels=np.zeros((COUNT, *SIZE), np.uint8))
     done = engine(command, "-m", "0.onnx", "-m", "1.onnx", "-i", "images.npz", "--labels", "truth.npz", *FACTS, *more)
-    assert (done.code, done.err.count("\n")) == (2, 1)
-    assert "0 is multi-label, which is not scored here: score its masks with engine evaluate" in done.err
+    assert (done.code, done.err.count("error: ")) == (2, 1)
+    told = "error: 0 is multi-label, which is not scored here: score its masks with engine evaluate\n"
+    assert done.err.endswith(told)
     assert not Path("plan.toml").exists()
 
 

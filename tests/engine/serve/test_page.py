@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,18 +15,13 @@ pytest.importorskip("starlette", reason="the server needs maskfuse[serve]")
 pytest.importorskip("uvicorn", reason="the server needs maskfuse[serve]")
 pytest.importorskip("selenium", reason="the browser is driven by selenium: pip install 'maskfuse[dev]'")
 
-from selenium import webdriver
-
 from engine.samples.scenes import generate
 from engine.serve.plan import ServedPlan
+from tests.helpers.browser import BROWSER, DRIVER, NO_BROWSER, chromium, look
 from tests.helpers.serving import Running, encoded, npy, running
 from tests.helpers.world import World
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="no Chromium with its driver: apt-get install chromium chromium-driver"
-)
+pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason=NO_BROWSER)
 
 
 @pytest.fixture(scope="module")
@@ -37,24 +31,13 @@ def server(world: World) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, Service(DRIVER))
-    yield driver
-    driver.quit()
+def driver() -> Iterator[Any]:
+    with chromium() as opened:
+        yield opened
 
 
 def visit(driver: Any, server: Running, size: tuple[int, int], scheme: str) -> None:
-    metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size[0] < 500}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    look(driver, size, scheme)
     for kind in ("browser", "performance"):
         driver.get_log(kind)
     driver.get(f"http://127.0.0.1:{server.port}/")
@@ -73,17 +56,17 @@ def shown(driver: Any, name: str, script: str) -> Any:
 
 @pytest.mark.parametrize(("size", "scheme"), [((1280, 900), "light"), ((390, 844), "dark")])
 def test_a_picture_is_shown_with_its_mask_doubt_and_areas(
-    size: tuple[int, int], scheme: str, chromium: Any, server: Running, tmp_path: Path
+    size: tuple[int, int], scheme: str, driver: Any, server: Running, tmp_path: Path
 ) -> None:
     scene = generate(1).images[0]
     (tmp_path / "tile.png").write_bytes(encoded(scene))
     (tmp_path / "tile.npy").write_bytes(npy(scene))
     (tmp_path / "text.png").write_text("no picture")
-    visit(chromium, server, size, scheme)
-    chosen = chromium.find_element("id", "file")
+    visit(driver, server, size, scheme)
+    chosen = driver.find_element("id", "file")
     chosen.send_keys(str(tmp_path / "tile.png"))
     rows = shown(
-        chromium,
+        driver,
         "the table",
         "return [...document.querySelectorAll('#areas tr')].map(row => row.innerText.split('\\t'))",
     )
@@ -92,8 +75,8 @@ def test_a_picture_is_shown_with_its_mask_doubt_and_areas(
     assert [row[0].strip() for row in rows] == list(server.server.plan.classes)
     assert [int(row[1].replace(",", "")) for row in rows] == counts.tolist()
     for view, is_grey in (("doubt", True), ("picture", True), ("mask", False)):
-        chromium.execute_script("document.querySelector(`[data-view=${arguments[0]}]`).click()", view)
-        pixels = chromium.execute_script(
+        driver.execute_script("document.querySelector(`[data-view=${arguments[0]}]`).click()", view)
+        pixels = driver.execute_script(
             "const c = document.getElementById('canvas');"
             "return [c.width, c.height, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
         )
@@ -103,24 +86,24 @@ def test_a_picture_is_shown_with_its_mask_doubt_and_areas(
         if view != "mask":
             assert (drawn[..., 0] == (scene if view == "picture" else doubt)).all()
     overflow = "return document.documentElement.scrollWidth > document.documentElement.clientWidth"
-    assert not chromium.execute_script(overflow)
-    paper = chromium.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert not driver.execute_script(overflow)
+    paper = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert paper == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 27)")
-    saved = chromium.find_element("id", "save").get_attribute("download")
+    saved = driver.find_element("id", "save").get_attribute("download")
     assert saved == "tile.mask.png"
     # An array is no picture to a browser: its mask stands alone.
     chosen.send_keys(str(tmp_path / "tile.npy"))
-    shown(chromium, "the mask alone", "return document.querySelector('[data-view=picture]').disabled")
+    shown(driver, "the mask alone", "return document.querySelector('[data-view=picture]').disabled")
     chosen.send_keys(str(tmp_path / "text.png"))
-    told = shown(chromium, "the error", "return !document.getElementById('error').hidden && error.textContent")
+    told = shown(driver, "the error", "return !document.getElementById('error').hidden && error.textContent")
     assert told.startswith("cannot read the image upload")
-    events = [json.loads(entry["message"])["message"] for entry in chromium.get_log("performance")]
+    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     urls = [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
     assert len(urls) >= 7
     assert {url for url in urls if not url.startswith((f"http://127.0.0.1:{server.port}/", "data:"))} == set()
     # This test's own reading of the canvas, and the refused text.
     known = ("400 (Bad Request)", "willReadFrequently")
-    messages = [entry["message"] for entry in chromium.get_log("browser")]
+    messages = [entry["message"] for entry in driver.get_log("browser")]
     complaints = [text for text in messages if not any(part in text for part in known)]
     assert complaints == []
 

@@ -8,6 +8,7 @@ import sys
 
 # Packages of extras, which may be missing.
 EXTRAS = {"keras", "tensorflow", "tf2onnx", "onnxslim", "onnx", "scipy", "optuna", "ray", "openvino", "cc3d"}
+EXTRAS |= {"starlette", "uvicorn", "prometheus_client"}
 
 
 def main() -> int:

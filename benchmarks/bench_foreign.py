@@ -65,7 +65,11 @@ class Bench:
 
     def net(self, build: nets.Build) -> None:
         """Export a net in every way and run every command on each file."""
-        net = nets.make(build)
+        try:
+            net = nets.make(build)
+        except Exception as error:  # a project may raise anything; the others are still measured
+            print(f"{build.name} is left out: {shortened(f'{type(error).__name__}: {error}')}", flush=True)
+            return
         for how in nets.OWN_EXPORTS if build.own_export else nets.EXPORTS:
             row = Row(build, how, self.work / f"net{len(self.rows)}" / "net.onnx")
             row.path.parent.mkdir()

@@ -137,8 +137,12 @@ def prepared(pixels: np.ndarray, imagenet: bool) -> torch.Tensor:
 
 
 def module(net: Any) -> torch.nn.Module:
-    """Return the net itself, out of what its project wraps it in."""
-    return net if isinstance(net, torch.nn.Module) else net.model
+    """Return the net itself, out of what its project wraps it in.
+
+    Ultralytics' wrapper is a module too, whose ``train`` starts a training, and so does its ``eval``.
+    """
+    wrapped = type(net).__module__.startswith("ultralytics.") or not isinstance(net, torch.nn.Module)
+    return net.model if wrapped else net
 
 
 def make(build: Build, seed: int = 0) -> Any:

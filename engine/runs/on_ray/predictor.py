@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import EngineError, ModelError, PlanError
+from engine.errors import PlanError
 from engine.inference.prediction import BadImages
 from engine.models.runtimes import RuntimeOptions
-from engine.runs.on_ray.wire import failed, packed
+from engine.runs.on_ray.actor import Actor, check_plan
+from engine.runs.on_ray.wire import packed
 from engine.sources.base import Source
 from engine.sources.open import open_source
 from engine.sources.slices import Rest, span_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 READ = 64
 
 
-class Predictor:
+class Predictor(Actor):
     """Predicts blocks; one per worker."""
 
     def __init__(
@@ -40,16 +40,11 @@ class Predictor:
             plan_sha256: hash of the run's resolved plan; a node whose files give another one refuses.
             scored: whether true labels are compared.
         """
-        self._error = ""
-        try:
-            self._open(options, runtime, batch_size, plan_sha256, scored)
-        except EngineError as error:
-            self._error = str(error)
+        super().__init__(lambda: self._open(options, runtime, batch_size, plan_sha256, scored))
 
     def _open(self, options: Options, runtime: RuntimeOptions, batch_size: int, plan_sha256: str, scored: bool) -> None:
         from engine.inference.tuning import tune
         from engine.runs.options import open_ensemble, planned, reading_of
-        from engine.runs.provenance import plan_hash
         from engine.sources.coding import PLAIN
         from engine.sources.labels import open_truth
         from engine.sources.places import with_nodata
@@ -66,29 +61,10 @@ class Predictor:
         truth = open_truth(options.labels, images, coding, options.limit, quiet=True) if scored else None
         self._labels = Spans(truth) if truth is not None else None
         self._how = tune(self._ensemble, images, runtime, batch_size, 1, scored)
-        if plan_hash(self._ensemble) != plan_sha256:
-            raise PlanError(f"on node {platform.node()} the models differ: give all nodes the same files")
+        check_plan(self._ensemble, plan_sha256)
         scored = scored and self._ensemble.early_exit is None
         variants: list[Variant] = self._ensemble.every_variant() if scored else []
         self._asked = list(dict.fromkeys((self._ensemble.variant, *variants)))
-
-    def __call__(self, block: dict[str, NDArray[Any]]) -> dict[str, list[Any]]:
-        """Predict one block.
-
-        Args:
-            block: ``start`` and ``count``, one element each.
-
-        Returns:
-            One row, see :mod:`engine.runs.on_ray.wire`; an error is a row too, since Ray would retry it.
-        """
-        start, count = int(block["start"][0]), int(block["count"][0])
-        try:
-            if self._error:
-                raise ModelError(self._error)
-            row = self._predict(start, count)
-        except EngineError as error:
-            row = failed(start, str(error))
-        return {key: [value] for key, value in row.items()}
 
     def _predict(self, start: int, count: int) -> dict[str, Any]:
         images = self._images.span(start, count)

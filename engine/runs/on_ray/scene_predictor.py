@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import EngineError, ModelError, PlanError
 from engine.inference.tiles.blend import TiledRun
 from engine.inference.tiles.grid import Tiling
 from engine.models.runtimes import RuntimeOptions
+from engine.runs.on_ray.actor import Actor, check_plan
 from engine.runs.on_ray.scene_wire import packed_strips
-from engine.runs.on_ray.wire import failed
 from engine.sources.scene import Scene
 from engine.sources.scenes import Scenes
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from engine.runs.options import Options
 
 
-class ScenePredictor:
+class ScenePredictor(Actor):
     """Predicts rows of tiles, counted over all scenes; one per worker."""
 
     def __init__(
@@ -46,18 +44,21 @@ class ScenePredictor:
             tile: as the user states it.
             overlap: as the user states it.
         """
-        self._error = ""
-        try:
-            self._open(options, runtime, batch_size, tile, overlap)
-            self._check(plan_sha256, scored)
-        except EngineError as error:
-            self._error = str(error)
+        super().__init__(lambda: self._open(options, runtime, batch_size, plan_sha256, scored, tile, overlap))
 
     def _open(
-        self, options: Options, runtime: RuntimeOptions, batch_size: int, tile: str, overlap: float | None
+        self,
+        options: Options,
+        runtime: RuntimeOptions,
+        batch_size: int,
+        plan_sha256: str,
+        scored: bool,
+        tile: str,
+        overlap: float | None,
     ) -> None:
         from engine.inference.tuning import tune
         from engine.runs.scene_job import prepare_tiled
+        from engine.runs.scene_rows import decoded_variants
 
         self._job = prepare_tiled(options, tile, overlap, writes=False)
         how = tune(self._job.base.ensemble, self._job.base.images, runtime, batch_size, 1)
@@ -68,33 +69,8 @@ class ScenePredictor:
         self._stored = self._read if job.read is job.scenes else Reopened(job.scenes)
         self._truths = Reopened(job.truths) if job.truths is not None else None
         self._firsts = first_rows(job.tiling, job.read)
-
-    def _check(self, plan_sha256: str, scored: bool) -> None:
-        from engine.runs.provenance import plan_hash
-        from engine.runs.scene_rows import decoded_variants
-
-        ensemble = self._job.base.ensemble
-        if plan_hash(ensemble) != plan_sha256:
-            raise PlanError(f"on node {platform.node()} the models differ: give all nodes the same files")
-        self._asked = decoded_variants(ensemble, scored)
-
-    def __call__(self, block: dict[str, NDArray[Any]]) -> dict[str, list[Any]]:
-        """Predict some rows of tiles of one scene.
-
-        Args:
-            block: ``start`` and ``count``, one element each.
-
-        Returns:
-            One row, see :mod:`engine.runs.on_ray.scene_wire`; an error is a row too, since Ray would retry it.
-        """
-        start, count = int(block["start"][0]), int(block["count"][0])
-        try:
-            if self._error:
-                raise ModelError(self._error)
-            row = self._predict(start, count)
-        except EngineError as error:
-            row = failed(start, str(error))
-        return {key: [value] for key, value in row.items()}
+        check_plan(job.base.ensemble, plan_sha256)
+        self._asked = decoded_variants(job.base.ensemble, scored)
 
     def _predict(self, start: int, count: int) -> dict[str, Any]:
         from engine.runs.outcome import Outcome

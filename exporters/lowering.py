@@ -15,8 +15,9 @@ import numpy.typing as npt
 from engine.errors import ModelError
 from engine.graph.compose import read_model
 from engine.graph.half import in_float16
-from engine.graph.rebatch import constants_of, group_of
+from engine.graph.rebatch import constants_of
 from engine.models.net import Net
+from engine.models.open_session import batch_of
 from engine.utils.console import first_line
 from exporters.backend import load_onnx
 
@@ -96,7 +97,7 @@ def _reader(net: Net, images: npt.NDArray[Any]) -> Any:
     chosen = np.unique(np.linspace(0, len(images) - 1, min(CALIBRATION_TILES, len(images))).round().astype(int))
 
     # A graph of a fixed batch takes just as many; the last ones are filled up with the last image.
-    step = group_of(net) or BATCH
+    step = batch_of(net) or BATCH
 
     class Reader(CalibrationDataReader):
         """Feeds prepared tiles to the calibration, a few at a time."""
@@ -110,7 +111,7 @@ def _reader(net: Net, images: npt.NDArray[Any]) -> Any:
                 fed = net.windows(net.prepare(images[chosen[start : start + BATCH]]))
                 for at in range(0, len(fed), step):
                     places = np.minimum(np.arange(at, at + step), len(fed) - 1)
-                    part = fed[places] if group_of(net) else fed[at : at + step]
+                    part = fed[places] if batch_of(net) else fed[at : at + step]
                     yield {**constants, net.session.input_name: part}
 
         def get_next(self) -> dict[str, npt.NDArray[Any]] | None:

@@ -10,9 +10,9 @@ import numpy as np
 from engine.errors import ModelError
 from engine.graph.compose import LEAST_OPSET, Composer, at_opset, opset_of, read_model
 from engine.graph.package import load_onnx
-from engine.graph.rebatch import group_of
 from engine.graph.whole import INPUT, Form, Replace, Whole, build
 from engine.models.net import Net
+from engine.models.open_session import batch_of
 
 LABELS, TIES, FAILED = "labels", "ties", "failed"
 
@@ -84,7 +84,7 @@ def _packed(net: Net, form: Form) -> DeviceModel:
     count = graph.add("ReduceSum", graph.cast(unknown, np.int32), graph.constant([1, 2, 3], np.int64))
     failed = graph.add("Greater", count, graph.constant(0, np.int32))
     _named(graph, LABELS, graph.cast(labels, np.uint8))
-    return _finished(graph, form, [failed], group_of(net) or "batch", 1, False)
+    return _finished(graph, form, [failed], batch_of(net) or "batch", 1, False)
 
 
 def _finished(

@@ -10,16 +10,10 @@ import numpy.typing as npt
 from engine.errors import ModelError
 from engine.models.net import Net
 from engine.models.open_batch import opened_batches
-from engine.models.open_session import same_for_any_number
+from engine.models.open_session import batch_of, same_for_any_number
 from engine.models.ports import Ports
 from engine.models.runtimes.messages import reason_of
 from engine.models.runtimes.onnxruntime import OnnxSession, open_raw, runtime_errors
-
-
-def group_of(net: Net) -> int:
-    """Return how many images a graph takes at once, or 0 where it takes any number."""
-    first = Ports.of(_raw(net)).image(tuple(net.contract.constants)).shape[0]
-    return first if isinstance(first, int) else 0
 
 
 def constants_of(net: Net) -> dict[str, npt.NDArray[Any]]:
@@ -36,7 +30,7 @@ def rebatched(model: Any, net: Net, images: npt.NDArray[Any]) -> Any | None:
         images: raw images (image, height, width, channels) that both are compared on; at least three.
     """
     constants, name = constants_of(net), net.session.input_name
-    for candidate in opened_batches(model.SerializeToString(), name, group_of(net)):
+    for candidate in opened_batches(model.SerializeToString(), name, batch_of(net)):
         try:
             session = open_raw(candidate, "cpu")
         except ModelError:

@@ -17,12 +17,13 @@ from engine.graph.fusion import Fused, add_flags, add_fusion
 from engine.graph.geometry import turned, turned_back
 from engine.graph.images import Inputs
 from engine.graph.members import Part, add_voter, bounded, part_of
-from engine.graph.rebatch import group_of, rebatched
+from engine.graph.rebatch import rebatched
 from engine.graph.trial import random_tiles
 from engine.models.adapt.binary import LEAST_PROBABILITY
 from engine.models.adapt.class_map import FLOOR
 from engine.models.members import Member
 from engine.models.net import Net
+from engine.models.open_session import batch_of
 from engine.models.views import PLAIN, VIEW_MEANS, View
 
 INPUT = "images"
@@ -228,7 +229,7 @@ def _parts(whole: Whole, form: Form, replace: Replace | None) -> tuple[dict[str,
     fixed: dict[int, Net] = {}
     for checksum, net in nets.items():
         model = at_opset(models[checksum], opset, net.path)
-        group = group_of(net)
+        group = batch_of(net)
         if group:
             opened = rebatched(model, net, images)
             model = model if opened is None else opened

@@ -119,9 +119,7 @@ def reliability(facts: Facts, narrow: bool = False) -> str:
     plot.set_aspect("equal")
     plot.set_xlabel("confidence")
     plot.set_ylabel("accuracy")
-    where: dict[str, Any] = {"bbox_to_anchor": (0.5, -0.16), "loc": "upper center", "ncols": 1} if narrow else BESIDE
-    plot.legend(title="calibration error", labelcolor=MUTED, alignment="left", **where)
-    plot.get_legend().get_title().set_color(MUTED)
+    _legend(plot, "calibration error", -0.16 if narrow else None)
     return inline(figure, in_width("reliability", narrow), "Accuracy against confidence of each member")
 
 
@@ -141,10 +139,17 @@ def risk_coverage(facts: Facts, narrow: bool = False) -> str:
         axis.set_major_formatter(lambda value, _: f"{value:.3g}" if value < 0.01 and value else f"{value:.0%}")
     plot.set_xlabel("pixels with a class, those with the least doubt")
     plot.set_ylabel("wrong among them")
-    where: dict[str, Any] = {"bbox_to_anchor": (0.5, -0.2), "loc": "upper center", "ncols": 1} if narrow else BESIDE
-    plot.legend(title="map of doubt, AURC", labelcolor=MUTED, alignment="left", **where)
-    plot.get_legend().get_title().set_color(MUTED)
+    _legend(plot, "map of doubt, AURC", -0.2 if narrow else None)
     return inline(figure, in_width("risk", narrow), "Error of the pixels with the least doubt against their share")
+
+
+def _legend(plot: Any, title: str, below: float | None) -> None:
+    """Add a legend with a title beside the plot, or so far below it."""
+    where: dict[str, Any] = BESIDE
+    if below is not None:
+        where = {"bbox_to_anchor": (0.5, below), "loc": "upper center", "ncols": 1}
+    plot.legend(title=title, labelcolor=MUTED, alignment="left", **where)
+    plot.get_legend().get_title().set_color(MUTED)
 
 
 def in_width(name: str, narrow: bool) -> str:

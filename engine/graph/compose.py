@@ -98,7 +98,8 @@ class Composer:
         self._functions: list[Any] = []
         self._imports = {"": opset}
         self._softmaxes: dict[str, Softmax] = {}
-        self._absorbed: dict[int, str] = {}
+        # Holds the models themselves: the id of one that is gone may be another's.
+        self._absorbed: dict[int, tuple[Any, str]] = {}
 
     def constant(self, values: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> str:
         """Add a constant tensor."""
@@ -173,7 +174,7 @@ class Composer:
         """Insert a whole model, with a prefix on each of its names; of one inserted again the weights are shared.
 
         Args:
-            model: of this composer's operator set; neither modified nor dropped before :meth:`finish`.
+            model: of this composer's operator set; not modified before :meth:`finish`.
             prefix: unique to this model, and not the beginning of another name here.
             feeds: the tensors that its inputs read, by the inputs' names.
             outputs: the tensors needed from it.
@@ -195,7 +196,7 @@ class Composer:
         for name, feed in feeds.items():
             place = prefix + name
             self._nodes.append(self._onnx.helper.make_node("Identity", [feed], [place], name=f"feed_{place}"))
-        first = self._absorbed.setdefault(id(model), prefix)
+        _, first = self._absorbed.setdefault(id(model), (model, prefix))
         for item in copy.graph.initializer:
             if first == prefix or item.ByteSize() < SHARED_BYTES:
                 self._initializers.append(item)

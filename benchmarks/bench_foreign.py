@@ -1,7 +1,8 @@
 """Nets of other projects as people export them: what every command makes of each file, and how fast.
 
-``python -m benchmarks.bench_foreign [--quick] [--only smp]`` writes benchmarks/results/foreign.md. Weights are random
-and seeded, batch norm and heads are calibrated on random images, so that every class occurs. Nothing is done to a file
+``python -m benchmarks.bench_foreign [--quick] [--only smp] [--work FOLDER]`` writes benchmarks/results/foreign.md;
+with a folder, files that went through the commands there before are not run again, only timed. Weights are random and
+seeded, batch norm and heads are calibrated on random images, so that every class occurs. Nothing is done to a file
 between its exporter and the engine; the options in the table are all that is said of it. Labels are compared with
 torch's own on the same images; pixels whose best two scores lie within 1e-4 are counted apart. Needs torch,
 torchvision, segmentation_models_pytorch, transformers and onnxscript; ultralytics if it is there.
@@ -10,6 +11,8 @@ torchvision, segmentation_models_pytorch, transformers and onnxscript; ultralyti
 from __future__ import annotations
 
 import argparse
+import contextlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,14 +36,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_NETS} nets alone")
     parser.add_argument("--only", nargs="*", default=[], help="nets whose name holds one of these texts")
+    parser.add_argument("--work", type=Path, help="folder for the files and what came of them, kept for the next run")
     options = parser.parse_args()
     chosen = [
         build
         for build in nets.builds()
         if not options.only or any(part.lower() in build.name.lower() for part in options.only)
     ]
-    with tempfile.TemporaryDirectory() as temporary:
-        bench = Bench(Path(temporary), 3 if options.quick else 7)
+    place = contextlib.nullcontext(options.work) if options.work else tempfile.TemporaryDirectory()
+    with place as work:
+        bench = Bench(Path(work), 3 if options.quick else 7)
         try:
             for build in chosen[:QUICK_NETS] if options.quick else chosen:
                 bench.net(build)
@@ -65,23 +70,31 @@ class Bench:
 
     def net(self, build: nets.Build) -> None:
         """Export a net in every way and run every command on each file."""
+        exports = nets.OWN_EXPORTS if build.own_export else nets.EXPORTS
+        rows = [Row(build, how, self.work / build.name.replace(" ", "-") / f"{how.file}/net.onnx") for how in exports]
+        if all(row.load() for row in rows):
+            self.rows += rows
+            return
         try:
             net = nets.make(build)
         except Exception as error:  # a project may raise anything; the others are still measured
             print(f"{build.name} is left out: {shortened(f'{type(error).__name__}: {error}')}", flush=True)
             return
-        for how in nets.OWN_EXPORTS if build.own_export else nets.EXPORTS:
-            row = Row(build, how, self.work / f"net{len(self.rows)}" / "net.onnx")
-            row.path.parent.mkdir()
+        for row in rows:
             self.rows.append(row)
+            if row.load():
+                continue
+            shutil.rmtree(row.path.parent, ignore_errors=True)
+            row.path.parent.mkdir(parents=True)
             try:
-                nets.export(net, build, how, row.path)
+                nets.export(net, build, row.how, row.path)
             except Exception as error:  # an exporter may raise anything; the table says so
                 row.steps["export"] = shortened(f"{type(error).__name__}: {error}")
             else:
                 row.scores = nets.logits(net, tables.pictures(nets.TRACED), build.imagenet)
                 self.commands(row, net)
-            print(build.name, "/", how.name, "/", row.steps, row.pixels, flush=True)
+            row.save()
+            print(build.name, "/", row.how.name, "/", row.steps, row.pixels, flush=True)
 
     def commands(self, row: Row, net: Any) -> None:
         """Run every command on one file, on images of another size than the traced one where it declares that."""

@@ -62,6 +62,11 @@ class Export:
     dynamo: bool
     any_size: bool
 
+    @property
+    def file(self) -> str:
+        """A name for a folder."""
+        return f"{'dynamo' if self.dynamo else 'script'}-{'open' if self.any_size else 'fixed'}"
+
 
 EXPORTS = (
     Export("default call", True, False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,22 @@ class Row:
     pixels: int | None = None
     ties: int = 0
     scores: np.ndarray | None = None
+
+    def save(self) -> None:
+        """Keep what is known beside the file."""
+        told = {"steps": self.steps, "pixels": self.pixels, "ties": self.ties}
+        if self.scores is not None:
+            np.save(self.path.with_name("scores.npy"), self.scores)
+        self.path.with_name("row.json").write_text(json.dumps(told), "utf-8")
+
+    def load(self) -> bool:
+        """Take up what an earlier run kept; return whether there is any."""
+        kept, scores = self.path.with_name("row.json"), self.path.with_name("scores.npy")
+        if kept.exists():
+            told = json.loads(kept.read_text("utf-8"))
+            self.steps, self.pixels, self.ties = told["steps"], told["pixels"], told["ties"]
+            self.scores = np.load(scores) if scores.exists() else None
+        return kept.exists()
 
 
 def pictures(size: tuple[int, int]) -> np.ndarray:
@@ -92,13 +109,13 @@ def folder(done: Sequence[Row], worker: Worker, work: Path) -> str:
     if not alike:
         return ""
     folder = work / "all"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for index, row in enumerate(alike):
         nets.sibling(row.path, folder / f"{index}.onnx", amount=0)
     tiles = work / "tiles.npz"
     pixels = pictures(nets.TRACED)
     np.savez(tiles, images=pixels)
-    command = ("ensemble", "-m", folder, "-i", f"{tiles}:images", "-o", work / "all.npz")
+    command = ("ensemble", "-m", folder, "-i", f"{tiles}:images", "-o", work / "all.npz", "--overwrite")
     failed = worker.command("engine", *command, *alike[0].build.facts)
     told = f"`engine ensemble -m folder/ {' '.join(alike[0].build.facts)}` on {len(alike)} files"
     if failed:

@@ -7,12 +7,14 @@
         --json figures/one_pid_tiles.json
     python -m benchmarks.reliability.faults --json figures/faults.json
     python -m benchmarks.reliability.silent --json figures/silent.json
+    python -m benchmarks.reliability.silent --tree /tmp/older --json figures/before.json
     MASKFUSE_FUZZ_SECONDS=1800 MASKFUSE_FUZZ_FIGURES=figures/fuzz python -m pytest tests/fuzz
     python -m benchmarks.reliability --kills figures/kill.json --faults figures/faults.json --fuzz figures/fuzz
 
-takes the named figures into benchmarks/results/reliability.json, with day and machine, and rewrites the page; without
-arguments the page is rewritten from the stored figures. `--check` writes nothing: its exit code is 1 if the page is out
-of date, or if the stored faults are not those of faults.py.
+takes the named figures (and --before figures/before.json --commit 7da9fc7, what an older commit made of the cases of
+silent) into benchmarks/results/reliability.json, with day and machine, and rewrites the page; without arguments the
+page is rewritten from the stored figures. `--check` writes nothing: its exit code is 1 if the page is out of date, or
+if the stored faults are not those of faults.py.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=Path, nargs="+", help="files written by kill_and_resume")
     parser.add_argument("--one-pid", type=Path, nargs="+", help="files written by kill_and_resume --one-pid")
     parser.add_argument("--silent", type=Path, help="file written by silent")
+    parser.add_argument("--before", type=Path, help="file written by silent --tree")
+    parser.add_argument("--commit", help="the commit of that tree")
     parser.add_argument("--faults", type=Path, help="file written by faults")
     parser.add_argument("--fuzz", type=Path, help="folder of a long fuzzing run, whose targets replace their rows")
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if the page is out of date")
@@ -54,6 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures["one_pid"] = measured(added(rows))
     if options.silent:
         figures["silent"] = measured(json.loads(options.silent.read_text()))
+    if options.before:
+        before = {row["fault"]: row["ended"] for row in json.loads(options.before.read_text())}
+        rows = [{**row, "before": before.get(row["fault"], "not run")} for row in figures["silent"]["rows"]]
+        figures["silent"] = {**figures["silent"], "rows": rows, "commit_before": options.commit}
     if options.faults:
         figures["faults"] = measured(json.loads(options.faults.read_text()))
     if options.fuzz:
@@ -141,15 +149,32 @@ def silent(held: dict[str, Any]) -> list[str]:
     """Return the section on what once went wrong unnoticed."""
     rows = held["rows"]
     lines = [
-        (row["fault"], shown(row["message"]) if row["message"] else "nothing", row["code"], row["result"])
+        [row["fault"], shown(row["message"]) if row["message"] else "nothing", row["code"], row["result"]]
         for row in rows
     ]
     right = sum(row["as_required"] for row in rows)
     return [
         "## Never wrong or lost without a word\n",
-        f"{right} of {len(rows)} end as required.\n",
-        table.rows(["case", "what is said", "exit code", "result"], lines),
+        f"{right} of {len(rows)} end as required. {compared(held)}\n",
+        table.rows(["case", "what is said", "exit code", "result", *with_before(held, lines)], lines),
     ]
+
+
+def with_before(held: dict[str, Any], lines: list[list[Any]]) -> list[str]:
+    """Add to each line how its case ended with an older commit, and return the further heads of columns."""
+    if "commit_before" not in held:
+        return []
+    for row, line in zip(held["rows"], lines, strict=True):
+        line.append(shown(row["before"]) if ":" in row["before"] else row["before"])
+    return [f"with commit {held['commit_before']}"]
+
+
+def compared(held: dict[str, Any]) -> str:
+    """Return how many cases ended as required with an older commit."""
+    if "commit_before" not in held:
+        return ""
+    right = sum(row["before"] == "as required" for row in held["rows"])
+    return f"The same cases with commit {held['commit_before']}: {right}."
 
 
 def kills(held: dict[str, Any]) -> list[str]:
@@ -259,13 +284,14 @@ def elsewhere() -> list[str]:
 
 def stuck(held: dict[str, Any]) -> str:
     """Return the section on what once hung, ended in a traceback or took all memory."""
-    header = ["case", "what is said", "exit code", "result"]
     lines = [
         [row["case"], shown(row["message"]) if row["message"] else "nothing", row["code"], row["result"]]
         for row in held["rows"]
     ]
+    header = ["case", "what is said", "exit code", "result", *with_before(held, lines)]
     right = sum(row["as_required"] for row in held["rows"])
     told = f"Written by `python -m benchmarks.reliability.stuck`: {right} of {len(lines)} end as required."
+    told = f"{told} {compared(held)}".rstrip()
     memory = "Peak memory of scenes against its formula: [scene_memory.md](../benchmarks/results/scene_memory.md)."
     ends = f"{held['machine']}; {held['versions']}. {memory}\n"
     return f"## Never stuck, no traceback, bounded memory\n\n{told}\n\n{table.rows(header, lines)}\n{ends}"

@@ -2,9 +2,10 @@
 
     python -m benchmarks.reliability.silent --json silent.json
 
-Each case runs the program in a forked process and checks what it says, what it leaves, and that the masks or scores
+Each case runs the program in a process of its own and checks what it says, what it leaves, and that the masks or scores
 are those of the undisturbed input. Prints a row a case; leaves with 1 when one of them is not as required, and with 77
-where nothing can be mounted (the full disk needs root on Linux).
+where nothing can be mounted (the full disk needs root on Linux). With ``--tree FOLDER`` the packages of an older commit
+run instead: proof that a case tells right from wrong.
 """
 
 from __future__ import annotations
@@ -23,12 +24,36 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.reliability.kill_and_resume import digest, prepare, start, wait
+from benchmarks.reliability.kill_and_resume import digest
+from benchmarks.reliability.trees import Tree, ended
 from engine.samples import SAMPLES
 
 COUNT, SIZE = 40, (64, 128)
 # Calls of the nets before an input is changed.
 CALLS = 60
+CHANGE = """
+import os, onnxruntime
+class Counted(onnxruntime.InferenceSession):
+    calls = 0
+    def counted(self):
+        Counted.calls += 1
+        if Counted.calls == {calls}:
+            os.utime({file!r}, (1, 1))
+    def run(self, *arguments, **named):
+        self.counted()
+        return super().run(*arguments, **named)
+    def run_with_iobinding(self, *arguments, **named):
+        self.counted()
+        return super().run_with_iobinding(*arguments, **named)
+onnxruntime.InferenceSession = Counted
+"""
+SMALL_SHARDS = """
+try:
+    import engine.runs.durable.images as images
+except ImportError:  # commits before 2026-11-26
+    import engine.durable as images
+images.MOST_IMAGES = 8
+"""
 IDS = [f"tile_{(index * 7) % COUNT}" for index in range(COUNT)]
 
 
@@ -49,26 +74,24 @@ class Came(NamedTuple):
 class Place:
     """A folder with the same images in every form, and runs in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tree: Tree) -> None:
         """Write the images."""
-        self.folder = folder
+        self.folder, self.tree = folder, tree
         draw = np.random.default_rng(3)
         self.images = draw.integers(1, 256, (COUNT, *SIZE)).astype(np.uint8)
         np.save(folder / "images.npy", self.images)
 
-    def run(self, source: str, goal: str, *more: str, before: Callable[[], object] | None = None) -> Came:
+    def run(self, source: str, goal: str, *more: str, before: str = "") -> Came:
         """Predict; the goal lies in a folder of its own."""
         (self.folder / goal).parent.mkdir(exist_ok=True)
         models = str(SAMPLES / "one_class_*.onnx")
         line = ["ensemble", "-m", models, "-i", source, "-o", str(self.folder / goal), "--workers", "1"]
         return self.engine([*line, "--batch-size", "2", *more], before)
 
-    def engine(self, line: Sequence[str], before: Callable[[], object] | None = None) -> Came:
+    def engine(self, line: Sequence[str], before: str = "") -> Came:
         """Run the command line."""
-        log = self.folder / "log"
-        log.unlink(missing_ok=True)
-        code = wait(start(line, before, log))
-        return Came(code, log.read_text().replace(f"{self.folder}/", ""))
+        code, said = self.tree.run(self.folder, *line, before=before)
+        return Came(code, said.replace(f"{self.folder}/", ""))
 
     def __truediv__(self, name: str) -> Path:
         """Return a path in the folder."""
@@ -120,8 +143,7 @@ def absurd_metadata(place: Place) -> Verdict:
         chunk.unlink()
     about = json.loads((place / "c.zarr/zarr.json").read_text())
     (place / "c.zarr/zarr.json").write_text(json.dumps({**about, "shape": [10**12, *SIZE]}))
-    more = ("--missing-chunks", "fill")
-    return refused(place, place.run(str(place / "c.zarr"), "out4/m.npy", *more), "out4/m.npy")
+    return refused(place, place.run(str(place / "c.zarr"), "out4/m.npy"), "out4/m.npy")
 
 
 def table(place: Place, name: str, images: Sequence[bytes], ids: Sequence[str]) -> str:
@@ -163,19 +185,7 @@ def changed(form: str) -> Callable[[Place], Verdict]:
         else:
             np.save(source, place.images)
 
-        def before() -> None:
-            from engine.models.net import Net
-
-            whole, calls = Net.run, [0]
-
-            def run(net: Net, *arguments: Any, **named: Any) -> None:
-                calls[0] += 1
-                if calls[0] == CALLS:
-                    os.utime(file, (1, 1))
-                whole(net, *arguments, **named)
-
-            Net.run = run  # type: ignore[method-assign]
-
+        before = CHANGE.format(calls=CALLS, file=str(file))
         goal = f"out6-{form}/m.csv"
         return refused(place, place.run(str(source), goal, before=before), goal)
 
@@ -188,7 +198,8 @@ def other_part(place: Place) -> Verdict:
 
     with serving(place.folder, ahead=SIZE[0] * SIZE[1]) as (address, _):
         came = place.run(f"{address}/images.npy", "out7/m.npy")
-    return refused(place, Came(came.code, re.sub(r"127\.0\.0\.1:\d+", "host", came.said)), "out7/m.npy")
+    came, result, right = refused(place, Came(came.code, re.sub(r"127\.0\.0\.1:\d+", "host", came.said)), "out7/m.npy")
+    return came, result, right and "the server sent" in came.said
 
 
 def twice(name: str, text: str) -> Callable[[Place], Verdict]:
@@ -223,18 +234,15 @@ def picture_of_that_length(place: Place) -> Verdict:
 
 def full_disk(place: Place) -> Verdict:
     """Write to a disk of 200 KiB; count what is kept and what is found."""
-    import engine.runs.durable.images
-
-    engine.runs.durable.images.MOST_IMAGES = 8
     disk, source = place / "disk", str(place / "images.npy")
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], check=True)
     try:
         # Batches of 3: pages of the disk end within an image.
-        came = place.run(source, "disk/m.csv", "--batch-size", "3")
+        came = place.run(source, "disk/m.csv", "--batch-size", "3", before=SMALL_SHARDS)
         kept = re.search(r"(\d+) images are kept", came.said)
         subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
-        after = place.run(source, "disk/m.csv", "--batch-size", "3", "--resume")
+        after = place.run(source, "disk/m.csv", "--batch-size", "3", "--resume", before=SMALL_SHARDS)
         found = re.search(r"resuming after (\d+) of", after.said)
         assert place.run(source, "whole/m.csv").code == 0
         same = after.code == 0 and digest(disk) == digest(place / "whole")
@@ -248,7 +256,8 @@ def impossible_name(place: Place) -> Verdict:
     """Name the last of 9,000 images so that no file can have it."""
     ids = [*map(str, range(8999)), "x" * 300]
     source = table(place, "names.parquet", [place.images[0].tobytes()] * 9000, ids)
-    return refused(place, place.run(source, "out9/masks"), "out9/masks")
+    came, result, right = refused(place, place.run(source, "out9/masks"), "out9/masks")
+    return came, result, right and "are kept" not in came.said
 
 
 CASES: dict[str, Callable[[Place], Verdict]] = {
@@ -262,7 +271,7 @@ CASES: dict[str, Callable[[Place], Verdict]] = {
     "a picture of a folder is changed while it is read": changed("images"),
     "a server sends another part of a file than was asked for": other_part,
     "an id stands twice in a .csv": twice("twice.csv", "id,0,1\na,0,1\nb,1,1\na,1,1\n"),
-    "an id stands twice in an .rle.csv": twice("twice.rle.csv", "id_class,rle\na_0,1 4\nb_0,1 4\na_0,1 4\n"),
+    "an id stands twice in an .rle.csv": twice("twice.rle.csv", "id_class,rle\na_0,1 4\na_0,9 4\nb_0,1 4\n"),
     "PNGs in a table have as many bytes as pixels": picture_of_that_length,
     "the disk is full (a real one, of 200 KiB)": full_disk,
     "no file can have the name of image 9,000": impossible_name,
@@ -274,19 +283,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=[""], help="only cases whose name contains one of these")
     parser.add_argument("--json", type=Path, help="also write the results")
+    parser.add_argument("--tree", type=Path, help="folder of an older commit, whose packages run")
     options = parser.parse_args(arguments)
     if not sys.platform.startswith("linux") or os.getuid() or shutil.which("mount") is None:
         print("the full disk needs root on Linux", file=sys.stderr)
         return 77
-    prepare()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        place = Place(Path(folder))
+        place = Place(Path(folder), Tree(options.tree) if options.tree else Tree())
         for name, case in CASES.items():
             if any(text in name for text in options.only):
-                came, result, right = case(place)
+                try:
+                    came, result, right = case(place)
+                except Exception as error:  # an older commit may end where a case goes on
+                    came, result, right = Came(1, f"error: {type(error).__name__}"), "not run to its end", False
                 told = came.line.replace(f"{SAMPLES}/", "")
                 row = {"fault": name, "message": told, "code": came.code, "result": result, "as_required": right}
+                row["ended"] = ended(came.code, came.said if "Traceback" in came.said else told, right)
                 rows.append(row if right else {**row, "log": came.said})
                 print(f"{'ok ' if right else 'BAD'} {name} | exit {came.code}: {told}", flush=True)
     if options.json is not None:

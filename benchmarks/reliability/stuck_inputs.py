@@ -36,7 +36,10 @@ BEHAVIOURS = {
 # Opens a Parquet source as often as it is told, and leaves each in the middle for the garbage collector.
 LEAVE = """
 import gc, sys
-from engine.sources.open import open_source
+try:
+    from engine.sources.open import open_source
+except ImportError:  # commits before 2026-11-26
+    from engine.images import open_source
 
 gc.set_threshold(100, 2, 2)
 for done in range(int(sys.argv[2])):

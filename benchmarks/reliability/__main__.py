@@ -165,7 +165,8 @@ def with_before(held: dict[str, Any], lines: list[list[Any]]) -> list[str]:
     if "commit_before" not in held:
         return []
     for row, line in zip(held["rows"], lines, strict=True):
-        line.append(shown(row["before"]) if ":" in row["before"] else row["before"])
+        told = row.get("before", "not run")
+        line.append(shown(told) if ":" in told else told)
     return [f"with commit {held['commit_before']}"]
 
 
@@ -173,7 +174,7 @@ def compared(held: dict[str, Any]) -> str:
     """Return how many cases ended as required with an older commit."""
     if "commit_before" not in held:
         return ""
-    right = sum(row["before"] == "as required" for row in held["rows"])
+    right = sum(row.get("before") == "as required" for row in held["rows"])
     return f"The same cases with commit {held['commit_before']}: {right}."
 
 

@@ -209,9 +209,11 @@ def place() -> Iterator[Path]:
         yield Path(name)
 
 
-def rows_of(tree: Tree, careful: bool) -> Iterator[Row]:
-    """Run all cases; ``careful`` goes on where a part cannot be prepared."""
+def rows_of(tree: Tree, only: Sequence[str], careful: bool) -> Iterator[Row]:
+    """Run the cases of all parts or of some; ``careful`` goes on where a part cannot be prepared."""
     for part in PARTS:
+        if only and part.__name__ not in only:
+            continue
         with place() as folder:
             try:
                 for row in part(tree, folder):
@@ -230,17 +232,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tree", type=Path, help="folder of an older commit, whose packages run")
     parser.add_argument("--commit", help="that commit")
+    parser.add_argument("--only", nargs="+", choices=[part.__name__ for part in PARTS], help="other rows are kept")
     options = parser.parse_args(arguments)
+    # nohup leaves it ignored, and a program keeps to that.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    stored = json.loads(RESULTS.read_text("utf-8"))
+    held = {row["case"]: row for row in stored["rows"]}
     if options.tree is not None:
-        stored = json.loads(RESULTS.read_text("utf-8"))
-        found = {row.case: ended(row.code, row.message, row.as_required) for row in rows_of(Tree(options.tree), True)}
-        stored["rows"] = [{**row, "before": found.get(row["case"], "not run")} for row in stored["rows"]]
-        RESULTS.write_text(json.dumps({**stored, "commit_before": options.commit}, indent=2) + "\n")
-        return 0
-    rows = list(rows_of(Tree(), False))
-    found = {"machine": table.processor(), "versions": table.versions(("numpy", "pyarrow", "fsspec", "zarr"))}
-    RESULTS.write_text(json.dumps({**found, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
-    return int(not all(row.as_required for row in rows))
+        for row in rows_of(Tree(options.tree), options.only, careful=True):
+            held[row.case]["before"] = ended(row.code, row.message, row.as_required)
+        stored |= {"commit_before": options.commit}
+    else:
+        new = {row.case: asdict(row) for row in rows_of(Tree(), options.only, careful=False)}
+        before = {case: {"before": row["before"]} for case, row in held.items() if "before" in row}
+        held = (held if options.only else {}) | {case: row | before.get(case, {}) for case, row in new.items()}
+        stored["machine"] = table.processor()
+        stored["versions"] = table.versions(("numpy", "pyarrow", "fsspec", "zarr"))
+    RESULTS.write_text(json.dumps({**stored, "rows": list(held.values())}, indent=2) + "\n")
+    return int(not all(row["as_required"] for row in held.values()))
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ def prepared(pixels: np.ndarray, imagenet: bool) -> torch.Tensor:
 def module(net: Any) -> torch.nn.Module:
     """Return the net itself, out of what its project wraps it in.
 
-    Ultralytics' wrapper is a module too, whose ``train`` starts a training, and so does its ``eval``.
+    Ultralytics' wrapper is a module too, whose ``train`` starts a training.
     """
     wrapped = type(net).__module__.startswith("ultralytics.") or not isinstance(net, torch.nn.Module)
     return net.model if wrapped else net

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from engine.errors import InputError
-from engine.sources.remote import RemoteFile
+from engine.sources.remote import READ_BYTES, RemoteFile
 from engine.sources.thrift import Fields, read_struct
 from engine.utils.memory import memory_bound
 
@@ -73,21 +73,26 @@ def check_pages(file: Path | RemoteFile, groups: Sequence[Sequence[Chunk]], name
     """Refuse a page that claims more bytes than the footer gives all of them: pyarrow would allocate what it claims.
 
     Args:
-        file: the Parquet file. Behind a URL, where each header is a request of its own, it is looked at only if the
-            most that a page can claim is more than the bound on memory.
+        file: the Parquet file. Behind a URL pages that lie close together are fetched at once and kept for who reads
+            them next. Where they do not, each header is a request of its own: they are looked at only if the most that
+            a page can claim is more than the bound on memory.
         groups: the row groups that are read next.
         names: the fields that are read of them.
 
     Raises:
         InputError: such a page, or what cannot be a page.
     """
-    if isinstance(file, RemoteFile) and memory_bound() >= _MOST_CLAIMED:
-        return
+    chunks = [chunk for group in groups for chunk in group if any(is_within(chunk.path, name) for name in names)]
+    if isinstance(file, RemoteFile):
+        start = min((chunk.start for chunk in chunks), default=0)
+        stop = min(file.size, max((chunk.start + chunk.stored_bytes for chunk in chunks), default=0))
+        if stop - start <= READ_BYTES:
+            file.keep(start, stop + _HEADER)
+        elif memory_bound() >= _MOST_CLAIMED:
+            return
     with file.open("rb") as stream:
-        for group in groups:
-            for chunk in group:
-                if any(is_within(chunk.path, name) for name in names):
-                    _check_pages(stream, file, chunk)
+        for chunk in chunks:
+            _check_pages(stream, file, chunk)
 
 
 def _check_pages(stream: IO[bytes], file: Path | RemoteFile, chunk: Chunk) -> None:

@@ -50,6 +50,19 @@ HEAD_BYTES, READ_BYTES = 1 << 16, 1 << 23
 Answer = TypeVar("Answer")
 
 
+@dataclass
+class Span:
+    """A part of a file that is kept in memory for all streams over it."""
+
+    begin: int = 0
+    data: bytes = b""
+
+    def behind(self, place: int) -> bytes:
+        """Return what is kept from a place of the file on; empty where nothing is."""
+        begin, data = self.begin, self.data
+        return data[place - begin :] if begin <= place else b""
+
+
 @dataclass(frozen=True)
 class RemoteFile:
     """A file behind a URL; it knows what the readers of this package ask a path for.
@@ -67,6 +80,7 @@ class RemoteFile:
     url: str = field(repr=False)
     label: str
     told: dict[str, Any] = field(repr=False)
+    kept: Span = field(default_factory=Span, repr=False, compare=False)
 
     def __str__(self) -> str:
         """Return the URL without secrets."""
@@ -123,9 +137,18 @@ class RemoteFile:
             raise InputError(f"{self} gave {len(data)} bytes where {size} were asked for{why}: copy it to this machine")
         return bytes(data)
 
+    def keep(self, start: int, stop: int) -> None:
+        """Fetch a part in one request, and keep it for every stream over this file until another part is kept.
+
+        Raises:
+            InputError: it cannot be had, after three tries.
+        """
+        self.kept.data = b""
+        self.kept.begin, self.kept.data = start, self.range(start, min(stop, self.size))
+
     def open(self, mode: str = "rb") -> IO[bytes]:
         """Return it as a binary stream that can be read at any place."""
-        return io.BufferedReader(RangeFile(self), HEAD_BYTES)
+        return io.BufferedReader(RangeFile(self, self.kept), HEAD_BYTES)
 
 
 class HasRanges(Protocol):
@@ -142,9 +165,10 @@ class HasRanges(Protocol):
 class RangeFile(io.RawIOBase):
     """A stream over a remote file; what is read in turn is fetched in ever larger ranges."""
 
-    def __init__(self, file: HasRanges) -> None:
-        """Stand in front of the first byte."""
+    def __init__(self, file: HasRanges, kept: Span | None = None) -> None:
+        """Stand in front of the first byte; what is kept is not fetched."""
         self._file, self._at, self._size = file, 0, file.size
+        self._kept = kept or Span()
         self._held, self._begin, self._step = b"", 0, HEAD_BYTES
 
     def readable(self) -> bool:
@@ -166,6 +190,11 @@ class RangeFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer and return how many bytes came; 0 at the end."""
+        known = self._kept.behind(self._at)[: len(buffer)]
+        if known:
+            buffer[: len(known)] = known
+            self._at += len(known)
+            return len(known)
         place = self._at - self._begin
         if not 0 <= place < len(self._held):
             if place == len(self._held) and place:

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from engine.errors import InputError
 from engine.sources import parquet_pages
+from engine.sources.parquet import open_file
 from engine.sources.parquet_pages import Chunk, check_pages, row_groups
+from engine.sources.remote import RemoteFile, locate
 
 arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
@@ -82,6 +84,24 @@ def test_a_page_that_claims_more_than_all_have(
     with pytest.raises(InputError, match=r"a page of lists\.list\.element claims \d+ bytes, all its"):
         check_pages(file, [[replace(chunk, **less)]], ["lists"])
     check_pages(file, [[replace(chunk, **less)]], ["other"])
+
+
+def test_behind_a_url_pages_are_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their headers are looked at and the pages are then read out of one answer."""
+    pytest.importorskip("fsspec", reason="fsspec is not installed")
+    path = written(tmp_path, {"lists", "id"}, {"data_page_size": 1})
+    file, asked = locate(f"file://{path}")[0], []
+    whole = RemoteFile.range
+    monkeypatch.setattr(RemoteFile, "range", lambda file, *ends: asked.append(ends) or whole(file, *ends))
+    reader = open_file(file)
+    groups, before = row_groups(reader, "x"), len(asked)
+    check_pages(file, groups, ["lists", "id"])
+    assert next(reader.iter_batches(ROWS)).num_rows == ROWS
+    assert sum(start < stop for start, stop in asked[before:]) == 1
+    monkeypatch.setattr(parquet_pages, "_HARMLESS", 0)
+    claimed = [[replace(chunk, plain_bytes=1) for chunk in groups[0]]]
+    with pytest.raises(InputError, match=r"a page of \S+ claims \d+ bytes, all its"):
+        check_pages(file, claimed, ["lists"])
 
 
 def test_no_page_where_the_footer_names_one(tmp_path: Path) -> None:

@@ -66,7 +66,8 @@ def refused(tree: Tree, folder: Path, case: str, told: str, *arguments: str, **m
     seconds = time.monotonic() - began
     lines = said.splitlines()
     right = code == 2 and len(lines) == 1 and re.search(told, said) is not None and not list(folder.glob("out*"))
-    message = re.sub(r"127\.0\.0\.1:\d+", "localhost", lines[-1] if lines else "")
+    words = [line.strip(" │╭╮╰╯─") for line in lines]
+    message = re.sub(r"127\.0\.0\.1:\d+", "localhost", next((line for line in reversed(words) if line), ""))
     waited = f", after {seconds:.0f} s" if seconds > 30 else ""
     return Row(case, message.replace(f"{folder}/", ""), code, f"nothing is written{waited}", right)
 

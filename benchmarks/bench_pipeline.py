@@ -1,0 +1,116 @@
+"""`engine bench` of this tree and of an older commit, in turns: the pipeline and its share of the nets' own limit.
+
+``python -m benchmarks.bench_pipeline [--against 7da9fc7] [--rounds 7]`` writes benchmarks/results/pipeline.md. Every
+measurement is a process of its own, of one tree after the other; the older one is checked out beside it for the time
+of the run. Four nets of the zoo on generated scenes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.table import rows, write
+
+ROOT = Path(__file__).resolve().parent.parent
+NETS = ("pan-zoo", "residual-zoo", "residual-all-zoo", "unet-zoo")
+WAYS = {
+    "ONNX Runtime float32": ("--runtime", "onnxruntime"),
+    "OpenVINO float32": ("--runtime", "openvino"),
+    "OpenVINO bf16": ("--runtime", "openvino", "--precision", "bf16"),
+}
+# Least share of the limit, and least ratio to the older commit; what the project asks of itself.
+BARS = {"ONNX Runtime float32": (0.97, 1.15), "OpenVINO bf16": (0.92, 1.25)}
+PROGRAM = "import sys; from engine.cli import main; sys.argv[0] = 'engine'; main()"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--against", default="7da9fc7", help="the older commit")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--only", nargs="*", default=[""], help="only ways whose name holds one of these texts")
+    options = parser.parse_args()
+    ways = [way for way in WAYS if any(text.lower() in way.lower() for text in options.only)]
+    ways = [way for way in ways if "OpenVINO" not in way or find_spec("openvino") is not None]
+    taken: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    with checked_out(options.against) as older, tempfile.TemporaryDirectory() as place:
+        for number in range(options.rounds + 1):
+            for way in ways:
+                for name, tree in ((options.against, older), ("now", ROOT)):
+                    # The first round compiles and fills caches.
+                    found = bench(tree, Path(place), WAYS[way], 32 if number == 0 else options.images)
+                    if number:
+                        taken.setdefault((way, name), []).append(found)
+                    told = f"{found['images_per_second']:.0f}/s, share {found['share_of_limit']:.3f}"
+                    print(number, way, name, told, flush=True)
+    section = table(taken, ways, options.against, options.images, options.rounds)
+    packages = ("numpy", "numba", "onnxruntime-gpu", "openvino")
+    print(write("pipeline", "The pipeline against its limit", "python -m benchmarks.bench_pipeline", packages, section))
+
+
+@contextmanager
+def checked_out(commit: str) -> Iterator[Path]:
+    """Yield a folder that holds an older commit."""
+    with tempfile.TemporaryDirectory() as place:
+        packed = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
+        subprocess.run(["tar", "-xf", "-"], cwd=place, input=packed, check=True)
+        yield Path(place)
+
+
+def bench(tree: Path, place: Path, way: tuple[str, ...], images: int) -> dict[str, Any]:
+    """Return what ``engine bench`` of a tree says."""
+    nets = [part for net in NETS for part in ("-m", str(ROOT / "zoo" / f"{net}.onnx"))]
+    command = [sys.executable, "-c", PROGRAM, "bench", *nets, *way, "--images", str(images), "--rounds", "1", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return dict(json.loads(done.stdout))
+
+
+def table(
+    taken: dict[tuple[str, str], list[dict[str, Any]]], ways: list[str], older: str, images: int, rounds: int
+) -> str:
+    """Return the table, with what misses its bar."""
+    lines = []
+    for way in ways:
+        before, now = taken[way, older], taken[way, "now"]
+        share = median(run["share_of_limit"] for run in now)
+        ratios = [new["images_per_second"] / old["images_per_second"] for new, old in zip(now, before, strict=True)]
+        least_share, least_ratio = BARS.get(way, (0.0, 0.0))
+        lines.append(
+            (
+                way,
+                f"{median(run['images_per_second'] for run in before):.0f}",
+                f"{median(run['images_per_second'] for run in now):.0f}",
+                f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}){missed(median(ratios), least_ratio)}",
+                f"{median(run['share_of_limit'] for run in before):.2f}",
+                f"{share:.2f}{missed(share, least_share)}",
+            )
+        )
+    head = ("way", f"images/s, {older}", "images/s, now", "ratio", f"share, {older}", "share, now")
+    told = (
+        f"{', '.join(NETS)}; {images} images, {rounds} rounds in turns, medians (ratios of pairs, least and greatest "
+        "behind). The limit is 1 over the sum of 1 / images/s of each net alone at its best layout, in the same run.\n"
+    )
+    return f"{told}\n{rows(head, lines)}"
+
+
+def missed(value: float, bar: float) -> str:
+    """Return the mark of a figure below its bar."""
+    return f", below the bar of {bar}" if value < bar else ""
+
+
+if __name__ == "__main__":
+    main()

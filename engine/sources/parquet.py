@@ -29,8 +29,9 @@ from engine.sources.parquet_ids import NamedRows, read_ids
 from engine.sources.parquet_pages import Chunk, check_pages, row_groups
 from engine.sources.pictures import DECODERS, WAITING, Alike, Bad, Once
 from engine.sources.pictures import SUFFIXES as PICTURES
+from engine.sources.range_file import READ_BYTES
 from engine.sources.reading import PLAIN, Reading
-from engine.sources.remote import READ_BYTES, RemoteFile
+from engine.sources.remote import RemoteFile
 from engine.utils.boundary import refusing
 from engine.utils.optional import require
 from engine.utils.threads import ahead

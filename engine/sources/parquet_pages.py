@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from engine.errors import InputError
-from engine.sources.remote import READ_BYTES, RemoteFile
+from engine.sources.range_file import READ_BYTES
+from engine.sources.remote import RemoteFile
 from engine.sources.thrift import Fields, read_struct
 from engine.utils.memory import memory_bound
 

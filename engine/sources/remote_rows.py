@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.sources.numpy_files import ArrayFile
-from engine.sources.remote import READ_BYTES, RemoteFile
+from engine.sources.range_file import READ_BYTES
+from engine.sources.remote import RemoteFile
 from engine.utils.threads import ahead
 
 # Ranges under way at a time: an object store answers slowly and to many at once.

@@ -22,10 +22,11 @@ from engine.sources.naming import is_glob
 from engine.sources.open import KEYS, PAIRED_KEY, open_array, open_source, split_key
 from engine.sources.parquet import tables_of
 from engine.sources.pictures import SUFFIXES, Once, picture_files, shape_in_words
+from engine.sources.range_file import RangeFile
 from engine.sources.ranges import WebFile, check_ranges, is_web
 from engine.sources.rasters import RASTERS, opened_raster, raster_suffix
 from engine.sources.reading import PLAIN, Reading, grey
-from engine.sources.remote import RangeFile, RemoteFile, locate
+from engine.sources.remote import RemoteFile, locate
 from engine.sources.scene import Rows, Scene, with_nan
 from engine.sources.spec import is_url, shown, split_url
 

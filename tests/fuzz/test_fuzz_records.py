@@ -125,9 +125,10 @@ def predicted(name: str) -> None:
 
 @cache
 def compiled() -> None:
-    """Compile what a prediction needs."""
-    save_net(PLACE / "first.onnx", metadata=json.dumps(FIELDS))
-    predicted("first.onnx")
+    """Compile what a prediction needs, with a class that is never predicted and without one."""
+    for ignored in (0, None):
+        save_net(PLACE / "first.onnx", metadata=json.dumps({**FIELDS, "ignored_class": ignored}))
+        predicted("first.onnx")
 
 
 @target(few=60, before=compiled, fields=changed(STATED, ANYTHING))

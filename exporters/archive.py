@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from engine.errors import ContractError, ModelError
 from engine.models.contract import KERAS_MEMBER, ModelContract
+from engine.utils.boundary import refusing
 from exporters.backend import load_keras
 
 _CONFIG = "config.json"
@@ -116,10 +116,8 @@ def ending_activation(net: Any) -> str:
 def _opened(path: Path) -> zipfile.ZipFile:
     if not path.is_file():
         raise ModelError(f"{path}: no such file; give a .keras archive")
-    try:
+    with refusing(lambda why: f"{path}: not a Keras archive; save the net with model.save('NAME.keras')", ModelError):
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError):
-        raise ModelError(f"{path}: not a Keras archive; save the net with model.save('NAME.keras')") from None
     if _CONFIG not in archive.namelist():
         archive.close()
         raise ModelError(f"{path}: a zip file without {_CONFIG}; save the net with model.save('NAME.keras')")
@@ -127,10 +125,8 @@ def _opened(path: Path) -> zipfile.ZipFile:
 
 
 def _member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
-    try:
+    with refusing(lambda why: f"{path}: its member {name} is damaged ({why}); copy or save the file again", ModelError):
         return archive.read(name)
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ModelError(f"{path}: its member {name} is damaged ({error}); copy or save the file again") from None
 
 
 def _only(path: Path, side: str, tensors: Any) -> Any:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
@@ -18,6 +16,7 @@ import numpy.typing as npt
 from engine.errors import InputError, ModelError
 from engine.graph.trial import random_tiles
 from engine.models.contract import ModelContract
+from engine.utils.boundary import refusing
 from engine.utils.console import first_line
 from engine.utils.sides import Size, nearest_sizes
 from exporters.archive import Shape
@@ -93,10 +92,8 @@ def load_tiles(path: Path, limit: int = REAL_TILES) -> npt.NDArray[Any]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; give an .npz file with one of the keys {', '.join(_KEYS)}")
-    try:
+    with refusing(lambda why: f"{path}: not a readable .npz file ({why})"):
         key, tiles = _first_key(path)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: not a readable .npz file ({str(error).splitlines()[0][:120]})") from None
     if tiles is None:
         raise InputError(f"{path}: none of the keys {', '.join(_KEYS)}; save the tiles under one of them")
     if key == "training_set" and tiles.ndim >= 4:

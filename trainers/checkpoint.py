@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,7 +13,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import InputError, OutputError, PlanError
+from engine.errors import OutputError, PlanError
+from engine.utils.boundary import refusing
 from trainers.config import PLACES, FitConfig
 from trainers.files import replacing
 from trainers.records import Epoch
@@ -71,7 +70,7 @@ def load(config: FitConfig, trained: keras.Model) -> State | None:
     path = config.checkpoint
     if not path.is_file():
         return None
-    try:
+    with refusing(lambda why: f"{path}: damaged ({why}); delete it and start again"):
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         require_same_run(config, FitConfig.from_toml(str(arrays[_CONFIG])), path)
@@ -79,8 +78,6 @@ def load(config: FitConfig, trained: keras.Model) -> State | None:
         best = history[int(arrays["best_epoch"]) - 1]
         for variable, value in zip(_variables(trained), _listed("variable", arrays), strict=True):
             variable.assign(value)
-    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: damaged ({error}); delete it and start again") from None
     return State(history, best, _listed("best", arrays))
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import keras
 
-from engine.errors import ContractError, InputError
+from engine.errors import ContractError
 from engine.models.contract import KERAS_MEMBER, ModelContract
+from engine.utils.boundary import refusing
 from engine.version import VERSION
 from trainers.config import FitConfig
 from trainers.data import Dataset
@@ -58,11 +59,10 @@ def read_contract(path: Path) -> ModelContract:
         InputError: the file is missing or not an archive.
         ContractError: it has no contract, or an invalid one.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            text = archive.read(KERAS_MEMBER).decode("utf-8", errors="replace")
-    except (OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not a .keras archive ({error}); train it again") from None
-    except KeyError:
-        raise ContractError(f"{path}: has no {KERAS_MEMBER}; train it with this package") from None
+    told = f"{path}: not a .keras archive"
+    with refusing(lambda why: f"{told} ({why}); train it again"), zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        text = archive.read(KERAS_MEMBER).decode("utf-8", errors="replace") if KERAS_MEMBER in names else None
+    if text is None:
+        raise ContractError(f"{path}: has no {KERAS_MEMBER}; train it with this package")
     return ModelContract.from_json(text)

@@ -13,7 +13,6 @@ Nothing is unpickled: arrays of Python objects are refused.
 from __future__ import annotations
 
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from engine.errors import InputError
 from engine.metrics import VOID
 from engine.sources.groups import group_values
+from engine.utils.boundary import refusing
 
 TASK_KEY = "training_set"
 TASK_CLASSES = ("background", "soil", "bedrock", "sand", "big rock")
@@ -101,19 +101,18 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         InputError: the file is missing, not an npz, damaged, or contains Python objects.
     """
     check_npz(path)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        if "pickle" in str(error) or "Object arrays" in str(error):
-            raise InputError(
-                f"{path}: contains Python objects, which are not read; save plain numeric arrays"
-            ) from None
-        raise InputError(f"{path}: damaged ({error}); download or write it again") from None
+    with refusing(lambda why: _unreadable(path, why)), np.load(path, allow_pickle=False) as archive:
+        arrays = {key: archive[key] for key in archive.files}
     stray = [key for key, value in arrays.items() if not isinstance(value, np.ndarray)]
     if stray:
         raise InputError(f"{path}: {', '.join(stray)} are not NumPy arrays; save plain numeric arrays")
     return arrays
+
+
+def _unreadable(path: Path, why: str) -> str:
+    if "pickle" in why or "Object arrays" in why:
+        return f"{path}: contains Python objects, which are not read; save plain numeric arrays"
+    return f"{path}: damaged ({why}); download or write it again"
 
 
 def load(path: Path, groups: str | Path | None = None, class_names: tuple[str, ...] = ()) -> Dataset:

@@ -11,6 +11,7 @@ from engine.errors import InputError, ModelError
 from exporters.graph import count, drop_plain_reshapes
 from exporters.parity import Parity, Tolerance, load_tiles, measure, random_tiles, run_onnx
 from exporters.reshapes import fix_reshapes
+from tests.helpers.broken import locked
 
 
 def test_measure_counts_differences_and_labels(contract):
@@ -94,6 +95,13 @@ def test_tiles_that_cannot_be_read(content, tmp_path):
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"tiles\.npz"):
         load_tiles(path)
+
+
+def test_tiles_behind_a_password(tmp_path):
+    np.savez(tmp_path / "tiles.npz", images=np.zeros((2, 4, 4)))
+    (tmp_path / "tiles.npz").write_bytes(locked((tmp_path / "tiles.npz").read_bytes()))
+    with pytest.raises(InputError, match="password required"):
+        load_tiles(tmp_path / "tiles.npz")
 
 
 def test_a_bare_array_is_not_tiles(tmp_path):

@@ -47,10 +47,15 @@ def _npz(content: bytes, method: int = zipfile.ZIP_STORED) -> bytearray:
 
 def locked_npz(world: World) -> None:
     """An archive whose flags say that a password is needed."""
-    raw = _npz(_npy(world.images))
+    Path("x.npz").write_bytes(locked(_npz(_npy(world.images))))
+
+
+def locked(archive: bytes) -> bytes:
+    """Return an archive whose first member says that it needs a password."""
+    raw = bytearray(archive)
     raw[6] |= 1
     raw[raw.index(b"PK\1\2") + 8] |= 1
-    Path("x.npz").write_bytes(raw)
+    return bytes(raw)
 
 
 def damaged_lzma(world: World) -> None:

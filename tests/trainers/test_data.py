@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from engine.errors import InputError
+from tests.helpers.broken import locked
 from tests.trainers.conftest import task_array, tiles
 from trainers import scores
 from trainers.data import TASK_CLASSES, load
@@ -81,7 +82,9 @@ def test_bad_files_are_refused(tmp_path: Path, task_file: Path) -> None:
     broken[2000:2100] = bytes(100)
     (tmp_path / "broken.npz").write_bytes(broken)
     (tmp_path / "text.npz").write_text("not an archive")
+    (tmp_path / "locked.npz").write_bytes(locked(whole))
     for name, message in (
+        ("locked", "password required"),
         ("cut", "truncated"),
         ("broken", "damaged"),
         ("text", "not an .npz"),

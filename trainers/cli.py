@@ -107,6 +107,38 @@ def fit_specialists(
 
 @app.command()
 @run_options
+def fit_folds(
+    context: typer.Context,
+    options: dict[str, Any],
+    arch: Arch,
+    out: Annotated[Path, typer.Option(help="Folder for ARCH-fold0.keras, ARCH-fold1.keras and so on.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Train one network per fold into a folder: together they are one member of an ensemble.
+
+    Each network states which tiles it was not trained on, so that engine select predicts every labelled tile by the
+    one that did not see it. The command is resumable: a finished network of the same options and data is never
+    retrained, and an unfinished one continues after its last epoch.
+    """
+    fixed = [name for name in ("fold", "train_all") if _given(context, name)]
+    if fixed:
+        named = fixed[0].replace("_", "-")
+        raise PlanError(f"{named}: every fold is held out once; omit --{named}")
+    run = config_of(options, arch, out / f"{arch}-fold0.keras")
+    check_early(run, overwrite, resume=True)
+    import_backend()
+    from trainers.cross_fit import fit_folds as fit_each
+
+    for result in fit_each(run, out, overwrite=overwrite):
+        typer.echo(_summary(result))
+    place = shlex.quote(str(out / f"{arch}-fold"))
+    console.say(
+        f"next: for k in $(seq 0 {run.folds - 1}); do exporters onnx {place}$k.keras --out {place}$k.onnx; done"
+    )
+
+
+@app.command()
+@run_options
 def cross_validate(
     context: typer.Context,
     options: dict[str, Any],
@@ -138,7 +170,7 @@ def cross_validate(
     finally:
         typer.echo(table(study.candidates(), run.folds))
     best = next((one.loss for one in study.candidates() if one.state == "complete"), "LOSS")
-    console.say_next("trainers", "fit", arch, "--data", run.data, "--loss", best, "--out", f"{arch}.keras")
+    console.say_next("trainers", "fit-folds", arch, "--data", run.data, "--loss", best, "--out", "FOLDER")
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from engine.version import VERSION
 from trainers.augment import transforms_of
 from trainers.checkpoint import require_space
 from trainers.config import FitConfig
-from trainers.contract import contract_of, read_contract, save_network
+from trainers.contract import contract_of, keys_of_unseen, read_contract, save_network
 from trainers.data import Dataset, load
 from trainers.files import sha256_of
 from trainers.folds import assign_folds
@@ -166,9 +166,14 @@ def fit_dataset(config: FitConfig, data: Dataset, resume: bool = False) -> FitRe
     notes: dict[str, str | float | int | bool] = {"run": config.hash, "best_epoch": best.epoch}
     if held_out is not None:
         notes |= {"validation_score": title, "validation_raw": best.raw, "validation_suppressed": best.suppressed}
+        notes |= {"fold": config.fold, "folds": config.folds, "held_out_tiles": len(held_out)}
+        if held_out.groups is not None:
+            notes["held_out_groups"] = len(np.unique(held_out.groups))
+    unseen = keys_of_unseen(held_out, training)
     seconds = time.perf_counter() - started
     result = {
         **notes,
+        "held_out": unseen,
         "training_tiles": len(training),
         "validation_tiles": 0 if held_out is None else len(held_out),
         "parameters": model.count_params(),
@@ -181,7 +186,7 @@ def fit_dataset(config: FitConfig, data: Dataset, resume: bool = False) -> FitRe
     }
     write_records(config, history, held_out, result, title)
     # Last of all: if the network exists, the run is complete.
-    save_network(Path(config.out), model, contract_of(config, data, notes))
+    save_network(Path(config.out), model, contract_of(config, data, notes, unseen))
     config.checkpoint.unlink(missing_ok=True)
     return FitResult(Path(config.out), best.epoch, best.raw, best.suppressed, speed, seconds)
 

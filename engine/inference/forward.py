@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import CancelledError
 from time import perf_counter
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.errors import ModelError
 from engine.fusion.calibration import Calibration
 from engine.fusion.evidence import Evidence, Shown
 from engine.fusion.fuse import check_finite, fuse
@@ -181,14 +182,21 @@ class Forward:
     def _run_unseen(
         self,
         member: Member,
-        unseen: NDArray[np.int64],
+        unseen: Mapping[str, int],
         batch: Batch,
         out: NDArray[np.float32],
         skip: Collection[int],
         part: int,
     ) -> None:
-        """Run on each image the one net of a member with folds that was trained without it."""
-        wanted = unseen[batch.start : batch.start + len(batch.ids)]
+        """Run on each image the one net of a member with folds that was trained without it.
+
+        Raises:
+            ModelError: an image is none of those that were joined with the folds.
+        """
+        strange = next((name for name in batch.ids if name not in unseen), None)
+        if strange is not None:
+            raise ModelError(f"{member.name}: no fold is known of image {strange}: predict it by the mean of all folds")
+        wanted = np.array([unseen[name] for name in batch.ids])
         for fold in np.unique(wanted).tolist():
             rows = np.flatnonzero(wanted == fold)
             few = Batch(batch.start, [batch.ids[row] for row in rows], batch.pixels[rows])

@@ -94,18 +94,21 @@ def one_fold(member: Member, net: Net) -> Member:
     return replace(member, nets=(net,), folds=False, unseen=None)
 
 
-def with_unseen(member: Member, keys: Sequence[str], of: str) -> Member:
+def with_unseen(member: Member, ids: Sequence[str], keys: Sequence[str], of: str) -> Member:
     """Return a member with folds that predicts each labelled image by the net that was trained without it.
 
     Args:
         member: a member with folds.
+        ids: of all images.
         keys: of all images, by :func:`tile_keys`.
         of: where the images come from, for messages.
 
     Raises:
         ContractError: a net does not state which tiles it was trained without.
-        InputError: images that no net was trained without, or several.
+        InputError: images that no net was trained without, or several; two images of one id.
     """
+    if len(set(ids)) < len(ids):
+        raise InputError(f"{of}: two images have one name, so they cannot be told apart: rename one of them")
     silent = next((net for net in member.nets if not net.contract.held_out), None)
     if silent is not None:
         raise ContractError(
@@ -124,10 +127,10 @@ def with_unseen(member: Member, keys: Sequence[str], of: str) -> Member:
         told = f"{none:,} were held out by none of its {len(member.nets)} folds, {several:,} by several"
         first = int(np.flatnonzero(counts != 1)[0])
         raise InputError(
-            f"{of}: of {len(keys):,} images {told} (first: image {first}), so {member.name} has no out-of-fold "
+            f"{of}: of {len(keys):,} images {told} (first: image {ids[first]}), so {member.name} has no out-of-fold "
             "prediction of them: give the very tiles that its folds were cut from, and the nets of all folds"
         )
-    return replace(member, unseen=owner)
+    return replace(member, unseen=dict(zip(ids, owner.tolist(), strict=True)))
 
 
 def _name(nets: Sequence[Net]) -> str:

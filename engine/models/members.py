@@ -6,7 +6,7 @@ import glob
 import hashlib
 import math
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -101,8 +101,8 @@ class Member:
         contract: what they promise together; ``kind`` tells which of the two it is.
         checksum: SHA-256 of the nets' checksums (of the one net: its own).
         folds: whether the nets are those of a cross-validation, see :mod:`engine.models.folds`: their mean counts.
-        unseen: of a member with folds, for each labelled image the index of the net that was trained without it, which
-            alone predicts it, int64 (images,); None for the mean of all nets.
+        unseen: of a member with folds, by the id of each image the index of the net that was trained without it, which
+            alone predicts it; None for the mean of all nets.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Member:
     contract: ModelContract
     checksum: str
     folds: bool = field(default=False, kw_only=True)
-    unseen: NDArray[np.int64] | None = field(default=None, kw_only=True, compare=False)
+    unseen: Mapping[str, int] | None = field(default=None, kw_only=True, compare=False)
 
     @property
     def path(self) -> Path:

@@ -71,6 +71,7 @@ class Options:
     align: bool = False
     stated: dict[str, Any] = field(default_factory=dict)
     tiled: bool = False
+    out_of_fold: bool = False
     files: EvidenceFiles = field(default_factory=EvidenceFiles)
     truth: LabelCoding = PLAIN
 

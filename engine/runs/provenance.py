@@ -92,7 +92,10 @@ def _calibrated(ensemble: Ensemble, index: int) -> dict[str, Any]:
 def _held(member: Member) -> dict[str, Any]:
     """Return what decides a member's logits: its nets, those of its folds, or its masks."""
     if member.folds:
-        return {"folds": [_net(net) for net in member.summed]}
+        return {
+            "folds": [_net(net) for net in member.summed],
+            **({} if member.unseen is None else {"out_of_fold": True}),
+        }
     return {"nets": [_net(net) for net in member.nets]} if member.nets else {"masks": member.checksum}
 
 

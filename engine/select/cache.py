@@ -119,7 +119,9 @@ class Cache:
             shape = [classes * sum(map(prod, images.sizes))]
         made_from = {"format": FORMAT, "nets": nets, "images": print_of_images, "flips": views, "shape": shape}
         if member.folds:
-            made_from["folds"] = "mean" if member.unseen is None else member.unseen.tolist()
+            made_from["folds"] = (
+                "mean" if member.unseen is None else [list(pair) for pair in sorted(member.unseen.items())]
+            )
         return made_from
 
     def _run(

@@ -195,7 +195,7 @@ def plan_of(
         unknown=unknown,
     )
     ensemble = Ensemble(
-        [pool.members[index] for index in choice.members],
+        [replace(pool.members[index], unseen=None) for index in choice.members],
         choice.strategy,
         None if set(choice.weights) == {1.0} else choice.weights,
         decoding.suppress,

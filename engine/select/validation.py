@@ -12,8 +12,8 @@ from engine.errors import InputError, PlanError
 from engine.fusion.calibration import Calibration
 from engine.inference.arguments import check_exclusive
 from engine.inference.ensemble import Ensemble
-from engine.models.folds import tile_keys, with_unseen
 from engine.runs.options import Options, open_ensemble, planned, reading_of
+from engine.runs.out_of_fold import predict_out_of_fold
 from engine.runs.plan import Plan
 from engine.select.ragged import Ragged
 from engine.sources.base import Source
@@ -102,19 +102,3 @@ def open_validation(job: Options, groups: str) -> Validation:
     if labels is not None:
         predict_out_of_fold(ensemble, images)
     return Validation(ensemble, images, labels, index)
-
-
-def predict_out_of_fold(ensemble: Ensemble, images: Source) -> None:
-    """Let each member with folds predict a labelled image by the net that was trained without it, in place.
-
-    Raises:
-        ContractError: a net does not say which images it was trained without.
-        InputError: images that none of the nets was trained without, or several.
-    """
-    if not any(member.folds for member in ensemble.members):
-        return
-    keys = [key for batch in images.batches(64) for key in tile_keys(batch.pixels)]
-    for index, member in enumerate(ensemble.members):
-        if member.folds:
-            ensemble.members[index] = with_unseen(member, keys, images.name)
-            console.say(f"{member.name}: each of {len(keys):,} labelled images by the net that was trained without it")

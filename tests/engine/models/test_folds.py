@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from engine import ContractError, Ensemble, InputError
-from engine.errors import PlanError
+from engine.errors import ModelError, PlanError
 from engine.models.folds import fold_member, tile_keys, with_unseen
 from engine.models.members import gather
 from engine.models.net import Net
@@ -37,8 +37,8 @@ def nets(folds: list[Path]) -> list[Net]:
     return [open_net(path) for path in folds]
 
 
-def logits_of(ensemble: Ensemble, images: np.ndarray, start: int = 0) -> np.ndarray:
-    batch = Batch(start, [str(at) for at in range(len(images))], images[..., None])
+def logits_of(ensemble: Ensemble, images: np.ndarray, names: list[str] | None = None) -> np.ndarray:
+    batch = Batch(0, names or [str(at) for at in range(len(images))], images[..., None])
     (found,) = ensemble.logits(batch)[0].reshape(1, len(images), -1, *images.shape[1:])
     return found.copy()
 
@@ -62,16 +62,17 @@ def test_its_scores_are_the_mean_of_its_nets(
 @examples(15)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.sampled_from(sorted(SETS)), st.integers(0, 5))
 def test_a_labelled_image_is_predicted_by_the_net_that_did_not_see_it(
-    folds: list[Path], nets: list[Net], shown: list[int], views: str, start: int
+    folds: list[Path], nets: list[Net], shown: list[int], views: str, skipped: int
 ) -> None:
     images = IMAGES[shown]
-    member = with_unseen(fold_member(nets), tile_keys(images[..., None]), "tiles")
+    names = [f"tile {at}" for at in range(len(shown))]
+    member = with_unseen(fold_member(nets), names, tile_keys(images[..., None]), "tiles")
     unseen = [index % 4 for index in shown]
-    assert member.unseen is not None
-    assert member.unseen.tolist() == unseen
-    part = min(start, len(shown) - 1)
-    want = reference.fold_logits([*map(run_of, folds)], images[part:], SETS[views], unseen=unseen[part:])
-    got = logits_of(Ensemble([member], views=views), images[part:], part)
+    assert member.unseen == dict(zip(names, unseen, strict=True))
+    # Some of the images of a batch, as where others are done early or cannot be read.
+    part = [at for at in range(len(shown)) if at != skipped] or [0]
+    want = reference.fold_logits([*map(run_of, folds)], images[part], SETS[views], unseen=[unseen[at] for at in part])
+    got = logits_of(Ensemble([member], views=views), images[part], [names[at] for at in part])
     np.testing.assert_allclose(got, want, atol=2e-4)
 
 
@@ -127,14 +128,18 @@ def test_what_is_no_cross_validation_is_refused(folds: list[Path], tmp_path: Pat
 
 def test_tiles_of_no_fold_or_of_several_are_refused_with_their_number(folds: list[Path], tmp_path: Path) -> None:
     nets = [open_net(path) for path in folds]
-    keys = tile_keys(IMAGES[..., None])
-    with pytest.raises(InputError, match=r"of 6 images 1 were held out by none of its 3 folds, 0 by several .*image 3"):
-        with_unseen(fold_member(nets[:3]), keys, "val.npz")
+    keys, ids = tile_keys(IMAGES[..., None]), list("abcdef")
+    with pytest.raises(InputError, match=r"of 6 images 1 were held out by none of its 3 folds, 0 by several .*image d"):
+        with_unseen(fold_member(nets[:3]), ids, keys, "val.npz")
     twice = open_net(save_member(tmp_path / "pan-fold9.onnx", 9, promised={"held_out": (keys[1], keys[2])}))
     with pytest.raises(InputError, match="0 were held out by none of its 5 folds, 2 by several"):
-        with_unseen(fold_member([*nets, twice]), keys, "val.npz")
+        with_unseen(fold_member([*nets, twice]), ids, keys, "val.npz")
     silent = open_net(save_member(tmp_path / "pan-fold8.onnx", 8))
     with pytest.raises(ContractError, match=r"pan-fold8\.onnx does not say which tiles .*held_out"):
-        with_unseen(fold_member([*nets, silent]), keys, "val.npz")
+        with_unseen(fold_member([*nets, silent]), ids, keys, "val.npz")
+    with pytest.raises(InputError, match="two images have one name"):
+        with_unseen(fold_member(nets), ["a"] * 6, keys, "val.npz")
+    with pytest.raises(ModelError, match="no fold is known of image z"):
+        logits_of(Ensemble([with_unseen(fold_member(nets), ids, keys, "val.npz")]), IMAGES[:1], ["z"])
     with pytest.raises(ContractError, match="held_out: 'abc'"):
         save_member(tmp_path / "bad.onnx", promised={"held_out": ("abc",)})

@@ -53,7 +53,7 @@ def test_what_is_stored_of_labelled_images_is_out_of_fold(place: Path, tmp_path:
     data = open_validation(job(place), "")
     pan = data.ensemble.members[0]
     assert pan.unseen is not None
-    assert pan.unseen.tolist() == [0, 1, 2] * 4
+    assert list(pan.unseen.values()) == [0, 1, 2] * 4
     cache, shown = Cache(tmp_path), pixel_hash(data.images)
     logs, ran = cache.fetch(pan, data.images, shown, "none")
     want = reference.fold_logits([run_of(net.path) for net in pan.nets], IMAGES, ["plain"], unseen=[0, 1, 2] * 4)
@@ -109,3 +109,30 @@ def test_other_images_than_the_folds_are_refused(place: Path, tmp_path: Path, en
         pool_plan(Options(models=["a.onnx"], plan=place / "pool.toml"))
     with pytest.raises(InputError, match="held out by none"):
         open_validation(Options(plan=place / "pool.toml", input=other, labels=other), "")
+
+
+def test_an_ensemble_predicts_training_tiles_out_of_fold(
+    place: Path, tmp_path: Path, engine: Callable[..., Result]
+) -> None:
+    """The scores that a distillation learns from; a run that goes on after a kill gives the same."""
+    (place / "one.toml").write_text(POOL.split("[[members]]\nmodel")[0].replace('"vote"', '"mean-prob"\nsuppress = []'))
+    asked = ("ensemble", "--plan", place / "one.toml", "-i", place / "val.npz", "-o", tmp_path / "masks.npz")
+    done = engine(*asked, "--scores", tmp_path / "scores.npy", "--out-of-fold", "--batch-size", 5)
+    assert done.code == 0, done.err
+    runs = [run_of(place / f"pan-fold{k}.onnx") for k in range(3)]
+    want = reference.fold_logits(runs, IMAGES, ["plain"], "probabilities", unseen=[0, 1, 2] * 4)
+    np.testing.assert_allclose(np.load(tmp_path / "scores.npy"), np.exp(want), atol=2e-3)
+    again = engine(*asked, "--scores", tmp_path / "scores.npy", "--resume")
+    assert again.code == 2
+    assert "was made by another run" in again.err
+    for more, words in (
+        (("--tile", "4x4"), "leave one of them out"),
+        (("-m", place / "unet.onnx"), "--plan and --models"),
+    ):
+        refused = engine(*asked, "--overwrite", "--out-of-fold", *more)
+        assert refused.code == 2
+        assert words in refused.err
+    plain = engine(
+        "ensemble", "-m", place / "unet.onnx", "-i", place / "val.npz", "-o", tmp_path / "a.npz", "--out-of-fold"
+    )
+    assert "no member has folds" in plain.err

@@ -18,7 +18,9 @@ MONITORS = ("suppressed", "raw")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 STAGES = ("whole", "first", "second")
 #: Fields that only locate files and do not affect the weights; the data enter the hash by content.
-PLACES = frozenset({"data", "groups", "out", "extra", "start_from"})
+PLACES = frozenset({"data", "groups", "out", "extra", "start_from", "soft"})
+#: Fields that are younger than the first runs: they enter the hash where they say something.
+LATER = frozenset({"soft_weight", "temperature", "teacher", "soft_sha256"})
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,10 @@ class FitConfig:
         ema: decay per step of the moving average of the weights, which is then what is scored
             and saved; 0: no average.
         extra: path of more tiles for training only, never for validation, or empty.
+        soft: path of the soft targets of the training file's tiles (npz), or empty.
+        soft_weight: share of soft targets in the loss; hard labels have the rest.
+        temperature: softens soft targets and the network's probabilities in that loss.
+        teacher: hash of the ensemble that made the soft targets, or empty.
         class_names: names of the classes in label order; empty: the names of the data.
         ignored_class: class excluded from the score and suppressed by default; None if there is none.
         class_id: the class of a specialist; None for a multi-class network.
@@ -66,6 +72,7 @@ class FitConfig:
         groups_sha256: hash of the groups file, or empty.
         extra_sha256: hash of the file of further tiles, or empty.
         start_sha256: hash of the network to start from, or empty.
+        soft_sha256: hash of the file of soft targets, or empty.
     """
 
     arch: str
@@ -94,6 +101,10 @@ class FitConfig:
     precision: str = "float32"
     ema: float = 0.0
     extra: str = ""
+    soft: str = ""
+    soft_weight: float = 0.5
+    temperature: float = 1.0
+    teacher: str = ""
     class_names: tuple[str, ...] = ()
     ignored_class: int | None = 0
     class_id: int | None = None
@@ -107,6 +118,7 @@ class FitConfig:
     groups_sha256: str = ""
     extra_sha256: str = ""
     start_sha256: str = ""
+    soft_sha256: str = ""
 
     def __post_init__(self) -> None:
         """Refuse an impossible run.
@@ -127,6 +139,8 @@ class FitConfig:
             ("oversample", 1.0, False),
             ("paste", 1.0, False),
             ("ema", 0.99999, False),
+            ("soft_weight", 1.0, False),
+            ("temperature", 100.0, True),
         ):
             value = getattr(self, name)
             good = math.isfinite(value) and 0 <= value <= allowed and (value > 0 or not above_zero)
@@ -149,7 +163,8 @@ class FitConfig:
     @property
     def hash(self) -> str:
         """Sixteen hexadecimal digits, equal only for runs that train the same network on the same data."""
-        decisive = {key: value for key, value in asdict(self).items() if key not in PLACES}
+        unsaid = {item.name for item in fields(self) if item.name in LATER and getattr(self, item.name) == item.default}
+        decisive = {key: value for key, value in asdict(self).items() if key not in PLACES | unsaid}
         text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -23,6 +23,7 @@ from trainers.learner import Learner
 from trainers.progress import Progress
 from trainers.records import Epoch
 from trainers.sampling import expected_tiles
+from trainers.soft_batches import SoftBatches
 from trainers.validate import evaluate, predict
 
 
@@ -98,7 +99,8 @@ def train(
             if state is not None and _lost_patience(config, state.best, history):
                 progress.line(f"stopped: no improvement in {config.patience} epochs")
                 break
-            batches = Batches(training, config, number, rare, learner.loss.needs_distances)
+            kind = Batches if training.soft is None else SoftBatches
+            batches = kind(training, config, number, rare, learner.loss.needs_distances)
             epoch, raw = _one_epoch(config, learner, batches, held_out, progress)
             history.append(epoch)
             progress.line(_line(epoch, config))

@@ -62,7 +62,7 @@ def test_the_example_in_the_modules_docstring_is_a_plan(tmp_path: Path) -> None:
 
     assert plan.__doc__ is not None
     read = read_plan(written(tmp_path, plan.__doc__.partition("\n")[2]))
-    assert len(read.members) == 2
+    assert len(read.members) == 3
     assert read.members[1].contract["activation"] == "logits"
 
 

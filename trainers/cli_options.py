@@ -129,6 +129,14 @@ def _run(
         float,
         _option(help="Decay of a moving average of the weights per step, such as 0.99; 0: no average.", panel=TRAINING),
     ] = 0.0,
+    swa: Annotated[
+        int,
+        _option(
+            help="Average the weights of this many last epochs, at a constant rate; all epochs run. 0: no average.",
+            panel=TRAINING,
+            min=0,
+        ),
+    ] = 0,
     augment: Annotated[
         str,
         _option(
@@ -146,6 +154,13 @@ def _run(
         float,
         _option(help="Repeat tiles with classes that occur in less than this share of the tiles.", panel=AUGMENTING),
     ] = 0.0,
+    balance: Annotated[
+        str,
+        _option(
+            help="tiles: an epoch shows each once; groups: it draws a class, a group (panorama) with it and a tile.",
+            panel=AUGMENTING,
+        ),
+    ] = "tiles",
     paste: Annotated[
         float, _option(help="Probability that pixels of a rare class are pasted into a tile.", panel=AUGMENTING)
     ] = 0.0,
@@ -205,7 +220,7 @@ def config_of(
 _SAME = (
     *("preset", "epochs", "batch_size", "learning_rate", "weight_decay", "warmup_epochs", "patience", "seed", "loss"),
     *("dropout", "folds", "fold", "train_all", "max_tiles", "deep_supervision", "precision", "ema", "repeat"),
-    *("oversample", "paste", "soft_weight", "temperature"),
+    *("oversample", "paste", "soft_weight", "temperature", "swa", "balance"),
 )
 
 

@@ -17,10 +17,11 @@ MONITORS = ("suppressed", "raw")
 #: Keras' names; the weights stay float32 and the logits are computed in it.
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 STAGES = ("whole", "first", "second")
+BALANCES = ("tiles", "groups")
 #: Fields that only locate files and do not affect the weights; the data enter the hash by content.
 PLACES = frozenset({"data", "groups", "out", "extra", "start_from", "soft"})
 #: Fields that are younger than the first runs: they enter the hash where they say something.
-LATER = frozenset({"soft_weight", "temperature", "teacher", "soft_sha256"})
+LATER = frozenset({"soft_weight", "temperature", "teacher", "soft_sha256", "swa", "balance"})
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,9 @@ class FitConfig:
         ema: decay per step of the moving average of the weights, which is then what is scored
             and saved; 0: no average.
         extra: path of more tiles for training only, never for validation, or empty.
+        swa: how many of the last epochs have their weights averaged, which is then what is scored and saved; 0: none.
+        balance: how an epoch draws tiles: ``tiles``, each once, or ``groups``, see
+            :func:`trainers.sampling.balanced_order`.
         soft: path of the soft targets of the training file's tiles (npz), or empty.
         soft_weight: share of soft targets in the loss; hard labels have the rest.
         temperature: softens soft targets and the network's probabilities in that loss.
@@ -100,6 +104,8 @@ class FitConfig:
     start_from: str = ""
     precision: str = "float32"
     ema: float = 0.0
+    swa: int = 0
+    balance: str = "tiles"
     extra: str = ""
     soft: str = ""
     soft_weight: float = 0.5
@@ -127,7 +133,7 @@ class FitConfig:
             PlanError: naming the option, its value and what is allowed.
         """
         at_least = {"epochs": 1, "batch_size": 1, "patience": 0, "seed": 0, "folds": 2, "fold": 0, "max_tiles": 0}
-        at_least["repeat"] = 1
+        at_least |= {"repeat": 1, "swa": 0}
         for name, least in at_least.items():
             value = getattr(self, name)
             _require(_is_int(value) and value >= least, name, value, f"an integer of at least {least} is required")
@@ -149,7 +155,12 @@ class FitConfig:
         _require(
             self.fold < self.folds, "fold", self.fold, f"allowed are 0 to {self.folds - 1} with {self.folds} folds"
         )
-        for name, words in (("monitor", MONITORS), ("precision", PRECISIONS), ("stage", STAGES)):
+        _require(self.swa <= self.epochs, "swa", self.swa, f"allowed are 0 to {self.epochs}, the epochs")
+        _require(not (self.swa and self.ema), "swa", self.swa, "with --ema there is an average already; omit one")
+        plain = self.balance == "tiles" or self.oversample == 0
+        _require(plain, "balance", self.balance, "it balances classes itself; omit --oversample")
+        allowed_words = (("monitor", MONITORS), ("precision", PRECISIONS), ("stage", STAGES), ("balance", BALANCES))
+        for name, words in allowed_words:
             value = getattr(self, name)
             _require(value in words, name, value, f"allowed are {', '.join(words)}")
         _require(Path(self.out).suffix == ".keras", "out", self.out, "the name must end in .keras")

@@ -66,7 +66,7 @@ class Dataset:
         return Dataset(self.images[chosen], self.labels[chosen], groups, self.class_names, self.index[chosen], soft)
 
     def joined(self, other: Dataset, path: Path) -> Dataset:
-        """Return these tiles and more, which share no group with them and are numbered from -1 down.
+        """Return these tiles and more, each a group of its own, which are numbered from -1 down.
 
         Raises:
             InputError: the further tiles, read from ``path``, are of another size or number of channels.
@@ -78,7 +78,10 @@ class Dataset:
             )
         images, labels = (np.concatenate(pair) for pair in ((self.images, other.images), (self.labels, other.labels)))
         index = np.concatenate([self.index, -1 - other.index])
-        return Dataset(images, labels, None, self.class_names, index, _joined_soft(self, other))
+        groups = None
+        if self.groups is not None:
+            groups = np.concatenate([self.groups, self.groups.max() + 1 + np.arange(len(other))])
+        return Dataset(images, labels, groups, self.class_names, index, _joined_soft(self, other))
 
 
 def _joined_soft(one: Dataset, other: Dataset) -> NDArray[np.float16] | None:

@@ -170,6 +170,8 @@ def fit_dataset(config: FitConfig, data: Dataset, resume: bool = False) -> FitRe
     speed = float(np.median([epoch.images_per_s for epoch in history]))
     title = score_name(config)
     notes: dict[str, str | float | int | bool] = {"run": config.hash, "best_epoch": best.epoch}
+    if trained.averaged:
+        notes["averaged_epochs"] = trained.averaged
     if training.soft is not None:
         notes |= {"soft_weight": config.soft_weight, "temperature": config.temperature}
     if config.teacher:

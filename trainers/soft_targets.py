@@ -5,21 +5,22 @@ from __future__ import annotations
 import contextlib
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import InputError, OutputError
+from engine.errors import InputError, OutputError, PlanError
 from engine.inference.tuning import make_ready
 from engine.metrics import VOID
 from engine.models.runtimes import RuntimeOptions
 from engine.runs.evidence_files import EvidenceFiles
-from engine.runs.image_job import prepare
+from engine.runs.image_job import Job, prepare
 from engine.runs.image_run import run_job
 from engine.runs.options import Options
-from engine.runs.plan import read_plan
+from engine.runs.plan import read_plan, write_plan
 from engine.runs.provenance import plan_hash
 from engine.utils.console import say
 from trainers.data import TASK_KEY, check_npz
@@ -31,7 +32,12 @@ _CHUNK = 256
 
 
 def write_soft_targets(
-    plan: Path, images: str, out: Path, labelled: bool = False, overwrite: bool = False
+    plan: Path,
+    images: str,
+    out: Path,
+    labelled: bool = False,
+    overwrite: bool = False,
+    fold: int | None = None,
 ) -> tuple[str, int]:
     """Let an ensemble predict images and write its probabilities as soft targets.
 
@@ -45,6 +51,7 @@ def write_soft_targets(
             ``class_names``, ``teacher`` (hash of the plan) and ``images_sha256``.
         labelled: the images are training tiles: members with folds predict each by the net that did not see it.
         overwrite: replace a file of another teacher or of other images.
+        fold: take of each member the net that was trained without this fold, from 0; None for all nets.
 
     Returns:
         The hash of the plan, and the number of images.
@@ -57,7 +64,9 @@ def write_soft_targets(
     files = EvidenceFiles(scores=scores)
     options = Options(plan=plan, input=images, output=masks, files=files, resume=True, out_of_fold=out_of_fold)
     with _folder(out.parent):
-        job = prepare(options)
+        job = (
+            prepare(options) if fold is None else _of_fold(options, plan, fold, out.with_name(f"{out.stem}.plan.toml"))
+        )
     digest, count = plan_hash(job.ensemble), len(job.images)
     made_from = {TEACHER: digest, IMAGES_KEY: job.input_sha256}
     if out.exists():
@@ -74,6 +83,32 @@ def write_soft_targets(
         for left in path.parent.glob(f"{path.name}*"):
             left.unlink()
     return digest, count
+
+
+def _of_fold(options: Options, plan: Path, fold: int, path: Path) -> Job:
+    """Return the run of the nets of one fold alone: none of them has seen a label of that fold.
+
+    Raises:
+        PlanError: a member without folds, or a net that says that it is of another fold.
+    """
+    read, members = read_plan(plan), []
+    for member in read.members:
+        if not 0 <= fold < len(member.folds):
+            told = f"has {len(member.folds)} folds" if member.folds else "has no folds and may have seen every label"
+            raise PlanError(f"fold: {fold}; a member of {plan} {told}: give a fold from 0, or take that member out")
+        digest = member.sha256[fold] if isinstance(member.sha256, tuple) else member.sha256
+        members.append(replace(member, model=member.folds[fold], folds=(), sha256=digest))
+    write_plan(path, replace(read, members=tuple(members)))
+    try:
+        job = prepare(replace(options, plan=path))
+    finally:
+        path.unlink()
+    for net in job.ensemble.nets:
+        if net.contract.notes.get("fold", fold) != fold:
+            raise PlanError(
+                f"fold: {fold}; {net.path} is of fold {net.contract.notes['fold']}: list folds in their order"
+            )
+    return job
 
 
 @contextlib.contextmanager

@@ -202,6 +202,31 @@ def test_a_student_learns_from_its_teacher(place: Path, call: Call) -> None:
     assert {path: path.stat().st_mtime_ns for path in targets.iterdir()} == before
 
 
+def test_the_nets_of_one_fold_are_a_teacher_that_saw_none_of_its_labels(place: Path, call: Call) -> None:
+    asked = ("pseudo-label", "--soft", "--plan", place / "teacher.toml", "--images", place / "more.npy", "--out")
+    done = call(app, *asked, place / "fold1.npz", "--fold", 1)
+    assert done.code == 0, done.err
+    assert "soft targets of 5 images" in done.out
+    want = reference.fold_logits([run_of(place / "pan-fold1.onnx")], np.load(place / "more.npy"), ["plain"])
+    with np.load(place / "fold1.npz") as found:
+        np.testing.assert_allclose(
+            found["scores"], reference.softmax(want.reshape(5, 5, -1)).reshape(want.shape), atol=2e-3
+        )
+    assert not list(place.glob("fold1.*.*"))
+    save_member(place / "pan-fold1.onnx", 1, promised={"notes": {"fold": 2}})
+    with_net = (place / "teacher.toml").read_text() + '[[members]]\nmodel = "pan-fold3.onnx"\n'
+    (place / "with_net.toml").write_text(with_net)
+    for more, words in (
+        (("--fold", 1), "is of fold 2"),
+        (("--fold", 3), "has 3 folds"),
+        (("--fold", 0, "--plan", place / "with_net.toml"), "may have seen every label"),
+    ):
+        refused = call(app, *asked, place / "other.npz", *more)
+        assert refused.code == 2
+        assert words in refused.err
+        assert not (place / "other.npz").exists()
+
+
 def test_soft_targets_of_another_teacher_are_kept(place: Path) -> None:
     out, more = place / "soft.npz", str(place / "more.npy")
     write_soft_targets(place / "teacher.toml", more, out)

@@ -82,6 +82,7 @@ def write_soft_targets(
     for path in (masks, scores):
         for left in path.parent.glob(f"{path.name}*"):
             left.unlink()
+    say(f"{masks.name} and {scores.name} are joined into {out}")
     return digest, count
 
 

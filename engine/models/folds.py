@@ -113,7 +113,7 @@ def with_unseen(member: Member, ids: Sequence[str], keys: Sequence[str], of: str
     if silent is not None:
         raise ContractError(
             f"{silent.path} does not say which tiles it was trained without (held_out), so {of} cannot be predicted "
-            f"out of fold: export a net of trainers fit again, or state held_out in {silent.path.stem}.toml"
+            "out of fold: train and export it again, or state held_out in its TOML file where another tool made it"
         )
     owner = np.full(len(keys), -1, np.int64)
     counts = np.zeros(len(keys), np.int64)

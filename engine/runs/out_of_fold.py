@@ -21,4 +21,4 @@ def predict_out_of_fold(ensemble: Ensemble, images: Source) -> None:
     for index, member in enumerate(ensemble.members):
         if member.folds:
             ensemble.members[index] = with_unseen(member, images.ids, keys, images.name)
-            console.say(f"{member.name}: each of {len(keys):,} labelled images by the net that was trained without it")
+            console.say(f"{member.name}: each of {len(keys):,} images by the net that was trained without it")

@@ -29,7 +29,7 @@ def test_labelled_images_are_predicted_out_of_fold_under_every_view(
     val = str(tmp_path / "val.npz")
     np.savez(val, images=IMAGES, labels=IMAGES % 5)
     data = open_validation(Options(plan=tmp_path / "pool.toml", input=val, labels=val), "")
-    assert "pan: each of 9 labelled images by the net that was trained without it" in capsys.readouterr().err
+    assert "pan: each of 9 images by the net that was trained without it" in capsys.readouterr().err
     store = LogitStore(tmp_path, data.ensemble, data.images, turned=True)
     store.fill(data.images, named_views("both")[1:], 4, 1, lambda count: None)
     slot = data.ensemble.fusion_order.index(0)

@@ -75,7 +75,7 @@ def test_a_selection_writes_a_plan_with_the_folds(place: Path, tmp_path: Path, e
     )
     assert done.code == 0
     assert "pool.toml: its members, classes" in done.err
-    assert "pan: each of 12 labelled images by the net that was trained without it" in done.err
+    assert "pan: each of 12 images by the net that was trained without it" in done.err
     plan = read_plan(out)
     folded = next(item for item in plan.members if item.folds)
     assert [Path(file).name for file in folded.folds] == [f"pan-fold{k}.onnx" for k in range(3)]

@@ -119,7 +119,7 @@ def _folder(path: Path) -> Iterator[None]:
     Raises:
         OutputError: it cannot be made.
     """
-    made = not path.is_dir()
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -127,9 +127,9 @@ def _folder(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
+        with contextlib.suppress(OSError):
+            for folder in made:
+                folder.rmdir()
         raise
 
 

@@ -243,7 +243,7 @@ def test_soft_targets_of_another_teacher_are_kept(place: Path) -> None:
 def test_a_teacher_that_is_refused_leaves_nothing(place: Path) -> None:
     (place / "other.toml").write_text('[[members]]\nmodel = "missing.onnx"\n')
     with pytest.raises(InputError, match="no model"):
-        write_soft_targets(place / "other.toml", str(place / "more.npy"), place / "made" / "soft.npz")
+        write_soft_targets(place / "other.toml", str(place / "more.npy"), place / "made" / "here" / "soft.npz")
     assert not (place / "made").exists()
 
 

@@ -16,6 +16,7 @@ from engine.errors import InputError, OutputError, PlanError
 from engine.inference.tuning import make_ready
 from engine.metrics import VOID
 from engine.models.runtimes import RuntimeOptions
+from engine.runs.durable.resume import left_over
 from engine.runs.evidence_files import EvidenceFiles
 from engine.runs.image_job import Job, prepare
 from engine.runs.image_run import run_job
@@ -61,8 +62,9 @@ def write_soft_targets(
     """
     masks, scores = (out.with_name(f"{out.stem}.{kind}.npy") for kind in ("masks", SCORES))
     out_of_fold = labelled and any(member.folds for member in read_plan(plan).members)
-    files = EvidenceFiles(scores=scores)
-    options = Options(plan=plan, input=images, output=masks, files=files, resume=True, out_of_fold=out_of_fold)
+    # A killed run goes on; the same check refuses what another ensemble left there.
+    resume, files = masks.exists() or left_over(masks) is not None, EvidenceFiles(scores=scores)
+    options = Options(plan=plan, input=images, output=masks, files=files, resume=resume, out_of_fold=out_of_fold)
     with _folder(out.parent):
         job = (
             prepare(options) if fold is None else _of_fold(options, plan, fold, out.with_name(f"{out.stem}.plan.toml"))

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
+from engine import Ensemble
 from engine.errors import InputError, OutputError, PlanError
 from engine.metrics import VOID
 from engine.models.folds import tile_keys
@@ -25,6 +26,7 @@ from tests.helpers.folds import run_of
 from tests.helpers.nets import save_member
 from tests.helpers.properties import examples
 from tests.trainers.conftest import tiles
+from trainers import soft_targets
 from trainers.augment import TRANSFORMS
 from trainers.cli import app
 from trainers.config import FitConfig
@@ -238,6 +240,27 @@ def test_soft_targets_of_another_teacher_are_kept(place: Path) -> None:
     assert out.read_bytes() == held
     write_soft_targets(place / "teacher.toml", more, out, overwrite=True)
     assert out.read_bytes() != held
+
+
+def test_a_killed_teacher_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, more = place / "soft.npz", str(place / "more.npy")
+    write_soft_targets(place / "teacher.toml", more, place / "whole.npz")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(soft_targets, "_write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_soft_targets(place / "teacher.toml", more, out)
+    assert not out.exists()
+    with monkeypatch.context() as context:
+        # What is predicted is not predicted again.
+        context.setattr(Ensemble, "stream", killed)
+        write_soft_targets(place / "teacher.toml", more, out)
+    with np.load(out) as one, np.load(place / "whole.npz") as other:
+        np.testing.assert_array_equal(one["scores"], other["scores"])
+    assert not list(place.glob("soft.*.npy*"))
 
 
 def test_a_teacher_that_is_refused_leaves_nothing(place: Path) -> None:

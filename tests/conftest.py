@@ -46,6 +46,7 @@ QUICK = (
     "engine/kernels/",
     "engine/models/runtimes/test_providers.py",
     "engine/models/test_contract.py",
+    "engine/models/test_folds.py",
     "engine/models/test_members.py",
     "engine/models/test_net.py",
     "engine/models/test_views.py::test_names_",

@@ -15,7 +15,7 @@ from trainers.config import FitConfig
 from trainers.contract import SCALE
 from trainers.data import Dataset
 from trainers.distances import signed_distances
-from trainers.sampling import distinct, epoch_order
+from trainers.sampling import distinct, order_of
 
 
 class Batches(keras.utils.PyDataset):
@@ -45,7 +45,7 @@ class Batches(keras.utils.PyDataset):
         self.rare = rare
         if rare is None and config.paste > 0:
             self.rare = RarePixels.of(data, config.ignored_class)
-        self.order = epoch_order(data, config.repeat, config.oversample, config.ignored_class, config.seed, epoch)
+        self.order = order_of(data, config, epoch)
         self.ready = self._at_once() if config.repeat > 1 else None
 
     @property

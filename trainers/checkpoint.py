@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,15 @@ class State:
         history: the epochs done.
         best: the best of them.
         weights: the network's weights after that one.
+        average: mean of the weights of the epochs that are averaged, so far; empty without any.
+        averaged: epochs in it.
     """
 
     history: list[Epoch]
     best: Epoch
     weights: list[NDArray[np.float32]]
+    average: list[NDArray[np.float32]] = field(default_factory=list)
+    averaged: int = 0
 
 
 def save(config: FitConfig, trained: keras.Model, state: State) -> None:
@@ -55,6 +59,8 @@ def save(config: FitConfig, trained: keras.Model, state: State) -> None:
         "best_epoch": np.array(state.best.epoch),
         **_numbered("variable", [keras.ops.convert_to_numpy(item) for item in _variables(trained)]),
         **_numbered("best", state.weights),
+        **_numbered("average", state.average),
+        "averaged": np.array(state.averaged),
     }
     with replacing(config.checkpoint) as partial, partial.open("wb") as stream:
         np.savez(stream, **arrays)
@@ -78,7 +84,8 @@ def load(config: FitConfig, trained: keras.Model) -> State | None:
         best = history[int(arrays["best_epoch"]) - 1]
         for variable, value in zip(_variables(trained), _listed("variable", arrays), strict=True):
             variable.assign(value)
-    return State(history, best, _listed("best", arrays))
+        averaged = int(arrays.get("averaged", np.array(0)))
+    return State(history, best, _listed("best", arrays), _listed("average", arrays), averaged)
 
 
 def require_same_run(config: FitConfig, other: FitConfig, path: Path) -> None:
@@ -109,7 +116,7 @@ def require_space(config: FitConfig, parameters: int) -> None:
     """
     # Weights, the optimizer's two slots, the best weights, the average; twice, since the old file stays until the
     # new one is whole; and the network itself.
-    copies = 2 * (4 + (config.ema > 0)) + 1
+    copies = 2 * (4 + (config.ema > 0) + (config.swa > 0)) + 1
     needed = 4 * parameters * copies + _MEBIBYTE
     folder = next(above for above in config.checkpoint.absolute().parents if above.exists())
     free = shutil.disk_usage(folder).free

@@ -11,14 +11,13 @@ import typer
 from engine.cli.options import Version
 from engine.errors import PlanError
 from engine.utils import console
-from trainers import cli_data
+from trainers import cli_data, cli_distil
+from trainers.checks import KNOWN, Arch, check_early, summary
 from trainers.cli_options import Overwrite, config_of, repeated, run_options
-from trainers.names import ARCHITECTURES
 from trainers.quiet import import_backend
 
 if TYPE_CHECKING:
     from trainers.config import FitConfig
-    from trainers.fit import FitResult
 
 app = typer.Typer(
     name="trainers",
@@ -36,9 +35,7 @@ def root(version: Version = False) -> None:
 app.command()(cli_data.clean)
 app.command()(cli_data.show_augment)
 app.command()(cli_data.pseudo_label)
-
-_ARCHITECTURES = f"{', '.join(ARCHITECTURES[:-1])} or {ARCHITECTURES[-1]}"
-Arch = Annotated[str, typer.Argument(help=f"Architecture: {_ARCHITECTURES}.", show_default=False)]
+app.command()(cli_distil.distil)
 
 
 @app.command()
@@ -66,7 +63,7 @@ def fit(
         mine = {"arch": arch, "out": out, "class_id": class_id, "stage": stage, "start_from": start_from}
         run = repeated(config, {name: value for name, value in {**options, **mine}.items() if _given(context, name)})
     elif not arch:
-        raise PlanError(f"architecture: none given; give one of {_ARCHITECTURES}, or a run.toml with --config")
+        raise PlanError(f"architecture: none given; give one of {KNOWN}, or a run.toml with --config")
     elif out is None:
         raise PlanError("out: none given; give the network to write with --out NAME.keras")
     else:
@@ -79,7 +76,7 @@ def fit(
     if resume and is_finished(prepared(run)):
         console.say(f"{run.out}: already finished (run {prepared(run).hash}), skipped")
         return
-    typer.echo(_summary(fit_network(run, overwrite=overwrite, resume=resume)))
+    typer.echo(summary(fit_network(run, overwrite=overwrite, resume=resume)))
     console.say_next("exporters", "onnx", run.out, "--out", Path(run.out).with_suffix(".onnx"))
 
 
@@ -101,8 +98,40 @@ def fit_specialists(
     from trainers.specialists import fit_specialists as fit_all
 
     for result in fit_all(run, out, overwrite=overwrite):
-        typer.echo(_summary(result))
+        typer.echo(summary(result))
     console.say(f"next: exporters specialists {shlex.quote(str(out))}/k*.keras --out {shlex.quote(f'{out}.onnx')}")
+
+
+@app.command()
+@run_options
+def fit_folds(
+    context: typer.Context,
+    options: dict[str, Any],
+    arch: Arch,
+    out: Annotated[Path, typer.Option(help="Folder for ARCH-fold0.keras, ARCH-fold1.keras and so on.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Train one network per fold into a folder: together they are one member of an ensemble.
+
+    Each network states which tiles it was not trained on, so that engine select predicts every labelled tile by the
+    one that did not see it. The command is resumable: a finished network of the same options and data is never
+    retrained, and an unfinished one continues after its last epoch.
+    """
+    fixed = [name for name in ("fold", "train_all") if _given(context, name)]
+    if fixed:
+        named = fixed[0].replace("_", "-")
+        raise PlanError(f"{named}: every fold is held out once; omit --{named}")
+    run = config_of(options, arch, out / f"{arch}-fold0.keras")
+    check_early(run, overwrite, resume=True)
+    import_backend()
+    from trainers.cross_fit import fit_folds as fit_each
+
+    for result in fit_each(run, out, overwrite=overwrite):
+        typer.echo(summary(result))
+    place = shlex.quote(str(out / f"{arch}-fold"))
+    console.say(
+        f"next: for k in $(seq 0 {run.folds - 1}); do exporters onnx {place}$k.keras --out {place}$k.onnx; done"
+    )
 
 
 @app.command()
@@ -138,7 +167,7 @@ def cross_validate(
     finally:
         typer.echo(table(study.candidates(), run.folds))
     best = next((one.loss for one in study.candidates() if one.state == "complete"), "LOSS")
-    console.say_next("trainers", "fit", arch, "--data", run.data, "--loss", best, "--out", f"{arch}.keras")
+    console.say_next("trainers", "fit-folds", arch, "--data", run.data, "--loss", best, "--out", "FOLDER")
 
 
 def main() -> None:
@@ -146,39 +175,10 @@ def main() -> None:
     console.run(app)
 
 
-def check_early(run: FitConfig, overwrite: bool, resume: bool) -> None:
-    """Refuse what can be refused before Keras is imported, which takes seconds.
-
-    Raises:
-        EngineError: a name is unknown, a file is missing, or a result exists.
-    """
-    from trainers.data import check_npz
-    from trainers.names import LOSSES, SPECIALIST_LOSSES, check_architecture, check_preset, parse_loss
-    from trainers.records import refuse_results
-
-    check_architecture(run.arch, run.class_id)
-    check_preset(run.arch, run.preset)
-    parse_loss(run.loss, LOSSES if run.class_id is None else SPECIALIST_LOSSES)
-    for path in filter(None, (run.data, run.extra)):
-        check_npz(Path(path))
-    if not resume:
-        refuse_results(run, overwrite, resume)
-
-
 def _given(context: typer.Context, name: str) -> bool:
     """Return whether an option was given on the command line."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
-
-
-def _summary(result: FitResult) -> str:
-    """Return the line of one finished network."""
-    if result.raw != result.raw:  # NaN: nothing was held out
-        return f"{result.path}: trained on all tiles, {result.seconds:.0f} s"
-    return (
-        f"{result.path}: raw {result.raw:.4f}, suppressed {result.suppressed:.4f} "
-        f"at epoch {result.best_epoch}, {result.seconds:.0f} s"
-    )
 
 
 if __name__ == "__main__":

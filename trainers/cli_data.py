@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from engine.errors import PlanError
 from engine.utils import console
 from trainers.cli_options import Groups, Overwrite
 
@@ -68,13 +69,27 @@ def pseudo_label(
     min_share: Annotated[
         float, typer.Option(help="Least share of confident pixels; images below it are left out.")
     ] = 0.05,
+    soft: Annotated[
+        bool, typer.Option("--soft", help="Write the probabilities of all pixels as soft targets; needs --plan.")
+    ] = False,
+    fold: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="With --soft: of members with folds take the nets of this fold, which never saw its labels."
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Label images with an exported ensemble where it is confident, for training on them.
 
     The members' probabilities are averaged. A pixel whose best class is below the confidence gets the ignored
-    class, which training excludes.
+    class, which training excludes. With --soft the probabilities themselves are what is learned.
     """
+    if soft:
+        _soft_targets(images, out, models, plan, fold, overwrite)
+        return
+    if fold is not None:
+        raise PlanError("fold: goes with --soft, and a plan whose members have folds; omit it")
     from trainers.pseudo import pseudo_label as label
 
     result = label(images, out, models or [], plan, confidence, min_share, overwrite)
@@ -83,4 +98,18 @@ def pseudo_label(
         + ", ".join(f"{name} {share:.1%}" for name, share in result.shares.items())
         + ")"
     )
+    console.say_next("trainers", "fit", "unet", "--data", "DATA.npz", "--extra", out, "--out", "unet.keras")
+
+
+def _soft_targets(
+    images: str, out: Path, models: list[str] | None, plan: Path | None, fold: int | None, overwrite: bool
+) -> None:
+    if models or plan is None:
+        raise PlanError("soft: the teacher is a plan; give --plan ensemble.toml, without --models")
+    if out.suffix != ".npz":
+        raise PlanError(f"out: {out}; soft targets are an .npz file")
+    from trainers.soft_targets import write_soft_targets
+
+    digest, count = write_soft_targets(plan, images, out, overwrite=overwrite, fold=fold)
+    console.line(f"{out}: soft targets of {count} images, by teacher {digest[:12]}")
     console.say_next("trainers", "fit", "unet", "--data", "DATA.npz", "--extra", out, "--out", "unet.keras")

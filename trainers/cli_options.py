@@ -64,6 +64,10 @@ def _run(
             help="More tiles (npz), for example from pseudo-label: used for training, never for scoring.", panel=DATA
         ),
     ] = None,
+    soft: Annotated[
+        Path | None,
+        _option(help="Soft targets of the training tiles (npz), as distil writes them: a teacher's.", panel=DATA),
+    ] = None,
     class_names: Annotated[
         str, _option(help="Class names in label order, separated by commas. Default: those of the data.", panel=DATA)
     ] = "",
@@ -107,6 +111,13 @@ def _run(
             panel=TRAINING,
         ),
     ] = "cross-entropy",
+    soft_weight: Annotated[
+        float,
+        _option(help="Share of soft targets in the loss, where there are any; hard labels the rest.", panel=TRAINING),
+    ] = 0.5,
+    temperature: Annotated[
+        float, _option(help="Temperature of soft targets: above 1, small probabilities count more.", panel=TRAINING)
+    ] = 1.0,
     ignore_background: Background = None,
     monitor: Annotated[
         Watch, _option(help="Validation score that chooses the best epoch.", panel=TRAINING)
@@ -118,6 +129,14 @@ def _run(
         float,
         _option(help="Decay of a moving average of the weights per step, such as 0.99; 0: no average.", panel=TRAINING),
     ] = 0.0,
+    swa: Annotated[
+        int,
+        _option(
+            help="Average the weights of this many last epochs, at a constant rate; all epochs run. 0: no average.",
+            panel=TRAINING,
+            min=0,
+        ),
+    ] = 0,
     augment: Annotated[
         str,
         _option(
@@ -135,6 +154,13 @@ def _run(
         float,
         _option(help="Repeat tiles with classes that occur in less than this share of the tiles.", panel=AUGMENTING),
     ] = 0.0,
+    balance: Annotated[
+        str,
+        _option(
+            help="tiles: an epoch shows each once; groups: it draws a class, a group (panorama) with it and a tile.",
+            panel=AUGMENTING,
+        ),
+    ] = "tiles",
     paste: Annotated[
         float, _option(help="Probability that pixels of a rare class are pasted into a tile.", panel=AUGMENTING)
     ] = 0.0,
@@ -178,6 +204,7 @@ def config_of(
         data=str(options["data"]),
         groups=options["groups"],
         extra=str(options["extra"] or ""),
+        soft=str(options["soft"] or ""),
         start_from=str(start_from or ""),
         augment=options["augment"] if options["flips"] else without_flips(options["augment"]),
         options=tuple(options["option"] or ()),
@@ -193,7 +220,7 @@ def config_of(
 _SAME = (
     *("preset", "epochs", "batch_size", "learning_rate", "weight_decay", "warmup_epochs", "patience", "seed", "loss"),
     *("dropout", "folds", "fold", "train_all", "max_tiles", "deep_supervision", "precision", "ema", "repeat"),
-    *("oversample", "paste"),
+    *("oversample", "paste", "soft_weight", "temperature", "swa", "balance"),
 )
 
 
@@ -218,9 +245,11 @@ def repeated(path: Path, given: Mapping[str, Any]) -> FitConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); give the run.toml of a run") from None
     changed: dict[str, Any] = {name: value for name, value in given.items() if name in _SAME or name in _MORE}
-    for name, digest in (("data", "data_sha256"), ("groups", "groups_sha256"), ("extra", "extra_sha256")):
+    for name in ("data", "groups", "extra", "soft"):
         if name in given:
-            changed |= {name: str(given[name]), digest: ""}
+            changed |= {name: str(given[name]), f"{name}_sha256": ""}
+    if "extra" in given or "soft" in given:
+        changed["teacher"] = ""
     if "start_from" in given:
         changed |= {"start_from": str(given["start_from"]), "start_sha256": ""}
     if "out" in given:

@@ -17,8 +17,11 @@ MONITORS = ("suppressed", "raw")
 #: Keras' names; the weights stay float32 and the logits are computed in it.
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 STAGES = ("whole", "first", "second")
+BALANCES = ("tiles", "groups")
 #: Fields that only locate files and do not affect the weights; the data enter the hash by content.
-PLACES = frozenset({"data", "groups", "out", "extra", "start_from"})
+PLACES = frozenset({"data", "groups", "out", "extra", "start_from", "soft"})
+#: Fields that are younger than the first runs: they enter the hash where they say something.
+LATER = frozenset({"soft_weight", "temperature", "teacher", "soft_sha256", "swa", "balance"})
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,13 @@ class FitConfig:
         ema: decay per step of the moving average of the weights, which is then what is scored
             and saved; 0: no average.
         extra: path of more tiles for training only, never for validation, or empty.
+        swa: how many of the last epochs have their weights averaged, which is then what is scored and saved; 0: none.
+        balance: how an epoch draws tiles: ``tiles``, each once, or ``groups``, see
+            :func:`trainers.sampling.balanced_order`.
+        soft: path of the soft targets of the training file's tiles (npz), or empty.
+        soft_weight: share of soft targets in the loss; hard labels have the rest.
+        temperature: softens soft targets and the network's probabilities in that loss.
+        teacher: hash of the ensemble that made the soft targets, or empty.
         class_names: names of the classes in label order; empty: the names of the data.
         ignored_class: class excluded from the score and suppressed by default; None if there is none.
         class_id: the class of a specialist; None for a multi-class network.
@@ -66,6 +76,7 @@ class FitConfig:
         groups_sha256: hash of the groups file, or empty.
         extra_sha256: hash of the file of further tiles, or empty.
         start_sha256: hash of the network to start from, or empty.
+        soft_sha256: hash of the file of soft targets, or empty.
     """
 
     arch: str
@@ -93,7 +104,13 @@ class FitConfig:
     start_from: str = ""
     precision: str = "float32"
     ema: float = 0.0
+    swa: int = 0
+    balance: str = "tiles"
     extra: str = ""
+    soft: str = ""
+    soft_weight: float = 0.5
+    temperature: float = 1.0
+    teacher: str = ""
     class_names: tuple[str, ...] = ()
     ignored_class: int | None = 0
     class_id: int | None = None
@@ -107,6 +124,7 @@ class FitConfig:
     groups_sha256: str = ""
     extra_sha256: str = ""
     start_sha256: str = ""
+    soft_sha256: str = ""
 
     def __post_init__(self) -> None:
         """Refuse an impossible run.
@@ -115,7 +133,7 @@ class FitConfig:
             PlanError: naming the option, its value and what is allowed.
         """
         at_least = {"epochs": 1, "batch_size": 1, "patience": 0, "seed": 0, "folds": 2, "fold": 0, "max_tiles": 0}
-        at_least["repeat"] = 1
+        at_least |= {"repeat": 1, "swa": 0}
         for name, least in at_least.items():
             value = getattr(self, name)
             _require(_is_int(value) and value >= least, name, value, f"an integer of at least {least} is required")
@@ -127,6 +145,8 @@ class FitConfig:
             ("oversample", 1.0, False),
             ("paste", 1.0, False),
             ("ema", 0.99999, False),
+            ("soft_weight", 1.0, False),
+            ("temperature", 100.0, True),
         ):
             value = getattr(self, name)
             good = math.isfinite(value) and 0 <= value <= allowed and (value > 0 or not above_zero)
@@ -135,7 +155,12 @@ class FitConfig:
         _require(
             self.fold < self.folds, "fold", self.fold, f"allowed are 0 to {self.folds - 1} with {self.folds} folds"
         )
-        for name, words in (("monitor", MONITORS), ("precision", PRECISIONS), ("stage", STAGES)):
+        _require(self.swa <= self.epochs, "swa", self.swa, f"allowed are 0 to {self.epochs}, the epochs")
+        _require(not (self.swa and self.ema), "swa", self.swa, "with --ema there is an average already; omit one")
+        plain = self.balance == "tiles" or self.oversample == 0
+        _require(plain, "balance", self.balance, "it balances classes itself; omit --oversample")
+        allowed_words = (("monitor", MONITORS), ("precision", PRECISIONS), ("stage", STAGES), ("balance", BALANCES))
+        for name, words in allowed_words:
             value = getattr(self, name)
             _require(value in words, name, value, f"allowed are {', '.join(words)}")
         _require(Path(self.out).suffix == ".keras", "out", self.out, "the name must end in .keras")
@@ -149,7 +174,8 @@ class FitConfig:
     @property
     def hash(self) -> str:
         """Sixteen hexadecimal digits, equal only for runs that train the same network on the same data."""
-        decisive = {key: value for key, value in asdict(self).items() if key not in PLACES}
+        unsaid = {item.name for item in fields(self) if item.name in LATER and getattr(self, item.name) == item.default}
+        decisive = {key: value for key, value in asdict(self).items() if key not in PLACES | unsaid}
         text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

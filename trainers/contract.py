@@ -9,6 +9,7 @@ import keras
 
 from engine.errors import ContractError
 from engine.models.contract import KERAS_MEMBER, ModelContract
+from engine.models.folds import tile_keys
 from engine.utils.boundary import refusing
 from engine.version import VERSION
 from trainers.config import FitConfig
@@ -19,8 +20,20 @@ from trainers.files import replacing
 SCALE = 1.0 / 255.0
 
 
-def contract_of(config: FitConfig, data: Dataset, notes: dict[str, str | float | int | bool]) -> ModelContract:
-    """Return the contract of the network that a run trained on these data."""
+def contract_of(
+    config: FitConfig,
+    data: Dataset,
+    notes: dict[str, str | float | int | bool],
+    held_out: tuple[str, ...] = (),
+) -> ModelContract:
+    """Return the contract of the network that a run trained on these data.
+
+    Args:
+        config: the run.
+        data: the data.
+        notes: scalars for people to read.
+        held_out: keys of the tiles it was not trained on, see :func:`keys_of_unseen`.
+    """
     _, height, width, channels = data.images.shape
     return ModelContract(
         classes=data.class_names,
@@ -34,10 +47,21 @@ def contract_of(config: FitConfig, data: Dataset, notes: dict[str, str | float |
         channels=channels,
         scale=SCALE,
         ignored_class=config.ignored_class,
+        held_out=held_out,
         architecture=config.arch,
         version=VERSION,
         notes=notes,
     )
+
+
+def keys_of_unseen(held_out: Dataset | None, training: Dataset) -> tuple[str, ...]:
+    """Return the keys of the validation tiles by which :mod:`engine.models.folds` knows them, sorted.
+
+    A tile whose copy is among the training tiles was seen, so it is left out.
+    """
+    if held_out is None:
+        return ()
+    return tuple(sorted(set(tile_keys(held_out.images)) - set(tile_keys(training.images))))
 
 
 def save_network(path: Path, model: keras.Model, contract: ModelContract) -> None:

@@ -40,6 +40,7 @@ class Dataset:
         groups: int64 (N,), equal for tiles that overlap; None when unknown.
         class_names: names in label order.
         index: int64 (N,), the index of each tile in the file it was read from.
+        soft: a teacher's probabilities, float16 (N, classes, H, W), all 0 for a pixel without; None without a teacher.
     """
 
     images: NDArray[np.uint8]
@@ -47,6 +48,7 @@ class Dataset:
     groups: NDArray[np.int64] | None
     class_names: tuple[str, ...]
     index: NDArray[np.int64]
+    soft: NDArray[np.float16] | None = None
 
     def __len__(self) -> int:
         """Return the number of tiles."""
@@ -60,10 +62,11 @@ class Dataset:
     def take(self, chosen: NDArray[np.int64]) -> Dataset:
         """Return the tiles at these indices."""
         groups = None if self.groups is None else self.groups[chosen]
-        return Dataset(self.images[chosen], self.labels[chosen], groups, self.class_names, self.index[chosen])
+        soft = None if self.soft is None else self.soft[chosen]
+        return Dataset(self.images[chosen], self.labels[chosen], groups, self.class_names, self.index[chosen], soft)
 
     def joined(self, other: Dataset, path: Path) -> Dataset:
-        """Return these tiles and more, which share no group with them and are numbered from -1 down.
+        """Return these tiles and more, each a group of its own, which are numbered from -1 down.
 
         Raises:
             InputError: the further tiles, read from ``path``, are of another size or number of channels.
@@ -74,7 +77,22 @@ class Dataset:
                 f"{self.images.shape[1:]} are needed"
             )
         images, labels = (np.concatenate(pair) for pair in ((self.images, other.images), (self.labels, other.labels)))
-        return Dataset(images, labels, None, self.class_names, np.concatenate([self.index, -1 - other.index]))
+        index = np.concatenate([self.index, -1 - other.index])
+        groups = None
+        if self.groups is not None:
+            groups = np.concatenate([self.groups, self.groups.max() + 1 + np.arange(len(other))])
+        return Dataset(images, labels, groups, self.class_names, index, _joined_soft(self, other))
+
+
+def _joined_soft(one: Dataset, other: Dataset) -> NDArray[np.float16] | None:
+    if one.soft is None and other.soft is None:
+        return None
+    classes = len(one.class_names)
+    parts = [
+        np.zeros((len(data), classes, *data.labels.shape[1:]), np.float16) if data.soft is None else data.soft
+        for data in (one, other)
+    ]
+    return np.concatenate(parts)
 
 
 def check_npz(path: Path) -> None:

@@ -19,7 +19,7 @@ from engine.version import VERSION
 from trainers.augment import transforms_of
 from trainers.checkpoint import require_space
 from trainers.config import FitConfig
-from trainers.contract import contract_of, read_contract, save_network
+from trainers.contract import contract_of, keys_of_unseen, read_contract, save_network
 from trainers.data import Dataset, load
 from trainers.files import sha256_of
 from trainers.folds import assign_folds
@@ -31,6 +31,7 @@ from trainers.losses.weighted_cross_entropy import class_weights
 from trainers.names import check_architecture
 from trainers.options import check_training
 from trainers.records import refuse_results, write_records
+from trainers.soft import check_soft, is_soft, load_extra, with_soft
 from trainers.validate import score_name
 
 
@@ -90,7 +91,9 @@ def prepared(config: FitConfig) -> FitConfig:
     transforms_of(config.augment)
     check_training(config)
     make_loss(config.loss, Target(classes=2, class_id=config.class_id))
-    if config.extra and (config.ignored_class is None or not config.ignore_background):
+    check_soft(config)
+    hard = config.extra and not is_soft(Path(config.extra))
+    if hard and (config.ignored_class is None or not config.ignore_background):
         raise PlanError(
             "extra: unconfident pixels carry the ignored class, which this run would learn; "
             "give --ignored-class and --ignore-background"
@@ -105,6 +108,7 @@ HASHED = {
     "data": "data_sha256",
     "groups": "groups_sha256",
     "extra": "extra_sha256",
+    "soft": "soft_sha256",
     "start_from": "start_sha256",
 }
 
@@ -138,6 +142,8 @@ def load_for(config: FitConfig) -> Dataset:
     for name, value in (("class-id", config.class_id), ("ignored-class", config.ignored_class)):
         if value is not None and value >= len(data.class_names):
             raise PlanError(f"{name}: {value}; the data have classes 0 to {len(data.class_names) - 1}")
+    if config.soft:
+        data = with_soft(data, Path(config.soft))
     if 0 < config.max_tiles < len(data):
         chosen = np.random.default_rng((config.seed, 1)).permutation(len(data))[: config.max_tiles]
         data = data.take(np.sort(chosen))
@@ -164,11 +170,22 @@ def fit_dataset(config: FitConfig, data: Dataset, resume: bool = False) -> FitRe
     speed = float(np.median([epoch.images_per_s for epoch in history]))
     title = score_name(config)
     notes: dict[str, str | float | int | bool] = {"run": config.hash, "best_epoch": best.epoch}
+    if trained.averaged:
+        notes["averaged_epochs"] = trained.averaged
+    if training.soft is not None:
+        notes |= {"soft_weight": config.soft_weight, "temperature": config.temperature}
+    if config.teacher:
+        notes["teacher"] = config.teacher
     if held_out is not None:
         notes |= {"validation_score": title, "validation_raw": best.raw, "validation_suppressed": best.suppressed}
+        notes |= {"fold": config.fold, "folds": config.folds, "held_out_tiles": len(held_out)}
+        if held_out.groups is not None:
+            notes["held_out_groups"] = len(np.unique(held_out.groups))
+    unseen = keys_of_unseen(held_out, training)
     seconds = time.perf_counter() - started
     result = {
         **notes,
+        "held_out": unseen,
         "training_tiles": len(training),
         "validation_tiles": 0 if held_out is None else len(held_out),
         "parameters": model.count_params(),
@@ -181,7 +198,7 @@ def fit_dataset(config: FitConfig, data: Dataset, resume: bool = False) -> FitRe
     }
     write_records(config, history, held_out, result, title)
     # Last of all: if the network exists, the run is complete.
-    save_network(Path(config.out), model, contract_of(config, data, notes))
+    save_network(Path(config.out), model, contract_of(config, data, notes, unseen))
     config.checkpoint.unlink(missing_ok=True)
     return FitResult(Path(config.out), best.epoch, best.raw, best.suppressed, speed, seconds)
 
@@ -205,7 +222,7 @@ def split(config: FitConfig, data: Dataset) -> tuple[Dataset, Dataset | None]:
     if absent and config.class_id is None:
         say(f"note: no pixel of {', '.join(absent)} in the training tiles: that class cannot be learned")
     if config.extra:
-        training = training.joined(load(Path(config.extra), class_names=data.class_names), Path(config.extra))
+        training = training.joined(load_extra(Path(config.extra), data.class_names), Path(config.extra))
     return training, held_out
 
 
@@ -222,4 +239,5 @@ def target_of(config: FitConfig, training: Dataset) -> Target:
         positive = int(counts[config.class_id])
         weight = capped_pos_weight(positive, total - positive)
     weights = class_weights(counts.tolist(), ignored)
-    return Target(len(training.class_names), ignored, config.class_id, weight, weights)
+    soft = training.soft is not None
+    return Target(len(training.class_names), ignored, config.class_id, weight, weights, soft)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from trainers.config import FitConfig
 from trainers.losses import make_loss
 from trainers.losses.base import Heads, PixelLoss, Target
+from trainers.losses.distillation import Distillation
 from trainers.models import architecture, build_model
 from trainers.optimizer import make_optimizer
 from trainers.options import parsed_options
@@ -62,6 +63,8 @@ def make_learner(config: FitConfig, shape: tuple[int, int, int], target: Target,
             output = keras.layers.Concatenate(dtype="float32", name="heads")([output, *heads])
         trained = keras.Model(model.input, output)
     loss = make_loss(config.loss, target)
+    if target.soft:
+        loss = Distillation(loss, config.soft_weight, config.temperature)
     trained.compile(optimizer=make_optimizer(config, steps), loss=Heads(loss, 1 + len(heads)) if heads else loss)
     # Slots created inside the first step would cause a second tracing, which takes seconds on TensorFlow.
     trained.optimizer.build(trained.trainable_variables)

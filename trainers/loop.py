@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from engine.errors import ModelError
 from engine.utils.console import say
-from trainers import checkpoint
+from trainers import checkpoint, swa
 from trainers.augment.paste import RarePixels
 from trainers.batches import Batches
 from trainers.config import FitConfig
@@ -23,16 +23,21 @@ from trainers.learner import Learner
 from trainers.progress import Progress
 from trainers.records import Epoch
 from trainers.sampling import expected_tiles
+from trainers.soft_batches import SoftBatches
 from trainers.validate import evaluate, predict
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of the epochs: all of them, the best one, and the network's weights after it."""
+    """The result of the epochs: all of them, the best one, and the network's weights after it.
+
+    ``averaged`` is the number of epochs that these weights are the average of, 0 for those of one epoch.
+    """
 
     history: list[Epoch]
     best: Epoch
     weights: list[NDArray[np.float32]]
+    averaged: int = 0
 
 
 class _RawWeights(keras.callbacks.Callback):
@@ -98,7 +103,8 @@ def train(
             if state is not None and _lost_patience(config, state.best, history):
                 progress.line(f"stopped: no improvement in {config.patience} epochs")
                 break
-            batches = Batches(training, config, number, rare, learner.loss.needs_distances)
+            kind = Batches if training.soft is None else SoftBatches
+            batches = kind(training, config, number, rare, learner.loss.needs_distances)
             epoch, raw = _one_epoch(config, learner, batches, held_out, progress)
             history.append(epoch)
             progress.line(_line(epoch, config))
@@ -107,14 +113,41 @@ def train(
                 or held_out is None
                 or monitored_score(config, epoch) > monitored_score(config, state.best)
             ):
-                state = checkpoint.State(history, epoch, learner.model.get_weights())
-            state = checkpoint.State(history, state.best, state.weights)
+                kept = (state.average, state.averaged) if state is not None else ([], 0)
+                state = checkpoint.State(history, epoch, learner.model.get_weights(), *kept)
+            average, averaged = state.average, state.averaged
+            if swa.is_averaged(config, number):
+                average, averaged = swa.with_epoch(average, averaged, learner.model.get_weights()), averaged + 1
+            state = checkpoint.State(history, state.best, state.weights, average, averaged)
             if config.ema > 0:
                 raw.restore()
             if checkpoints:
                 checkpoint.save(config, learner.trained, state)
     assert state is not None  # epochs is at least 1
-    return Trained(history, state.best, state.weights)
+    trained = Trained(history, state.best, state.weights)
+    return _averaged(config, learner, training, held_out, trained, state) if state.averaged else trained
+
+
+def _averaged(
+    config: FitConfig,
+    learner: Learner,
+    training: Dataset,
+    held_out: Dataset | None,
+    best: Trained,
+    state: checkpoint.State,
+) -> Trained:
+    """Return the average of the last epochs' weights, unless the best single epoch scores higher."""
+    learner.model.set_weights(state.average)
+    swa.refresh_statistics(learner.model, Batches(training, config, config.epochs))
+    raw = suppressed = math.nan
+    if held_out is not None:
+        raw, suppressed = evaluate(config, predict(learner.model, held_out, config.batch_size), held_out)
+    epoch = replace(best.history[-1], raw=raw, suppressed=suppressed)
+    if held_out is not None and monitored_score(config, epoch) < monitored_score(config, best.best):
+        say(f"the average of the last {state.averaged} epochs scores lower than epoch {best.best.epoch}: not used")
+        return best
+    say(f"average of the last {state.averaged} epochs: raw {raw:.4f}, suppressed {suppressed:.4f}")
+    return Trained(best.history, epoch, learner.model.get_weights(), state.averaged)
 
 
 def _one_epoch(
@@ -147,7 +180,13 @@ def monitored_score(config: FitConfig, epoch: Epoch) -> float:
 
 
 def _lost_patience(config: FitConfig, best: Epoch, history: list[Epoch]) -> bool:
-    return config.patience > 0 and history[-1].epoch - best.epoch >= config.patience and not math.isnan(best.raw)
+    # Where the last epochs are averaged, all of them are needed.
+    return (
+        config.swa == 0
+        and config.patience > 0
+        and history[-1].epoch - best.epoch >= config.patience
+        and not math.isnan(best.raw)
+    )
 
 
 def _line(epoch: Epoch, config: FitConfig) -> str:

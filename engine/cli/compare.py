@@ -15,6 +15,7 @@ from engine.cli.options import (
     Memory,
     MissingChunks,
     Models,
+    PoolPlan,
     Workers,
     command_line,
     contract_fields,
@@ -31,6 +32,7 @@ RUN = "How to run"
 @with_options(contract_fields, "stated")
 def compare(
     models: Models = None,
+    plan: PoolPlan = None,
     input: Annotated[
         str, typer.Option("--input", "-i", help="Images: .npz, .npz:KEY, .npy or a folder of pictures.")
     ] = "",
@@ -132,6 +134,7 @@ def compare(
         raise PlanError("--json and --csv: give one of them")
     job = Options(
         models=models or (),
+        plan=plan,
         input=input,
         labels=labels,
         suppress=suppress or (),

@@ -161,6 +161,15 @@ def ensemble(
             rich_help_panel=RUN,
         ),
     ] = None,
+    out_of_fold: Annotated[
+        bool,
+        typer.Option(
+            "--out-of-fold",
+            help="The images are those that members with folds were trained on: predict each by the net that did not "
+            "see it, in place of their mean.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
     batch_size: BatchSize = 0,
     workers: Workers = 0,
     provider: Provider = "auto",
@@ -283,10 +292,13 @@ def ensemble(
         on_bad_image=on_bad_image,
         rle=rle,
         align=align,
+        out_of_fold=out_of_fold,
         files=EvidenceFiles(scores, scores_type, doubt, doubt_map, doubt_type, per_image),
         stated=stated,
         truth=truth,
     )
+    if out_of_fold and (tile or on == "ray"):
+        raise PlanError(f"--out-of-fold with {'--tile' if tile else '--on ray'}: leave one of them out")
     cluster = _cluster(on, ray_address, workers, gpus_per_worker)
     if tile:
         from engine.runs.scene_job import prepare_tiled

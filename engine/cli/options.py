@@ -19,6 +19,14 @@ Models = Annotated[
     list[str] | None,
     typer.Option("--models", "-m", help="An .onnx file, a folder or a glob; repeatable. Specialists are combined."),
 ]
+PoolPlan = Annotated[
+    Path | None,
+    typer.Option(
+        "--plan",
+        help="A plan in place of --models, for members with folds: each labelled image is predicted by the net that "
+        "was trained without it. Its members, classes, suppress, [input] and [labels] hold; the rest is not used.",
+    ),
+]
 Groups = Annotated[
     str,
     typer.Option(

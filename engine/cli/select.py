@@ -15,6 +15,7 @@ from engine.cli.options import (
     Memory,
     MissingChunks,
     Models,
+    PoolPlan,
     command_line,
     contract_fields,
     truth_fields,
@@ -29,6 +30,7 @@ SEARCH = "How to search"
 @with_options(contract_fields, "stated")
 def select(
     models: Models = None,
+    plan: PoolPlan = None,
     input: Annotated[str, typer.Option("--input", "-i", help="Validation images, as for engine ensemble.")] = "",
     labels: Annotated[str, typer.Option(help="True masks of the same images.")] = "",
     groups: Groups = "",
@@ -136,6 +138,7 @@ def select(
 
     job = Options(
         models=models or (),
+        plan=plan,
         input=input,
         labels=labels,
         suppress=suppress or (),

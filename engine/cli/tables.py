@@ -164,6 +164,8 @@ def contracts_table(opened: Sequence[Opened]) -> Table:
         classes = held.get("classes", ())
         if held.get("class_id") is not None:
             kind += f"\nspecialist of {held['class_id']} ({classes[held['class_id']]})"
+        if unseen := len(held.get("held_out", ())):
+            kind += f"\nnot trained on {unseen:,} tiles of its data"
         scale = f"x{held['scale']:.4g}" if "scale" in held else "scale ?"
         ignored = held.get("ignored_class")
         table.add_row(

@@ -28,6 +28,8 @@ def _member(member: Member, milliseconds: float) -> MemberFacts:
     kind = held.architecture or held.kind
     if member.is_set and len(member.nets) > 1:
         kind = f"{len(member.nets)} specialists" + (f" ({held.architecture})" if held.architecture else "")
+    if member.folds:
+        kind = f"{len(member.nets)} folds" + (f" ({held.architecture})" if held.architecture else "")
     return MemberFacts(
         name=member.name,
         kind=kind,

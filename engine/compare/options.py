@@ -25,7 +25,7 @@ class CompareOptions:
     """The user's options.
 
     Attributes:
-        job: models, input, labels, suppression, limit and contract fields, as for ``engine ensemble``.
+        job: models or plan, input, labels, suppression, limit and contract fields, as for ``engine ensemble``.
         out: the run file to write; None to write none.
         groups: file with the scene of each image; empty if not given.
         metric: the MIoU convention that sorts, tunes and selects.
@@ -66,7 +66,8 @@ def check_options(options: CompareOptions) -> None:
         PlanError: naming the option and what is allowed.
         OutputError: the run file cannot be written to the requested place.
     """
-    for needed, option in ((options.job.models, "--models"), (options.job.input, "--input")):
+    named = options.job.models or options.job.plan
+    for needed, option in ((named, "--models"), (options.job.input, "--input")):
         if not needed:
             raise PlanError(f"{option} is missing: engine compare needs --models and --input, and --labels for scores")
     if options.groups and not options.job.labels:

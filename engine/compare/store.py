@@ -96,7 +96,7 @@ class LogitStore:
         Raises:
             EngineError: images that do not fit the members, or a member that fails.
         """
-        nets = [net for member in self.ensemble.members for net in member.nets]
+        nets = self.ensemble.nets
         for net in nets:
             for size in images.every_size:
                 check_sample(net, (*size, images.channels))
@@ -150,8 +150,10 @@ class LogitStore:
 
     def _account(self, done: tuple[int, list[float], list[float]]) -> int:
         count, plain, total = done
-        self.plain_seconds = [a + b for a, b in zip(self.plain_seconds, plain, strict=True)]
-        self.turned_seconds = [a + b for a, b in zip(self.turned_seconds, total, strict=True)]
+        # Of a member with folds one net ran on each labelled image; on other images all of them will.
+        folds = [1 if member.unseen is None else len(member.nets) for member in self.ensemble.members]
+        self.plain_seconds = [a + b * k for a, b, k in zip(self.plain_seconds, plain, folds, strict=True)]
+        self.turned_seconds = [a + b * k for a, b, k in zip(self.turned_seconds, total, folds, strict=True)]
         return count
 
 

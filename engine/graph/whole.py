@@ -21,6 +21,7 @@ from engine.graph.rebatch import rebatched
 from engine.graph.trial import random_tiles
 from engine.models.adapt.binary import LEAST_PROBABILITY
 from engine.models.adapt.class_map import FLOOR
+from engine.models.folds import each_fold
 from engine.models.members import Member
 from engine.models.net import Net
 from engine.models.open_session import batch_of
@@ -177,23 +178,14 @@ def _merged(
     prefix: str,
     whole: Whole,
 ) -> tuple[str, str]:
-    """Return a member's logits, the mean over all views brought back to the image, and the mean of the logits."""
-    classes = len(whole.members[0].contract.classes)
-    found: dict[View, str] = {}
-    for number, (views, inputs) in enumerate(groups):
-        maps = add_voter(
-            graph, member, parts, inputs, f"{prefix[:-1]}v{number}_" if number else prefix, whole.decoding.suppress
-        )
-        if len(whole.views) == 1:
-            return maps, maps
-        sides = graph.side(maps, 2), graph.side(maps, 3)
-        apart = graph.add("Reshape", maps, graph.shape(len(views), -1, classes, *sides))
-        for index, view in enumerate(views):
-            part = graph.add("Gather", apart, graph.constant(index, np.int64), axis=0)
-            found[view] = turned_back(graph, part, view)
-    shown = [found[view] for view in whole.views]
-    mean = _mean(graph, shown)
-    if whole.view_mean == VIEW_MEANS[0]:
+    """Return a member's logits, the mean over folds and views brought back to the image, and the mean of the logits."""
+    folds = [
+        _viewed(graph, one, parts, groups, f"{prefix[:-1]}f{number}_" if member.folds else prefix, whole)
+        for number, one in enumerate(each_fold(member))
+    ]
+    mean = _mean(graph, [_mean(graph, list(of_one)) for of_one in zip(*folds, strict=True)])
+    shown = [part for fold in folds for part in fold]
+    if len(shown) == 1 or whole.view_mean == VIEW_MEANS[0]:
         return mean, mean
     several = member.is_set or whole.is_multilabel
     shares = _mean(graph, [graph.add("Sigmoid", part) if several else graph.softmax(part).shares for part in shown])
@@ -206,8 +198,35 @@ def _merged(
     return graph.add("Where", graph.add("LessOrEqual", shown[0], floor), floor, logits), mean
 
 
+def _viewed(
+    graph: Composer,
+    member: Member,
+    parts: dict[str, Part],
+    groups: Sequence[tuple[Sequence[View], Inputs]],
+    prefix: str,
+    whole: Whole,
+) -> list[str]:
+    """Return the logits of a member (of one of its folds) on each view, brought back to the image."""
+    classes = len(whole.members[0].contract.classes)
+    found: dict[View, str] = {}
+    for number, (views, inputs) in enumerate(groups):
+        maps = add_voter(
+            graph, member, parts, inputs, f"{prefix[:-1]}v{number}_" if number else prefix, whole.decoding.suppress
+        )
+        if len(whole.views) == 1:
+            return [maps]
+        sides = graph.side(maps, 2), graph.side(maps, 3)
+        apart = graph.add("Reshape", maps, graph.shape(len(views), -1, classes, *sides))
+        for index, view in enumerate(views):
+            part = graph.add("Gather", apart, graph.constant(index, np.int64), axis=0)
+            found[view] = turned_back(graph, part, view)
+    return [found[view] for view in whole.views]
+
+
 def _mean(graph: Composer, parts: Sequence[str]) -> str:
     total = parts[0]
+    if len(parts) == 1:
+        return total
     for part in parts[1:]:
         total = graph.add("Add", total, part)
     return graph.add("Mul", total, graph.constant(1 / len(parts)))

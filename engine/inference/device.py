@@ -37,6 +37,8 @@ def why_not(ensemble: Forward, early: bool = False) -> str:
     """
     if not all(member.nets for member in ensemble.members):
         return "members that are finished masks"
+    if any(member.unseen is not None for member in ensemble.members):
+        return "out-of-fold predictions"
     if early:
         return "early exit"
     if ensemble.variant.decoding.decode != "argmax":

@@ -36,6 +36,7 @@ from engine.inference.prediction import Variant
 from engine.inference.stream import Stream
 from engine.models.facts import stated_facts
 from engine.models.fields import TYPES
+from engine.models.folds import fold_member
 from engine.models.members import (
     Member,
     class_names,
@@ -79,7 +80,7 @@ ENSEMBLE_OPTIONS = frozenset(
 CONTRACT_FIELDS = (
     frozenset((*TYPES, "output_name", "normalize"))
     - ENSEMBLE_OPTIONS
-    - {"notes", "architecture", "version", "temperature"}
+    - {"notes", "architecture", "version", "temperature", "held_out"}
 )
 
 
@@ -174,7 +175,7 @@ class Ensemble(Forward):
     @classmethod
     def open(
         cls,
-        models: str | Path | Sequence[str | Path],
+        models: str | Path | Sequence[str | Path | Sequence[str | Path]],
         *,
         sample: NDArray[Any] | None = None,
         stated: Mapping[str, Any] | None = None,
@@ -185,7 +186,8 @@ class Ensemble(Forward):
         """Open files, folders or globs of ONNX models as one ensemble.
 
         Args:
-            models: files, folders or globs.
+            models: files, folders or globs; a list among them names the nets of a cross-validation, which count as one
+                member, see :mod:`engine.models.folds`.
             sample: one raw image (height, width, channels); needed for foreign files; checked against all members.
             stated: contract fields that the files do not contain.
             suppress: classes never predicted, by id or name; None for the ignored class the contracts declare.
@@ -209,8 +211,16 @@ class Ensemble(Forward):
             raise PlanError(f"unknown argument {', '.join(unknown)}; known: {known}")
         facts = {**facts, "grey_as_rgb": True} if grey_as_rgb else facts
         found = stated_facts(facts, lambda name: f"the argument {name}")
-        requests = [Request(path, found) for path in find_models(specs)]
-        return cls.of(open_nets(requests, sample), suppress=suppress, **options)
+        folds = [find_models(spec) for spec in specs if not isinstance(spec, str | Path)]
+        single = find_models(plain) if (plain := [spec for spec in specs if isinstance(spec, str | Path)]) else []
+        paths = [*single, *(path for files in folds for path in files)]
+        if len({path.resolve() for path in paths}) < len(paths):
+            raise PlanError("a net of a fold is named twice: it counts in one member alone")
+        nets = open_nets([Request(path, found) for path in paths], sample)
+        members: list[Net | Member] = list(nets[: len(single)])
+        rest = iter(nets[len(single) :])
+        members += [fold_member([next(rest) for _ in files]) for files in folds]
+        return cls.of(members, suppress=suppress, **options)
 
     @classmethod
     def of(

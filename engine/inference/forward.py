@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import CancelledError
 from time import perf_counter
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.errors import ModelError
 from engine.fusion.calibration import Calibration
 from engine.fusion.evidence import Evidence, Shown
 from engine.fusion.fuse import check_finite, fuse
@@ -20,6 +21,7 @@ from engine.inference.execution import Execution
 from engine.inference.mask_members import MaskMember
 from engine.inference.prediction import Variant
 from engine.models.adapt.binary import pairs
+from engine.models.folds import each_fold, one_fold
 from engine.models.members import FLOOR, Member, Prepared
 from engine.models.net import Net, check_sample
 from engine.models.views import PLAIN, VIEW_MEANS, View, check_views, to_logits, to_probabilities
@@ -154,12 +156,75 @@ class Forward:
         if isinstance(member, MaskMember):
             member.vote(batch, out)
             return
-        member.run(batch.pixels, prepared[0], out, skip, part)
-        if len(self.views) > 1:
-            self._add_views(member, batch, prepared, out, skip, part)
+        if member.unseen is not None:
+            self._run_unseen(member, member.unseen, batch, out, skip, part)
+        elif member.folds and self.view_mean != VIEW_MEANS[0]:
+            self._run_fold_shares(member, batch, prepared, out, skip, part)
+        else:
+            self._run_views(member, batch, prepared, out, skip, part)
         if self.calibrations:
             self.calibrations[index].apply(out)
         check_finite(out, member.name, batch.ids)
+
+    def _run_views(
+        self,
+        member: Member,
+        batch: Batch,
+        prepared: list[Prepared],
+        out: NDArray[np.float32],
+        skip: Collection[int],
+        part: int,
+    ) -> None:
+        member.run(batch.pixels, prepared[0], out, skip, part)
+        if len(self.views) > 1:
+            self._add_views(member, batch, prepared, out, skip, part)
+
+    def _run_unseen(
+        self,
+        member: Member,
+        unseen: Mapping[str, int],
+        batch: Batch,
+        out: NDArray[np.float32],
+        skip: Collection[int],
+        part: int,
+    ) -> None:
+        """Run on each image the one net of a member with folds that was trained without it.
+
+        Raises:
+            ModelError: an image is none of those that were joined with the folds.
+        """
+        strange = next((name for name in batch.ids if name not in unseen), None)
+        if strange is not None:
+            raise ModelError(f"{member.name}: no fold is known of image {strange}: predict it by the mean of all folds")
+        wanted = np.array([unseen[name] for name in batch.ids])
+        for fold in np.unique(wanted).tolist():
+            rows = np.flatnonzero(wanted == fold)
+            few = Batch(batch.start, [batch.ids[row] for row in rows], batch.pixels[rows])
+            own = np.empty((len(rows), *out.shape[1:]), np.float32)
+            self._run_views(one_fold(member, member.nets[fold]), few, [{} for _ in self.views], own, skip, part)
+            out[rows] = own
+
+    def _run_fold_shares(
+        self,
+        member: Member,
+        batch: Batch,
+        prepared: list[Prepared],
+        out: NDArray[np.float32],
+        skip: Collection[int],
+        part: int,
+    ) -> None:
+        """Make ``out`` the logits of the mean probability over all folds and views."""
+        own, missing = np.empty_like(out), None
+        out[:] = 0
+        for one in each_fold(member):
+            self._run_views(one, batch, prepared, own, skip, part)
+            check_finite(own, one.nets[0].name, batch.ids)
+            missing = own <= FLOOR if missing is None else missing
+            to_probabilities(own, self.is_multilabel)
+            out += own
+        out *= np.float32(1 / len(member.nets))
+        assert missing is not None
+        to_logits(out, self.is_multilabel, missing)
 
     def _add_views(
         self,

@@ -12,7 +12,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Literal
 
 from engine.errors import ContractError
-from engine.models.fields import checked_fields, listed, require, require_text
+from engine.models.fields import checked_fields, is_tile_key, listed, require, require_text
 from engine.utils.sides import told_size
 
 METADATA_KEY = "maskfuse.contract"
@@ -69,6 +69,8 @@ class ModelContract:
         grey_as_rgb: whether a grey image is repeated over the three channels that the net takes.
         constants: values of further inputs by name: a number or a flat list.
         resolution: ground resolution in metres per pixel that maps are read at; None for that of the map.
+        held_out: of a net of a cross-validation the tiles of its data that it was not trained on, as
+            :func:`engine.models.folds.tile_keys` names them; empty where that is not known.
         bias: calibration of specialists: added to the log-odds; the kind ``specialists`` may have one value a class.
         temperature: calibration of specialists: divides the biased log-odds; as many values as for ``bias``.
         architecture: name of the architecture, for people to read.
@@ -99,6 +101,7 @@ class ModelContract:
     grey_as_rgb: bool = False
     constants: dict[str, float | list[float]] = field(default_factory=dict)
     resolution: float | None = None
+    held_out: tuple[str, ...] = ()
     bias: float | tuple[float, ...] = 0.0
     temperature: float | tuple[float, ...] = 1.0
     architecture: str = ""
@@ -169,6 +172,8 @@ class ModelContract:
             metres is None or 1e-6 <= metres <= 1e6,
             f"resolution: {metres}; metres per pixel from 1e-6 to 1e6 are needed",
         )
+        strange = next((key for key in self.held_out if not is_tile_key(key)), None)
+        require(strange is None, f"held_out: {str(strange)[:40]!r}; keys of 8 letters, digits, - or _ are needed")
         require(
             self.channel_order == "rgb" or self.channels == 3, f"channel_order: bgr for {self.channels} channels, not 3"
         )
@@ -249,7 +254,7 @@ def _refuse_constant(name: str) -> None:
 # Fields that are younger than the first contracts.
 _LATER = (
     *("stride", "fit", "maps_resize", "foreground_threshold", "thresholds", "bands", "channel_order"),
-    *("grey_as_rgb", "constants", "resolution"),
+    *("grey_as_rgb", "constants", "resolution", "held_out"),
 )
 _DEFAULTS = {
     item.name: item.default if item.default is not MISSING else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, cast
 
 from engine.errors import ContractError
@@ -37,6 +38,11 @@ def require(condition: bool, complaint: str) -> None:
 def require_text(value: str) -> None:
     """Refuse names that are long or hold control characters."""
     require(len(value) <= 200 and value.isprintable(), f"text {value[:40]!r}: at most 200 printable characters")
+
+
+def is_tile_key(value: str) -> bool:
+    """Return whether a text has the form of a tile's key, see :func:`engine.models.folds.tile_keys`."""
+    return re.fullmatch(r"[0-9A-Za-z_-]{8}", value) is not None
 
 
 def listed(names: tuple[str, ...]) -> str:
@@ -109,6 +115,7 @@ TYPES: dict[str, tuple[Any, str]] = {
     "grey_as_rgb": (lambda value: isinstance(value, bool), "true or false"),
     "constants": (lambda value: _is_constants(value), "a table of numbers and lists of numbers"),
     "resolution": (lambda value: value is None or _is_number(value), "a number of metres per pixel"),
+    "held_out": (lambda value: _is_list(value, _is_text), "a list of texts"),
     "bias": _CALIBRATION,
     "temperature": _CALIBRATION,
     "architecture": _TEXT,

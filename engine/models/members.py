@@ -6,8 +6,8 @@ import glob
 import hashlib
 import math
 import re
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,19 +93,24 @@ def find_members(specs: Iterable[str | Path]) -> list[Path]:
 
 @dataclass(frozen=True)
 class Member:
-    """One member of the ensemble: a multi-class net, or a whole set of one-class specialists.
+    """One member of the ensemble: a multi-class net, a set of one-class specialists, or the nets of several folds.
 
     Attributes:
         name: what tables and messages call it.
-        nets: the one net, or the specialists in the order of their classes.
+        nets: the one net, the specialists in the order of their classes, or one net per fold.
         contract: what they promise together; ``kind`` tells which of the two it is.
         checksum: SHA-256 of the nets' checksums (of the one net: its own).
+        folds: whether the nets are those of a cross-validation, see :mod:`engine.models.folds`: their mean counts.
+        unseen: of a member with folds, by the id of each image the index of the net that was trained without it, which
+            alone predicts it; None for the mean of all nets.
     """
 
     name: str
     nets: tuple[Net, ...]
     contract: ModelContract
     checksum: str
+    folds: bool = field(default=False, kw_only=True)
+    unseen: Mapping[str, int] | None = field(default=None, kw_only=True, compare=False)
 
     @property
     def path(self) -> Path:
@@ -116,6 +121,11 @@ class Member:
     def is_set(self) -> bool:
         """Return whether this is a set of specialists."""
         return self.contract.kind in ("specialist", "specialists")
+
+    @property
+    def summed(self) -> list[Net]:
+        """Return the nets of a member with folds in the order in which they are added up, whatever the plan's order."""
+        return sorted(self.nets, key=lambda net: net.checksum)
 
     def run(
         self,
@@ -137,19 +147,41 @@ class Member:
         Raises:
             ModelError: a net fails.
         """
+        if self.folds:
+            self._run_folds(pixels, prepared, out, part)
+            return
         running = [net for net in self.nets if net.contract.class_id is None or net.contract.class_id not in skip]
         if self.contract.kind == "specialist" and len(running) < len(self.contract.classes):
             out[:] = FLOOR
         for net in running:
             class_id = net.contract.class_id
-            if net.input_key not in prepared:
-                prepared[net.input_key] = net.prepare(pixels)
-            fed, step, size = prepared[net.input_key], part or max(1, len(pixels)), (pixels.shape[1], pixels.shape[2])
             goal = out if class_id is None else np.empty((len(pixels), 1, out.shape[2]), np.float32)
-            for start in range(0, len(pixels), step):
-                net.run(fed[start : start + step], goal[start : start + step], size)
+            _run_net(net, pixels, prepared, goal, part)
             if class_id is not None:
                 out[:, class_id] = goal[:, 0]
+
+    def _run_folds(self, pixels: NDArray[Any], prepared: Prepared, out: NDArray[np.float32], part: int) -> None:
+        """Write the mean of the nets' logits to ``out``."""
+        first, *others = self.summed
+        _run_net(first, pixels, prepared, out, part)
+        own = np.empty_like(out)
+        for net in others:
+            _run_net(net, pixels, prepared, own, part)
+            out += own
+        out *= np.float32(1 / len(self.nets))
+
+
+def _run_net(net: Net, pixels: NDArray[Any], prepared: Prepared, out: NDArray[np.float32], part: int) -> None:
+    if net.input_key not in prepared:
+        prepared[net.input_key] = net.prepare(pixels)
+    fed, step, size = prepared[net.input_key], part or max(1, len(pixels)), (pixels.shape[1], pixels.shape[2])
+    for start in range(0, len(pixels), step):
+        net.run(fed[start : start + step], out[start : start + step], size)
+
+
+def member_of(net: Net) -> Member:
+    """Return a net of all classes as a member."""
+    return Member(net.name, (net,), _of_ensemble(net), net.checksum)
 
 
 def gather(nets: Sequence[Net | Member], optional: Collection[int] = ()) -> list[Member]:
@@ -184,7 +216,7 @@ def gather(nets: Sequence[Net | Member], optional: Collection[int] = ()) -> list
                 members.append(key)
             sets[key].append(net)
         else:
-            members.append(Member(net.name, (net,), _of_ensemble(net), net.checksum))
+            members.append(member_of(net))
     gathered = [_specialists(item, sets[item], optional) if isinstance(item, str) else item for item in members]
     check_agreement(gathered)
     return _uniquely_named(gathered)

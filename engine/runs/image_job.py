@@ -24,6 +24,7 @@ from engine.outputs.sidecar import check_sidecar
 from engine.runs.durable.resume import incomplete_output, left_over, may_replace, run_folder, skipped_list
 from engine.runs.evidence_files import EvidenceFiles
 from engine.runs.options import Options, open_ensemble, planned, reading_of
+from engine.runs.out_of_fold import predict_out_of_fold
 from engine.runs.plan import Plan, PlannedMember
 from engine.samples import SAMPLES
 from engine.sources.base import Source
@@ -106,6 +107,10 @@ def prepare(options: Options) -> Job:
     if ensemble.is_multilabel and form_of(output) not in (".npy", ".npz"):
         check_names_of(output, class_mask_names(whole.ids, ensemble.classes), True, options.resume)
     images = limited(whole, options.limit)
+    if options.out_of_fold:
+        if not any(member.folds for member in ensemble.members):
+            raise PlanError("--out-of-fold: no member has folds: name some in a plan, or leave it out")
+        predict_out_of_fold(ensemble, images)
     coding = with_nodata(ensemble.coding, options.labels, len(ensemble.classes)) if options.labels else PLAIN
     labels = open_truth(options.labels, whole, coding, options.limit) if options.labels else None
     return Job(

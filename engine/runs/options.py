@@ -25,6 +25,7 @@ from engine.models.runtimes.providers import mixed_wheels
 from engine.models.views import VIEW_MEANS, check_views
 from engine.runs.evidence_files import EvidenceFiles
 from engine.runs.plan import Plan, PlannedMember, Weight, read_plan
+from engine.runs.plan_folds import add_folds, digests, named_again, with_folds
 from engine.runs.plan_input import InputTable
 from engine.sources.base import Source
 from engine.sources.coding import PLAIN, LabelCoding
@@ -70,6 +71,7 @@ class Options:
     align: bool = False
     stated: dict[str, Any] = field(default_factory=dict)
     tiled: bool = False
+    out_of_fold: bool = False
     files: EvidenceFiles = field(default_factory=EvidenceFiles)
     truth: LabelCoding = PLAIN
 
@@ -135,15 +137,20 @@ def _files(plan: Plan, masks: bool) -> dict[Path, tuple[Path, PlannedMember]]:
     """Return the files (and masks, if allowed) that a plan names, each once, with the member that names it.
 
     Raises:
-        EngineError: a name that fits no file, or a checksum for several.
+        EngineError: a name that fits no file, a checksum for several, or a file of a fold that is named again.
     """
     files: dict[Path, tuple[Path, PlannedMember]] = {}
     for item in plan.members:
+        if item.folds:
+            add_folds(files, item)
+            continue
         paths = find_members([item.model]) if masks else find_models([item.model])
         if item.sha256 and len(paths) > 1:
             raise PlanError(f"sha256 beside model {item.model}, which names {len(paths)} files: name one of them")
         for path in paths:
-            files.setdefault(path.resolve(), (path, item))
+            held = files.setdefault(path.resolve(), (path, item))
+            if held[1].folds:
+                raise named_again(path)
     return files
 
 
@@ -167,10 +174,12 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None, every: So
     if images is not None and sample is None:
         raise InputError(f"{images.name} holds no images")
     files = _files(plan, masks=every is not None)
-    opened, planned = _open_members(plan, options, list(files.values()), sample, every), []
-    for net, (_, item) in zip(opened, files.values(), strict=True):
-        planned.append(item.weight)
-        _check_same_file(net, item.sha256)
+    single = _open_members(plan, options, list(files.values()), sample, every)
+    named = [item for _, item in files.values()]
+    for net, digest in zip(single, digests(named), strict=True):
+        _check_same_file(net, digest)
+    opened, items = with_folds(single, named)
+    planned = [item.weight for item in items]
     if not (options.strategy or plan.strategy) and any(net.contract.kind == "labels" for net in opened):
         strategy = "vote"
     suppress: Sequence[int | str] | None = plan.suppress
@@ -196,7 +205,7 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None, every: So
         min_region=(plan.min_region if options.min_region is None else options.min_region) or 0,
         decode=options.decode or plan.decode or "argmax",
         temperature=plan.temperature or 1.0,
-        calibrations=_plan_calibrations(opened, [item for _, item in files.values()]),
+        calibrations=_plan_calibrations(opened, items),
         unknown=_unknown(plan, options),
     )
     if images is not None:
@@ -218,7 +227,11 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None, every: So
         )
     if not options.tiled:
         _warn_of_resolution(ensemble, options)
-    for net in (item for item in opened if isinstance(item, Net)):  # after all checks: an error stays the only line
+    for member in ensemble.members:
+        if member.folds:
+            told = f"{len(member.nets)} folds are one member, the mean of their {ensemble.view_mean}"
+            console.say(f"{member.name}: {told}")
+    for net in (item for item in single if isinstance(item, Net)):  # after all checks: an error stays the only line
         if net.adapted:
             console.say(f"{net.path.name}: {'; '.join(net.adapted)}")
         for text in net.warnings:

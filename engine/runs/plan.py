@@ -10,7 +10,7 @@ min_region = 16               # regions of fewer pixels go to the surrounding cl
 decode = "rankseg"            # labels for the IoU of whole images, or rankseg-dice; omit for the argmax of each pixel
 temperature = 1.2             # divides the logarithms of written probabilities; no label depends on it
 views = ["d4", "scale:1.25"]  # what members also run on, see engine.models.views; flips = "horizontal" is one of them
-view_mean = "probabilities"   # what of the views is averaged; omit for logits
+view_mean = "probabilities"   # what of the views, and of the folds of a member, is averaged; omit for logits
 
 [cleanup."big rock"]          # what a class, by name or id, must fulfil; omit for nothing
 threshold = 0.6               # predicted only where its probability reaches this, else the next best class
@@ -54,6 +54,10 @@ model = "foreign.onnx"
 classes = ["background", "soil", "bedrock", "sand", "big rock"]
 scale = 0.00392156862745098
 activation = "logits"
+
+[[members]]
+# The nets of a cross-validation count as one member, their mean, see engine.models.folds.
+folds = ["pan-fold0.onnx", "pan-fold1.onnx", "pan-fold2.onnx"]
 """
 
 from __future__ import annotations
@@ -99,7 +103,7 @@ KEYS = (
     "views",
     "view_mean",
 )
-MEMBER_KEYS = ("model", "weight", "sha256", "contract", "map", "temperature", "bias")
+MEMBER_KEYS = ("model", "folds", "weight", "sha256", "contract", "map", "temperature", "bias")
 
 
 @dataclass(frozen=True)
@@ -107,20 +111,22 @@ class PlannedMember:
     """One ``[[members]]`` table.
 
     Attributes:
-        model: file, folder or glob, resolved against the plan's folder.
+        model: file, folder or glob, resolved against the plan's folder; empty where there are folds.
         weight: not negative; a tuple has one per class.
         contract: contract fields for files without a contract; may contain ``output_name``.
-        sha256: the file's checksum, 64 hexadecimal digits; empty to accept any.
+        sha256: the file's checksum, 64 hexadecimal digits; of folds one for each, in a tuple; empty to accept any.
         class_map: the ensemble's class name for each of the model's, empty for none; None: the same classes.
         calibration: temperature and bias of its logits.
+        folds: the files of the nets of a cross-validation, which count as one member; empty for a member of one model.
     """
 
     model: str
     weight: Weight = 1.0
     contract: Mapping[str, Any] = field(default_factory=dict)
-    sha256: str = ""
+    sha256: str | tuple[str, ...] = ""
     class_map: Mapping[str, str] | None = None
     calibration: Calibration = field(default_factory=Calibration)
+    folds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -233,9 +239,10 @@ def _tables(plan: Plan, folder: Path) -> dict[str, Any]:
 
 def _member_table(member: PlannedMember, folder: Path) -> dict[str, Any]:
     weight = [*map(_short, member.weight)] if isinstance(member.weight, tuple) else _short(member.weight)
-    table: dict[str, Any] = {"model": _relative(member.model, folder), "weight": weight}
+    files = {"folds": [_relative(file, folder) for file in member.folds]} if member.folds else {}
+    table: dict[str, Any] = {**(files or {"model": _relative(member.model, folder)}), "weight": weight}
     if member.sha256:
-        table["sha256"] = member.sha256
+        table["sha256"] = member.sha256 if isinstance(member.sha256, str) else list(member.sha256)
     if member.contract:
         # TOML has no null: None is omitted.
         table["contract"] = {key: value for key, value in member.contract.items() if value is not None}
@@ -294,24 +301,47 @@ def _plan(raw: dict[str, Any], folder: Path) -> Plan:
 
 def _member(table: dict[str, Any], folder: Path) -> PlannedMember:
     _known(table, set(MEMBER_KEYS), "members")
-    model = _text(table, "model")
-    if not model:
-        raise PlanError('members: every [[members]] table needs model = "file.onnx"')
-    _check_path(model)
+    model, folds = _text(table, "model"), _folds(table)
+    if bool(model) == bool(folds):
+        raise PlanError(
+            'members: every [[members]] table needs model = "file.onnx", or folds = ["fold0.onnx", "fold1.onnx"], '
+            "one of the two"
+        )
+    for file in folds or (model or "",):
+        _check_path(file)
     contract = table.get("contract", {})
     if not isinstance(contract, dict):
         raise PlanError(f"members.contract: {contract!r} is not a table")
     checked = Facts("the plan", expanded(contract, "members.contract")).fields
-    digest = _text(table, "sha256") or ""
-    if digest and not re.fullmatch("[0-9a-fA-F]{64}", digest):
-        raise PlanError(f"sha256: {digest[:80]!r} is no SHA-256; 64 hexadecimal digits are needed")
+    digest = _digests(table["sha256"], len(folds)) if folds and "sha256" in table else _digest(_text(table, "sha256"))
     class_map = table.get("map")
     if class_map is not None:
         if not isinstance(class_map, dict):
             raise PlanError(f"members.map: {class_map!r} is not a table of class names")
         class_map = dict(zip(class_map, _texts(list(class_map.values()), "members.map"), strict=True))
     weight, calibration = _weight(table.get("weight", 1)), _calibration(table)
-    return PlannedMember(str(folder / model), weight, checked, digest.lower(), class_map, calibration)
+    files = tuple(str(folder / file) for file in folds)
+    return PlannedMember(str(folder / model) if model else "", weight, checked, digest, class_map, calibration, files)
+
+
+def _folds(table: dict[str, Any]) -> tuple[str, ...]:
+    folds = _texts(table.get("folds", []), "folds")
+    if "folds" in table and (len(folds) < 2 or not all(folds)):
+        raise PlanError(f"folds: {str(table['folds'])[:80]}; name two files or more, one per fold")
+    return folds
+
+
+def _digests(value: object, count: int) -> tuple[str, ...]:
+    digests = tuple(map(_digest, _texts(value, "sha256")))
+    if len(digests) != count:
+        raise PlanError(f"sha256: {len(digests)} checksums for {count} folds; give one for each, in their order")
+    return digests
+
+
+def _digest(digest: str | None) -> str:
+    if digest and not re.fullmatch("[0-9a-fA-F]{64}", digest):
+        raise PlanError(f"sha256: {digest[:80]!r} is no SHA-256; 64 hexadecimal digits are needed")
+    return (digest or "").lower()
 
 
 def _cleanup(raw: object) -> dict[str, dict[str, Any]]:

@@ -78,7 +78,8 @@ def resolved_plan(ensemble: Ensemble) -> dict[str, Any]:
 def _viewed(ensemble: Ensemble) -> dict[str, Any]:
     """Return what members also run on; mirror images alone as they were called before there were other views."""
     told = told_views(ensemble.views)
-    means = {"view_mean": ensemble.view_mean} if ensemble.view_mean != VIEW_MEANS[0] and told != "none" else {}
+    several = told != "none" or any(member.folds for member in ensemble.members)
+    means = {"view_mean": ensemble.view_mean} if ensemble.view_mean != VIEW_MEANS[0] and several else {}
     return ({"flips": told} if told in FLIPS else {"views": [view.name for view in ensemble.views[1:]]}) | means
 
 
@@ -89,7 +90,12 @@ def _calibrated(ensemble: Ensemble, index: int) -> dict[str, Any]:
 
 
 def _held(member: Member) -> dict[str, Any]:
-    """Return what decides a member's logits: its nets, or its masks."""
+    """Return what decides a member's logits: its nets, those of its folds, or its masks."""
+    if member.folds:
+        return {
+            "folds": [_net(net) for net in member.summed],
+            **({} if member.unseen is None else {"out_of_fold": True}),
+        }
     return {"nets": [_net(net) for net in member.nets]} if member.nets else {"masks": member.checksum}
 
 

@@ -117,7 +117,12 @@ class Cache:
         shape = [len(images), classes, prod(images.size)]
         if images.sizes:
             shape = [classes * sum(map(prod, images.sizes))]
-        return {"format": FORMAT, "nets": nets, "images": print_of_images, "flips": views, "shape": shape}
+        made_from = {"format": FORMAT, "nets": nets, "images": print_of_images, "flips": views, "shape": shape}
+        if member.folds:
+            made_from["folds"] = (
+                "mean" if member.unseen is None else [list(pair) for pair in sorted(member.unseen.items())]
+            )
+        return made_from
 
     def _run(
         self,

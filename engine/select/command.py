@@ -13,7 +13,8 @@ from engine.fusion.doubt import Unknown
 from engine.inference.arguments import left_out
 from engine.inference.ensemble import Ensemble
 from engine.models.views import FLIPS, named_views
-from engine.runs.plan import Plan, PlannedMember, write_plan
+from engine.runs.options import input_table, planned
+from engine.runs.plan import Plan, write_plan
 from engine.runs.plan_input import InputTable
 from engine.runs.provenance import plan_hash
 from engine.scores.risk import Bound
@@ -24,6 +25,7 @@ from engine.select.crossfit import PLAIN, SINGLE, Fitted, assign_folds, cross_fi
 from engine.select.deadline import NEVER, Deadline
 from engine.select.filling import filled, taken
 from engine.select.options import SelectOptions, check_options, check_pool, for_voters, view_sets
+from engine.select.planning import planned_members
 from engine.select.pool import Choice, Pool
 from engine.select.refine import Step, refine
 from engine.select.rows import FINALISTS
@@ -146,7 +148,7 @@ def _select(pool: Pool, options: SelectOptions, starting: Starting, read: Unchan
         paired_difference(counts[fitted.chosen], counts[rival], metric, seed=settings.seed) for rival in (SINGLE, PLAIN)
     )
     same = tuple(score(pool, level.same, metric) for level in fitted.levels)
-    table = InputTable(options.job.image_layout)
+    table = input_table(planned(options.job) or Plan(()), options.job)
     plan, sha256 = plan_of(pool, fitted.best.choice, table, unknown)
     done = Selection(
         plan, sha256, metric, fitted, pool, sample.logits.shape[2], sample.available, seconds, cross, same, over_single,
@@ -164,18 +166,18 @@ def plan_of(
     table = table or InputTable()
     decoding, views = choice.decoding, choice.views or pool.views
     members = [
-        PlannedMember(
-            str(net.path),
-            float(choice.counts[index]),
-            net.stated,
-            net.checksum,
-            calibration=choice.calibrations[index] if choice.calibrations else Calibration(),
-        )
+        planned
         for index in choice.members
-        for net in pool.members[index].nets
+        for planned in planned_members(
+            pool.members[index],
+            float(choice.counts[index]),
+            choice.calibrations[index] if choice.calibrations else Calibration(),
+        )
     ]
+    mapped = any(net.onto is not None for index in choice.members for net in pool.members[index].nets)
     plan = Plan(
         tuple(members),
+        classes=pool.classes if mapped else (),
         strategy=choice.strategy,
         suppress=tuple(sorted(decoding.suppress)),
         vote_stage=None if decoding.vote_stage == "members" else decoding.vote_stage,
@@ -193,7 +195,7 @@ def plan_of(
         unknown=unknown,
     )
     ensemble = Ensemble(
-        [pool.members[index] for index in choice.members],
+        [replace(pool.members[index], unseen=None) for index in choice.members],
         choice.strategy,
         None if set(choice.weights) == {1.0} else choice.weights,
         decoding.suppress,

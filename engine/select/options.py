@@ -30,7 +30,7 @@ class SelectOptions:
     """The user's options.
 
     Attributes:
-        job: models, input, labels, suppression, views and contract fields, as for ``engine ensemble``.
+        job: models or plan, input, labels, suppression, views and contract fields, as for ``engine ensemble``.
         out: the plan file to write.
         groups: file with the scene of each image; empty if not given.
         metric: the MIoU convention to maximise.
@@ -97,7 +97,8 @@ def check_options(options: SelectOptions) -> None:
         OutputError: the plan cannot be written to the requested place.
     """
     settings = options.settings
-    for needed, option in ((options.job.models, "--models"), (options.job.input, "--input")):
+    named = options.job.models or options.job.plan
+    for needed, option in ((named, "--models"), (options.job.input, "--input")):
         if not needed:
             raise PlanError(f"{option} is missing: engine select needs --models, --input, --labels and --out")
     view_sets(options.job.views)
@@ -125,7 +126,8 @@ def check_options(options: SelectOptions) -> None:
     if options.out.suffix.lower() != ".toml":
         raise PlanError(f"--out {options.out}: the plan is a .toml file")
     check_replaceable(options.out, options.job.overwrite)
-    check_not_read(options.out, "plan", {"--input": options.job.input, "--labels": options.job.labels})
+    read = {"--input": options.job.input, "--labels": options.job.labels, "--plan": str(options.job.plan or "")}
+    check_not_read(options.out, "plan", read)
 
 
 def check_pool(ensemble: Ensemble, options: SelectOptions) -> None:

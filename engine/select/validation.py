@@ -8,10 +8,13 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import InputError
+from engine.errors import InputError, PlanError
+from engine.fusion.calibration import Calibration
 from engine.inference.arguments import check_exclusive
 from engine.inference.ensemble import Ensemble
 from engine.runs.options import Options, open_ensemble, planned, reading_of
+from engine.runs.out_of_fold import predict_out_of_fold
+from engine.runs.plan import Plan
 from engine.select.ragged import Ragged
 from engine.sources.base import Source
 from engine.sources.coding import PLAIN
@@ -20,6 +23,7 @@ from engine.sources.labels import as_labels, check_match, open_truth
 from engine.sources.open import open_source
 from engine.sources.places import check_same_places, with_nodata
 from engine.sources.slices import limited
+from engine.utils import console
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,25 @@ class Validation:
         return Ragged(np.concatenate([part.ravel() for part in maps]), [prod(size) for size in self.labels.sizes])
 
 
+def pool_plan(job: Options) -> Plan:
+    """Return the members that options name as a plan, without what a selection or a comparison decides itself.
+
+    Raises:
+        EngineError: no members, models and a plan, or a plan that cannot be read.
+    """
+    given = planned(job)
+    if given is None:
+        raise PlanError("no models: name them with --models or --plan")
+    members = tuple(replace(item, weight=1.0, calibration=Calibration()) for item in given.members)
+    pool = Plan(members, given.classes, suppress=given.suppress, input=given.input, labels=given.labels)
+    if pool != given:
+        console.say(
+            f"{job.plan}: its members, classes, suppress, [input] and [labels] hold; weights, strategy, views and the "
+            "rest are not used here"
+        )
+    return pool
+
+
 def open_validation(job: Options, groups: str) -> Validation:
     """Open the members, images, labels and groups named by the options, up to their limit.
 
@@ -61,8 +84,7 @@ def open_validation(job: Options, groups: str) -> Validation:
     Raises:
         EngineError: missing or damaged files, labels or groups of other images, or all images of one group.
     """
-    plan = planned(job)
-    assert plan is not None
+    plan = pool_plan(job)
     whole = open_source(job.input, reading=replace(reading_of(plan, job), any_size=True))
     ensemble = open_ensemble(plan, replace(job, labels=""), whole)
     check_exclusive(ensemble)
@@ -77,4 +99,6 @@ def open_validation(job: Options, groups: str) -> Validation:
         index = np.unique(index[: len(images)], return_inverse=True)[1].astype(np.int64)
         if len(index) and index.max() < 1:
             raise InputError(f"{groups}: all images are of one group; leave --groups out, or give two groups or more")
+    if labels is not None:
+        predict_out_of_fold(ensemble, images)
     return Validation(ensemble, images, labels, index)

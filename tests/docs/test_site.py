@@ -131,7 +131,7 @@ def test_what_a_built_page_lacks_is_found(tmp_path: Path, process: Callable[...,
         ("engine", "engine com", ["compare"]),
         ("engine", "engine select --gro", ["--groups"]),
         ("exporters", "exporters q", ["quantize"]),
-        ("trainers", "trainers fit-", ["fit-specialists"]),
+        ("trainers", "trainers fit-", ["fit-specialists", "fit-folds"]),
     ],
 )
 def test_the_tab_key_completes(program: str, typed: str, offered: list[str]) -> None:

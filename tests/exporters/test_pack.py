@@ -293,6 +293,21 @@ def test_views_that_turn_are_packed(views, mean, folder, images, tmp_path):
     assert (outputs_of(plain.path, images)[0] != outputs_of(done.path, images)[0]).any()
 
 
+@pytest.mark.parametrize("mean", ["logits", "probabilities"])
+@pytest.mark.parametrize("views", ["none", "both"])
+def test_folds_are_packed_as_one_member(views, mean, folder, images, tmp_path):
+    head = f'strategy = "mean-prob"\nsuppress = [0]\nviews = ["{views}"]\nview_mean = "{mean}"'
+    members = 'folds = ["a.onnx", "b.onnx", "turned.onnx"]', 'model = "five"'
+    plan = plan_of(folder / "folds.toml", *members, head=head)
+    done = packing.pack(plan, tmp_path / "whole.onnx")
+    assert done.members[1] == "set"
+    assert len(done.members) == 2
+    expected = open_ensemble(read_plan(plan), Options(), None).predict(images)
+    np.testing.assert_array_equal(outputs_of(done.path, images)[0], expected)
+    single = plan_of(folder / "single.toml", *members[1:], *(f'model = "{n}.onnx"' for n in ("a", "b", "turned")))
+    assert (open_ensemble(read_plan(single), Options(), None).predict(images) != expected).any()
+
+
 @pytest.mark.parametrize("side", [12, 20])
 def test_a_net_in_two_orientations_keeps_its_weights_once(side, tmp_path):
     """Of square images both orientations are one batch; of others the net runs twice."""

@@ -447,3 +447,21 @@ def viewed_logits(run, images, names, mean="logits"):
             seen += 1
     total /= seen
     return total if mean == "logits" else np.log(total)
+
+
+def fold_logits(runs, images, names, mean="logits", unseen=None):
+    """The mean of the nets of several folds over views, float64 (batch, classes, rows, columns), image by image.
+
+    Args:
+        runs: of each fold's net, as of :func:`viewed_logits`.
+        images: float32 (batch, rows, columns).
+        names: the views, the image itself among them.
+        mean: logits or probabilities.
+        unseen: for each image the fold that alone counts; None for the mean of all.
+    """
+    found = []
+    for index in range(len(images)):
+        own = runs if unseen is None else [runs[unseen[index]]]
+        maps = [viewed_logits(run, images[index : index + 1], names, mean)[0] for run in own]
+        found.append(sum(maps) / len(maps) if mean == "logits" else np.log(sum(map(np.exp, maps)) / len(maps)))
+    return np.stack(found)

@@ -20,6 +20,7 @@ class Target:
         class_id: the class of a specialist; None for a multi-class network.
         pos_weight: factor on the pixels of a specialist's class.
         weights: factor per class in the weighted losses; empty: 1 for all.
+        soft: whether soft targets follow the labels, see :mod:`trainers.losses.distillation`.
     """
 
     classes: int
@@ -27,6 +28,7 @@ class Target:
     class_id: int | None = None
     pos_weight: float = 1.0
     weights: tuple[float, ...] = ()
+    soft: bool = False
 
     @property
     def maps(self) -> int:

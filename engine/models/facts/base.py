@@ -13,7 +13,7 @@ from engine.models.facts.fields import checked
 
 # Two tools write one number with different precision, as 0.0039216 for 1/255; closer than this they agree.
 TOLERANCE = 1e-4
-COUNTED = frozenset({"size", "channels", "class_id", "ignored_class", "stride", "bands"})
+COUNTED = frozenset({"size", "channels", "class_id", "ignored_class", "stride", "bands", "held_out"})
 
 
 @dataclass(frozen=True)

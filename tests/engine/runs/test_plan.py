@@ -62,7 +62,7 @@ def test_the_example_in_the_modules_docstring_is_a_plan(tmp_path: Path) -> None:
 
     assert plan.__doc__ is not None
     read = read_plan(written(tmp_path, plan.__doc__.partition("\n")[2]))
-    assert len(read.members) == 2
+    assert len(read.members) == 3
     assert read.members[1].contract["activation"] == "logits"
 
 
@@ -197,3 +197,24 @@ def test_unknown_pixels_survive_writing(tmp_path: Path) -> None:
 def test_impossible_tables_of_unknown_pixels_are_refused(table: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=told):
         read_plan(written(tmp_path, f'{table}\n[[members]]\nmodel = "a.onnx"'))
+
+
+def test_folds_are_read_and_written(tmp_path: Path) -> None:
+    text = '[[members]]\nfolds = ["a.onnx", "b.onnx"]\nweight = 2\nsha256 = ["' + "A" * 64 + '", "' + "b" * 64 + '"]'
+    plan = read_plan(written(tmp_path, text))
+    files = (str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx"))
+    assert plan == Plan((PlannedMember("", 2.0, sha256=("a" * 64, "b" * 64), folds=files),))
+    write_plan(tmp_path / "again.toml", plan)
+    assert read_plan(tmp_path / "again.toml") == plan
+    for wrong, words in (
+        ('folds = ["a.onnx"]', "two files or more"),
+        ("folds = []", "two files or more"),
+        ('folds = ["a.onnx", ""]', "two files or more"),
+        ('folds = "a.onnx"', "texts are needed"),
+        ('folds = ["a.onnx", "b.onnx"]\nmodel = "c.onnx"', "one of the two"),
+        ('folds = ["a.onnx", "b.onnx"]\nsha256 = ["' + "a" * 64 + '"]', "1 checksums for 2 folds"),
+        ('folds = ["a.onnx", "b.onnx"]\nsha256 = "' + "a" * 64 + '"', "texts are needed"),
+        ('folds = ["**/a.onnx", "b.onnx"]', "whole disks"),
+    ):
+        with pytest.raises(PlanError, match=words):
+            read_plan(written(tmp_path, f"[[members]]\n{wrong}"))

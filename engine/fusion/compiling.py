@@ -72,7 +72,8 @@ class _Compilation:
             self.child = _second_process()
         if self.child is not None:
             atexit.register(self.child.kill)
-            self.feeder = Thread(target=self._feed, args=(self.child, self.waiting.popleft()), daemon=True, name="maskfuse-compile")
+            first = self.child, self.waiting.popleft()
+            self.feeder = Thread(target=self._feed, args=first, daemon=True, name="maskfuse-compile")
             self.feeder.start()
 
     def finish(self) -> None:

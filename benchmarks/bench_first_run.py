@@ -1,10 +1,10 @@
 """First run after an install: seconds until the table, with no compiled kernel, against an older commit.
 
 ``python -m benchmarks.bench_first_run [--against 7da9fc7] [--rounds 5] [--input TILES.npz]`` writes
-benchmarks/results/first_run.md. The older commit is checked out beside this tree and removed at the end; both run in the
-same environment, in turns, each time with an empty cache of kernels. Commands: README's first one (generated scenes, all
-strategies scored) and, where ``--input`` names tiles, its second one (the plan of the zoo). Seconds of the processor
-are those of all processes of the command.
+benchmarks/results/first_run.md. The older commit is checked out beside this tree and removed at the end; both run in
+the same environment, in turns, first with an empty cache of kernels and then with that one. Commands: README's first
+one (generated scenes, all strategies scored) and, where ``--input`` names tiles, its second one (the plan of the zoo).
+Seconds of the processor are those of all processes of the command.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ AGAINST = "7da9fc7"
 PLANS = ("zoo/ensemble.toml", "benchmarks/zoo/ensemble.toml")
 FULL = "no compiled kernels"
 WARM = "kernels compiled before"
+# By command, state of the cache, and tree.
+Timings = dict[tuple[str, str, str], "Timing"]
 
 
 @dataclass
@@ -86,11 +88,9 @@ def run(tree: Path, arguments: Sequence[str], cache: Path, timing: Timing) -> by
         return (Path(folder) / "masks.csv").read_bytes()
 
 
-def measure(
-    trees: dict[str, Path], tiles: Path | None, rounds: int
-) -> tuple[dict[tuple[str, str, str], Timing], set[str]]:
-    """Return the timings by (command, cache, tree), and the commands whose masks differ between the trees."""
-    timings: dict[tuple[str, str, str], Timing] = {}
+def measure(trees: dict[str, Path], tiles: Path | None, rounds: int) -> tuple[Timings, set[str]]:
+    """Return the timings, and the commands whose masks differ between the trees."""
+    timings: Timings = {}
     different = set()
     for turn in range(rounds):
         for name in commands(ROOT, tiles):
@@ -109,7 +109,7 @@ def measure(
     return timings, different
 
 
-def table(timings: dict[tuple[str, str, str], Timing], older: str, newer: str) -> str:
+def table(timings: Timings, older: str, newer: str) -> str:
     """Return a row per command and state of the cache: medians, and the median ratio within a round."""
     lines = []
     for name, kind in dict.fromkeys((name, kind) for name, kind, _ in timings):
@@ -127,9 +127,7 @@ def main() -> None:
     parser.add_argument("--against", default=AGAINST, metavar="REV", help="the older commit; default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one round")
-    parser.add_argument(
-        "--input", type=Path, help="tiles for the plan of the zoo (.npz); without: generated scenes alone"
-    )
+    parser.add_argument("--input", type=Path, help="tiles for the zoo (.npz); without: generated scenes alone")
     options = parser.parse_args()
     tiles = options.input.resolve() if options.input else None
     newer = "this tree"

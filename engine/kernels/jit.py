@@ -44,7 +44,7 @@ def part(function: Function) -> Function:
     return function if numba.config.DISABLE_JIT else cast(Function, _Part(function))
 
 
-class _Part(CPUDispatcher):  # type: ignore[misc]
+class _Part(CPUDispatcher):
     """A function without the code that takes arguments from Python: without it, numba would crash on such a call."""
 
     def __init__(self, function: Callable[..., object]) -> None:

@@ -56,7 +56,8 @@ def seconds_to_compile() -> dict[str, float]:
     """Return the seconds of each strategy's first use, in a fresh process with an empty cache."""
     code = (
         "import json, time\n"
-        "from engine.fusion.strategies import STRATEGIES, compile_ahead\n"
+        "from engine.fusion.compiling import compile_ahead\n"
+        "from engine.fusion.strategies import STRATEGIES\n"
         "took = {}\n"
         "for name in STRATEGIES:\n"
         "    began = time.perf_counter()\n"

@@ -71,7 +71,7 @@ def compare(options: CompareOptions, starting: Starting = lambda name, total: la
     check_options(options)
     read = Unchanged(options.job.input, options.job.labels, options.groups)
     given = open_inputs(options)
-    compile_kernels(STRATEGIES, len(given.ensemble.classes))
+    compile_kernels(STRATEGIES, len(given.ensemble.classes), given.ensemble.variant.decoding.suppress)
     if voters_of(given.ensemble.members):
         # Labels have no mean over views.
         options = replace(options, views="none")

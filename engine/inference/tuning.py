@@ -181,6 +181,8 @@ def _on_cpu(
 
 def _seconds_an_image(ensemble: Ensemble, sample: Batch) -> float:
     one = Batch(sample.start, sample.ids[:1], sample.pixels[:1])
+    # A net's first run takes many times as long as the others.
+    ensemble.logits(one)
     began = perf_counter()
     ensemble.logits(one)
     return perf_counter() - began
@@ -234,7 +236,10 @@ def make_ready(
     to_come: ToCome | None = None,
 ) -> Tuned:
     """Choose how an ensemble runs; on a terminal report the choice at once. Arguments, errors: :func:`tune`."""
-    compile_kernels({ensemble.variant.strategy}, len(ensemble.classes))
+    every = scored and ensemble.early_exit is None
+    variants = [ensemble.variant, *(ensemble.every_variant() if every else [])]
+    strategies = {variant.strategy for variant in variants}
+    compile_kernels(strategies, len(ensemble.classes), ensemble.variant.decoding.suppress)
     tuned = tune(ensemble, images, runtime_options, batch_size, workers, scored, to_come)
     if sys.stderr.isatty():
         _say(tuned)

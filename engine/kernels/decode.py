@@ -7,13 +7,15 @@ import math
 import numpy as np
 
 from engine.kernels import rows
-from engine.kernels.jit import kernel
+from engine.kernels.jit import part
 
 ONE = np.float32(1.0)
 NEVER = np.float32(-np.inf)
+# What scores are. Of these numba compiles one version of a kernel; of True and False one each.
+LOGITS, SCORES = np.bool_(True), np.bool_(False)
 
 
-@kernel
+@part
 def argmax_block(labels, scores, rule, log_domain, best, label):  # type: ignore[no-untyped-def]
     """Write the best class of each pixel that the rule allows; the lowest id wins an exact tie.
 
@@ -47,7 +49,7 @@ def argmax_block(labels, scores, rule, log_domain, best, label):  # type: ignore
     rows.narrow(labels, label)
 
 
-@kernel
+@part
 def decide_block(labels, kept, image, start, scores, rule, log_domain, best, label):  # type: ignore[no-untyped-def]
     """Write labels as :func:`argmax_block` does, and keep the decoded scores where somebody asks for them.
 
@@ -73,7 +75,7 @@ def decide_block(labels, kept, image, start, scores, rule, log_domain, best, lab
             rows.fill(row, NEVER)
 
 
-@kernel
+@part
 def drop_unlikely(scores, size, rule, log_domain):  # type: ignore[no-untyped-def]
     """Set the scores of suppressed classes to minus infinity where their probability is below the threshold."""
     classes = scores.shape[0]

@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.kernels import rows
 from engine.kernels.exponential import exp_below_adding, exp_of
-from engine.kernels.jit import kernel
+from engine.kernels.jit import kernel, part
 from engine.kernels.logarithm import log_of
 
 ZERO, HALF, ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
@@ -26,7 +26,7 @@ NO_WORD = np.int32(-1)
 NOTHING, ENTROPY, MARGIN = 0, 1, 2
 
 
-@kernel
+@part
 def half_bits(value):  # type: ignore[no-untyped-def]
     """Return the bits of a float32 in 0..1, rounded to float16, as int32."""
     bits = np.float32(value).view(np.int32)
@@ -36,7 +36,7 @@ def half_bits(value):  # type: ignore[no-untyped-def]
     return small if value < LEAST_NORMAL else normal
 
 
-@kernel
+@part
 def to_words(words, row, is_half):  # type: ignore[no-untyped-def]
     """Set int32 ``words`` to the bits of a float32 row, or to those of its rounded float16."""
     if is_half:
@@ -47,7 +47,7 @@ def to_words(words, row, is_half):  # type: ignore[no-untyped-def]
             words[i] = np.float32(row[i]).view(np.int32)
 
 
-@kernel
+@part
 def exp_of_allowed(row, total, source, peak):  # type: ignore[no-untyped-def]
     """Set ``row = exp(source - peak)``, 0 where ``source`` is minus infinity, and add it to ``total``."""
     for i in range(row.size):
@@ -58,7 +58,7 @@ def exp_of_allowed(row, total, source, peak):  # type: ignore[no-untyped-def]
         total[i] = old + term
 
 
-@kernel
+@part
 def relative(row, total, source, peak):  # type: ignore[no-untyped-def]
     """Set ``row`` to ``source / peak``, 0 where either is not above 0, and add it to ``total``."""
     for i in range(row.size):
@@ -69,7 +69,7 @@ def relative(row, total, source, peak):  # type: ignore[no-untyped-def]
         total[i] = old + part
 
 
-@kernel
+@part
 def sharpen(row, total, sharp):  # type: ignore[no-untyped-def]
     """Raise values of at most 1 to the power ``sharp``, 0 staying 0, and add them to ``total``."""
     for i in range(row.size):
@@ -81,7 +81,7 @@ def sharpen(row, total, sharp):  # type: ignore[no-untyped-def]
         total[i] = old + raised
 
 
-@kernel
+@part
 def divide_or_pick(row, total, label, c):  # type: ignore[no-untyped-def]
     """Divide by ``total``; where that is 0, set 1 for the class that is the label and 0 for the others."""
     for i in range(row.size):
@@ -91,7 +91,7 @@ def divide_or_pick(row, total, label, c):  # type: ignore[no-untyped-def]
         row[i] = share if whole > ZERO else picked
 
 
-@kernel
+@part
 def set_probabilities(terms, total, peak, kept, image, start, label, log_domain, sharp):  # type: ignore[no-untyped-def]
     """Set float32 (classes, >= pixels) ``terms`` to the probabilities of some pixels: decoded scores, normalised.
 
@@ -125,7 +125,7 @@ def set_probabilities(terms, total, peak, kept, image, start, label, log_domain,
         divide_or_pick(terms[c, :size], total, label, c)
 
 
-@kernel
+@part
 def compare_words(own, low, high, words, label, c):  # type: ignore[no-untyped-def]
     """Gather the label's word, and the greatest of the classes before and behind it."""
     for i in range(label.size):
@@ -135,7 +135,7 @@ def compare_words(own, low, high, words, label, c):  # type: ignore[no-untyped-d
         high[i] = word if (at < c and word > behind) else behind
 
 
-@kernel
+@part
 def raise_label(own, low, high):  # type: ignore[no-untyped-def]
     """Raise the label's word above those before it and at least to those behind it: ties and rounding hide it."""
     for i in range(own.size):
@@ -144,7 +144,7 @@ def raise_label(own, low, high):  # type: ignore[no-untyped-def]
         own[i] = word if word > behind else behind
 
 
-@kernel
+@part
 def put_label(words, own, label, c):  # type: ignore[no-untyped-def]
     """Put the label's word where it belongs."""
     for i in range(label.size):
@@ -152,7 +152,7 @@ def put_label(words, own, label, c):  # type: ignore[no-untyped-def]
         words[i] = raised if label[i] == c else word
 
 
-@kernel
+@part
 def add_entropy(row, term):  # type: ignore[no-untyped-def]
     """Subtract ``term * log(term)``, which is 0 at 0."""
     for i in range(row.size):
@@ -160,7 +160,7 @@ def add_entropy(row, term):  # type: ignore[no-untyped-def]
         row[i] = old - value * log_of(value)
 
 
-@kernel
+@part
 def best_but_label(own, other, term, label, c):  # type: ignore[no-untyped-def]
     """Gather the label's probability, and the greatest of the other classes'."""
     for i in range(label.size):
@@ -169,7 +169,7 @@ def best_but_label(own, other, term, label, c):  # type: ignore[no-untyped-def]
         other[i] = value if (at != c and value > best) else best
 
 
-@kernel
+@part
 def set_doubt(doubt, terms, label, other, measure, unit):  # type: ignore[no-untyped-def]
     """Set float32 (pixels,) ``doubt`` to the entropy (times ``unit``) or 1 - margin of the probabilities."""
     size = label.size
@@ -260,7 +260,7 @@ def vote_doubt(logits, weights, ids, labels, best, choice, doubt):  # type: igno
                 row[i] = row[i] if row[i] > ZERO else ZERO
 
 
-@kernel
+@part
 def take_agreed(row, chosen, label, c, weight):  # type: ignore[no-untyped-def]
     """Subtract ``weight`` where both a member's choice and the label are ``c``."""
     for i in range(row.size):
@@ -314,7 +314,7 @@ def mutual_information(logits, weights, ids, work, unit, doubt):  # type: ignore
                 row[i] = value if value > ZERO else ZERO
 
 
-@kernel
+@part
 def add_log(row, term, factor):  # type: ignore[no-untyped-def]
     """Add ``factor * log(term)``."""
     for i in range(row.size):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.kernels.jit import kernel
+from engine.kernels.jit import part
 
 LOG2_E = np.float32(1.4426950408889634)
 # Its exp is near the smallest normal float32: negligible beside the greatest term, which is 1.
@@ -21,7 +21,7 @@ P5 = np.float32(0.0013264727262220074)
 WIDE_LOG2_E, LN_2, WIDE_ROUNDER = 1.4426950408889634, 0.6931471805599453, 1.5 * 2.0**52
 
 
-@kernel
+@part
 def exp_of(value):  # type: ignore[no-untyped-def]
     """Return exp of a float32 at most 0, down to exp(-87); relative error below 4e-7 and 6e-8 per unit of ``value``.
 
@@ -36,7 +36,7 @@ def exp_of(value):  # type: ignore[no-untyped-def]
     return np.int32(bits).view(np.float32)
 
 
-@kernel
+@part
 def exp_in_place(row):  # type: ignore[no-untyped-def]
     """Replace float64 values at most 0 by their exp, down to exp(-700); relative error below 1e-13."""
     for i in range(row.size):
@@ -51,7 +51,7 @@ def exp_in_place(row):  # type: ignore[no-untyped-def]
         row[i] = np.int64(bits).view(np.float64)
 
 
-@kernel
+@part
 def exp_below_adding(row, total, source, peak):  # type: ignore[no-untyped-def]
     """Set ``row = exp(source - peak)`` for float32 ``source <= peak`` and add it to ``total``."""
     for i in range(row.size):
@@ -61,7 +61,7 @@ def exp_below_adding(row, total, source, peak):  # type: ignore[no-untyped-def]
         total[i] = old + value
 
 
-@kernel
+@part
 def weigh_by_surety(row, surety):  # type: ignore[no-untyped-def]
     """Multiply by itself and by exp of ``surety``, which is at most 0 except for rounding."""
     for i in range(row.size):

@@ -11,11 +11,11 @@ from __future__ import annotations
 import numpy as np
 
 from engine.kernels import rows
-from engine.kernels.jit import kernel
+from engine.kernels.jit import kernel, part
 from engine.kernels.selecting import BLOCK
 
 
-@kernel
+@part
 def keep_two(best, label, second, runner, base, shift, candidate):  # type: ignore[no-untyped-def]
     """Insert ``base + shift`` of a class into the two best of each pixel; all int32. The lower class wins a tie."""
     for i in range(best.size):
@@ -58,7 +58,7 @@ def rank_two(base, shifts, starts, best, label, second, runner):  # type: ignore
                 )  # fmt: skip
 
 
-@kernel
+@part
 def first_moves(move, base, shift, candidate, best, label, second, runner, first, step, values):  # type: ignore[no-untyped-def]
     """Put into ``move`` the number of the first value at which each pixel takes the class ``candidate``.
 

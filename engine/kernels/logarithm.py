@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.kernels.jit import kernel
+from engine.kernels.jit import part
 
 # Below the least normal float32 the exponent says nothing; such values count as it.
 LEAST = np.float32(2.0**-126)
@@ -19,7 +19,7 @@ P3, P4, P5 = np.float32(-1.2420140846e-1), np.float32(1.4249322787e-1), np.float
 P6, P7, P8 = np.float32(2.0000714765e-1), np.float32(-2.4999993993e-1), np.float32(3.3333331174e-1)
 
 
-@kernel
+@part
 def log_of(value):  # type: ignore[no-untyped-def]
     """Return the natural logarithm of a float32 of at least 2**-126 (less counts as that); error below 2e-7 relative.
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from engine.kernels.exponential import exp_of
-from engine.kernels.jit import kernel
+from engine.kernels.jit import part
 from engine.kernels.registers import get, load, put, registers, rows_of, store
 
 ZERO = np.float32(0.0)
 STRETCH = 8
 
 
-@kernel
+@part
 def add_packed_votes(packed, image, start, payloads, ids, slots):  # type: ignore[no-untyped-def]
     """Add a member's votes: the payload of its best class among those voted for, pixel by pixel.
 
@@ -37,7 +37,7 @@ def add_packed_votes(packed, image, start, payloads, ids, slots):  # type: ignor
         packed[i] += vote
 
 
-@kernel
+@part
 def top_of_packed(packed, label, tied, shifts, mask, ids, slots):  # type: ignore[no-untyped-def]
     """Set ``label`` to the first allowed class with the most votes and ``tied`` to 1 where another has as many.
 
@@ -72,7 +72,7 @@ def top_of_packed(packed, label, tied, shifts, mask, ids, slots):  # type: ignor
     return count
 
 
-@kernel
+@part
 def positions(at, tied):  # type: ignore[no-untyped-def]
     """Set the first of int64 ``at`` to where ``tied`` is 1; stretches without a tie are skipped at once."""
     found = 0
@@ -92,14 +92,14 @@ def positions(at, tied):  # type: ignore[no-untyped-def]
             found += 1
 
 
-@kernel
+@part
 def gather(row, source, at):  # type: ignore[no-untyped-def]
     """Set ``source[at]``."""
     for k in range(row.size):
         row[k] = source[at[k]]
 
 
-@kernel
+@part
 def gather_classes(goal, image, start, at, ids, slots):  # type: ignore[no-untyped-def]
     """Set float32 (classes, >= positions) ``goal`` to ``image[:, start + at]``."""
     source, row = rows_of(image, ids, start, slots), rows_of(goal, ids, 0, slots)
@@ -109,7 +109,7 @@ def gather_classes(goal, image, start, at, ids, slots):  # type: ignore[no-untyp
             store(row, c, k, load(source, c, i))
 
 
-@kernel
+@part
 def add_counted_softmax(means, logits, size, units, scale, ids, slots):  # type: ignore[no-untyped-def]
     """Add ``units * round_down(probability * scale)`` of a member, all classes of a pixel in registers.
 
@@ -144,7 +144,7 @@ def add_counted_softmax(means, logits, size, units, scale, ids, slots):  # type:
             store(mean, c, k, get(sums, c))
 
 
-@kernel
+@part
 def pick_tied(choice, packed, means, shifts, mask, ids, slots):  # type: ignore[no-untyped-def]
     """Set ``choice`` to the class with the highest mean among those with the most votes, the lowest id of equals.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.kernels.jit import kernel
+from engine.kernels.jit import kernel, part
 
 FIRST = 48
 # Characters a count takes at most: seven times five bits, one of them the sign.
@@ -49,7 +49,7 @@ def write_counts(text, labels, starts, count, value):  # type: ignore[no-untyped
     return at
 
 
-@kernel
+@part
 def _write_count(text, at, number):  # type: ignore[no-untyped-def]
     more = True
     while more:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.kernels.jit import kernel
+from engine.kernels.jit import part
 
 FIXED_POINT = np.float32(2.0**30)
 ZERO = np.float32(0.0)
@@ -16,84 +16,84 @@ ONE = np.float32(1.0)
 LOWEST = np.float32(-np.inf)
 
 
-@kernel
+@part
 def fill(row, value):  # type: ignore[no-untyped-def]
     """Set every element."""
     for i in range(row.size):
         row[i] = value
 
 
-@kernel
+@part
 def copy(row, source):  # type: ignore[no-untyped-def]
     """Copy ``source``."""
     for i in range(row.size):
         row[i] = source[i]
 
 
-@kernel
+@part
 def add(row, term):  # type: ignore[no-untyped-def]
     """Add ``term`` element by element."""
     for i in range(row.size):
         row[i] += term[i]
 
 
-@kernel
+@part
 def set_scaled(row, term, factor):  # type: ignore[no-untyped-def]
     """Set ``factor * term`` with one factor for the row."""
     for i in range(row.size):
         row[i] = factor * term[i]
 
 
-@kernel
+@part
 def add_scaled(row, term, factor):  # type: ignore[no-untyped-def]
     """Add ``factor * term`` with one factor for the row."""
     for i in range(row.size):
         row[i] += factor * term[i]
 
 
-@kernel
+@part
 def set_scaled_three(row, a, b, c, fa, fb, fc):  # type: ignore[no-untyped-def]
     """Set ``fa * a + fb * b + fc * c``."""
     for i in range(row.size):
         row[i] = fa * a[i] + fb * b[i] + fc * c[i]
 
 
-@kernel
+@part
 def add_scaled_three(row, a, b, c, fa, fb, fc):  # type: ignore[no-untyped-def]
     """Add ``fa * a + fb * b + fc * c``: three streams at once use memory better than one after the other."""
     for i in range(row.size):
         row[i] += fa * a[i] + fb * b[i] + fc * c[i]
 
 
-@kernel
+@part
 def multiply(row, factor):  # type: ignore[no-untyped-def]
     """Multiply element by element."""
     for i in range(row.size):
         row[i] *= factor[i]
 
 
-@kernel
+@part
 def scale(row, factor):  # type: ignore[no-untyped-def]
     """Multiply by one factor for the row."""
     for i in range(row.size):
         row[i] *= factor
 
 
-@kernel
+@part
 def add_product(row, term, other, factor):  # type: ignore[no-untyped-def]
     """Add ``factor * term * other`` element by element."""
     for i in range(row.size):
         row[i] += term[i] * (factor * other[i])
 
 
-@kernel
+@part
 def add_surprise(row, term, other, value, peak):  # type: ignore[no-untyped-def]
     """Add ``term * other * (value - peak)`` element by element."""
     for i in range(row.size):
         row[i] += term[i] * other[i] * (value[i] - peak[i])
 
 
-@kernel
+@part
 def add_beaten(row, own, other, amount):  # type: ignore[no-untyped-def]
     """Add ``2 * amount`` where ``own`` is above ``other``, ``amount`` where they are equal."""
     twice = amount + amount
@@ -103,7 +103,7 @@ def add_beaten(row, own, other, amount):  # type: ignore[no-untyped-def]
         row[i] = old + (twice if a > b else equal)
 
 
-@kernel
+@part
 def add_left(row, count, term, value, peak):  # type: ignore[no-untyped-def]
     """Add ``term`` to ``row`` where ``value`` is below the peak, 1 to ``count`` where it is not."""
     for i in range(row.size):
@@ -113,14 +113,14 @@ def add_left(row, count, term, value, peak):  # type: ignore[no-untyped-def]
         count[i] = known + (ZERO if below else ONE)
 
 
-@kernel
+@part
 def add_but_one(row, count):  # type: ignore[no-untyped-def]
     """Add ``count - 1``."""
     for i in range(row.size):
         row[i] += count[i] - ONE
 
 
-@kernel
+@part
 def take_surer(row, term, share, rest, least):  # type: ignore[no-untyped-def]
     """Where ``rest`` is below ``least`` take ``term * share``; where it equals it, the greater of that and ``row``."""
     for i in range(row.size):
@@ -130,7 +130,7 @@ def take_surer(row, term, share, rest, least):  # type: ignore[no-untyped-def]
         row[i] = new if a < b else kept
 
 
-@kernel
+@part
 def add_rank(below, other_below, value, other, weight, other_weight):  # type: ignore[no-untyped-def]
     """Add the weight of the smaller to the sum below the greater; of equal ones ``value`` counts as the smaller."""
     for i in range(below.size):
@@ -140,7 +140,7 @@ def add_rank(below, other_below, value, other, weight, other_weight):  # type: i
         other_below[i] = others + (ZERO if greater else weight)
 
 
-@kernel
+@part
 def add_median(row, value, below, weight, half):  # type: ignore[no-untyped-def]
     """Add ``value`` where its weight covers the middle, half of it where its weight ends there."""
     for i in range(row.size):
@@ -151,7 +151,7 @@ def add_median(row, value, below, weight, half):  # type: ignore[no-untyped-def]
         row[i] = old + (touches + covers) * value[i]
 
 
-@kernel
+@part
 def add_inside(row, value, below, weight, low, high):  # type: ignore[no-untyped-def]
     """Add ``value`` times the part of its weight between ``low`` and ``high``."""
     for i in range(row.size):
@@ -163,7 +163,7 @@ def add_inside(row, value, below, weight, low, high):  # type: ignore[no-untyped
         row[i] = old + (inside if inside > ZERO else ZERO) * value[i]
 
 
-@kernel
+@part
 def lower_to(row, other):  # type: ignore[no-untyped-def]
     """Keep the smaller of the two."""
     for i in range(row.size):
@@ -171,7 +171,7 @@ def lower_to(row, other):  # type: ignore[no-untyped-def]
         row[i] = new if new < old else old
 
 
-@kernel
+@part
 def raise_to(row, other):  # type: ignore[no-untyped-def]
     """Keep the greater of the two."""
     for i in range(row.size):
@@ -179,7 +179,7 @@ def raise_to(row, other):  # type: ignore[no-untyped-def]
         row[i] = new if new > old else old
 
 
-@kernel
+@part
 def set_greater(row, a, b):  # type: ignore[no-untyped-def]
     """Set the greater of ``a`` and ``b``."""
     for i in range(row.size):
@@ -187,14 +187,14 @@ def set_greater(row, a, b):  # type: ignore[no-untyped-def]
         row[i] = second if second > first else first
 
 
-@kernel
+@part
 def invert(row):  # type: ignore[no-untyped-def]
     """Replace each element by its reciprocal."""
     for i in range(row.size):
         row[i] = ONE / row[i]
 
 
-@kernel
+@part
 def take_greater(best, label, row, candidate):  # type: ignore[no-untyped-def]
     """Where ``row`` beats ``best``, put it there and ``candidate`` into the int32 row ``label``."""
     for i in range(best.size):
@@ -204,28 +204,28 @@ def take_greater(best, label, row, candidate):  # type: ignore[no-untyped-def]
         best[i] = new if new > old else old
 
 
-@kernel
+@part
 def add_fixed_point(row, term, other, factor):  # type: ignore[no-untyped-def]
     """Add ``factor * round_down(term * other * 2**30)`` to an int64 row; ``term * other`` lies within 0..1."""
     for i in range(row.size):
         row[i] += factor * np.int64(np.int32(term[i] * other[i] * FIXED_POINT))
 
 
-@kernel
+@part
 def add_where_equal(row, label, wanted, amount):  # type: ignore[no-untyped-def]
     """Add ``amount`` where ``label`` is ``wanted``; all int32."""
     for i in range(row.size):
         row[i] += amount if label[i] == wanted else np.int32(0)
 
 
-@kernel
+@part
 def narrow(row, label):  # type: ignore[no-untyped-def]
     """Write int32 labels into a uint8 row."""
     for i in range(row.size):
         row[i] = np.uint8(label[i])
 
 
-@kernel
+@part
 def set_shares(row, votes, factor, struck):  # type: ignore[no-untyped-def]
     """Set ``factor * votes`` for int32 votes; minus infinity where they are ``struck``."""
     for i in range(row.size):

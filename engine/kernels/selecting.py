@@ -13,13 +13,13 @@ from __future__ import annotations
 import numpy as np
 
 from engine.kernels import rows
-from engine.kernels.jit import kernel
+from engine.kernels.jit import kernel, part
 
 # Pixels per block, so that sums, labels and the rows of a few members stay in the first-level caches.
 BLOCK = 1024
 
 
-@kernel
+@part
 def take_greater_sum(best, label, base, row, candidate):  # type: ignore[no-untyped-def]
     """Where ``base + row`` beats ``best``, put it there and ``candidate`` into ``label``; all int32."""
     for i in range(best.size):
@@ -28,14 +28,14 @@ def take_greater_sum(best, label, base, row, candidate):  # type: ignore[no-unty
         best[i] = new if new > old else old
 
 
-@kernel
+@part
 def add_times(row, term, factor):  # type: ignore[no-untyped-def]
     """Add ``factor * term``; all int32."""
     for i in range(row.size):
         row[i] += np.int32(factor * term[i])
 
 
-@kernel
+@part
 def count_labels(label, counts):  # type: ignore[no-untyped-def]
     """Add to ``counts``, int32 (classes,), how often each label occurs in an int32 row."""
     left = label.size

@@ -6,14 +6,14 @@ import numpy as np
 
 from engine.kernels import rows
 from engine.kernels.exponential import exp_below_adding, exp_of
-from engine.kernels.jit import kernel
+from engine.kernels.jit import part
 from engine.kernels.registers import get, load, put, registers, rows_of, store
 
 ZERO = np.float32(0.0)
 ONE = np.float32(1.0)
 
 
-@kernel
+@part
 def softmax_terms(terms, total, peak, image, start, stop):  # type: ignore[no-untyped-def]
     """Set ``terms`` to exp(logit - greatest logit) per class and ``total`` to one over their sum.
 
@@ -35,7 +35,7 @@ def softmax_terms(terms, total, peak, image, start, stop):  # type: ignore[no-un
     rows.invert(total)
 
 
-@kernel
+@part
 def add_softmax(scores, image, start, size, weights, ids, slots):  # type: ignore[no-untyped-def]
     """Add a member's weighted probabilities to the scores, all classes of a pixel in registers.
 

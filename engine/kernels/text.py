@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.kernels.jit import kernel
+from engine.kernels.jit import kernel, part
 
 COMMA, ZERO, SPACE, NEWLINE = np.uint8(44), np.uint8(48), np.uint8(32), np.uint8(10)
 # A comma and the digit 0 as one little-endian number.
@@ -44,7 +44,7 @@ def write_rows(text, names, ends, labels):  # type: ignore[no-untyped-def]
     return at
 
 
-@kernel
+@part
 def _largest(values):  # type: ignore[no-untyped-def]
     most = np.uint8(0)
     for i in range(values.size):
@@ -52,14 +52,14 @@ def _largest(values):  # type: ignore[no-untyped-def]
     return most
 
 
-@kernel
+@part
 def _write_pairs(pairs, values):  # type: ignore[no-untyped-def]
     """Write a comma and a digit per label with one store, forty times as fast as byte by byte."""
     for i in range(values.size):
         pairs[i] = PAIR + (np.uint16(values[i]) << np.uint16(8))
 
 
-@kernel
+@part
 def _write_numbers(text, at, values):  # type: ignore[no-untyped-def]
     for i in range(values.size):
         value = values[i]
@@ -124,7 +124,7 @@ def write_runs(text, at, labels, starts, count, value):  # type: ignore[no-untyp
     return at
 
 
-@kernel
+@part
 def _write_whole(text, at, number):  # type: ignore[no-untyped-def]
     """Write a whole number above 0 in decimal and return where it ends."""
     width = 1

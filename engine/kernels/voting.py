@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from engine.kernels import rows
-from engine.kernels.jit import kernel
+from engine.kernels.jit import part
 from engine.kernels.softmax import softmax_terms
 
 # Below any count of votes: a class excluded by a threshold.
 STRUCK = np.int32(-(2**31))
 
 
-@kernel
+@part
 def count_votes(votes, logits, image, units, voted, best, choice, start, stop):  # type: ignore[no-untyped-def]
     """Set int32 (classes, pixels) ``votes`` to the units each class got; ``best`` and ``choice`` are scratch rows."""
     n = stop - start
@@ -27,7 +27,7 @@ def count_votes(votes, logits, image, units, voted, best, choice, start, stop): 
             rows.add_where_equal(votes[c, :n], choice, np.int32(c), units[m, c])
 
 
-@kernel
+@part
 def count_top(votes, allowed, top, label, tied):  # type: ignore[no-untyped-def]
     """Set the most votes of any allowed class, the first class that has them, and 1 where another has as many.
 
@@ -51,7 +51,7 @@ def count_top(votes, allowed, top, label, tied):  # type: ignore[no-untyped-def]
     return count
 
 
-@kernel
+@part
 def break_ties(label, at, votes, tie, logits, image, start):  # type: ignore[no-untyped-def]
     """Give each tied pixel to the tied class with the highest mean probability, the lowest id of equals.
 
@@ -90,7 +90,7 @@ def break_ties(label, at, votes, tie, logits, image, start):  # type: ignore[no-
                 label[at[k]] = c
 
 
-@kernel
+@part
 def settle(votes, size, spread, gain, bias, least):  # type: ignore[no-untyped-def]
     """Exclude classes below their least count, then apply gain and bias, in place.
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.errors import OutputError, PlanError
+from engine.fusion.compiling import Wanted, begin_compiling
+from engine.fusion.strategies import STRATEGIES
 from engine.inference.ensemble import Ensemble
 from engine.inference.evidence import check_evidence
 from engine.inference.prediction import BadImages
@@ -193,7 +195,7 @@ def _bad_images(options: Options) -> BadImages | None:
 
 
 def _sample_job(options: Options) -> Job:
-    from engine.samples.scenes import generate
+    from engine.samples.scenes import BACKGROUND, CLASSES, generate
     from engine.sources.base import from_array
 
     if options.labels:
@@ -202,6 +204,8 @@ def _sample_job(options: Options) -> Job:
     preview = options.preview or Path("preview.png")
     options = replace(options, preview=preview)
     replaced = _check_outputs(options, output)
+    # What the nets of the sample declare, unless an option says otherwise; drawing scenes takes seconds.
+    begin_compiling(STRATEGIES, Wanted(len(CLASSES), frozenset({BACKGROUND})))
     scenes = generate(min(options.limit, SAMPLE_SCENES) if options.limit else SAMPLE_SCENES)
     images = from_array(scenes.images, "images", "sample scenes")
     labels = from_array(scenes.labels, "labels", "sample labels")

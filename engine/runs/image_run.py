@@ -63,7 +63,7 @@ def run_job(job: Job, batch_size: int, workers: int, overwrite: bool, on_ray: On
     scored = job.labels is not None and job.ensemble.early_exit is None
     variants = job.ensemble.every_variant() if scored else []
     strategies = {variant.strategy for variant in [job.ensemble.variant, *variants]}
-    compile_kernels(strategies, len(job.ensemble.classes))
+    compile_kernels(strategies, len(job.ensemble.classes), job.ensemble.variant.decoding.suppress)
     header["overwrite"] = overwrite
     if on_ray is not None:
         header["run_by"] = on_ray.run_by(header["run_by"])

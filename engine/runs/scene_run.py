@@ -71,7 +71,8 @@ def run_tiled(
         base.files.check_present()
         return Outcome.empty(ensemble)
     variants = ensemble.every_variant() if job.truths is not None else [ensemble.variant]
-    compile_kernels({variant.strategy for variant in [ensemble.variant, *variants]}, len(ensemble.classes))
+    strategies = {variant.strategy for variant in [ensemble.variant, *variants]}
+    compile_kernels(strategies, len(ensemble.classes), ensemble.variant.decoding.suppress)
     outcome = Outcome.empty(ensemble, workers or available_cores())
     header["overwrite"] = overwrite
     if elsewhere is not None:

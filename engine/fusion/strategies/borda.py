@@ -7,7 +7,7 @@ import numpy as np
 from engine.fusion.strategies.task import Task
 from engine.fusion.strategies.vote import voting_units
 from engine.kernels import rows
-from engine.kernels.decode import decide_block
+from engine.kernels.decode import SCORES, decide_block
 from engine.kernels.jit import kernel
 
 # Integers up to here are exact in float32, so that equal ranks are true ties in any order of the members.
@@ -42,4 +42,4 @@ def _borda(logits, units, share, scores, best, label, rule, labels, kept):  # ty
                         if d != c:
                             rows.add_beaten(scores[c, :n], own, logits[m, b, d, start:stop], units[m, c])
                 rows.scale(scores[c, :n], share[c])
-            decide_block(labels[b, start:stop], kept, b, start, scores, rule, False, best[:n], label[:n])
+            decide_block(labels[b, start:stop], kept, b, start, scores, rule, SCORES, best[:n], label[:n])

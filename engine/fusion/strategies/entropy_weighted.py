@@ -7,7 +7,7 @@ import numpy as np
 from engine.fusion.strategies.task import Task
 from engine.kernels import rows
 from engine.kernels.blocks import PART, scratch
-from engine.kernels.decode import decide_block
+from engine.kernels.decode import SCORES, decide_block
 from engine.kernels.exponential import weigh_by_surety
 from engine.kernels.jit import kernel
 from engine.kernels.softmax import softmax_terms
@@ -48,4 +48,4 @@ def _entropy_weighted(logits, weights, work, scores, best, label, rule, labels, 
                     weigh_by_surety(total, sure)
                     for c in range(classes):
                         rows.add_product(scores[c, low : low + p], work[c, :p], total, weights[m, c])
-            decide_block(labels[b, start : start + n], kept, b, start, scores, rule, False, best[:n], label[:n])
+            decide_block(labels[b, start : start + n], kept, b, start, scores, rule, SCORES, best[:n], label[:n])

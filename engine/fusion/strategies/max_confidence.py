@@ -7,7 +7,7 @@ import numpy as np
 from engine.fusion.strategies.task import Task
 from engine.kernels import rows
 from engine.kernels.blocks import PART, scratch
-from engine.kernels.decode import decide_block
+from engine.kernels.decode import SCORES, decide_block
 from engine.kernels.jit import kernel
 from engine.kernels.softmax import softmax_terms
 
@@ -55,4 +55,4 @@ def _max_confidence(logits, taking_part, work, scores, least, label, rule, label
                     for c in range(classes):
                         rows.take_surer(scores[c, low : low + p], work[c, :p], share, rest, surest)
                     rows.lower_to(surest, rest)
-            decide_block(labels[b, start : start + n], kept, b, start, scores, rule, False, least[:n], label[:n])
+            decide_block(labels[b, start : start + n], kept, b, start, scores, rule, SCORES, least[:n], label[:n])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.fusion.strategies.task import Task
 from engine.kernels import rows
-from engine.kernels.decode import decide_block
+from engine.kernels.decode import LOGITS, decide_block
 from engine.kernels.jit import kernel
 
 
@@ -53,4 +53,4 @@ def _mean_logit(logits, weights, scores, best, label, rule, labels, kept):  # ty
                 while m < members:
                     rows.add_scaled(score, logits[m, b, c, start:stop], weights[m, c])
                     m += 1
-            decide_block(labels[b, start:stop], kept, b, start, scores, rule, True, best[:n], label[:n])
+            decide_block(labels[b, start:stop], kept, b, start, scores, rule, LOGITS, best[:n], label[:n])

@@ -7,7 +7,7 @@ import numpy as np
 from engine.fusion.strategies.task import Task
 from engine.kernels import rows
 from engine.kernels.blocks import PART, scratch
-from engine.kernels.decode import decide_block
+from engine.kernels.decode import SCORES, decide_block
 from engine.kernels.jit import kernel
 from engine.kernels.registers import MOST_SLOTS, slots_of
 from engine.kernels.softmax import add_softmax, softmax_terms
@@ -38,7 +38,7 @@ def _mean_prob(logits, weights, ids, slots, scores, best, label, rule, labels, k
                 rows.fill(scores[c, :n], ZERO)
             for m in range(members):
                 add_softmax(scores, logits[m, b], start, n, weights[m], ids, slots)
-            decide_block(labels[b, start : start + n], kept, b, start, scores, rule, False, best[:n], label[:n])
+            decide_block(labels[b, start : start + n], kept, b, start, scores, rule, SCORES, best[:n], label[:n])
 
 
 @kernel
@@ -56,4 +56,4 @@ def _mean_prob_of_many(logits, weights, terms, total, peak, scores, best, label,
                     softmax_terms(terms, total[:p], peak[:p], logits[m, b], start + low, start + low + p)
                     for c in range(classes):
                         rows.add_product(scores[c, low : low + p], terms[c, :p], total[:p], weights[m, c])
-            decide_block(labels[b, start : start + n], kept, b, start, scores, rule, False, best[:n], label[:n])
+            decide_block(labels[b, start : start + n], kept, b, start, scores, rule, SCORES, best[:n], label[:n])

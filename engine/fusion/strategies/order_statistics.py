@@ -12,8 +12,8 @@ from engine.fusion.strategies.task import Task
 from engine.fusion.strategies.vote import voting_units
 from engine.kernels import rows
 from engine.kernels.blocks import PART, scratch
-from engine.kernels.decode import decide_block
-from engine.kernels.jit import kernel
+from engine.kernels.decode import SCORES, decide_block
+from engine.kernels.jit import kernel, part
 from engine.kernels.softmax import softmax_terms
 
 # Share of the weight that trimmed-mean drops at each end: of four equal members, the lowest and the highest.
@@ -45,7 +45,7 @@ def _fuse(task: Task, trim: float) -> None:
     _middle(task.logits, units, np.float32(trim), terms, work, scores, label, task.rule(), task.labels, task.kept)
 
 
-@kernel
+@part
 def middle_row(score, terms, below, units, c, trim):  # type: ignore[no-untyped-def]
     """Set one class's scores: the mean between the shares ``trim`` and ``1 - trim`` of the sorted weight.
 
@@ -92,4 +92,4 @@ def _middle(logits, units, trim, terms, work, scores, label, rule, labels, kept)
                     rows.multiply(terms[m, c, :n], share)
             for c in range(classes):
                 middle_row(scores[c, :n], terms, work, units, c, trim)
-            decide_block(labels[b, start:stop], kept, b, start, scores, rule, False, peak, label[:n])
+            decide_block(labels[b, start:stop], kept, b, start, scores, rule, SCORES, peak, label[:n])

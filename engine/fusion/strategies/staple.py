@@ -8,15 +8,17 @@ fitted separately, so the result does not depend on batches.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.fusion.strategies.task import Task
 from engine.kernels import rows
 from engine.kernels.blocks import scratch
-from engine.kernels.decode import decide_block
+from engine.kernels.decode import SCORES, decide_block
 from engine.kernels.exponential import exp_in_place
-from engine.kernels.jit import kernel
+from engine.kernels.jit import kernel, part
 
 MOST_ROUNDS = 100
 # The fit has converged when no entry of any confusion matrix changes by more than this per iteration.
@@ -27,6 +29,8 @@ LEAST = 1e-7
 MOST_NUMBERED = 2.0**62
 # Multiplied by this, similar numbers differ in the middle bits (Knuth's multiplicative hashing).
 SPREAD = 2654435761
+# An entry of the hash table that no pattern has; the one image of scores of patterns.
+EMPTY, ONLY = np.int64(-1), np.int64(0)
 
 
 def staple(task: Task) -> None:
@@ -42,15 +46,62 @@ def staple(task: Task) -> None:
     exponents = weights[taking_part] / weights[taking_part].min()
     first = task.decoding.threshold is None and task.decoding.vote_stage == "members"
     voted = rule.allowed if first else np.ones(len(rule.allowed), np.bool_)
-    pixels = task.logits.shape[3]
-    scores, best, label = task.scratch()
-    found = scratch(len(taking_part), pixels, dtype=np.int32)
-    patterns = scratch(pixels, len(taking_part), dtype=np.int32)
-    decoded = rule, task.labels, task.kept
-    _staple(task.logits, taking_part, exponents, np.flatnonzero(voted), found, patterns, scores, best, label, *decoded)
+    decoded = *task.scratch(), rule, task.labels, task.kept
+    _staple(task.logits, taking_part, exponents, np.flatnonzero(voted), _room(task, len(taking_part)), *decoded)
 
 
-@kernel
+class Room(NamedTuple):
+    """Scratch memory of one image; taken here, since a kernel that allocates compiles longer.
+
+    Attributes:
+        found: int32 (members, pixels), the members' labels.
+        patterns: int32 (pixels, members), the labels of each pattern.
+        counts: float64 (pixels,), pixels of each pattern.
+        owner: int64 (pixels,), the pattern of each pixel.
+        codes: int64 (pixels,), the number of each pattern.
+        slots: int64 (a power of 2,), hash table of the patterns.
+        belief: float64 (pixels, classes), the posterior of each pattern.
+        flat: float64 (pixels * classes,), the same memory.
+        prior: float64 (classes,).
+        tables: float64 (3, members, classes, classes).
+        decided: uint8 (pixels,), the class of each pattern.
+        kept: float32 (1, classes, pixels), the decoded scores of each pattern, as those of the task.
+    """
+
+    found: NDArray[np.int32]
+    patterns: NDArray[np.int32]
+    counts: NDArray[np.float64]
+    owner: NDArray[np.int64]
+    codes: NDArray[np.int64]
+    slots: NDArray[np.int64]
+    belief: NDArray[np.float64]
+    flat: NDArray[np.float64]
+    prior: NDArray[np.float64]
+    tables: NDArray[np.float64]
+    decided: NDArray[np.uint8]
+    kept: NDArray[np.float32]
+
+
+def _room(task: Task, members: int) -> Room:
+    classes, pixels = task.logits.shape[2:]
+    belief = np.empty((pixels, classes))
+    return Room(
+        scratch(members, pixels, dtype=np.int32),
+        scratch(pixels, members, dtype=np.int32),
+        np.empty(pixels),
+        np.empty(pixels, np.int64),
+        np.empty(pixels, np.int64),
+        np.empty(1 << (2 * pixels - 1).bit_length(), np.int64),
+        belief,
+        belief.reshape(-1),
+        np.empty(classes),
+        np.empty((3, members, classes, classes)),
+        np.empty(pixels, np.uint8),
+        np.empty((1, task.kept.shape[1], pixels), np.float32),
+    )
+
+
+@part
 def label_image(logits, image, members, voted, found, best, label):  # type: ignore[no-untyped-def]
     """Write each member's labels of one image into ``found``, int32 (members, pixels)."""
     pixels, block = logits.shape[3], best.size
@@ -65,8 +116,8 @@ def label_image(logits, image, members, voted, found, best, label):  # type: ign
             rows.copy(found[k, start:stop], choice)
 
 
-@kernel
-def gather_patterns(found, classes, patterns, counts, owner):  # type: ignore[no-untyped-def]
+@part
+def gather_patterns(found, classes, patterns, counts, owner, codes, table):  # type: ignore[no-untyped-def]
     """Merge pixels with the same labels from all members: they share one belief, and there are few such patterns.
 
     Args:
@@ -75,6 +126,8 @@ def gather_patterns(found, classes, patterns, counts, owner):  # type: ignore[no
         patterns: int32 (pixels, members), the result: labels of each pattern, in its first rows.
         counts: float64 (pixels,), the result: pixels of each pattern.
         owner: int64 (pixels,), the result: the pattern of each pixel.
+        codes: int64 (pixels,) scratch.
+        table: int64 (a power of 2, at least 2 * pixels) scratch.
 
     Returns:
         The number of patterns.
@@ -83,11 +136,8 @@ def gather_patterns(found, classes, patterns, counts, owner):  # type: ignore[no
     most = 1.0
     for _ in range(members):
         most *= classes
-    size = 1
-    while size < 2 * pixels:
-        size *= 2
-    table = np.full(size, -1, np.int64)
-    codes = np.empty(pixels, np.int64)
+    rows.fill(table, EMPTY)
+    size = table.size
     count = 0
     numbered = most < MOST_NUMBERED
     for i in range(pixels):
@@ -113,7 +163,7 @@ def gather_patterns(found, classes, patterns, counts, owner):  # type: ignore[no
     return count
 
 
-@kernel
+@part
 def start_from_majority(said, exponents, belief):  # type: ignore[no-untyped-def]
     """Set float64 (patterns, classes) ``belief`` to the shares of the votes."""
     total = 0.0
@@ -126,7 +176,7 @@ def start_from_majority(said, exponents, belief):  # type: ignore[no-untyped-def
             belief[i, said[i, k]] += exponents[k] / total
 
 
-@kernel
+@part
 def reliabilities(said, counts, belief, sums, tables):  # type: ignore[no-untyped-def]
     """Set ``tables[k, l, c]`` to the probability that member k says l where the truth is c; return the largest step.
 
@@ -155,11 +205,11 @@ def reliabilities(said, counts, belief, sums, tables):  # type: ignore[no-untype
     return moved
 
 
-@kernel
-def beliefs(said, exponents, tables, logs, prior, belief):  # type: ignore[no-untyped-def]
+@part
+def beliefs(said, exponents, tables, logs, prior, belief, flat):  # type: ignore[no-untyped-def]
     """Set ``belief`` to the posterior of each class given the members' labels and reliabilities.
 
-    ``logs`` is scratch of the shape of ``tables``.
+    ``logs`` is scratch of the shape of ``tables``; ``flat`` is the memory of ``belief`` as one row.
     """
     members, classes, _ = tables.shape
     for k in range(members):
@@ -180,7 +230,7 @@ def beliefs(said, exponents, tables, logs, prior, belief):  # type: ignore[no-un
             peak = max(peak, own[c])
         for c in range(classes):
             own[c] -= peak
-    exp_in_place(belief.reshape(patterns * classes))
+    exp_in_place(flat)
     for i in range(patterns):
         own = belief[i]
         total = 0.0
@@ -190,12 +240,15 @@ def beliefs(said, exponents, tables, logs, prior, belief):  # type: ignore[no-un
             own[c] /= total
 
 
-@kernel
-def fit(said, counts, exponents, belief, tables):  # type: ignore[no-untyped-def]
-    """Set float64 (patterns, classes) ``belief`` to the fitted posterior; ``tables`` is scratch of three tables."""
+@part
+def fit(said, counts, exponents, belief, flat, prior, tables):  # type: ignore[no-untyped-def]
+    """Set float64 (patterns, classes) ``belief`` to the fitted posterior.
+
+    ``flat`` is its memory as one row; float64 (classes,) ``prior`` and the three ``tables`` are scratch.
+    """
     patterns, classes = belief.shape
     start_from_majority(said, exponents, belief)
-    prior, pixels = np.empty(classes, np.float64), 0.0
+    pixels = 0.0
     for c in range(classes):
         prior[c] = 0.0
     for i in range(patterns):
@@ -212,33 +265,28 @@ def fit(said, counts, exponents, belief, tables):  # type: ignore[no-untyped-def
     for _ in range(MOST_ROUNDS):
         if reliabilities(said, counts, belief, sums, known) < SETTLED:
             break
-        beliefs(said, exponents, known, logs, prior, belief)
+        beliefs(said, exponents, known, logs, prior, belief, flat)
 
 
 @kernel
-def _staple(logits, members, exponents, voted, found, patterns, scores, best, label, rule, labels, kept):  # type: ignore[no-untyped-def]
+def _staple(logits, members, exponents, voted, room, scores, best, label, rule, labels, kept):  # type: ignore[no-untyped-def]
     _, batch, classes, pixels = logits.shape
-    counts = np.empty(pixels, np.float64)
-    owner = np.empty(pixels, np.int64)
-    decided = np.empty(pixels, np.uint8)
-    kept_classes = kept.shape[1]
-    kept_patterns = np.empty((1, kept_classes, pixels), np.float32)
-    tables = np.empty((3, members.size, classes, classes), np.float64)
-    held = np.empty((pixels, classes), np.float64)
+    found, patterns, counts, owner, decided = room.found, room.patterns, room.counts, room.owner, room.decided
     block = best.size
     for b in range(batch):
         label_image(logits, b, members, voted, found, best, label)
-        count = gather_patterns(found, classes, patterns, counts, owner)
-        belief = held[:count]
-        fit(patterns[:count], counts, exponents, belief, tables)
+        count = gather_patterns(found, classes, patterns, counts, owner, room.codes, room.slots)
+        belief = room.belief[:count]
+        fit(patterns[:count], counts, exponents, belief, room.flat[: count * classes], room.prior, room.tables)
         for start in range(0, count, block):
             n = min(block, count - start)
             for c in range(classes):
                 for i in range(n):
                     scores[c, i] = np.float32(belief[start + i, c])
-            decide_block(decided[start : start + n], kept_patterns, 0, start, scores, rule, False, best[:n], label[:n])
+            part_of = decided[start : start + n]
+            decide_block(part_of, room.kept, ONLY, start, scores, rule, SCORES, best[:n], label[:n])
         for i in range(pixels):
             labels[b, i] = decided[owner[i]]
-        for c in range(kept_classes):
+        for c in range(kept.shape[1]):
             for i in range(pixels):
-                kept[b, c, i] = kept_patterns[0, c, owner[i]]
+                kept[b, c, i] = room.kept[0, c, owner[i]]

@@ -10,22 +10,20 @@ Seconds of the processor are those of all processes of the command.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+from benchmarks.older import BASELINE, ROOT, checkout
 from benchmarks.table import rows, write
 
-ROOT = Path(__file__).resolve().parents[1]
-AGAINST = "7da9fc7"
 # Where the plan of the zoo lies: now, and in older commits.
 PLANS = ("zoo/ensemble.toml", "benchmarks/zoo/ensemble.toml")
 FULL = "no compiled kernels"
@@ -45,19 +43,6 @@ class Timing:
 
     wall: list[float] = field(default_factory=list)
     processor: list[float] = field(default_factory=list)
-
-
-@contextlib.contextmanager
-def checkout(revision: str) -> Iterator[Path]:
-    """Check a commit out into a temporary folder."""
-    git = ["git", "-C", str(ROOT), "worktree"]
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "tree"
-        subprocess.run([*git, "add", "--detach", str(tree), revision], check=True, capture_output=True)
-        try:
-            yield tree
-        finally:
-            subprocess.run([*git, "remove", "--force", str(tree)], check=True, capture_output=True)
 
 
 def commands(tree: Path, tiles: Path | None) -> dict[str, list[str]]:
@@ -124,7 +109,7 @@ def table(timings: Timings, older: str, newer: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--against", default=AGAINST, metavar="REV", help="the older commit; default: %(default)s")
+    parser.add_argument("--against", default=BASELINE, metavar="REV", help="the older commit; default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one round")
     parser.add_argument("--input", type=Path, help="tiles for the zoo (.npz); without: generated scenes alone")

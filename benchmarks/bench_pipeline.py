@@ -13,16 +13,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.older import BASELINE, ROOT, checkout
 from benchmarks.table import rows, write
 
-ROOT = Path(__file__).resolve().parent.parent
 NETS = ("pan-zoo", "residual-zoo", "residual-all-zoo", "unet-zoo")
 WAYS = {
     "ONNX Runtime float32": ("--runtime", "onnxruntime"),
@@ -36,7 +34,7 @@ PROGRAM = "import sys; from engine.cli import main; sys.argv[0] = 'engine'; main
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--against", default="7da9fc7", help="the older commit")
+    parser.add_argument("--against", default=BASELINE, help="the older commit")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--only", nargs="*", default=[""], help="only ways whose name holds one of these texts")
@@ -44,7 +42,7 @@ def main() -> None:
     ways = [way for way in WAYS if any(text.lower() in way.lower() for text in options.only)]
     ways = [way for way in ways if "OpenVINO" not in way or find_spec("openvino") is not None]
     taken: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    with checked_out(options.against) as older, tempfile.TemporaryDirectory() as place:
+    with checkout(options.against) as older, tempfile.TemporaryDirectory() as place:
         for number in range(options.rounds + 1):
             for way in ways:
                 for name, tree in ((options.against, older), ("now", ROOT)):
@@ -57,15 +55,6 @@ def main() -> None:
     section = table(taken, ways, options.against, options.images, options.rounds)
     packages = ("numpy", "numba", "onnxruntime-gpu", "openvino")
     print(write("pipeline", "The pipeline against its limit", "python -m benchmarks.bench_pipeline", packages, section))
-
-
-@contextmanager
-def checked_out(commit: str) -> Iterator[Path]:
-    """Yield a folder that holds an older commit."""
-    with tempfile.TemporaryDirectory() as place:
-        packed = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
-        subprocess.run(["tar", "-xf", "-"], cwd=place, input=packed, check=True)
-        yield Path(place)
 
 
 def bench(tree: Path, place: Path, way: tuple[str, ...], images: int) -> dict[str, Any]:

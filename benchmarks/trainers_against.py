@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import shlex
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -47,22 +49,19 @@ class Subject:
 
 @contextmanager
 def checkout(revision: str) -> Iterator[Path]:
-    """Yield a temporary worktree of a commit, and remove it.
+    """Yield a temporary folder with the files of a commit.
 
     Raises:
         SystemExit: git does not know the commit.
     """
+    # An archive, not a worktree: a killed benchmark leaves nothing behind in the repository.
+    packed = subprocess.run(["git", "archive", "--format=tar", revision], cwd=ROOT, capture_output=True)
+    if packed.returncode:
+        raise SystemExit(f"against: {revision!r} cannot be read ({packed.stderr.decode().strip().splitlines()[0]})")
     with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "tree"
-        made = subprocess.run(
-            ["git", "worktree", "add", "--detach", str(tree), revision], cwd=ROOT, capture_output=True, text=True
-        )
-        if made.returncode:
-            raise SystemExit(f"against: {revision!r} cannot be checked out ({made.stderr.strip().splitlines()[-1]})")
-        try:
-            yield tree
-        finally:
-            subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=ROOT, capture_output=True)
+        with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+            archive.extractall(folder, filter="data")
+        yield Path(folder)
 
 
 def timed(subject: Subject, arch: str, options: Sequence[str]) -> Run:
@@ -78,7 +77,11 @@ def timed(subject: Subject, arch: str, options: Sequence[str]) -> Run:
         with (Path(folder) / "log").open("w+") as log:
             # From the temporary folder: `-m` puts the working folder before PYTHONPATH.
             process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-            _, status, usage = os.wait4(process.pid, 0)
+            try:
+                _, status, usage = os.wait4(process.pid, 0)
+            except BaseException:
+                process.kill()
+                raise
             process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode:
                 log.seek(0)

@@ -2,9 +2,17 @@
 
     python -m benchmarks.bench_trainers            # all of it: writes benchmarks/results/trainers.md
     python -m benchmarks.bench_trainers --quick    # one timed epoch of the tiny presets, printed only
+    python -m benchmarks.bench_trainers --against --data tiles.npz --groups groups.npz --only pan
+                                                   # this tree beside an older commit: results/trainers_against.md
+    python -m benchmarks.bench_trainers --against --scores --data tiles.npz --groups groups.npz --only pan
+                                                   # and the validation scores of three seeds of ten epochs
 
 A step is what `trainers fit` does: augmented tiles of 64x128, batch 16, AdamW, cross-entropy on the pixels that count.
 Tiles are generated; their content does not change the time.
+
+`--against REV` runs whole commands `trainers fit` of both trees in alternating rounds, each with a seed of its own.
+Where others use the machine, compare the processor seconds: images/s are those of a machine with nothing else to do.
+`--options` gives this tree further options of `fit`, such as `--options="--precision mixed_bfloat16"`.
 """
 
 from __future__ import annotations
@@ -12,11 +20,22 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import shlex
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.older import BASELINE, ROOT, checkout
 from benchmarks.table import rows, write
+from benchmarks.trainers_against import (
+    SCORE_EPOCHS,
+    SCORE_SEEDS,
+    Subject,
+    alternating,
+    score_row,
+    speed_row,
+)
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -70,12 +89,83 @@ def report(lines: list[tuple[str, str, int, float]]) -> Path:
     return write("trainers", "Training speed", "python -m benchmarks.bench_trainers", packages, told, table)
 
 
+def compare(given: argparse.Namespace, wanted: list[str], preset: str) -> None:
+    """Measure this tree beside an older commit, and write the page unless the run is a quick one."""
+    speeds, scores = [], []
+    with checkout(given.against) as older, tempfile.TemporaryDirectory() as folder:
+        data = given.data or generated(Path(folder), 48 if given.quick else 600)
+        common = ["--preset", preset, "--data", str(Path(data).absolute()), "--patience", "0"]
+        common += ["--groups", str(Path(given.groups).absolute())] if given.groups else []
+        subjects = (Subject(given.against, older), Subject("this tree", ROOT, tuple(shlex.split(given.options))))
+        labels = (subjects[0].label, subjects[1].label)
+        for arch in wanted:
+            special = ["--class-id", "1"] if arch == "one_class" else []
+            short = ["--epochs", str(given.epochs), "--max-tiles", "600", *special]
+            speeds.append(speed_row(arch, labels, alternating(subjects, arch, [*common, *short], given.rounds)))
+            if given.scores:
+                long = [*common, "--epochs", str(SCORE_EPOCHS), *special]
+                scores.append(score_row(arch, labels, alternating(subjects, arch, long, len(SCORE_SEEDS))))
+    with_options = f" {given.options}" if given.options else ""
+    told = (
+        f"`trainers fit ARCHITECTURE --preset {preset}`{with_options} of this tree beside commit {given.against}:\n"
+        f"whole commands of {given.epochs} epochs on at most 600 tiles, {given.rounds} alternating rounds, medians.\n"
+        "Processor seconds are of the whole command, with start, validation and records; ratios above 1 say that this\n"
+        "tree is faster.\n"
+    )
+    columns = ("images/s", "processor s", "MiB")
+    head = ["architecture"]
+    for column in columns:
+        head += [f"{column}, {labels[0]}", f"{column}, {labels[1]}", *(["ratio"] if column != "MiB" else [])]
+    sections = [told, rows(head, speeds)]
+    if scores:
+        seeds = f"seeds {', '.join(map(str, SCORE_SEEDS))}"
+        sections += [
+            f"Validation scores (ignored class suppressed), best of {SCORE_EPOCHS} epochs on all tiles, {seeds}.\n",
+            rows(["architecture", *labels, *(f"mean, {label}" for label in labels), "difference"], scores),
+        ]
+    if given.quick:
+        print("\n".join(sections))
+        return
+    command = f"python -m benchmarks.bench_trainers --against {given.against}"
+    print(
+        write("trainers_against", "Training speed beside an older commit", command, ["keras", "tensorflow"], *sections)
+    )
+
+
+def generated(folder: Path, count: int) -> Path:
+    """Write tiles of noise with every class in each of them; their content does not change the time."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, *SIZE), dtype=np.uint8)
+    labels = rng.integers(0, CLASSES, (count, *SIZE), dtype=np.uint8)
+    np.savez(folder / "tiles.npz", images=images, labels=labels)
+    return folder / "tiles.npz"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny presets, one timed epoch, nothing written")
     parser.add_argument("--epochs", type=int, default=3, help="timed epochs")
     parser.add_argument("--only", default="", help="architectures, separated by commas; all by default")
+    parser.add_argument("--against", nargs="?", const=BASELINE, help=f"a commit to compare with; {BASELINE} if bare")
+    parser.add_argument("--rounds", type=int, default=3, help="alternating rounds against the commit")
+    parser.add_argument("--data", default="", help="training file (npz) for --against; generated tiles by default")
+    parser.add_argument("--groups", default="", help="groups of its tiles")
+    parser.add_argument("--scores", action="store_true", help="compare validation scores as well; needs --data")
+    parser.add_argument("--options", default="", help="further options of `fit` for this tree")
     options = parser.parse_args()
+    if options.scores and not (options.against and options.data):
+        parser.error("--scores: the scores of generated tiles say nothing; give --against and --data")
+    from trainers.names import ARCHITECTURES as NAMES
+
+    unknown = sorted(set(filter(None, options.only.split(","))) - set(NAMES))
+    if unknown:
+        parser.error(f"--only: {', '.join(unknown)} unknown; give some of {', '.join(NAMES)}")
+    if options.against:
+        wanted = options.only.split(",") if options.only else list(NAMES)
+        compare(options, wanted, "tiny" if options.quick else "small")
+        return
     from trainers.models import ARCHITECTURES
 
     presets = ("tiny",) if options.quick else ("small", "base", "large")

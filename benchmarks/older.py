@@ -25,7 +25,7 @@ def checkout(revision: str) -> Iterator[Path]:
     # An archive, not a worktree: a killed benchmark leaves nothing behind in the repository.
     packed = subprocess.run(["git", "archive", "--format=tar", revision], cwd=ROOT, capture_output=True)
     if packed.returncode:
-        raise SystemExit(f"{revision!r} cannot be read ({packed.stderr.decode().strip().splitlines()[0]})")
+        raise SystemExit(f"against: {revision!r} cannot be read ({packed.stderr.decode().strip().splitlines()[0]})")
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
             archive.extractall(folder, filter="data")

@@ -35,8 +35,10 @@ QUICK = {
     "page": "--images 24 --rounds 1",
     "serve": "--tiles 32 --seconds 3 --rounds 1 --minutes 0.5",
     "pictures": "--images 48 --rounds 2",
+    "pipeline": "--images 64 --rounds 1",
     "roofline": "--rounds 2",
     "kernels": "--images 64 --repeats 3",
+    "select_draws": "--draws 1",
     "select": "--tiles 120 --members 6 --pixels 20000 --repeats 2",
     "strategies": "--scenes 96",
 }

@@ -64,6 +64,7 @@ def load_net(path: Path) -> Any:
     keras = load_keras()
     with _opened(path) as archive:
         config = _member(path, archive, _CONFIG)
+        _check_whole(path, archive)
     try:
         net = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever the foreign config makes it raise: one line says which.
@@ -127,6 +128,14 @@ def _opened(path: Path) -> zipfile.ZipFile:
 def _member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
     with refusing(lambda why: f"{path}: its member {name} is damaged ({why}); copy or save the file again", ModelError):
         return archive.read(name)
+
+
+def _check_whole(path: Path, archive: zipfile.ZipFile) -> None:
+    """Compare every member with its checksum, as not every Python does where HDF5 reads parts of one."""
+    with refusing(lambda why: f"{path}: it is damaged ({why}); copy or save the file again", ModelError):
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ModelError(f"{path}: its member {damaged} is damaged (another checksum); copy or save the file again")
 
 
 def _only(path: Path, side: str, tensors: Any) -> Any:

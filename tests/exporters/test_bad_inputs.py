@@ -78,6 +78,20 @@ def test_damaged_member(member, archive, tmp_path):
     refused(ModelError, source, tmp_path, "net.keras", member)
 
 
+def test_one_weight_of_another_value(archive, tmp_path):
+    """The file opens and every number can be read: only the checksum of the archive tells."""
+    source, name = tmp_path / "net.keras", "model.weights.h5"
+    data = bytearray(archive[0].read_bytes())
+    with zipfile.ZipFile(archive[0]) as whole:
+        held, start = whole.read(name), whole.getinfo(name).header_offset
+    weights = archive[1].trainable_weights[0].numpy().tobytes()
+    place = data.index(weights[:16], start)
+    assert place < start + 200 + len(held)
+    data[place] ^= 1
+    source.write_bytes(data)
+    refused(ModelError, source, tmp_path, "net.keras", name, "checksum")
+
+
 def test_weights_of_another_net(archive, tmp_path):
     source = tmp_path / "net.keras"
     with zipfile.ZipFile(archive[0]) as whole, zipfile.ZipFile(source, "w") as cut:

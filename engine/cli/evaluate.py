@@ -75,7 +75,7 @@ def evaluate(
     """Score masks under all MIoU conventions and report what predictions of the ignored class cost."""
     from engine.cli.printing import print_class_scores, print_evaluation
     from engine.evaluate import evaluate as score_masks
-    from engine.evaluate_multilabel import evaluate_multilabel
+    from engine.evaluate import evaluate_multilabel
     from engine.scores.libraries import named_library
     from engine.scores.surfaces import SurfaceRules
 

@@ -21,8 +21,7 @@ from engine.cli.tables import (
     scores_table,
     void_pixels,
 )
-from engine.evaluate import Borders, Evaluation
-from engine.evaluate_multilabel import ClassScore
+from engine.evaluate import Borders, ClassScore, Evaluation
 from engine.inference.ensemble import Ensemble
 from engine.metrics import CONVENTIONS, class_iou, counted, dice_of, find_trap, precision_recall
 from engine.outputs.vector_files import VECTOR_FORMS

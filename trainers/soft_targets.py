@@ -80,7 +80,9 @@ def write_soft_targets(
     how = make_ready(job.ensemble, job.images, RuntimeOptions())
     run_job(job, how.batch_size, how.workers, overwrite=False)
     pixels = np.concatenate([batch.pixels for batch in job.images.batches(_CHUNK)])
-    _write(out, _bytes(pixels, images), np.load(scores, mmap_mode="r"), job.ensemble.classes, made_from)
+    _write(
+        out, _bytes(pixels, images), np.load(scores, mmap_mode="r", allow_pickle=False), job.ensemble.classes, made_from
+    )
     for path in (masks, scores):
         for left in path.parent.glob(f"{path.name}*"):
             left.unlink()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from statistics import median
@@ -117,8 +118,12 @@ def shortened(text: str) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
-def alone_against_engine(path: str, tiles: str, facts: dict[str, Any], rounds: int) -> tuple[float, float]:
-    """Return images/s of the engine and of a plain loop of onnxruntime over single images, in turns; medians."""
+def alone_against_engine(path: str, tiles: str, facts: dict[str, Any], rounds: int) -> tuple[float, float, float]:
+    """Return images/s of the engine, of a plain loop of onnxruntime over single images, and of bare sessions.
+
+    The bare sessions run side by side, one per core with one thread each, on an image that is prepared already, and
+    nothing is made of their maps. In turns; medians.
+    """
     import numpy as np
     import onnxruntime
 
@@ -130,20 +135,38 @@ def alone_against_engine(path: str, tiles: str, facts: dict[str, Any], rounds: i
     name = session.get_inputs()[0].name
     mean, std = (np.asarray(facts[key], np.float32) for key in ("mean", "std"))
 
+    def prepared(image: Any) -> Any:
+        scaled = (image.astype(np.float32) * np.float32(facts["scale"]) - mean) / std
+        return np.ascontiguousarray(scaled.transpose(2, 0, 1))[None]
+
     def plain() -> None:
         for image in pixels:
-            scaled = (image.astype(np.float32) * np.float32(facts["scale"]) - mean) / std
-            scores = session.run(None, {name: np.ascontiguousarray(scaled.transpose(2, 0, 1))[None]})[0]
-            scores[0].argmax(0).astype(np.uint8)
+            session.run(None, {name: prepared(image)})[0][0].argmax(0).astype(np.uint8)
 
-    taken: tuple[list[float], list[float]] = ([], [])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    cores = os.cpu_count() or 1
+    bare = [onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]) for _ in range(cores)]
+    image = prepared(pixels[0])
+
+    def one(alone: Any) -> None:
+        for _ in range(len(pixels) // cores):
+            alone.run(None, {name: image})
+
+    def side_by_side() -> None:
+        with ThreadPoolExecutor(cores) as pool:
+            list(pool.map(one, bare))
+
+    calls = (lambda: engine.predict(pixels), plain, side_by_side)
+    taken: tuple[list[float], ...] = tuple([] for _ in calls)
     for turn in range(rounds + 1):
-        for times, call in zip(taken, (lambda: engine.predict(pixels), plain), strict=True):
+        for times, call in zip(taken, calls, strict=True):
             began = perf_counter()
             call()
             if turn:
                 times.append(perf_counter() - began)
-    return len(pixels) / median(taken[0]), len(pixels) / median(taken[1])
+    ours, loop, most = (len(pixels) / median(times) for times in taken)
+    return ours, loop, most
 
 
 def resizing(path: str, side: int, rounds: int) -> tuple[tuple[int, ...], float, float]:

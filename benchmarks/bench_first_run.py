@@ -128,7 +128,7 @@ def main() -> None:
     if different:
         same = f"The masks differ: {', '.join(sorted(different))}.\n"
     command = "python -m benchmarks.bench_first_run"
-    packages = ["numpy", "numba", "llvmlite", "onnxruntime"]
+    packages = ["numpy", "numba", "llvmlite", "onnxruntime-gpu"]
     path = write("first_run", "The first run", command, packages, told, table(timings, options.against, newer), same)
     print(path.read_text())
 

@@ -27,7 +27,6 @@ CLASSES, SIZE, COUNT, MAPS = 21, (64, 128), 40, 16
 NETS = {"small": (3, 1), "wide": (5, 2)}
 MEAN, STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 FACTS = ("--normalize", "imagenet")
-PROGRAM = "import sys; from engine.cli import main; sys.argv[0] = 'engine'; main()"
 
 
 def main() -> None:
@@ -98,7 +97,7 @@ def command(place: Path, *arguments: str) -> dict[str, Any]:
     """Run a command of the engine in a folder; return its JSON."""
     nets = [part for name in NETS for part in ("-m", f"{name}.onnx")]
     data = ("-i", "val.npz:images", "--labels", "val.npz:labels")
-    line = [sys.executable, "-c", PROGRAM, arguments[0], *nets, *data, *FACTS, *arguments[1:], "--json"]
+    line = [sys.executable, "-m", "engine.cli", arguments[0], *nets, *data, *FACTS, *arguments[1:], "--json"]
     done = subprocess.run(line, cwd=place, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)

@@ -33,6 +33,7 @@ def root(version: Version = False) -> None:
 
 
 app.command()(cli_data.clean)
+app.command()(cli_data.stitch)
 app.command()(cli_data.show_augment)
 app.command()(cli_data.pseudo_label)
 app.command()(cli_distil.distil)

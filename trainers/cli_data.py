@@ -36,6 +36,31 @@ def clean(
     console.say_next("trainers", "fit", "unet", "--data", out, "--out", "unet.keras")
 
 
+def stitch(
+    data: Annotated[str, typer.Option(help="Training file, or images without labels (.npz, .npz:KEY, .npy, folder).")],
+    out: Annotated[Path, typer.Option(help="The windows to write (npz): images, groups and, where known, labels.")],
+    window: Annotated[str, typer.Option(metavar="HEIGHTxWIDTH", help="Size of the windows.")] = "128x256",
+    overlap: Annotated[float, typer.Option(help="Overlap of adjacent windows as a share of a window.")] = 0.5,
+    groups: Groups = "",
+    overwrite: Overwrite = False,
+) -> None:
+    """Put overlapping tiles back together and cut the pictures they make into larger windows.
+
+    Overlaps are found by equal pixels, so nothing about the tiles' order has to be known. A net trained on windows
+    sees the surroundings of each pixel; each picture becomes a group, so no fold shares pixels with another.
+    Predict tiles with it as --tile HEIGHTxWIDTH --stitch, or with [input] stitch = true in a plan.
+    """
+    from engine.inference.tiles.grid import Tiling, parse_tile
+    from trainers.windows import stitch as stitch_tiles
+
+    found = stitch_tiles(data, out, Tiling(parse_tile(window, "--window"), overlap), groups or None, overwrite)
+    console.line(
+        f"{out}: {found.windows} windows of {window} from {found.tiles} tiles, put together to {found.pictures} "
+        f"pictures ({found.alone} of a single tile)"
+    )
+    console.say_next("trainers", "fit", "unet", "--data", out, "--out", "unet.keras")
+
+
 def show_augment(
     data: TrainingFile,
     out: Annotated[Path, typer.Option(help="The contact sheet to write (png).")],

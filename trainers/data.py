@@ -3,7 +3,8 @@
 Two layouts are supported, distinguished by their keys:
 
 * ``training_set`` (N, 2, H, W): an image of 0 to 255 and a mask of class numbers in each row (the task's own file);
-* ``images`` (N, H, W) or (N, H, W, C) and ``labels`` (N, H, W), with ``groups`` (N,) when tiles overlap.
+* ``images`` (N, H, W) or (N, H, W, C) and ``labels`` (N, H, W), with ``groups`` (N,) when tiles overlap, and
+  ``class_names`` in label order where the classes have names.
 
 The label 255 is void: such pixels have no class and count neither in the loss nor in any score.
 
@@ -139,7 +140,8 @@ def load(path: Path, groups: str | Path | None = None, class_names: tuple[str, .
     Args:
         path: the npz file.
         groups: .npz[:key] or .npy: the group of each tile of the file, or of the file it was cleaned from.
-        class_names: names in label order; empty: the task's own for its file, else ``class 0``, ``class 1`` and so on.
+        class_names: names in label order; empty: those of the file, the task's own for its file, else ``class 0``,
+            ``class 1`` and so on.
 
     Raises:
         InputError: keys, shapes, types or values do not fit; the message says which and what is allowed.
@@ -152,7 +154,8 @@ def load(path: Path, groups: str | Path | None = None, class_names: tuple[str, .
     if 0 in images.shape:
         raise InputError(f"{path}: tiles of {images.shape[1:]} (height, width, channels) have no pixel")
     images, labels = _pixels(images, path), _class_numbers(labels, path)
-    names = _names(class_names, labels, TASK_KEY in arrays, path)
+    own = () if "class_names" not in arrays else tuple(map(str, arrays["class_names"].ravel()))
+    names = _names(class_names or own, labels, TASK_KEY in arrays, path)
     grouping = group_of_tiles(arrays, count, path, groups)
     return Dataset(images, labels, grouping, names, np.arange(count))
 

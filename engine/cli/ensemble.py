@@ -38,6 +38,8 @@ from engine.utils.console import with_options
 
 if TYPE_CHECKING:
     from engine.runs.on_ray.cluster import Cluster
+    from engine.runs.options import Options
+    from engine.runs.plan_input import InputTable
 
 RAY = "On a cluster"
 FUSION = "How to fuse and decode"
@@ -189,6 +191,15 @@ def ensemble(
             rich_help_panel=RUN,
         ),
     ] = "",
+    stitch: Annotated[
+        bool,
+        typer.Option(
+            "--stitch",
+            help="With --tile: put overlapping images back together first (found by equal pixels), predict the "
+            "pictures they make, and write the masks of the images.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
     overlap: Annotated[
         float | None,
         typer.Option(
@@ -292,6 +303,7 @@ def ensemble(
         on_bad_image=on_bad_image,
         rle=rle,
         align=align,
+        stitch=stitch,
         out_of_fold=out_of_fold,
         files=EvidenceFiles(scores, scores_type, doubt, doubt_map, doubt_type, per_image),
         stated=stated,
@@ -300,6 +312,10 @@ def ensemble(
     if out_of_fold and (tile or on == "ray"):
         raise PlanError(f"--out-of-fold with {'--tile' if tile else '--on ray'}: leave one of them out")
     cluster = _cluster(on, ray_address, workers, gpus_per_worker)
+    stated_input = _input_of(options)
+    tile = tile or stated_input.tile
+    if on == "ray" and (stitch or stated_input.stitch):
+        raise PlanError("--on ray does not put images together: leave out --stitch, or run here")
     if tile:
         from engine.runs.scene_job import prepare_tiled
         from engine.runs.scene_run import run_tiled
@@ -324,6 +340,8 @@ def ensemble(
         raise PlanError("--overlap without --tile: say how large a tile is, as in --tile 64x128")
     if align:
         raise PlanError("--align without --tile: say how large a tile is, as in --tile 64x128")
+    if stitch:
+        raise PlanError("--stitch without --tile: say how large tiles of the pictures are, as in --tile 128x256")
     job = prepare(options)
     if on == "ray":
         if job.files.files:
@@ -340,6 +358,15 @@ def ensemble(
     if code:
         raise typer.Exit(code)
     say_next(job)
+
+
+def _input_of(options: Options) -> InputTable:
+    """Return what the plan states about images."""
+    from engine.runs.options import planned
+    from engine.runs.plan_input import InputTable
+
+    plan = planned(options) if options.plan is not None else None
+    return InputTable() if plan is None else plan.input
 
 
 def _cluster(on: str, address: str, workers: int, gpus: float) -> Cluster:

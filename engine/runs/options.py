@@ -71,6 +71,7 @@ class Options:
     align: bool = False
     stated: dict[str, Any] = field(default_factory=dict)
     tiled: bool = False
+    stitch: bool = False
     out_of_fold: bool = False
     files: EvidenceFiles = field(default_factory=EvidenceFiles)
     truth: LabelCoding = PLAIN
@@ -91,7 +92,8 @@ def planned(options: Options) -> Plan | None:
 
 def input_table(plan: Plan, options: Options) -> InputTable:
     """Return what is stated about images: the plan's table, with the options of the command line over it."""
-    return replace(plan.input, layout=options.image_layout) if options.image_layout else plan.input
+    table = replace(plan.input, layout=options.image_layout) if options.image_layout else plan.input
+    return replace(table, stitch=True) if options.stitch else table
 
 
 def reading_of(plan: Plan, options: Options) -> Reading:
@@ -227,6 +229,9 @@ def open_ensemble(plan: Plan, options: Options, images: Source | None, every: So
         )
     if not options.tiled:
         _warn_of_resolution(ensemble, options)
+    if plan.input.tile and not options.tiled:
+        how = "puts overlapping images together" if plan.input.stitch else f"cuts images into tiles ({plan.input.tile})"
+        console.say(f"note: [input] of the plan {how}; here each image is predicted as it is")
     for member in ensemble.members:
         if member.folds:
             told = f"{len(member.nets)} folds are one member, the mean of their {ensemble.view_mean}"

@@ -24,6 +24,8 @@ exif = "ignore"               # leave pictures as stored; omit to turn them as t
 rgb_as_grey = true            # RGB images for nets of one channel (ITU-R BT.601)
 alpha = true                  # with --tile, the last band of a raster is alpha: no data where it is 0, no band for nets
 resolution = "ignore"         # read maps as stored; omit to read them at the ground resolution that members state
+tile = "128x256"              # cut images of any size into such tiles, as --tile; omit for whole images
+stitch = true                 # before that, put overlapping images back together, as --stitch
 
 [output]                      # how masks are written
 min_area = 25                 # leave out smaller polygons, in squared units of the coordinate reference system

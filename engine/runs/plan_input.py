@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine.errors import PlanError
+from engine.inference.tiles.grid import parse_tile
 from engine.sources.reading import EXIF, LAYOUTS
 
 RESOLUTION = ("apply", "ignore")
@@ -21,6 +22,8 @@ class InputTable:
         rgb_as_grey: whether RGB images become grey by ITU-R BT.601.
         alpha: whether the last band of a raster says which pixels hold data, and is no band of the picture.
         resolution: ``apply`` the ground resolution that members state, or ``ignore`` it.
+        tile: ``HEIGHTxWIDTH`` of the tiles that images are cut into, as ``--tile``; empty for whole images.
+        stitch: whether overlapping images are put back together before they are cut into tiles, as ``--stitch``.
     """
 
     layout: str = ""
@@ -28,6 +31,8 @@ class InputTable:
     rgb_as_grey: bool = False
     alpha: bool = False
     resolution: str = "apply"
+    tile: str = ""
+    stitch: bool = False
 
     @classmethod
     def of(cls, table: object) -> InputTable:
@@ -45,8 +50,14 @@ class InputTable:
             allowed = {"layout": LAYOUTS, "exif": EXIF, "resolution": RESOLUTION}.get(key)
             if allowed is not None and value not in allowed:
                 raise PlanError(f"input.{key}: {str(value)[:80]!r} is unknown; allowed are {', '.join(allowed)}")
-            if allowed is None and not isinstance(value, bool):
+            if key == "tile":
+                if not isinstance(value, str):
+                    raise PlanError(f'input.tile: {str(value)[:80]} is not a text; give one as in "64x128"')
+                parse_tile(value, "input.tile")
+            elif allowed is None and not isinstance(value, bool):
                 raise PlanError(f"input.{key}: {str(value)[:80]!r} is unknown; allowed are true and false")
+        if table.get("stitch") and not table.get("tile"):
+            raise PlanError('input.stitch: say how large tiles of the pictures are, as in tile = "128x256"')
         return cls(**table)
 
     @property

@@ -30,6 +30,7 @@ from engine.runs.image_job import Job, check_form, check_names_of
 from engine.runs.options import Options, input_table, open_ensemble, planned, reading_of
 from engine.runs.plan_input import InputTable
 from engine.runs.plan_output import OutputTable
+from engine.runs.stitched import StitchedImages, stitched_images
 from engine.sources.base import Source
 from engine.sources.fingerprint import fingerprint, labels_fingerprint
 from engine.sources.georeference import Georeference
@@ -60,6 +61,8 @@ class TiledJob:
         read: the scenes as the members read them: where these state a ground resolution, of other sizes.
         input: what the plan states about the scenes.
         output: what the plan states about the masks.
+        stitched: the images that the scenes are put together from, whose masks are written; None where the scenes'
+            own are.
     """
 
     base: Job
@@ -69,6 +72,14 @@ class TiledJob:
     read: Scenes
     input: InputTable = field(default_factory=InputTable)
     output: OutputTable = field(default_factory=OutputTable)
+    stitched: StitchedImages | None = None
+
+    @property
+    def masks(self) -> tuple[list[str], bool]:
+        """Return the names of the masks that are written, and whether they are names and not row numbers."""
+        if self.stitched is not None:
+            return self.stitched.ids, self.stitched.named
+        return list(self.scenes.ids), self.scenes.named and not self.scenes.alone
 
     @property
     def needs(self) -> SceneNeeds:
@@ -106,11 +117,13 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None, writes: bo
     if not options.input:
         raise PlanError("no scene: name one, or a folder of them, with --input")
     read = Unchanged(options.input, options.labels)
-    whole = open_scenes(options.input, reading=reading_of(plan, options))
-    scenes = first_scenes(whole, options.limit)
+    table = input_table(plan, options)
+    stitched = stitched_images(options, reading_of(plan, options)) if table.stitch else None
+    whole = open_scenes(options.input, reading=reading_of(plan, options)) if stitched is None else stitched.scenes
+    scenes = whole if stitched is not None else first_scenes(whole, options.limit)
     coding = options.truth.over(plan.labels)
     truths = open_scene_labels(options.labels, whole, coding, options.limit) if options.labels else None
-    output, replaced = _output(options, scenes) if writes else (None, False)
+    output, replaced = _output(options, scenes, stitched) if writes else (None, False)
     if truths is not None and options.align:
         truths = aligned(truths, scenes, coding.ids, coding.palette is not None)
     elif truths is not None:
@@ -130,7 +143,6 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None, writes: bo
         check_form(ensemble, output, options.rle)
     check_range(next(sample.batches(1)).pixels, (net for member in ensemble.members for net in member.nets))
     truths = coded_scenes(truths, ensemble.coding) if truths is not None else None
-    table = input_table(plan, options)
     tiling = with_stride(ensemble, tiling, scenes.channels)
     resampled = _read(scenes, ensemble, table)
     if options.files.evidence and resampled.sizes != scenes.sizes:
@@ -153,11 +165,17 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None, writes: bo
         files=options.files,
         read=read,
     )
-    return TiledJob(base, scenes, truths, tiling, resampled, table, plan.output)
+    return TiledJob(base, scenes, truths, tiling, resampled, table, plan.output, stitched)
 
 
-def _output(options: Options, scenes: Scenes) -> tuple[Path, bool]:
+def _output(options: Options, scenes: Scenes, stitched: StitchedImages | None) -> tuple[Path, bool]:
     """Return where the masks go, checked, and whether what is there is replaced."""
+    if stitched is not None:
+        output = options.output or Path("submission.csv")
+        replaced = may_replace(output, options.resume, options.overwrite)
+        _check_masks(output, options, replaced)
+        check_names_of(output, stitched.ids, stitched.named, options.resume)
+        return output, replaced
     output = options.output or Path("mask.png" if scenes.alone else "masks")
     replaced = may_replace(output, options.resume, options.overwrite)
     _check_output(output, options, scenes, replaced)
@@ -214,7 +232,15 @@ def _check_output(output: Path, options: Options, scenes: Scenes, replaced: bool
     elif scenes.size is None:
         check_output(output, replaced, allowed=(FOLDER,), told=SEVERAL_SIZES)
     else:
-        check_output(output, replaced)
+        _check_masks(output, options, replaced)
+        return
+    check_sidecar(output, replaced)
+    check_not_read(output, "masks", {"--input": options.input, "--labels": options.labels})
+
+
+def _check_masks(output: Path, options: Options, replaced: bool) -> None:
+    """Refuse an output that cannot take masks of one size."""
+    check_output(output, replaced)
     check_sidecar(output, replaced)
     check_not_read(output, "masks", {"--input": options.input, "--labels": options.labels})
 

@@ -26,6 +26,7 @@ from engine.runs.scene_evidence import scene_evidence
 from engine.runs.scene_job import TiledJob
 from engine.runs.scene_mask import SceneMask
 from engine.runs.scene_rows import RowsHere, SceneRows
+from engine.runs.stitched import ImagesOfPictures
 from engine.sources.georeference import bounded_cache
 from engine.sources.scene import Scene, void_values
 from engine.utils import console
@@ -74,6 +75,8 @@ def run_tiled(
     strategies = {variant.strategy for variant in [ensemble.variant, *variants]}
     compile_kernels(strategies, len(ensemble.classes), ensemble.variant.decoding.suppress)
     outcome = Outcome.empty(ensemble, workers or available_cores())
+    if job.stitched is not None:
+        job.stitched.say()
     header["overwrite"] = overwrite
     if elsewhere is not None:
         header["run_by"] = elsewhere.run_by(header["run_by"])
@@ -88,7 +91,8 @@ def run_tiled(
             base.files.sync()
         work.finish(output)
     outcome.seconds = perf_counter() - began
-    told = "1 mask" if len(sizes) == 1 else f"{len(sizes):,} masks"
+    masks = len(job.masks[0])
+    told = "1 mask" if masks == 1 else f"{masks:,} masks"
     earlier = f" ({before:,} of them by an earlier run)" if before else ""
     new = header["tiles"] - before
     rate = f", {new / outcome.seconds:,.0f} tiles/s" if new else ""
@@ -96,7 +100,7 @@ def run_tiled(
     for path in base.files.files.values():
         console.say(f"wrote {path}")
     for void, pixels in outcome.no_data.items():
-        if pixels:
+        if pixels and job.stitched is None:  # of images put together none shows a gap between them
             console.say(f"no data: {pixels:,} of {pixels + outcome.pixels:,} pixels; they have {void} in the mask")
     return outcome
 
@@ -112,10 +116,10 @@ def _record(job: TiledJob) -> dict[str, Any]:
     output, scenes = job.base.output, job.scenes
     assert output is not None
     more = {"tiling": job.tiling.record, "input_sha256": job.base.input_sha256, **_stated(job)}
-    named = scenes.named and not scenes.alone
+    ids, named = job.masks
     no_data = void_values(scenes.nodata, job.base.ensemble.mask_values)
     more |= {"no_data": no_data} if no_data else {}
-    return run_record(job.base.ensemble, images=len(scenes.ids), **more, **ids_beside(output, scenes.ids, named))
+    return run_record(job.base.ensemble, images=len(ids), **more, **ids_beside(output, ids, named))
 
 
 @contextlib.contextmanager
@@ -125,6 +129,11 @@ def _sink(job: TiledJob, record: dict[str, Any]) -> Iterator[Sink]:
     assert output is not None
     classes = ensemble.mask_values
     count, form = len(scenes.ids), form_of(output)
+    if job.stitched is not None:
+        images = job.stitched
+        with open_writer(output, images.ids, images.size, classes, job.base.replace, record) as writer:
+            yield ImagesOfPictures(images, writer)
+        return
     if not scenes.alone and form != FOLDER:
         assert form in WRITERS and scenes.size is not None
         with open_writer(output, scenes.ids, scenes.size, classes, job.base.replace, record) as writer:

@@ -138,7 +138,7 @@ class Tiling:
         return min(tile, max(unit, step // unit * unit))
 
 
-def parse_tile(text: str) -> tuple[int, int]:
+def parse_tile(text: str, option: str = "--tile") -> tuple[int, int]:
     """Return (height, width) of ``64x128``; one number stands for a square.
 
     Raises:
@@ -146,5 +146,5 @@ def parse_tile(text: str) -> tuple[int, int]:
     """
     found = re.fullmatch(r"(\d{1,6})(?:[xX](\d{1,6}))?", text.strip(), re.ASCII)
     if found is None:
-        raise PlanError(f"--tile {text[:40]}: give HEIGHTxWIDTH in pixels, as in 64x128")
+        raise PlanError(f"{option} {text[:40]}: give HEIGHTxWIDTH in pixels, as in 64x128")
     return int(found[1]), int(found[2] or found[1])

@@ -309,13 +309,15 @@ def ensemble(
         stated=stated,
         truth=truth,
     )
-    if out_of_fold and (tile or on == "ray"):
-        raise PlanError(f"--out-of-fold with {'--tile' if tile else '--on ray'}: leave one of them out")
     cluster = _cluster(on, ray_address, workers, gpus_per_worker)
     stated_input = _input_of(options)
     tile = tile or stated_input.tile
     if on == "ray" and (stitch or stated_input.stitch):
         raise PlanError("--on ray does not put images together: leave out --stitch, or run here")
+    if out_of_fold and on == "ray":
+        raise PlanError("--out-of-fold with --on ray: leave one of them out")
+    if out_of_fold and tile and not (stitch or stated_input.stitch):
+        raise PlanError("--out-of-fold with --tile: add --stitch, or leave one of them out")
     if tile:
         from engine.runs.scene_job import prepare_tiled
         from engine.runs.scene_run import run_tiled

@@ -109,6 +109,11 @@ def with_unseen(member: Member, ids: Sequence[str], keys: Sequence[str], of: str
     """
     if len(set(ids)) < len(ids):
         raise InputError(f"{of}: two images have one name, so they cannot be told apart: rename one of them")
+    return replace(member, unseen=dict(zip(ids, nets_without(member, ids, keys, of).tolist(), strict=True)))
+
+
+def nets_without(member: Member, ids: Sequence[str], keys: Sequence[str], of: str) -> NDArray[np.int64]:
+    """Return int64 (images,), the index of the net that was trained without each image; as :func:`with_unseen`."""
     silent = next((net for net in member.nets if not net.contract.held_out), None)
     if silent is not None:
         raise ContractError(
@@ -130,7 +135,7 @@ def with_unseen(member: Member, ids: Sequence[str], keys: Sequence[str], of: str
             f"{of}: of {len(keys):,} images {told} (first: image {ids[first]}), so {member.name} has no out-of-fold "
             "prediction of them: give the very tiles that its folds were cut from, and the nets of all folds"
         )
-    return replace(member, unseen=dict(zip(ids, owner.tolist(), strict=True)))
+    return owner
 
 
 def _name(nets: Sequence[Net]) -> str:

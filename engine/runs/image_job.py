@@ -26,7 +26,7 @@ from engine.outputs.sidecar import check_sidecar
 from engine.runs.durable.resume import incomplete_output, left_over, may_replace, run_folder, skipped_list
 from engine.runs.evidence_files import EvidenceFiles
 from engine.runs.options import Options, open_ensemble, planned, reading_of
-from engine.runs.out_of_fold import predict_out_of_fold
+from engine.runs.out_of_fold import check_folds, predict_out_of_fold
 from engine.runs.plan import Plan, PlannedMember
 from engine.samples import SAMPLES
 from engine.sources.base import Source
@@ -110,8 +110,7 @@ def prepare(options: Options) -> Job:
         check_names_of(output, class_mask_names(whole.ids, ensemble.classes), True, options.resume)
     images = limited(whole, options.limit)
     if options.out_of_fold:
-        if not any(member.folds for member in ensemble.members):
-            raise PlanError("--out-of-fold: no member has folds: name some in a plan, or leave it out")
+        check_folds(ensemble)
         predict_out_of_fold(ensemble, images)
     coding = with_nodata(ensemble.coding, options.labels, len(ensemble.classes)) if options.labels else PLAIN
     labels = open_truth(options.labels, whole, coding, options.limit) if options.labels else None

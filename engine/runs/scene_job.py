@@ -28,6 +28,7 @@ from engine.outputs.vectors import check_vectors
 from engine.runs.durable.resume import may_replace
 from engine.runs.image_job import Job, check_form, check_names_of
 from engine.runs.options import Options, input_table, open_ensemble, planned, reading_of
+from engine.runs.out_of_fold import predict_pictures_out_of_fold
 from engine.runs.plan_input import InputTable
 from engine.runs.plan_output import OutputTable
 from engine.runs.stitched import StitchedImages, stitched_images
@@ -143,6 +144,8 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None, writes: bo
         check_form(ensemble, output, options.rle)
     check_range(next(sample.batches(1)).pixels, (net for member in ensemble.members for net in member.nets))
     truths = coded_scenes(truths, ensemble.coding) if truths is not None else None
+    if stitched is not None and options.out_of_fold:
+        predict_pictures_out_of_fold(ensemble, stitched)
     tiling = with_stride(ensemble, tiling, scenes.channels)
     resampled = _read(scenes, ensemble, table)
     if options.files.evidence and resampled.sizes != scenes.sizes:

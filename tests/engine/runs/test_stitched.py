@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.models.folds import tile_keys
 from tests.conftest import Result
 from tests.helpers.nets import save_member
 
@@ -118,3 +119,43 @@ def test_plans_that_state_something_else(table: str, told: str | None, engine: E
     found = engine("ensemble", "--plan", plan, "--input", folder / "tiles.npz", "--output", folder / "m.npy")
     assert found.code == 2
     assert (told or "input.tile: 64 is not a text") in found.err
+
+
+def write_folds(folder: Path, held_out: list[np.ndarray]) -> Path:
+    """Write two nets of one cross-validation, each trained without some of the images, and a plan with both."""
+    images = np.load(folder / "tiles.npz")["images"]
+    keys = np.array(tile_keys(images[..., None]))
+    for fold, own in enumerate(held_out):
+        save_member(folder / f"net-fold{fold}.onnx", 3 + fold, promised={"held_out": tuple(keys[own].tolist())})
+    plan = folder / "folds.toml"
+    table = '[input]\ntile = "16x32"\nstitch = true\n'
+    plan.write_text(f'{table}[[members]]\nfolds = ["net-fold0.onnx", "net-fold1.onnx"]\n')
+    return plan
+
+
+def test_out_of_fold_pictures_are_predicted_by_the_net_that_did_not_see_them(engine: Engine, folder: Path) -> None:
+    alone = (np.load(folder / "corners.npy") < 0).any(axis=1)
+    plan = write_folds(folder, [np.flatnonzero(~alone), np.flatnonzero(alone)])
+    images = ("--input", folder / "tiles.npz", "--tile", "16x32")
+    found = engine("ensemble", "--plan", plan, "--out-of-fold", *images, "--output", folder / "masks.npz")
+    assert found.code == 0, found.err
+    assert "net: each of 2 pictures by the net that was trained without it" in found.err
+    singly = []
+    for fold in (0, 1):
+        model = ("--models", folder / f"net-fold{fold}.onnx", "--stitch")
+        assert engine("ensemble", *model, *images, "--output", folder / f"{fold}.npz").code == 0
+        singly.append(np.load(folder / f"{fold}.npz")["masks"])
+    masks = np.load(folder / "masks.npz")["masks"]
+    np.testing.assert_array_equal(masks, np.where(alone[:, None, None], singly[1], singly[0]))
+    assert (singly[0] != singly[1]).any()
+
+
+def test_a_picture_of_two_folds_is_refused(engine: Engine, folder: Path) -> None:
+    plan = write_folds(folder, [np.arange(10), np.arange(10, 21)])
+    images = ("--input", folder / "tiles.npz", "--output", folder / "masks.npz")
+    found = engine("ensemble", "--plan", plan, "--out-of-fold", *images)
+    assert found.code == 2
+    assert "different folds held them out" in found.err
+    assert not (folder / "masks.npz").exists()
+    told = engine("ensemble", "--models", folder / "a.onnx", "--tile", "16x32", "--out-of-fold", *images)
+    assert told.err.strip() == "error: --out-of-fold with --tile: add --stitch, or leave one of them out"

@@ -175,7 +175,7 @@ def ensemble(
     batch_size: BatchSize = 0,
     workers: Workers = 0,
     provider: Provider = "auto",
-    runtime: Runtime = "onnxruntime",
+    runtime: Runtime = "",
     precision: Precision = "float32",
     limit: Annotated[int, typer.Option(help="Use only the first N images; 0 means all.", rich_help_panel=RUN)] = 0,
     preview: Annotated[
@@ -265,13 +265,12 @@ def ensemble(
     """
     from engine.cli.printing import report, say_next
     from engine.inference.tuning import make_ready, tell
-    from engine.models.runtimes import RuntimeOptions
+    from engine.models.runtimes import DEFAULT, RuntimeOptions
+    from engine.runs.durable.resume import recorded_runtime
     from engine.runs.evidence_files import EvidenceFiles
     from engine.runs.image_job import prepare
     from engine.runs.image_run import run_job
     from engine.runs.options import Options
-
-    runtime_options = RuntimeOptions(provider, runtime, precision)
 
     options = Options(
         models=models or (),
@@ -309,6 +308,8 @@ def ensemble(
         stated=stated,
         truth=truth,
     )
+    decided = runtime or (recorded_runtime(output or Path("submission.csv")) or DEFAULT if resume else "")
+    runtime_options = RuntimeOptions(provider, decided or DEFAULT, precision, stated=bool(decided) or on != "here")
     cluster = _cluster(on, ray_address, workers, gpus_per_worker)
     stated_input = _input_of(options)
     tile = tile or stated_input.tile

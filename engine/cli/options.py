@@ -86,7 +86,11 @@ STRATEGY_NAMES = (
 )
 Runtime = Annotated[
     str,
-    typer.Option(help="onnxruntime, openvino, or auto: the faster one for each model, measured.", rich_help_panel=RUN),
+    typer.Option(
+        help="onnxruntime, openvino, or auto: the faster one for each model, measured. Default: onnxruntime; runs of "
+        "engine ensemble that take half a minute or more use openvino where it is installed and measured as faster.",
+        rich_help_panel=RUN,
+    ),
 ]
 Precision = Annotated[
     str,

@@ -19,7 +19,7 @@ from engine.fusion.compiling import compile_kernels
 from engine.inference.execution import GAIN, Execution, executions_of, fastest_execution, present_execution
 from engine.inference.fixed_batches import WORTH_OPENING, open_batches
 from engine.inference.on_device import Known, Tuned, labels_of, move_to_device
-from engine.models.runtimes import DEFAULT, RuntimeOptions
+from engine.models.runtimes import DEFAULT, RuntimeOptions, automatic_runtimes
 from engine.models.runtimes.onnxruntime import PART
 from engine.sources.base import Batch, Source
 from engine.utils import console
@@ -37,6 +37,8 @@ PARTS = (2, 4, 8)
 MOST_PIXELS = 1 << 17
 # Number of images for measurements, and the maximum share of the run, and seconds, for them.
 SAMPLE, SHARE, MOST_SECONDS = 16, 0.01, 4.0
+# Opening the nets in a second runtime takes seconds: worth it in runs that take about so long.
+LONG_SECONDS = 30.0
 # A shorter measurement is meaningless.
 LEAST_SECONDS = 0.2
 
@@ -156,9 +158,12 @@ def _on_cpu(
     fair = -(-images // (2 * tuned.workers)) or BATCH_SIZE
     tuned.batch_size = batch_size or min(BATCH_SIZE, most_images(sample.size), fair)
     few = Batch(0, sample.ids[: max(PARTS)], sample.pixels[: max(PARTS)])
+    elsewhere: dict[int, Execution] = {}
+    if not runtime_options.stated and expected * images / tuned.workers > LONG_SECONDS:
+        elsewhere = _faster_elsewhere(ensemble, sample, tuned, share)
     chosen = []
     for index, member in enumerate(ensemble.members):
-        execution = present_execution(member, min(PART, tuned.batch_size))
+        execution = elsewhere.get(index) or present_execution(member, min(PART, tuned.batch_size))
         if not member.nets:
             chosen.append(execution)
             continue
@@ -177,6 +182,36 @@ def _on_cpu(
         _tell(ensemble, chosen, sample, want, tuned)
     if not workers:
         _spare_twins(ensemble, sample, images, tuned)
+
+
+def _faster_elsewhere(ensemble: Ensemble, sample: Batch, tuned: Tuned, share: float) -> dict[int, Execution]:
+    """Return every member's execution in another runtime, where one is installed that is faster for all; else nothing.
+
+    All of them or none: so a run has one runtime, which its record names and ``--resume`` finds again.
+    """
+    options = ensemble.runtime_options
+    for name in automatic_runtimes():
+        other = replace(options, runtime=name)
+        found: dict[int, Execution] = {}
+        if name == DEFAULT or options.precision != "float32":
+            continue
+        for index, member in enumerate(ensemble.members):
+            if not member.nets:
+                continue
+            try:
+                executions = executions_of(member, other, tuned.batch_size, tuned.workers)
+            except EngineError:
+                break
+            here = present_execution(member, min(PART, tuned.batch_size))
+            fastest = fastest_execution(member, [here, *executions], sample, tuned.workers, share)
+            if fastest is here:
+                break
+            found[index] = fastest
+        else:
+            ensemble.runtime_options = other
+            tuned.told.append(f"{name} runs the nets: faster than {DEFAULT} here, by measurement (--runtime decides)")
+            return found
+    return {}
 
 
 def _seconds_an_image(ensemble: Ensemble, sample: Batch) -> float:

@@ -81,11 +81,13 @@ class RuntimeOptions:
         provider: a name out of :data:`PROVIDERS`.
         runtime: a name out of :data:`RUNTIMES`, or one that a package adds; ``auto`` takes the fastest by measurement.
         precision: a name out of :data:`PRECISIONS`.
+        stated: whether the user named the runtime; where not, a long run may take one that is installed and faster.
     """
 
     provider: str = "auto"
     runtime: str = DEFAULT
     precision: str = "float32"
+    stated: bool = True
 
     def __post_init__(self) -> None:
         """Refuse names that do not exist and combinations that no runtime offers.

@@ -91,6 +91,19 @@ def left_over(output: Path) -> InterruptedRun | None:
     return described(output, entries)
 
 
+def recorded_runtime(output: Path) -> str:
+    """Return the runtime that an interrupted or finished run of an output records, if not the default; else nothing.
+
+    Raises:
+        OutputError: as :func:`left_over`.
+    """
+    left = left_over(output)
+    held: Any = (left.header if left is not None else read_record(output)).get("plan")
+    held = held.get("arithmetic") if isinstance(held, dict) else None
+    name = held.get("runtime") if isinstance(held, dict) else None
+    return name if isinstance(name, str) else ""
+
+
 def described(output: Path, entries: list[dict[str, Any]]) -> InterruptedRun | None:
     """Return the interrupted run described by the entries of a journal; None if there are none.
 

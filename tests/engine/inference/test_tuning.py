@@ -16,6 +16,7 @@ from engine.inference.tuning import tune
 from engine.models.opening import open_net
 from engine.models.runtimes import DEFAULT, RUNTIMES, RuntimeOptions
 from engine.models.runtimes.onnxruntime import OnnxSession
+from engine.runs.durable.resume import recorded_runtime
 from engine.runs.provenance import plan_hash, resolved_plan
 from engine.sources.base import from_array
 from engine.sources.slices import repeated
@@ -219,3 +220,56 @@ def test_the_command_prints_tables_or_json(engine, world, short):
     told = json.loads(engine(*arguments, "--json").out)
     assert told["images"] == 9
     assert engine("bench", "-m", world.models, "--images", "0").code == 2
+
+
+@pytest.fixture
+def long_run(monkeypatch):
+    """Every run counts as long, and the last candidate as the fastest."""
+    pytest.importorskip("openvino")
+    monkeypatch.setattr("engine.inference.tuning.LONG_SECONDS", 0.0)
+    monkeypatch.setattr("engine.inference.tuning.fastest_execution", lambda member, executions, *_: executions[-1])
+
+
+def test_a_long_run_takes_the_faster_runtime_and_says_so(world, long_run):
+    ensemble = Ensemble.open(world.models)
+    want = ensemble.predict(world.images)
+    how = tune(ensemble, from_array(world.images), RuntimeOptions("cpu", stated=False))
+    assert {net.session.runtime for net in ensemble.nets} == {"openvino"}
+    assert how.told == ["openvino runs the nets: faster than onnxruntime here, by measurement (--runtime decides)"]
+    assert resolved_plan(ensemble)["arithmetic"] == {"runtime": "openvino", "precision": "float32"}
+    assert (ensemble.predict(world.images) == want).mean() > 0.999
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_stated_runtime_and_a_short_run_stay_with_it(world, stated, monkeypatch):
+    if stated:
+        monkeypatch.setattr("engine.inference.tuning.LONG_SECONDS", 0.0)
+    ensemble = Ensemble.open(world.models)
+    how = tune(ensemble, from_array(world.images), RuntimeOptions("cpu", stated=stated))
+    assert {net.session.runtime for net in ensemble.nets} == {DEFAULT}
+    assert how.told == []
+    assert "arithmetic" not in resolved_plan(ensemble)
+
+
+def test_all_nets_change_or_none(world, long_run, monkeypatch):
+    slow = Ensemble.open(world.models).members[1].name
+    monkeypatch.setattr(
+        "engine.inference.tuning.fastest_execution",
+        lambda member, executions, *_: executions[0 if member.name == slow else -1],
+    )
+    ensemble = Ensemble.open(world.models)
+    tune(ensemble, from_array(world.images), RuntimeOptions("cpu", stated=False))
+    assert {net.session.runtime for net in ensemble.nets} == {DEFAULT}
+
+
+def test_a_resumed_run_has_the_runtime_it_was_begun_with(world, long_run, engine, tmp_path):
+    run = ("ensemble", "--models", world.models, "--input", world.images_file, "--output", tmp_path / "m.csv")
+    assert "openvino runs the nets" in engine(*run).err
+    assert recorded_runtime(tmp_path / "m.csv") == "openvino"
+    again = engine(*run, "--resume")
+    assert again.code == 0, again.err
+    assert "is complete: nothing to resume" in again.err
+    other = engine(*run, "--resume", "--runtime", "onnxruntime")
+    assert other.code == 2
+    assert "was made by another run" in other.err
+    assert recorded_runtime(tmp_path / "none.csv") == ""

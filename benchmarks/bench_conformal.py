@@ -2,7 +2,7 @@
 
     MASKFUSE_MARS=mars/ python -m benchmarks conformal
 
-MASKFUSE_MARS names the folder of mars_for_students.npz and train_groups.npz. The mean of three nets of the zoo is
+MASKFUSE_MARS names the folder of mars_for_students.npz and train_groups.npz. The mean of two nets of the zoo is
 fixed; each resampling deals the panoramas at random to calibration and test, computes the threshold on the former
 (engine.scores.risk.control) and the risk on the latter. Panoramas dealt at random are exchangeable, so the expected
 risk on the test panoramas is at most what was asked for. Twice: on those that the nets were not trained on, and on
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.table import RESULTS, rows, write
+from benchmarks.zoo_nets import WITHOUT_FOLD_0
 from engine import Ensemble
 from engine.fusion.doubt import DOUBTS
 from engine.fusion.evidence import Evidence
@@ -32,8 +33,6 @@ from trainers.data import load
 from trainers.folds import assign_folds
 from trainers.outliers import clean
 
-ZOO = Path(__file__).resolve().parents[1] / "zoo"
-NETS = ("unet-zoo", "pan-zoo", "residual-zoo")
 # The nets' fold of five: trainers fit --groups train_groups.npz --folds 5 --fold 0.
 FOLDS, FOLD, SEED = 5, 0, 0
 DRAWS = 200
@@ -63,7 +62,7 @@ def load_tiles(folder: Path) -> Tiles:
 
 def count_doubt(tiles: Tiles) -> dict[str, DoubtCounts]:
     """Run the nets once; return the scored pixels of each tile by doubt, for every map of doubt."""
-    ensemble = Ensemble.open([ZOO / f"{name}.onnx" for name in NETS], strategy="mean-prob")
+    ensemble = Ensemble.open(WITHOUT_FOLD_0, strategy="mean-prob")
     source = from_array(tiles.images, "images", "tiles")
     found: dict[str, list[DoubtCounts]] = {name: [] for name in DOUBTS}
     for batch in source.batches(8):
@@ -170,7 +169,8 @@ def main() -> int:
     write(
         "conformal", "Does the bound of --unknown-risk hold?", "python -m benchmarks conformal",
         ("numpy", "onnxruntime-gpu"),
-        f"Mean of {', '.join(NETS)} (mean-prob), doubt: entropy, {options.draws} seeded resamplings. Risk: share of a "
+        f"Mean of {', '.join(net.stem for net in WITHOUT_FOLD_0)} (mean-prob), doubt: entropy, "
+        f"{options.draws} seeded resamplings. Risk: share of a "
         "panorama's scored pixels that have a class, and a wrong one. At most: the risk asked for plus two standard "
         f"deviations of the mean of {options.draws} coins that fall with that probability, which vary no less.\n",
         f"## {sizes[0]} that the nets were not trained on\n\n{few}",

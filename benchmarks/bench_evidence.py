@@ -1,8 +1,8 @@
 """What --scores and --doubt cost: a run of nets with and without them, in turns, and the memory of long runs.
 
     python -m benchmarks evidence                                            # sample nets on generated scenes
-    python -m benchmarks.bench_evidence --models zoo/unet-zoo.onnx --models zoo/pan-zoo.onnx \
-        --models zoo/residual-zoo.onnx --input mars_for_students.npz
+    python -m benchmarks.bench_evidence --models zoo/pan-zoo-fold0.onnx \
+        --models zoo/residual-zoo-fold0.onnx --models zoo/residual-zoo-fold1.onnx --input mars_for_students.npz
 
 Writes benchmarks/results/evidence.md. Each run is a process of its own (``engine ensemble``); times are medians of the
 runs' own seconds, from the first image to the last mask; memory is the process's peak, also on four times the images.

@@ -20,6 +20,7 @@ from time import perf_counter
 import numpy as np
 
 from benchmarks import table
+from benchmarks.zoo_nets import FOUR
 from engine import Ensemble
 from engine.errors import EngineError
 from engine.graph.fusion import STRATEGIES
@@ -35,8 +36,6 @@ from engine.runs.predict import run
 from engine.sources.base import Batch, from_array
 from engine.sources.open import open_source
 
-ZOO = Path(__file__).resolve().parents[1] / "zoo"
-MODELS = [ZOO / f"{name}.onnx" for name in ("pan-zoo", "residual-zoo", "residual-pseudo-zoo", "unet-zoo")]
 PACKAGES = ("numpy", "onnx", "onnxruntime-gpu", "nvidia-cudnn-cu13", "nvidia-cuda-runtime")
 # What the fused graph must reach on a GPU, of the rates of the same run.
 OF_BOUND, OVER_PLAIN, HALF_OVER_FLOAT = 0.85, 8.0, 1.4
@@ -230,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--device", choices=("auto", "cuda", "tensorrt", "cpu"), default="auto", help="cpu: rehearse it"
     )
     parser.add_argument("--tiles", default="", help=".npy, or .npz with test_set; generated scenes by default")
-    parser.add_argument("--models", type=Path, nargs="+", default=MODELS, help="nets; four of the zoo by default")
+    parser.add_argument("--models", type=Path, nargs="+", default=FOUR, help="nets; four of the zoo by default")
     parser.add_argument("--images", type=int, default=0, help="of a run; 0: 10,022 on a GPU, 48 on a CPU")
     parser.add_argument("--compared", type=int, default=0, help="tiles whose labels are compared; 0: 664, or 16")
     parser.add_argument("--rounds", type=int, default=0, help="0: 3, or 1 on a CPU")

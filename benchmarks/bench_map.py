@@ -26,10 +26,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.table import rows, write
+from benchmarks.zoo_nets import THREE
 
 FORMS = ("mask.tif", "mask.gpkg")
-NETS = ("unet", "pan", "residual")
-ZOO = Path(__file__).resolve().parents[1] / "zoo"
 BANDS, PIXEL, BLOCK = 4, 10.0, 256
 # Finished rows are stored after so many seconds at the latest: a map is predicted in less than the default.
 STORED_AFTER = 2.0
@@ -79,8 +78,8 @@ def measured(folder: Path, height: int, width: int) -> tuple[list[str], bool]:
         (folder / part).mkdir()
     make_map(folder / "web" / "whole.tif", height, width)
     make_map(folder / "web" / "half.tif", height // 2, width)
-    for net in NETS:
-        save_net(folder / "models" / f"{net}.onnx", ZOO / f"{net}-zoo.onnx")
+    for net in THREE:
+        save_net(folder / "models" / net.name, net)
     lines, fine, memory = [], True, []
     with serving(folder / "web") as (address, asked):
         for form in FORMS:

@@ -18,9 +18,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.table import rows, write
+from benchmarks.zoo_nets import THREE
 from engine.runs.image_job import prepare
 from engine.runs.image_run import run_job
-from engine.runs.options import Options, open_ensemble
+from engine.runs.opened import open_ensemble
+from engine.runs.options import Options
 from engine.runs.plan import read_plan
 from engine.samples.scenes import generate
 from exporters.pack import pack
@@ -30,8 +32,6 @@ from exporters.self_check import open_session
 from tests.helpers.browser import ISOLATED, Site, chromium, serving
 from tests.helpers.ties import ties
 
-ZOO = Path(__file__).resolve().parents[1] / "zoo"
-NETS = ("unet", "pan", "residual")
 WARM = 4
 
 
@@ -78,7 +78,7 @@ def main() -> None:
         for path, image in zip(paths, images, strict=True):
             Image.fromarray(image).save(path)
         plan = folder / "plan.toml"
-        members = "".join(f'[[members]]\nmodel = "{ZOO / net}-zoo.onnx"\n' for net in NETS)
+        members = "".join(f'[[members]]\nmodel = "{net}"\n' for net in THREE)
         plan.write_text(f'strategy = "mean-prob"\n{members}', "utf-8")
         packed = pack(plan, folder / "packed.onnx").path
         make_page(packed, folder / "page")
@@ -114,7 +114,7 @@ def main() -> None:
         for key, told in names.items()
     ]
     note = (
-        f"{options.images} grey tiles of 64x128, {', '.join(NETS)} of the zoo, mean-prob; images/s of "
+        f"{options.images} grey tiles of 64x128, {', '.join(net.stem for net in THREE)}, mean-prob; images/s of "
         f"{options.rounds} rounds in turn. The page decodes, predicts, draws and encodes one picture after the other. "
         f"{different} of {images.size:,} pixels got another label in the browser, all of them ties within float32 "
         f"rounding. {runtime.PACKAGE} {runtime.VERSION}.\n"

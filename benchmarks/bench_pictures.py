@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.table import rows, write
+from benchmarks.zoo_nets import THREE
 from engine.runs.image_job import prepare
 from engine.runs.image_run import run_job
 from engine.runs.options import Options
@@ -25,8 +26,6 @@ from engine.sources.open import open_source
 from engine.sources.reading import Reading
 from engine.utils.palette import colours
 
-ZOO = Path(__file__).resolve().parents[1] / "zoo"
-NETS = ("unet", "pan", "residual")
 # How much longer a run over pictures may take.
 BAR = 1.02
 KINDS = ("grey", "RGB", "palette", "grey with alpha", "RGB with alpha", "grey, turned by EXIF")
@@ -72,7 +71,7 @@ def main() -> None:
             save(folder / "pictures" / f"{index}.png", image, KINDS[index % len(KINDS)])
         whole = open_source(folder / "pictures", reading=Reading(rgb_as_grey=True))
         np.save(folder / "array.npy", np.concatenate(list(whole.read(64))))
-        members = "".join(f'[[members]]\nmodel = "{ZOO / net}-zoo.onnx"\n' for net in NETS)
+        members = "".join(f'[[members]]\nmodel = "{net}"\n' for net in THREE)
         (folder / "plan.toml").write_text(f'strategy = "mean-prob"\n[input]\nrgb_as_grey = true\n\n{members}', "utf-8")
         sources = {"pictures": folder / "pictures", "array": folder / "array.npy"}
         taken: dict[str, list[tuple[float, float]]] = {key: [] for key in sources}

@@ -20,8 +20,8 @@ from typing import Any
 
 from benchmarks.older import BASELINE, ROOT, checkout
 from benchmarks.table import rows, write
+from benchmarks.zoo_nets import FOUR
 
-NETS = ("pan-zoo", "residual-zoo", "residual-all-zoo", "unet-zoo")
 WAYS = {
     "ONNX Runtime float32": ("--runtime", "onnxruntime"),
     "OpenVINO float32": ("--runtime", "openvino"),
@@ -58,7 +58,7 @@ def main() -> None:
 
 def bench(tree: Path, place: Path, way: tuple[str, ...], images: int) -> dict[str, Any]:
     """Return what ``engine bench`` of a tree says."""
-    nets = [part for net in NETS for part in ("-m", str(ROOT / "zoo" / f"{net}.onnx"))]
+    nets = [part for net in FOUR for part in ("-m", str(net))]
     arguments = ["bench", *nets, *way, "--images", str(images), "--rounds", "1", "--json"]
     command = [sys.executable, "-m", "engine.cli", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(tree)}
@@ -90,7 +90,8 @@ def table(
         )
     head = ("way", f"images/s, {older}", "images/s, now", "ratio", f"share, {older}", "share, now")
     told = (
-        f"{', '.join(NETS)}; {images} images, {rounds} rounds in turns, medians (ratios of pairs, least and greatest "
+        f"{', '.join(net.stem for net in FOUR)}; {images} images, {rounds} rounds in turns, medians (ratios of pairs, "
+        "least and greatest "
         "behind). The limit is 1 over the sum of 1 / images/s of each net alone at its best layout, in the same run.\n"
     )
     return f"{told}\n{rows(head, lines)}"

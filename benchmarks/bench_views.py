@@ -1,9 +1,9 @@
 """What views and clean-up of classes bring on labelled tiles: fixed views against none, and what `engine select` keeps.
 
-    python -m benchmarks.bench_views zoo/unet-zoo.onnx zoo/pan-zoo.onnx zoo/residual-zoo.onnx \
-        zoo/residual-pseudo-zoo.onnx --validation val.npz
+    python -m benchmarks.bench_views zoo/pan-zoo-fold0.onnx \
+        zoo/residual-zoo-fold0.onnx --validation val.npz
 
-The nets must not have seen the tiles: of the zoo, the two whose names hold ``all`` were trained on every one. The file
+The nets must not have seen the tiles: of the zoo, those whose names end on ``fold0`` did not see fold 0. The file
 holds ``images``, ``labels`` and ``groups``. Without nets, MASKFUSE_POOL and MASKFUSE_VALIDATION name a folder of nets
 and the tiles; without those the sample nets run on generated scenes. Nets of one size are opened first: a copy whose
 graph declares free sides computes the same at any size, since convolutions, pooling and resizing by a factor hold none.

@@ -23,7 +23,8 @@ from engine.inference.on_device import Tuned
 from engine.inference.tuning import make_ready
 from engine.models.runtimes import RuntimeOptions
 from engine.outputs.open import open_writer
-from engine.runs.options import Options, open_ensemble, reading_of
+from engine.runs.opened import open_ensemble
+from engine.runs.options import Options, reading_of
 from engine.runs.outcome import Outcome
 from engine.runs.plan import Plan, PlannedMember
 from engine.runs.predict import run

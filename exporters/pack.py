@@ -23,7 +23,8 @@ from engine.models.adapt.labels import NOT_FINITE
 from engine.models.contract import LABELS, ModelContract
 from engine.models.members import ground_resolution
 from engine.models.views import FLIPS, VIEW_MEANS, check_views, told_views
-from engine.runs.options import Options, open_ensemble
+from engine.runs.opened import open_ensemble
+from engine.runs.options import Options
 from engine.runs.plan import read_plan
 from engine.version import VERSION
 from exporters.backend import load_onnx

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError, PlanError
 from engine.inference.ensemble import BATCH_SIZE, Ensemble
-from engine.runs.options import Options, open_ensemble
+from engine.runs.opened import open_ensemble
+from engine.runs.options import Options
 from engine.runs.plan import Plan, PlannedMember, read_plan
 from engine.sources.base import Batch
 from engine.sources.open import open_source

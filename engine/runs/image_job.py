@@ -25,7 +25,8 @@ from engine.outputs.open import (
 from engine.outputs.sidecar import check_sidecar
 from engine.runs.durable.resume import incomplete_output, left_over, may_replace, run_folder, skipped_list
 from engine.runs.evidence_files import EvidenceFiles
-from engine.runs.options import Options, open_ensemble, planned, reading_of
+from engine.runs.opened import open_ensemble
+from engine.runs.options import Options, planned, reading_of
 from engine.runs.out_of_fold import check_folds, predict_out_of_fold
 from engine.runs.plan import Plan, PlannedMember
 from engine.samples import SAMPLES

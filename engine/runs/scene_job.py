@@ -27,7 +27,8 @@ from engine.outputs.vector_files import VECTOR_FORMS
 from engine.outputs.vectors import check_vectors
 from engine.runs.durable.resume import may_replace
 from engine.runs.image_job import Job, check_form, check_names_of
-from engine.runs.options import Options, input_table, open_ensemble, planned, reading_of
+from engine.runs.opened import open_ensemble
+from engine.runs.options import Options, input_table, planned, reading_of
 from engine.runs.out_of_fold import predict_pictures_out_of_fold
 from engine.runs.plan_input import InputTable
 from engine.runs.plan_output import OutputTable

@@ -12,7 +12,8 @@ from engine.errors import InputError, PlanError
 from engine.fusion.calibration import Calibration
 from engine.inference.arguments import check_exclusive
 from engine.inference.ensemble import Ensemble
-from engine.runs.options import Options, open_ensemble, planned, reading_of
+from engine.runs.opened import open_ensemble
+from engine.runs.options import Options, planned, reading_of
 from engine.runs.out_of_fold import predict_out_of_fold
 from engine.runs.plan import Plan
 from engine.select.ragged import Ragged

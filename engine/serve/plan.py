@@ -25,7 +25,8 @@ from engine.inference.tuning import BATCH_SIZE, ToCome, make_ready, most_images
 from engine.models.net import check_range
 from engine.models.runtimes import RuntimeOptions
 from engine.models.views import check_views
-from engine.runs.options import Options, open_ensemble, planned, reading_of
+from engine.runs.opened import open_ensemble
+from engine.runs.options import Options, planned, reading_of
 from engine.runs.plan_input import InputTable
 from engine.runs.provenance import plan_hash
 from engine.serve.one_shape import OneShape

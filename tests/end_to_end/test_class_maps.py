@@ -10,7 +10,8 @@ import pytest
 
 from engine.fusion.strategies import STRATEGIES
 from engine.inference.ensemble import Ensemble
-from engine.runs.options import Options, open_ensemble, planned
+from engine.runs.opened import open_ensemble
+from engine.runs.options import Options, planned
 from engine.sources.base import from_array
 from tests.conftest import Result
 from tests.helpers import reference

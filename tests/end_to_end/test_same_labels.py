@@ -21,7 +21,8 @@ pytest.importorskip("onnx", reason="a packed graph is built with the onnx packag
 from PIL import Image
 
 from engine import Ensemble
-from engine.runs.options import Options, open_ensemble
+from engine.runs.opened import open_ensemble
+from engine.runs.options import Options
 from engine.runs.plan import read_plan
 from engine.samples.scenes import generate
 from exporters.pack import pack

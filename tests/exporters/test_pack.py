@@ -18,7 +18,8 @@ from engine.errors import ContractError, EngineError, InputError, ModelError, Ou
 from engine.fusion.evidence import DOUBTS
 from engine.graph.fusion import STRATEGIES
 from engine.graph.nodes import live_nodes
-from engine.runs.options import Options, open_ensemble
+from engine.runs.opened import open_ensemble
+from engine.runs.options import Options
 from engine.runs.plan import read_plan
 from exporters import pack as packing
 from exporters.parity import load_tiles

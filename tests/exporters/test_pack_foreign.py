@@ -14,7 +14,8 @@ from onnx import TensorProto
 from engine import Ensemble
 from engine.errors import InputError, ModelError, NotFiniteError, PlanError
 from engine.models.adapt.labels import NOT_FINITE
-from engine.runs.options import Options, open_ensemble
+from engine.runs.opened import open_ensemble
+from engine.runs.options import Options
 from engine.runs.plan import read_plan
 from exporters import pack as packing
 from tests.helpers.foreign_nets import CASES, GREY, SIZE, THREE, Case, pixels_of, save_foreign

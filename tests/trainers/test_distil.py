@@ -17,7 +17,8 @@ from engine import Ensemble
 from engine.errors import InputError, OutputError, PlanError
 from engine.metrics import VOID
 from engine.models.folds import tile_keys
-from engine.runs.options import Options, open_ensemble
+from engine.runs.opened import open_ensemble
+from engine.runs.options import Options
 from engine.runs.plan import read_plan
 from engine.runs.provenance import plan_hash
 from tests.conftest import Result

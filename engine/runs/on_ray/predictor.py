@@ -44,7 +44,8 @@ class Predictor(Actor):
 
     def _open(self, options: Options, runtime: RuntimeOptions, batch_size: int, plan_sha256: str, scored: bool) -> None:
         from engine.inference.tuning import tune
-        from engine.runs.options import open_ensemble, planned, reading_of
+        from engine.runs.opened import open_ensemble
+        from engine.runs.options import planned, reading_of
         from engine.sources.coding import PLAIN
         from engine.sources.labels import open_truth
         from engine.sources.places import with_nodata

@@ -14,7 +14,8 @@ from sklearn.metrics import brier_score_loss, log_loss
 from engine import Ensemble
 from engine.errors import PlanError
 from engine.fusion.calibration import BINS, RIDGE, Calibration, Quality, fit, summed
-from engine.runs.options import Options, open_ensemble
+from engine.runs.opened import open_ensemble
+from engine.runs.options import Options
 from engine.runs.plan import read_plan, write_plan
 from engine.runs.provenance import plan_hash
 from tests.conftest import Result

@@ -20,7 +20,8 @@ from engine.inference.tuning import tune
 from engine.models.runtimes import GRAPH_ON_CPU, RuntimeOptions
 from engine.models.runtimes.bound import BoundGraph
 from engine.models.runtimes.providers import Choice
-from engine.runs.options import Options, open_ensemble
+from engine.runs.opened import open_ensemble
+from engine.runs.options import Options
 from engine.runs.plan import read_plan
 from engine.runs.provenance import run_header
 from engine.sources.base import Batch, from_array

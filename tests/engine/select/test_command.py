@@ -16,7 +16,8 @@ from engine.fusion.decoding import Decoding
 from engine.fusion.fuse import fuse
 from engine.fusion.strategies import STRATEGIES
 from engine.metrics import CONVENTIONS, Score, mean_iou
-from engine.runs.options import Options, open_ensemble
+from engine.runs.opened import open_ensemble
+from engine.runs.options import Options
 from engine.runs.plan import read_plan
 from engine.runs.provenance import plan_hash
 from engine.select import cache as caching

@@ -208,7 +208,8 @@ def test_what_is_kept_stands_in_the_plan(world: object, tmp_path: Path) -> None:
         "big rock": {"largest": True, "fill_holes": True},
     }
     assert plan.views == ("shift:1:2", "scale:1.5")
-    from engine.runs.options import Options, open_ensemble
+    from engine.runs.opened import open_ensemble
+    from engine.runs.options import Options
 
     again = open_ensemble(read_plan(tmp_path / "e.toml"), Options(), None)
     assert plan_hash(again) == digest

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from engine.errors import InputError, PlanError
-from engine.runs.options import Options, open_ensemble
+from engine.runs.opened import open_ensemble
+from engine.runs.options import Options
 from engine.runs.plan import read_plan
 from engine.runs.provenance import plan_hash
 from engine.select.cache import Cache, log_softmax, pixel_hash

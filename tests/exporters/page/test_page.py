@@ -17,7 +17,8 @@ pytest.importorskip("selenium", reason="the browser is driven by selenium: pip i
 from PIL import Image
 
 from engine.outputs.png import png_bytes
-from engine.runs.options import Options, open_ensemble
+from engine.runs.opened import open_ensemble
+from engine.runs.options import Options
 from engine.runs.plan import read_plan
 from engine.samples.scenes import generate
 from engine.sources.decode import decode

@@ -26,7 +26,8 @@ from engine.outputs.open import open_writer
 from engine.runs.opened import open_ensemble
 from engine.runs.options import Options, reading_of
 from engine.runs.outcome import Outcome
-from engine.runs.plan import Plan, PlannedMember
+from engine.runs.plan import Plan
+from engine.runs.plan_member import PlannedMember
 from engine.runs.predict import run
 from engine.samples import SAMPLES
 from engine.sources.base import Source, from_array

@@ -14,7 +14,8 @@ from engine.errors import InputError, PlanError
 from engine.inference.ensemble import BATCH_SIZE, Ensemble
 from engine.runs.opened import open_ensemble
 from engine.runs.options import Options
-from engine.runs.plan import Plan, PlannedMember, read_plan
+from engine.runs.plan import Plan, read_plan
+from engine.runs.plan_member import PlannedMember
 from engine.sources.base import Batch
 from engine.sources.open import open_source
 from engine.utils.console import say

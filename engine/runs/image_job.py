@@ -28,7 +28,8 @@ from engine.runs.evidence_files import EvidenceFiles
 from engine.runs.opened import open_ensemble
 from engine.runs.options import Options, planned, reading_of
 from engine.runs.out_of_fold import check_folds, predict_out_of_fold
-from engine.runs.plan import Plan, PlannedMember
+from engine.runs.plan import Plan
+from engine.runs.plan_member import PlannedMember
 from engine.samples import SAMPLES
 from engine.sources.base import Source
 from engine.sources.coding import PLAIN

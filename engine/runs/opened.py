@@ -21,8 +21,9 @@ from engine.models.opening import Request, open_nets
 from engine.models.runtimes.providers import mixed_wheels
 from engine.models.views import VIEW_MEANS, check_views
 from engine.runs.options import Options, check_named_outputs, facts_of, input_table, named_files, numbers
-from engine.runs.plan import Plan, PlannedMember, Weight
+from engine.runs.plan import Plan
 from engine.runs.plan_folds import digests, with_folds
+from engine.runs.plan_member import PlannedMember, Weight
 from engine.sources.base import Source
 from engine.sources.places import places_of
 from engine.sources.resolution import is_near, metres_per_pixel

@@ -13,9 +13,10 @@ from engine.models.facts import Facts, stated_facts
 from engine.models.members import find_members, find_models, holds_masks
 from engine.models.opening import inspect_net
 from engine.runs.evidence_files import EvidenceFiles
-from engine.runs.plan import Plan, PlannedMember, read_plan
+from engine.runs.plan import Plan, read_plan
 from engine.runs.plan_folds import add_folds, named_again
 from engine.runs.plan_input import InputTable
+from engine.runs.plan_member import PlannedMember
 from engine.sources.coding import PLAIN, LabelCoding
 from engine.sources.reading import Reading, Taken
 from engine.sources.zarr_chunks import check_missing

@@ -64,9 +64,6 @@ folds = ["pan-fold0.onnx", "pan-fold1.onnx", "pan-fold2.onnx"]
 
 from __future__ import annotations
 
-import math
-import os
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -74,22 +71,19 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ContractError, OutputError, PlanError
-from engine.fusion.calibration import Calibration
 from engine.fusion.cleanup import read_cleanup
 from engine.fusion.doubt import Unknown
-from engine.models.facts.base import Facts
-from engine.models.facts.toml_file import expanded
 from engine.runs.plan_input import InputTable
 from engine.runs.plan_labels import labels_table, read_labels
+from engine.runs.plan_member import PlannedMember, member_table, read_member, relative_to
 from engine.runs.plan_output import OutputTable
 from engine.runs.plan_unknown import read_unknown, unknown_table
+from engine.runs.plan_values import check_known, number, numbers, text, texts
 from engine.sources.coding import PLAIN, LabelCoding
 from engine.utils.console import one_line
 from engine.utils.files import write_text
 
 MOST_BYTES = 1_000_000
-MOST_PATH = 4096
-Weight = float | tuple[float, ...]
 KEYS = (
     "classes",
     "strategy",
@@ -105,30 +99,6 @@ KEYS = (
     "views",
     "view_mean",
 )
-MEMBER_KEYS = ("model", "folds", "weight", "sha256", "contract", "map", "temperature", "bias")
-
-
-@dataclass(frozen=True)
-class PlannedMember:
-    """One ``[[members]]`` table.
-
-    Attributes:
-        model: file, folder or glob, resolved against the plan's folder; empty where there are folds.
-        weight: not negative; a tuple has one per class.
-        contract: contract fields for files without a contract; may contain ``output_name``.
-        sha256: the file's checksum, 64 hexadecimal digits; of folds one for each, in a tuple; empty to accept any.
-        class_map: the ensemble's class name for each of the model's, empty for none; None: the same classes.
-        calibration: temperature and bias of its logits.
-        folds: the files of the nets of a cross-validation, which count as one member; empty for a member of one model.
-    """
-
-    model: str
-    weight: Weight = 1.0
-    contract: Mapping[str, Any] = field(default_factory=dict)
-    sha256: str | tuple[str, ...] = ""
-    class_map: Mapping[str, str] | None = None
-    calibration: Calibration = field(default_factory=Calibration)
-    folds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -213,9 +183,9 @@ def write_plan(path: Path, plan: Plan, comment: str = "") -> None:
 
     lines = [one_line(line) for line in comment.splitlines()]
     header = "".join(f"# {line}".rstrip() + "\n" for line in lines)
-    text = header + ("\n" if header else "") + tomli_w.dumps(_tables(plan, path.parent))
+    whole = header + ("\n" if header else "") + tomli_w.dumps(_tables(plan, path.parent))
     try:
-        write_text(path, text)
+        write_text(path, whole)
     except OSError as error:
         raise OutputError(f"cannot write {path} ({error.strerror or error}): choose another place") from None
     except UnicodeEncodeError:
@@ -225,7 +195,7 @@ def write_plan(path: Path, plan: Plan, comment: str = "") -> None:
 def _tables(plan: Plan, folder: Path) -> dict[str, Any]:
     stated = {key: getattr(plan, key) for key in KEYS}
     kept = {key: value for key, value in stated.items() if value is not None and (value != () or key == "suppress")}
-    coding = labels_table(plan.labels, lambda path: _relative(path, folder))
+    coding = labels_table(plan.labels, lambda path: relative_to(path, folder))
     stated_tables = {
         "cleanup": plan.cleanup,
         "input": plan.input.stated,
@@ -236,42 +206,11 @@ def _tables(plan: Plan, folder: Path) -> dict[str, Any]:
     for name, table in stated_tables.items():
         if table:
             kept[name] = table
-    return {**kept, "members": [_member_table(member, folder) for member in plan.members]}
-
-
-def _member_table(member: PlannedMember, folder: Path) -> dict[str, Any]:
-    weight = [*map(_short, member.weight)] if isinstance(member.weight, tuple) else _short(member.weight)
-    files = {"folds": [_relative(file, folder) for file in member.folds]} if member.folds else {}
-    table: dict[str, Any] = {**(files or {"model": _relative(member.model, folder)}), "weight": weight}
-    if member.sha256:
-        table["sha256"] = member.sha256 if isinstance(member.sha256, str) else list(member.sha256)
-    if member.contract:
-        # TOML has no null: None is omitted.
-        table["contract"] = {key: value for key, value in member.contract.items() if value is not None}
-    if member.class_map is not None:
-        table["map"] = dict(member.class_map)
-    if member.calibration:
-        table["temperature"] = member.calibration.temperature
-        if any(member.calibration.bias):
-            table["bias"] = list(member.calibration.bias)
-    return table
-
-
-def _short(number: float) -> float | int:
-    """Return whole numbers as int: 2 reads better than 2.0."""
-    return int(number) if number.is_integer() and abs(number) < 2**53 else number
-
-
-def _relative(model: str, folder: Path) -> str:
-    """Return the model's path relative to the plan's folder; unchanged if there is none (another drive)."""
-    try:
-        return Path(os.path.relpath(model, folder)).as_posix()
-    except ValueError:
-        return model
+    return {**kept, "members": [member_table(member, folder) for member in plan.members]}
 
 
 def _plan(raw: dict[str, Any], folder: Path) -> Plan:
-    _known(raw, {*KEYS, "members", "cleanup", "input", "output", "unknown", "labels"}, "plan")
+    check_known(raw, {*KEYS, "members", "cleanup", "input", "output", "unknown", "labels"}, "plan")
     tables = raw.get("members")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise PlanError("members: at least one [[members]] table is needed")
@@ -279,20 +218,20 @@ def _plan(raw: dict[str, Any], folder: Path) -> Plan:
         raise PlanError("flips and views: flips are views too; keep views alone")
     suppress = raw.get("suppress")
     return Plan(
-        members=tuple(_member(table, folder) for table in tables),
-        classes=_texts(raw.get("classes", []), "classes"),
-        strategy=_text(raw, "strategy"),
-        suppress=None if suppress is None else _numbers(suppress, "suppress", int),
-        threshold=_number(raw["threshold"], "threshold", (int, float)) if "threshold" in raw else None,
-        bias=tuple(float(value) for value in _numbers(raw.get("bias", []), "bias", (int, float))),
-        prior=tuple(float(value) for value in _numbers(raw.get("prior", []), "prior", (int, float))),
-        vote_stage=_text(raw, "vote_stage"),
-        min_region=_number(raw["min_region"], "min_region", int) if "min_region" in raw else None,
-        decode=_text(raw, "decode"),
-        temperature=_number(raw["temperature"], "temperature", (int, float)) if "temperature" in raw else None,
-        flips=_text(raw, "flips"),
-        views=_texts(raw["views"], "views") if "views" in raw else None,
-        view_mean=_text(raw, "view_mean"),
+        members=tuple(read_member(table, folder) for table in tables),
+        classes=texts(raw.get("classes", []), "classes"),
+        strategy=text(raw, "strategy"),
+        suppress=None if suppress is None else numbers(suppress, "suppress", int),
+        threshold=number(raw["threshold"], "threshold", (int, float)) if "threshold" in raw else None,
+        bias=tuple(float(value) for value in numbers(raw.get("bias", []), "bias", (int, float))),
+        prior=tuple(float(value) for value in numbers(raw.get("prior", []), "prior", (int, float))),
+        vote_stage=text(raw, "vote_stage"),
+        min_region=number(raw["min_region"], "min_region", int) if "min_region" in raw else None,
+        decode=text(raw, "decode"),
+        temperature=number(raw["temperature"], "temperature", (int, float)) if "temperature" in raw else None,
+        flips=text(raw, "flips"),
+        views=texts(raw["views"], "views") if "views" in raw else None,
+        view_mean=text(raw, "view_mean"),
         cleanup=_cleanup(raw.get("cleanup", {})),
         input=InputTable.of(raw.get("input", {})),
         output=OutputTable.of(raw.get("output", {})),
@@ -301,109 +240,7 @@ def _plan(raw: dict[str, Any], folder: Path) -> Plan:
     )
 
 
-def _member(table: dict[str, Any], folder: Path) -> PlannedMember:
-    _known(table, set(MEMBER_KEYS), "members")
-    model, folds = _text(table, "model"), _folds(table)
-    if bool(model) == bool(folds):
-        raise PlanError(
-            'members: every [[members]] table needs model = "file.onnx", or folds = ["fold0.onnx", "fold1.onnx"], '
-            "one of the two"
-        )
-    for file in folds or (model or "",):
-        _check_path(file)
-    contract = table.get("contract", {})
-    if not isinstance(contract, dict):
-        raise PlanError(f"members.contract: {contract!r} is not a table")
-    checked = Facts("the plan", expanded(contract, "members.contract")).fields
-    digest = _digests(table["sha256"], len(folds)) if folds and "sha256" in table else _digest(_text(table, "sha256"))
-    class_map = table.get("map")
-    if class_map is not None:
-        if not isinstance(class_map, dict):
-            raise PlanError(f"members.map: {class_map!r} is not a table of class names")
-        class_map = dict(zip(class_map, _texts(list(class_map.values()), "members.map"), strict=True))
-    weight, calibration = _weight(table.get("weight", 1)), _calibration(table)
-    files = tuple(str(folder / file) for file in folds)
-    return PlannedMember(str(folder / model) if model else "", weight, checked, digest, class_map, calibration, files)
-
-
-def _folds(table: dict[str, Any]) -> tuple[str, ...]:
-    folds = _texts(table.get("folds", []), "folds")
-    if "folds" in table and (len(folds) < 2 or not all(folds)):
-        raise PlanError(f"folds: {str(table['folds'])[:80]}; name two files or more, one per fold")
-    return folds
-
-
-def _digests(value: object, count: int) -> tuple[str, ...]:
-    digests = tuple(map(_digest, _texts(value, "sha256")))
-    if len(digests) != count:
-        raise PlanError(f"sha256: {len(digests)} checksums for {count} folds; give one for each, in their order")
-    return digests
-
-
-def _digest(digest: str | None) -> str:
-    if digest and not re.fullmatch("[0-9a-fA-F]{64}", digest):
-        raise PlanError(f"sha256: {digest[:80]!r} is no SHA-256; 64 hexadecimal digits are needed")
-    return (digest or "").lower()
-
-
 def _cleanup(raw: object) -> dict[str, dict[str, Any]]:
     if not isinstance(raw, dict):
         raise PlanError('cleanup: it is a table by class, as in [cleanup."big rock"]')
     return {name: read_cleanup(name[:40], table).stated for name, table in raw.items()}
-
-
-def _calibration(table: dict[str, Any]) -> Calibration:
-    temperature = _number(table.get("temperature", 1.0), "temperature", (int, float))
-    return Calibration(temperature, tuple(map(float, _numbers(table.get("bias", []), "bias", (int, float)))))
-
-
-def _check_path(model: str) -> None:
-    """Refuse impossible file names, and patterns that match whole disks."""
-    if len(model) > MOST_PATH or "\0" in model:
-        raise PlanError(f"model: {model[:60]!r} is no file name: at most {MOST_PATH} characters, none of them NUL")
-    parts = model.replace("\\", "/").split("/")
-    if "**" in parts or sum("*" in part for part in parts) > 2:
-        raise PlanError(f"model: {model[:60]!r} fits whole disks: name a file, a folder, or a glob of one folder")
-
-
-def _weight(value: object) -> Weight:
-    if isinstance(value, list):
-        if not value:
-            raise PlanError("weight: an empty list; give a number, or one per class")
-        return tuple(float(item) for item in _numbers(value, "weight", (int, float)))
-    return _number(value, "weight", (int, float))
-
-
-def _known(table: dict[str, Any], allowed: set[str], where: str) -> None:
-    unknown = sorted(set(table) - allowed)
-    if unknown:
-        raise PlanError(f"{where}: unknown key {', '.join(map(repr, unknown))}; known are {', '.join(sorted(allowed))}")
-
-
-def _text(table: dict[str, Any], key: str) -> str | None:
-    value = table.get(key)
-    if value is not None and not isinstance(value, str):
-        raise PlanError(f"{key}: {value!r} is not a text")
-    return value
-
-
-def _texts(value: object, key: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) and item.isprintable() for item in value):
-        raise PlanError(f"{key}: {str(value)[:80]} does not fit; texts are needed")
-    return tuple(value)
-
-
-def _number(value: object, key: str, kinds: type | tuple[type, ...]) -> Any:
-    (checked,) = _numbers([value], key, kinds)
-    return checked if kinds is int else float(checked)
-
-
-def _numbers(value: object, key: str, kinds: type | tuple[type, ...]) -> tuple[Any, ...]:
-    if not isinstance(value, list) or not all(isinstance(v, kinds) and not isinstance(v, bool) for v in value):
-        wanted = "whole numbers" if kinds is int else "numbers"
-        raise PlanError(f"{key}: {str(value)[:80]} does not fit; {wanted} are needed")
-    if any(isinstance(v, int) and abs(v) >= 2**63 for v in value):
-        raise PlanError(f"{key}: a whole number of more than 64 bits")
-    if any(not math.isfinite(v) for v in value):
-        raise PlanError(f"{key}: {str(value)[:80]}; every number must be finite")
-    return tuple(value)

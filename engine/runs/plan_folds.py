@@ -9,7 +9,7 @@ from engine.errors import PlanError
 from engine.models.folds import fold_member
 from engine.models.members import Member, find_models
 from engine.models.net import Net
-from engine.runs.plan import PlannedMember
+from engine.runs.plan_member import PlannedMember
 
 
 def add_folds(files: dict[Path, tuple[Path, PlannedMember]], item: PlannedMember) -> None:

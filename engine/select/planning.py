@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from engine.fusion.calibration import Calibration
 from engine.models.members import Member
 from engine.models.net import Net
-from engine.runs.plan import PlannedMember
+from engine.runs.plan_member import PlannedMember
 
 
 def planned_members(member: Member, weight: float, calibration: Calibration) -> list[PlannedMember]:

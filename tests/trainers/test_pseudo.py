@@ -11,7 +11,8 @@ import onnxruntime
 import pytest
 
 from engine.errors import InputError, PlanError
-from engine.runs.plan import Plan, PlannedMember, write_plan
+from engine.runs.plan import Plan, write_plan
+from engine.runs.plan_member import PlannedMember
 from tests.conftest import Result
 from tests.helpers.nets import FIVE, save_member
 from tests.trainers.conftest import tiles

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from engine import Ensemble
 from engine.errors import OutputError, PlanError
 from engine.models.opening import open_net
-from engine.runs.plan import Plan, PlannedMember, read_plan, write_plan
+from engine.runs.plan import Plan, read_plan, write_plan
+from engine.runs.plan_member import PlannedMember
 from tests.conftest import Result
 from tests.helpers.properties import examples
 from tests.helpers.world import World

@@ -9,7 +9,8 @@ import pytest
 
 from engine.errors import PlanError
 from engine.fusion.doubt import Unknown
-from engine.runs.plan import MOST_BYTES, Plan, PlannedMember, read_plan, write_plan
+from engine.runs.plan import MOST_BYTES, Plan, read_plan, write_plan
+from engine.runs.plan_member import PlannedMember
 
 WHOLE = """
 strategy = "mean-prob"

@@ -8,8 +8,9 @@ import pytest
 
 from engine.errors import PlanError
 from engine.runs.options import Options, input_table, reading_of
-from engine.runs.plan import Plan, PlannedMember, read_plan, write_plan
+from engine.runs.plan import Plan, read_plan, write_plan
 from engine.runs.plan_input import InputTable
+from engine.runs.plan_member import PlannedMember
 
 MEMBERS = '[[members]]\nmodel = "a.onnx"\n'
 

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from engine.errors import EngineError, InputError, PlanError
+from engine.sources.placement import find_placement
 from engine.sources.spec import split_key
 from engine.utils.console import say
 from engine.version import VERSION
@@ -147,9 +148,26 @@ def load_for(config: FitConfig) -> Dataset:
     if 0 < config.max_tiles < len(data):
         chosen = np.random.default_rng((config.seed, 1)).permutation(len(data))[: config.max_tiles]
         data = data.take(np.sort(chosen))
-    if data.groups is None and not config.train_all:
-        say("note: no groups given: tiles are split at random, so the score is optimistic if they overlap")
-    return data
+    return data if data.groups is not None or config.train_all else grouped(data, config.folds)
+
+
+def grouped(data: Dataset, folds: int) -> Dataset:
+    """Return tiles without groups with those that follow from the pixels they share, and say so.
+
+    Tiles cut from one picture with overlap are one group; a split at random would put pixels that were trained on into
+    the validation tiles.
+    """
+    placement = find_placement(data.images)
+    pictures = len(placement.images)
+    if pictures == len(data):
+        say("note: no groups given, and no tiles share pixels (by equal ones): they are split at random")
+        return data
+    told = f"no groups given: {len(data):,} tiles share pixels and make {pictures:,} pictures"
+    if pictures < folds:
+        say(f"warning: {told}, too few for {folds} folds: tiles are split at random, so the score is optimistic")
+        return data
+    say(f"note: {told}, which are the groups of the folds")
+    return replace(data, groups=placement.picture)
 
 
 def fit_dataset(config: FitConfig, data: Dataset, resume: bool = False) -> FitResult:

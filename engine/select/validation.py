@@ -22,9 +22,14 @@ from engine.sources.coding import PLAIN
 from engine.sources.groups import read_groups
 from engine.sources.labels import as_labels, check_match, open_truth
 from engine.sources.open import open_source
+from engine.sources.placement import find_placement
 from engine.sources.places import check_same_places, with_nodata
 from engine.sources.slices import limited
 from engine.utils import console
+from engine.utils.memory import memory_bound
+
+# Images of more bytes are not searched for pixels that they share.
+MOST_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -102,4 +107,28 @@ def open_validation(job: Options, groups: str) -> Validation:
             raise InputError(f"{groups}: all images are of one group; leave --groups out, or give two groups or more")
     if labels is not None:
         predict_out_of_fold(ensemble, images)
+        index = shared_pixels(images) if index is None else index
     return Validation(ensemble, images, labels, index)
+
+
+def shared_pixels(images: Source) -> NDArray[np.int64] | None:
+    """Return the groups that follow from the pixels that images share, int64 (images,), and say so; None for none.
+
+    Tiles cut from one picture with overlap are one group: drawn one by one, intervals would be too narrow, and folds
+    would be scored on pixels that they were fitted on.
+    """
+    if images.sizes or len(images) < 2:
+        return None
+    first = next(images.batches(1)).pixels
+    if len(images) * first.nbytes > min(MOST_BYTES, memory_bound() // 8):
+        return None
+    placement = find_placement(np.concatenate([batch.pixels for batch in images.batches(256)]))
+    pictures = len(placement.images)
+    if pictures == len(images):
+        return None
+    told = f"no --groups, and {len(images):,} images share pixels (they make {pictures:,} pictures)"
+    if pictures < 2:
+        console.say(f"warning: {told}: the scores are of one picture")
+        return None
+    console.say(f"note: {told}: each picture is a group")
+    return placement.picture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from engine.inference.tiles.grid import Tiling
 from engine.metrics import VOID
 from tests.conftest import Result
 from trainers.cli import app
+from trainers.config import FitConfig
 from trainers.data import load
+from trainers.fit import grouped, load_for
 from trainers.windows import stitch
 
 WINDOW = Tiling((16, 32), 0.5)
@@ -126,3 +129,25 @@ def test_the_command(call: Callable[..., Result], tmp_path: Path) -> None:
     wrong = call(app, *options, "--window", "big", "--overwrite")
     assert wrong.code == 2
     assert wrong.err.strip() == "error: --window big: give HEIGHTxWIDTH in pixels, as in 64x128"
+
+
+def test_tiles_that_share_pixels_are_one_group_of_the_folds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = write_tiles(tmp_path / "tiles.npz")
+    data = load(tmp_path / "tiles.npz")
+    found = grouped(data, 2)
+    assert found.groups is not None
+    np.testing.assert_array_equal(found.groups, numbers != numbers[0])
+    assert "23 tiles share pixels and make 2 pictures, which are the groups of the folds" in capsys.readouterr().err
+    assert grouped(data, 3).groups is None
+    assert "too few for 3 folds: tiles are split at random, so the score is optimistic" in capsys.readouterr().err
+    alone = data.take(np.array([0]))
+    assert grouped(alone, 2).groups is None
+    assert "no tiles share pixels" in capsys.readouterr().err
+
+
+def test_fit_takes_these_groups(tmp_path: Path) -> None:
+    write_tiles(tmp_path / "tiles.npz")
+    config = FitConfig("unet", str(tmp_path / "tiles.npz"), str(tmp_path / "a.keras"), folds=2)
+    groups = load_for(config).groups
+    assert groups is not None and len(set(groups)) == 2
+    assert load_for(replace(config, train_all=True)).groups is None

@@ -14,7 +14,8 @@ from engine.runs.options import Options
 from engine.runs.plan import read_plan
 from engine.runs.provenance import plan_hash
 from engine.select.cache import Cache, log_softmax, pixel_hash
-from engine.select.validation import open_validation, pool_plan
+from engine.select.validation import open_validation, pool_plan, shared_pixels
+from engine.sources.base import from_array
 from engine.sources.open import open_source
 from tests.conftest import Result
 from tests.helpers import reference
@@ -137,3 +138,19 @@ def test_an_ensemble_predicts_training_tiles_out_of_fold(
         "ensemble", "-m", place / "unet.onnx", "-i", place / "val.npz", "-o", tmp_path / "a.npz", "--out-of-fold"
     )
     assert "no member has folds" in plain.err
+
+
+def test_images_that_share_pixels_are_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    draw = np.random.default_rng(0)
+    pictures = [draw.integers(0, 255, (8, 40), np.uint8) for _ in range(3)]
+    tiles = [picture[:, start : start + 16] for picture in pictures for start in (0, 8, 16, 24)]
+    order = draw.permutation(len(tiles))
+    found = shared_pixels(from_array(np.stack(tiles)[order]))
+    true = np.repeat(np.arange(3), 4)[order]
+    assert found is not None
+    assert len(set(zip(found.tolist(), true.tolist(), strict=True))) == 3
+    assert "12 images share pixels (they make 3 pictures): each picture is a group" in capsys.readouterr().err
+    assert shared_pixels(from_array(np.stack(tiles)[::4])) is None
+    assert capsys.readouterr().err == ""
+    assert shared_pixels(from_array(np.stack(tiles)[:4])) is None
+    assert "the scores are of one picture" in capsys.readouterr().err

@@ -172,3 +172,28 @@ def test_a_damaged_shard_is_predicted_again(
     assert found is not None and int(found[1]) < before
     assert run(engine, world, scene, tmp_path / "whole.png").code == 0
     assert goal.read_bytes() == (tmp_path / "whole.png").read_bytes()
+
+
+@pytest.mark.parametrize("form", ["csv", "npz"])
+def test_stitched_images_go_on_at_the_picture(
+    form: str, world: World, tmp_path: Path, engine: Engine, dying: Dying
+) -> None:
+    draw = np.random.default_rng(3)
+    pictures = [draw.integers(0, 240, (40, 64), np.uint8) for _ in range(3)]
+    tiles = [part[r : r + 16, c : c + 32] for part in pictures for r in range(0, 25, 8) for c in range(0, 33, 16)]
+    np.savez(tmp_path / "tiles.npz", images=np.stack(tiles)[draw.permutation(len(tiles))])
+    whole, goal = tmp_path / f"whole.{form}", tmp_path / f"masks.{form}"
+    assert run(engine, world, tmp_path / "tiles.npz", whole, "--stitch").code == 0
+    dying.at(60)
+    cut_off = run(engine, world, tmp_path / "tiles.npz", goal, "--stitch")
+    assert cut_off.code == 2
+    assert kept(cut_off.err) >= 16
+    assert not goal.exists()
+    dying.at(1 << 30)
+    plain = run(engine, world, tmp_path / "tiles.npz", goal, "--resume")
+    assert plain.code == 2  # without --stitch it is another run
+    done = run(engine, world, tmp_path / "tiles.npz", goal, "--stitch", "--resume")
+    assert done.code == 0, done.err
+    assert "resuming after" in done.err
+    loaded = [np.load(path)["masks"] if form == "npz" else path.read_bytes() for path in (whole, goal)]
+    assert np.array_equal(*loaded) if form == "npz" else loaded[0] == loaded[1]

@@ -1,12 +1,13 @@
 """Train, export and score every system of the report on the task's own file, and write the table.
 
-    python -m benchmarks.findings --data mars_for_students.npz --groups train_groups.npz --runs runs/ \\
-        --zoo zoo/ --refit --submission submission.csv
+    python -m benchmarks.findings --data mars_for_students.npz --groups train_groups.npz --unlabelled unlabelled.npz \\
+        --runs runs/ --zoo zoo/ --submission submission.csv
 
 One resumable command: a finished network is never retrained, an unfinished one continues after its last epoch, and
-`--only NAME` takes single ones. Validation is by panorama, the same fold for all; pseudo-labels are of images that are
-in no fold. Needs the extras train, export and cleanup. About five to fifteen minutes per network on two cores in the
-preset `small`; `--quick` trains tiny networks for one epoch on a few tiles, to check that everything runs.
+`--only NAME` takes single ones. Validation is by panorama, the same fold for all; the members of the final ensemble are
+a network per fold, so that they are selected and scored on all panoramas. Needs the extras train, export and cleanup.
+About five to twenty minutes per network on two cores in the preset `small`; `--quick` trains tiny networks for one
+epoch on a few panoramas, to check that everything runs.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.findings.place import Place
-from benchmarks.findings.systems import MIX, PSEUDO, STUDENTS, SYSTEMS, System
+from benchmarks.findings.systems import FOLDS, MIX, STUDENT, SYSTEMS, TEACHER, UNLABELLED, System
 
-COMMON = "--learning-rate 0.002 --ema 0.99 --patience 0 --fold 0"
+COMMON = "--learning-rate 0.002 --ema 0.99 --patience 0"
+# Of a quick run.
+QUICK_PANORAMAS = 8
 # One candidate costs at most three folds of this; the first three are the losses alone.
 SEARCH = "--preset tiny --epochs 3 --folds 3 --trials 5 --threshold 0.1 --max-tiles 400"
 
@@ -42,34 +45,33 @@ def train(place: Place, system: System) -> None:
     if trained(place, system):
         return
     words = [fill(word, place) for word in shlex.split(system.arguments)]
-    out = place.runs / system.name if system.is_set else place.network(system)
+    several = len(place.networks(system)) > 1
+    out = place.runs / system.name if several else place.networks(system)[0]
     if system.needs:
         words += ["--from", str(place.runs / f"{system.needs}.keras")]
-    shared = [*shlex.split(COMMON), "--data", place.data]
+    shared = [*shlex.split(COMMON), "--folds", FOLDS, "--data", place.data]
+    shared += [] if system.member else ["--fold", 0]
     shared += [] if place.groups is None else ["--groups", place.groups]
     shared += (
-        ["--preset", "tiny", "--epochs", 1, "--max-tiles", 60]
-        if place.quick
-        else [*("--preset", place.preset, "--epochs", system.epochs)]
+        ["--preset", "tiny", "--epochs", 1] if place.quick else [*("--preset", place.preset, "--epochs", system.epochs)]
     )
     checkpoint = list(place.runs.glob(f"{system.name}.checkpoint*"))
-    call("trainers", *words, *shared, *(["--resume"] if checkpoint and not system.is_set else []), "--out", out)
+    call("trainers", *words, *shared, *(["--resume"] if checkpoint and not several else []), "--out", out)
 
 
 def trained(place: Place, system: System) -> bool:
     """Return whether all networks of a system exist."""
-    if not system.is_set:
-        return place.network(system).exists()
-    folder = place.runs / system.name
-    return len(list(folder.glob("k*.keras"))) == 5
+    return all(path.exists() for path in place.networks(system))
 
 
 def fill(word: str, place: Place) -> str:
     """Replace a name in braces with what was found on the way."""
     if word == MIX:
         return best_mix(place)
-    if word == PSEUDO:
-        return str(pseudo_labels(place))
+    if word == TEACHER:
+        return str(place.plan)
+    if word == UNLABELLED:
+        return f"{place.original}:test_set" if place.unlabelled is None else str(place.unlabelled)
     return word
 
 
@@ -101,44 +103,38 @@ def best_mix(place: Place) -> str:
     return max(rows, key=lambda row: float(row["mean"] or 0))["loss"]
 
 
-def pseudo_labels(place: Place) -> Path:
-    """Return the unlabelled tiles with the fused members' labels where these are confident."""
-    out = place.runs / "pseudo.npz"
-    if not out.exists():
-        unlabelled = place.runs / "unlabelled.npz"
-        images = []
-        for path in place.images:
-            with np.load(path) as file:
-                images.append(file["test_set"] if "test_set" in file.files else file[file.files[0]])
-        np.savez_compressed(unlabelled, images=np.concatenate(images))
-        models = [word for system in members(place) for word in ("--models", str(place.onnx(system)))]
-        call("trainers", "pseudo-label", *models, "--images", unlabelled, "--confidence", 0.7, "--out", out)
-    return out
-
-
-def members(place: Place) -> list[System]:
-    """Return the exported members that saw no pseudo-labels."""
-    return [system for system in SYSTEMS if system.member and place.onnx(system).exists()]
-
-
 def export(place: Place, system: System) -> None:
     """Write the ONNX file of a trained system, unless it exists and is up to date."""
-    source, target = place.network(system), place.onnx(system)
-    if target.exists() and target.stat().st_mtime >= source.stat().st_mtime:
-        return
-    if system.is_set:
-        nets = sorted((place.runs / system.name).glob("k*.keras"))
-        call("exporters", "specialists", *nets, "--tiles", place.validation, "--out", target, "--overwrite")
-    else:
-        call("exporters", "onnx", source, "--tiles", place.validation, "--out", target, "--overwrite")
+    files = [(source, target) for source, target in zip(place.networks(system), place.onnx_files(system), strict=False)]
+    for source, target in files:
+        if target.exists() and target.stat().st_mtime >= source.stat().st_mtime:
+            continue
+        target.parent.mkdir(exist_ok=True)
+        out = ("--tiles", place.validation, "--out", target, "--overwrite")
+        if system.is_set:
+            call("exporters", "specialists", *place.networks(system), *out)
+        else:
+            call("exporters", "onnx", source, *out)
 
 
-def clean(data: Path, runs: Path) -> Path:
-    """Return the training tiles without outliers, as an npz of images, labels and index."""
+def clean(data: Path, runs: Path, groups: Path | None, quick: bool) -> Path:
+    """Return the training tiles without outliers; for a quick run those of a few panoramas."""
     out = runs / "cleaned.npz"
     if not out.exists():
         call("trainers", "clean", "--data", data, "--out", out)
+        if quick:
+            _few(out, groups)
     return out
+
+
+def _few(path: Path, groups: Path | None) -> None:
+    from trainers.data import load
+
+    found = load(path, groups).groups
+    kept = np.arange(60) if found is None else np.flatnonzero(found < np.unique(found)[QUICK_PANORAMAS])
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {key: file[key][kept] if key in ("training_set", "kept") else file[key] for key in file.files}
+    np.savez_compressed(path, **arrays)
 
 
 def main() -> None:
@@ -146,23 +142,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="mars_for_students.npz")
     parser.add_argument("--groups", type=Path, help="panorama of each training tile (npz); default: a random split")
-    parser.add_argument("--unlabelled", type=Path, help="more unlabelled images (npz)")
+    parser.add_argument(
+        "--unlabelled", type=Path, help="unlabelled images for the student (npz); default: the test images"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for networks and results")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="train only this one; repeatable")
     parser.add_argument("--no-training", action="store_true", help="score and tabulate the existing networks")
     parser.add_argument("--preset", default="small", help="size of the networks")
-    parser.add_argument("--zoo", type=Path, help="select the final ensemble into this folder, with its plan")
-    parser.add_argument("--refit", action="store_true", help="also train the selected networks on every tile")
+    parser.add_argument("--zoo", type=Path, help="put the final ensemble into this folder, with its plan and student")
     parser.add_argument("--submission", type=Path, help="also predict the test images of --data with it (.csv)")
     parser.add_argument("--quick", action="store_true", help="tiny networks, to check that everything runs")
     given = parser.parse_args()
-    known = {system.name: system for system in (*SYSTEMS, *STUDENTS)}
+    known = {system.name: system for system in SYSTEMS}
     unknown = [name for name in given.only if name not in known]
     if unknown:
         parser.error(f"--only {unknown[0]}: choose from {', '.join(known)}")
     given.runs.mkdir(parents=True, exist_ok=True)
-    images = [given.data, *([given.unlabelled] if given.unlabelled else [])]
-    place = Place(given.runs, clean(given.data, given.runs), given.groups, images, given.quick, given.preset)
+    cleaned = clean(given.data, given.runs, given.groups, given.quick)
+    place = Place(given.runs, cleaned, given.groups, given.unlabelled, given.data, given.quick, given.preset)
     for system in known.values():
         if not given.no_training and (not given.only or system.name in given.only):
             if system.needs and not trained(place, known[system.needs]):
@@ -174,20 +171,24 @@ def main() -> None:
 
 
 def finish(place: Place, systems: Sequence[System], given: argparse.Namespace) -> None:
-    """Select, score, and on request build the final ensemble and a submission."""
+    """Select, score, and on request build the final ensemble, its student and a submission."""
+    from benchmarks.findings.out_of_fold import select_members
     from benchmarks.findings.scores import write_results
-    from benchmarks.findings.zoo import build_zoo, chosen, refitted, submit
+    from benchmarks.findings.zoo import build_zoo, submit
 
-    exported = [system for system in systems if place.onnx(system).exists()]
-    pool, selections = write_results(place, exported)
-    if given.zoo is None or not selections:
+    exported = [system for system in systems if all(path.exists() for path in place.onnx_files(system))]
+    members = [system for system in exported if system.member]
+    found = select_members(place, members) if len(members) > 1 else {}
+    student = STUDENT if found and given.zoo is not None else None
+    if student is not None and not given.no_training:
+        train(place, student)
+    if student is not None and trained(place, student):
+        export(place, student)
+        exported.append(student)
+    write_results(place, exported, found)
+    if given.zoo is None or not found:
         return
-    for twin in filter(None, map(refitted, chosen(place, pool, selections))):
-        if given.refit and not given.no_training:
-            train(place, twin)
-        if trained(place, twin):
-            export(place, twin)
-    plan = build_zoo(place, pool, selections, given.zoo)
+    plan = build_zoo(place, members, found, given.zoo)
     if given.submission is not None:
         submit(plan, given.data, given.submission)
 

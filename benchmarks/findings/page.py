@@ -137,11 +137,22 @@ def ensembles(store: Store) -> str:
     return rows(["pool", "strategy", "networks", "raw", "suppressed", "gain over best single"], lines)
 
 
+def steps_table(store: Store) -> str:
+    """Return what each step to the final ensemble gains, on all panoramas, out of fold."""
+    lines = []
+    for number, row in enumerate(store.get("steps", []), 1):
+        gain = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*row["gain"]) if "gain" in row else ""
+        over = row["over"] + 1 if "over" in row else ""
+        lines.append([number, row["title"], f"{row['score']:.4f} [{row['low']:.4f}, {row['high']:.4f}]", gain, over])
+    return rows(["", "step", "MIoU", "gain", "over row"], lines)
+
+
 TABLES: Mapping[str, Callable[[Store], str]] = {
     "steps": steps,
     "suppression": suppression,
     "background": background,
     "ensembles": ensembles,
+    "final": steps_table,
 }
 
 

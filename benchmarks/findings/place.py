@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.findings.systems import System
+from benchmarks.findings.systems import FOLDS, System
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,8 @@ class Place:
         runs: the folder.
         data: training tiles without outliers.
         groups: panorama of each tile of the original file; None for a random split.
-        images: the file whose test images get pseudo-labels.
+        unlabelled: images without labels, for the student; None for those of the data's own test set.
+        original: the data with the outliers in it.
         quick: tiny networks, one epoch, few tiles.
         preset: size of the networks.
     """
@@ -26,22 +26,39 @@ class Place:
     runs: Path
     data: Path
     groups: Path | None
-    images: Sequence[Path]
+    unlabelled: Path | None
+    original: Path
     quick: bool
     preset: str
+
+    @property
+    def plan(self) -> Path:
+        """Return the plan of the selected ensemble."""
+        return self.runs / "pool" / "ensemble.toml"
 
     @property
     def validation(self) -> Path:
         """Return the validation tiles of the fold that all systems share."""
         found = sorted(self.runs.glob("*.validation.npz")) + sorted(self.runs.glob("*/k0.validation.npz"))
+        found += sorted(self.runs.glob("*/*-fold0.validation.npz"))
         if not found:
             sys.exit(f"no network in {self.runs} is trained yet: omit --only, or train one first")
         return found[0]
 
-    def network(self, system: System) -> Path:
-        """Return the Keras archive of a system; of a set, the first one."""
-        return self.runs / system.name / "k0.keras" if system.is_set else self.runs / f"{system.name}.keras"
+    def networks(self, system: System) -> list[Path]:
+        """Return the Keras archives of a system: one, or those of its folds or classes."""
+        if system.is_set:
+            return [self.runs / system.name / f"k{number}.keras" for number in range(5)]
+        if system.member:
+            return [self.runs / system.name / f"{system.arch}-fold{fold}.keras" for fold in range(FOLDS)]
+        return [self.runs / f"{system.name}.keras"]
 
     def onnx(self, system: System) -> Path:
-        """Return the exported file of a system."""
-        return self.runs / f"{system.name}.onnx"
+        """Return the exported file of a system; of a member that of the fold whose tiles all systems are scored on."""
+        return self.onnx_files(system)[0]
+
+    def onnx_files(self, system: System) -> list[Path]:
+        """Return the exported files of a system: those of a member's folds, or one."""
+        if not system.member:
+            return [self.runs / f"{system.name}.onnx"]
+        return [self.runs / "pool" / f"{system.name}-fold{fold}.onnx" for fold in range(FOLDS)]

@@ -8,15 +8,19 @@ be rewritten without the networks.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.findings.page import write_findings
+from benchmarks.findings.curves import DOCS, draw_curves, draw_steps
+from benchmarks.findings.out_of_fold import Found, Labelled, ablation
+from benchmarks.findings.page import steps_table, write_findings
 from benchmarks.findings.place import Place
-from benchmarks.findings.systems import System
-from benchmarks.findings.zoo import pruned, runs_of, select_both
+from benchmarks.findings.systems import STUDENT, SYSTEMS, System
+from benchmarks.findings.zoo import runs_of
 from benchmarks.table import RESULTS, STANDING, rows, write
 from engine.bootstrap import GroupedCounts, interval, paired_difference
 from engine.fusion.compiling import compile_ahead, not_compiled
@@ -25,6 +29,7 @@ from engine.fusion.strategies import STRATEGIES
 from engine.inference.ensemble import Ensemble
 from engine.inference.prediction import Variant
 from engine.metrics import class_iou, mean_iou
+from engine.runs.out_of_fold import predict_out_of_fold
 from engine.sources.labels import open_labels
 from engine.sources.open import open_source
 from engine.utils.threads import available_cores
@@ -38,51 +43,89 @@ test set, not of these tiles. Training times are as they came: several networks 
 """
 
 
-def write_results(place: Place, systems: Sequence[System]) -> tuple[list[System], dict[str, Row]]:
-    """Score existing networks, select, store the rows, write `results/systems.md`.
+def write_results(place: Place, systems: Sequence[System], found: Mapping[str, Found]) -> None:
+    """Score existing networks, store the rows, write `results/systems.md`.
 
     Args:
         place: where the networks are.
         systems: those that are exported.
-
-    Returns:
-        The members that the final ensemble was selected from, and the results of `engine select`, by flips; both
-        empty if there was nothing to select from.
+        found: the output of `engine select` for the members, by flips; empty if there was nothing to select from.
     """
     store = json.loads(STORE.read_text()) if STORE.exists() and not place.quick else {}
-    store = {"systems": {}, "ensembles": {}, "report": {}, "selections": {}} | store
+    store = {"systems": {}, "ensembles": {}, "report": {}, "selections": {}, "steps": []} | store
     compile_ahead(not_compiled(STRATEGIES))
+    # Rows of systems that are no more would be shown nowhere.
+    known = {system.name for system in (*SYSTEMS, STUDENT)}
+    store["systems"] = {name: row for name, row in store["systems"].items() if name in known}
     counts, own = {}, {}
+    shared = Scored.validation(place)
     for system in systems:
-        row, counts[system.name] = score_system(place, system)
+        row, counts[system.name] = score_system(place, system, shared)
         store["systems"][system.name] = row
         own[system.name] = row["scores"]["suppressed"]["keras-ignore"]
         print(f"{system.name}: {own[system.name]:.4f}", flush=True)
-    members = pruned([one for one in systems if one.member], own)
-    pools = {"ensembles": members, "report": [one for one in systems if one.notebook]}
-    for name, pool in pools.items():
-        if len(pool) > 1:
-            best = max(pool, key=lambda one: own[one.name])
-            store[name] = dict(score_ensembles(place, pool, best, counts[best.name]))
-    found = select_both(place, members) if len(members) > 1 else {}
+    report = [one for one in systems if one.notebook]
+    if len(report) > 1:
+        best = max(report, key=lambda one: own[one.name])
+        files = [[place.onnx(one)] for one in report]
+        store["report"] = dict(score_ensembles(files, shared, best.name, counts[best.name]))
+    members = [one for one in systems if one.member]
     if found:
         store["selections"] = {f"selected, flips {flips}": told for flips, told in found.items()}
+        store["ensembles"] = dict(score_members(place, members))
+        store["steps"] = ablation(place, members)
     target = place.runs / "systems.json" if place.quick else STORE
     target.write_text(json.dumps(store, indent=1) + "\n")
     if not place.quick:
         write_table(store)
         if RESULTS == STANDING:
             write_findings(store)
-    return members, found
+    pictures = place.runs if place.quick or RESULTS != STANDING else DOCS
+    if found:
+        draw_curves(place, members, pictures / "curves.png")
+        draw_steps(store["steps"], pictures / "steps.png")
 
 
-def score_system(place: Place, system: System) -> tuple[Row, GroupedCounts]:
-    """Return a system's row, and its suppressed counts by panorama."""
+@dataclass(frozen=True)
+class Scored:
+    """Tiles that ensembles are scored on: images, labels, the panorama of each (or None), and whether out of fold."""
+
+    images: str
+    labels: str
+    groups: np.ndarray[Any, np.dtype[np.int64]] | None
+    out_of_fold: bool = False
+
+    @classmethod
+    def validation(cls, place: Place) -> Scored:
+        """Return the tiles of the fold that all systems share."""
+        with np.load(place.validation) as file:
+            groups = np.unique(file["groups"], return_inverse=True)[1] if "groups" in file.files else None
+        return cls(f"{place.validation}:images", f"{place.validation}:labels", groups)
+
+
+def score_members(place: Place, members: Sequence[System]) -> Iterator[tuple[str, Row]]:
+    """Yield one row per strategy of the final ensemble's members, on all tiles, out of fold."""
+    labelled = Labelled.of(place)
+    index = np.unique(np.load(labelled.groups), return_inverse=True)[1]
+    every = Scored(labelled.images, str(place.data), index, out_of_fold=True)
+    alone = {}
+    for system in members:
+        ensemble = Ensemble.open([place.onnx_files(system)])
+        matrices, _ = count(every, ensemble, [ensemble.variant])
+        alone[system.name] = GroupedCounts.of(matrices[ensemble.variant], index, ensemble.ignored_class)
+    best = max(alone, key=lambda name: interval(alone[name], "keras-ignore").value)
+    yield from score_ensembles([place.onnx_files(system) for system in members], every, best, alone[best])
+
+
+def score_system(place: Place, system: System, shared: Scored) -> tuple[Row, GroupedCounts]:
+    """Return a system's row (of a member that of one fold's network), and its suppressed counts by panorama."""
     ensemble = Ensemble.open([place.onnx(system)])
     raw, suppressed = Variant("mean-logit", Decoding()), ensemble.variant
-    matrices, rates = count(place, ensemble, [raw, suppressed])
+    matrices, rates = count(shared, ensemble, [raw, suppressed])
     found = {"raw": matrices[raw], "suppressed": matrices[suppressed]}
     runs = runs_of(place, system)
+    if system.member:
+        runs = runs[:1]
     results = [run["result"] for run in runs]
     row = {
         "parameters": sum(result["parameters"] for result in results),
@@ -94,40 +137,50 @@ def score_system(place: Place, system: System) -> tuple[Row, GroupedCounts]:
         "images_per_second": round(rates[suppressed], 1),
         "scores": {name: scores(of) for name, of in found.items()},
     }
-    return row, GroupedCounts.of(matrices[suppressed], groups(place), ensemble.ignored_class)
+    return row, GroupedCounts.of(matrices[suppressed], shared.groups, ensemble.ignored_class)
 
 
 def score_ensembles(
-    place: Place, pool: Sequence[System], best: System, single: GroupedCounts
+    files: Sequence[Sequence[Path]], tiles: Scored, best: str, single: GroupedCounts
 ) -> Iterator[tuple[str, Row]]:
-    """Yield one row per strategy: all members, equal weights, without and with flips."""
+    """Yield one row per strategy: all members, equal weights, without and with flips.
+
+    Args:
+        files: those of each member; several are its folds.
+        tiles: what to score on.
+        best: name of the best single member.
+        single: its counts.
+    """
+    models = [list(own) if len(own) > 1 else own[0] for own in files]
     for flips in ("none", "horizontal"):
-        ensemble = Ensemble.open([place.onnx(system) for system in pool], flips=flips)
+        ensemble = Ensemble.open(models, flips=flips)
         suppressed = ensemble.variant.decoding
         names = STRATEGIES if flips == "none" else ("mean-logit", "mean-prob")
         variants = {name: (Variant(name, Decoding()), Variant(name, suppressed)) for name in names}
-        matrices, rates = count(place, ensemble, [variant for pair in variants.values() for variant in pair])
+        matrices, rates = count(tiles, ensemble, [variant for pair in variants.values() for variant in pair])
         for name, (raw, own) in variants.items():
-            counts = GroupedCounts.of(matrices[own], groups(place), ensemble.ignored_class)
+            counts = GroupedCounts.of(matrices[own], tiles.groups, ensemble.ignored_class)
             gain = paired_difference(counts, single, "keras-ignore")
             yield (
                 name + (", flips" if flips != "none" else ""),
                 {
-                    "members": [system.name for system in pool],
+                    "members": [member.name for member in ensemble.members],
                     "images_per_second": round(rates[own], 1),
                     "scores": {"raw": scores(matrices[raw]), "suppressed": scores(matrices[own])},
                     "interval": str(interval(counts, "keras-ignore")),
-                    "best_single": best.name,
+                    "best_single": best,
                     "gain": [gain.value, gain.low, gain.high],
                 },
             )
 
 
 def count(
-    place: Place, ensemble: Ensemble, variants: Sequence[Variant]
+    tiles: Scored, ensemble: Ensemble, variants: Sequence[Variant]
 ) -> tuple[dict[Variant, np.ndarray[Any, np.dtype[np.int64]]], dict[Variant, float]]:
     """Return the confusion matrices of all tiles, and the images/s, of each variant."""
-    images, labels = open_source(f"{place.validation}:images"), open_labels(f"{place.validation}:labels")
+    images, labels = open_source(tiles.images), open_labels(tiles.labels)
+    if tiles.out_of_fold:
+        predict_out_of_fold(ensemble, images)
     parts: dict[Variant, list[Any]] = {variant: [] for variant in variants}
     seconds = dict.fromkeys(variants, 0.0)
     members = 0.0
@@ -140,12 +193,6 @@ def count(
     return {variant: np.concatenate(found) for variant, found in parts.items()}, rates
 
 
-def groups(place: Place) -> np.ndarray[Any, np.dtype[np.int64]] | None:
-    """Return the panorama of each shared tile, numbered from 0; None if the data have none."""
-    with np.load(place.validation) as file:
-        return np.unique(file["groups"], return_inverse=True)[1] if "groups" in file.files else None
-
-
 def scores(matrices: np.ndarray[Any, np.dtype[np.int64]]) -> Row:
     """Return MIoU by convention, and the IoU per labelled class."""
     total = matrices.sum(axis=0)
@@ -156,16 +203,14 @@ def scores(matrices: np.ndarray[Any, np.dtype[np.int64]]) -> Row:
 
 def write_table(store: Row) -> None:
     """Write `results/systems.md` from the stored rows."""
-    from benchmarks.findings.systems import STUDENTS, SYSTEMS
-
     header = ["system", "notebook", "report", "raw", "suppressed", "labelled raw", "labelled suppressed"]
     header += ["soil", "bedrock", "sand", "big rock", "parameters", "epochs", "training, min", "images/s"]
     lines: list[list[object]] = []
     missing = []
-    for system in (*SYSTEMS, *STUDENTS):
+    for system in (*SYSTEMS, STUDENT):
         row = store["systems"].get(system.name)
         if row is None:
-            missing.append(f"{system.title} as a member" if system.member else system.title)
+            missing.append(system.title)
             continue
         kaggle = "-" if system.kaggle is None else f"{system.kaggle:.4g}"
         lines.append(
@@ -191,7 +236,8 @@ def write_table(store: Row) -> None:
     write(
         *("systems", "The systems of the report, trained here", "python -m benchmarks.findings"),
         ["keras", "tensorflow", "onnxruntime-gpu"],
-        *(text, rows(header, lines), "## Ensembles of the members without background in the loss\n"),
+        *(text, rows(header, lines), "## Steps to the final ensemble, out of fold\n", steps_table(store)),
+        "## Strategies over the members of the final ensemble, out of fold\n",
         *(rows(header_two, _fused(store["ensembles"])), "## Ensembles of the report's systems\n"),
         *(rows(header_two, _fused(store["report"])), "## Selected of the members, cross-fitted over panoramas\n"),
         rows(["", "level", "over best single", "over plain mean", "score"], chosen),

@@ -1,7 +1,7 @@
 """The systems of the report (AN2DL second homework, ANNalyzers, 2024), and the members of the final ensemble.
 
 Their names and scores in the report, and the arguments of `trainers` that train them here. Shared arguments
-(data, folds, preset, learning rate) is added by :mod:`benchmarks.findings`. The report trains with the background in
+(data, folds, preset, learning rate) are added by :mod:`benchmarks.findings`. The report trains with the background in
 the loss; the members exclude it.
 """
 
@@ -24,7 +24,7 @@ class System:
         arguments: of `trainers`, the command first.
         epochs: number of epochs.
         needs: a system that is trained before it.
-        member: whether it is a candidate for the final ensemble.
+        member: whether it is a member of the final ensemble: a network per fold.
     """
 
     name: str
@@ -41,6 +41,12 @@ class System:
         """Return whether it is a set of specialists: a folder of networks."""
         return self.arguments.startswith("fit-specialists")
 
+    @property
+    def arch(self) -> str:
+        """Return the architecture of its networks."""
+        words = self.arguments.split()
+        return "one_class" if self.is_set else words[1]
+
 
 def _report(
     name: str, title: str, notebook: str, kaggle: float | None, arguments: str, epochs: int = 10, needs: str = ""
@@ -48,13 +54,15 @@ def _report(
     return System(name, title, notebook, kaggle, f"{arguments} {KEEP}", epochs, needs)
 
 
-def _member(name: str, title: str, arguments: str, epochs: int, needs: str = "") -> System:
-    return System(name, title, "", None, arguments, epochs, needs, member=True)
+def _folded(name: str, title: str, arguments: str, epochs: int) -> System:
+    return System(name, title, "", None, arguments, epochs, member=True)
 
 
-#: The mix of losses that cross-validation finds is put in the place of ``MIX``, the labelled images of the members in
-#: that of ``PSEUDO``.
-MIX, PSEUDO = "{mix}", "{pseudo}"
+#: The mix of losses that cross-validation finds is put in the place of ``MIX``, the plan that the student learns from
+#: in that of ``TEACHER``, and images without labels in that of ``UNLABELLED``.
+MIX, TEACHER, UNLABELLED = "{mix}", "{teacher}", "{unlabelled}"
+#: Networks of a member of the final ensemble, each trained without one fold.
+FOLDS = 5
 
 SYSTEMS = (
     _report("unet", "U-Net", "PrimoTentativo", 0.4098, "fit unet --augment none"),
@@ -119,51 +127,23 @@ SYSTEMS = (
         *("unet-left-out", "U-Net, flips, background excluded from the loss", "", None),
         "fit unet --augment flips",
     ),
-    _member(
-        *("residual-zoo", "residual attention U-Net"),
-        "fit residual_attention_unet --loss cross-entropy+dice --augment mirror+jitter+translate+cutout "
+    _folded(
+        *("pan-zoo", "PAN, five folds"),
+        "fit-folds pan --dropout 0.1 --loss dice+0.5*focal --augment mirror+jitter+translate+cutout",
+        30,
+    ),
+    _folded(
+        *("residual-zoo", "residual attention U-Net, five folds"),
+        "fit-folds residual_attention_unet --loss cross-entropy+dice --augment mirror+jitter+translate+cutout "
         "--oversample 0.3",
         30,
     ),
-    _member(
-        *("unet-zoo", "U-Net of 16 maps"),
-        "fit unet --option filters=16 --loss cross-entropy --augment custom+jitter --paste 0.3",
-        30,
-    ),
-    _member(
-        *("pan-zoo", "PAN"),
-        "fit pan --dropout 0.1 --loss dice+0.5*focal --augment mirror+jitter+translate+cutout",
-        30,
-    ),
-    _member(
-        *("unet-plus-plus-zoo", "U-Net++"),
-        "fit unet_plus_plus --loss dice+cross-entropy --augment mirror+jitter+translate+cutmix --oversample 0.3",
-        20,
-    ),
-    _member(
-        *("transformer-zoo", "transformer U-Net"),
-        "fit transformer_unet --loss cross-entropy+dice --augment mirror+jitter+translate+rotate --oversample 0.3",
-        25,
-    ),
-    _member(
-        *("double-zoo", "two cascaded U-Nets"),
-        "fit double_unet --loss cross-entropy+dice --augment mirror+jitter+cutout --oversample 0.3",
-        15,
-    ),
-    _member(*("five-zoo", "five one-class networks"), "fit-specialists --augment mirror+jitter+translate", 8),
 )
 
-#: Networks also trained on images labelled by the ensemble of the members above.
-STUDENTS = (
-    _member(
-        *("residual-pseudo-zoo", "residual attention U-Net, pseudo-labels"),
-        "fit residual_attention_unet --loss cross-entropy+dice --augment mirror+jitter+translate+cutout "
-        f"--extra {PSEUDO}",
-        15,
-    ),
-    _member(
-        *("unet-pseudo-zoo", "U-Net of 16 maps, pseudo-labels"),
-        f"fit unet --option filters=16 --loss cross-entropy --augment custom+jitter --paste 0.3 --extra {PSEUDO}",
-        15,
-    ),
+#: The small network that learns from the final ensemble; ``TEACHER`` and ``UNLABELLED`` are filled in.
+STUDENT = System(
+    *("student", "U-Net of 16 maps, distilled", "", None),
+    f"distil unet --option filters=16 --teacher {TEACHER} --unlabelled {UNLABELLED} --loss cross-entropy "
+    "--augment mirror+jitter+translate --soft-weight 0.8",
+    15,
 )

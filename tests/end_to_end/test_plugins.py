@@ -109,7 +109,7 @@ def test_help_and_errors_list_what_packages_add(site: Path, world: World) -> Non
     for command in ("ensemble", "bench"):
         shown = " ".join(started(site, command, "--help").out.replace("│", " ").split())
         assert "trimmed-mean or staple. From other packages: min-rule." in shown
-        assert "measured. From other packages: reference." in shown
+        assert "measured as faster. From other packages: reference." in shown
     unknown = ensemble(site, world, "--strategy", "max-rule")
     assert unknown.code == 2
     assert unknown.err == f"error: unknown strategy 'max-rule'; allowed are {', '.join(STRATEGIES)}, min-rule\n"

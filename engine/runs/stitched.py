@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -116,7 +116,7 @@ def stitched_images(options: Options, reading: Reading) -> StitchedImages:
             does not work with images put together.
     """
     _refuse_others(options)
-    source = limited(open_source(options.input, reading=reading), options.limit)
+    source = limited(open_source(options.input, reading=replace(reading, any_size=True)), options.limit)
     pixels = _all_pixels(source)
     placement = find_placement(pixels)
     return StitchedImages(source.name, list(source.ids), source.named, placement, pixels)

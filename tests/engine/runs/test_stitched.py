@@ -104,6 +104,16 @@ def test_what_does_not_go_with_it_is_refused(
     assert len(found.err.strip().splitlines()) == 1
 
 
+def test_images_of_different_sizes_are_refused(engine: Engine, folder: Path) -> None:
+    (folder / "mixed").mkdir()
+    for index, size in enumerate([(8, 16), (8, 16), (9, 16)]):
+        Image.fromarray(np.full(size, index, np.uint8)).save(folder / "mixed" / f"{index}.png")
+    given = ("--models", folder / "a.onnx", "--tile", "8x16", "--stitch", "--input", folder / "mixed")
+    found = engine("ensemble", *given, "--output", folder / "masks.npz")
+    assert found.code == 2
+    assert "images of different sizes; --stitch takes those of one size: leave it out" in found.err
+
+
 @pytest.mark.parametrize(
     ("table", "told"),
     [

@@ -120,8 +120,9 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None, writes: bo
         raise PlanError("no scene: name one, or a folder of them, with --input")
     read = Unchanged(options.input, options.labels)
     table = input_table(plan, options)
-    stitched = stitched_images(options, reading_of(plan, options)) if table.stitch else None
-    whole = open_scenes(options.input, reading=reading_of(plan, options)) if stitched is None else stitched.scenes
+    reading = reading_of(plan, options)
+    stitched = stitched_images(options, reading) if table.stitch else None
+    whole = open_scenes(options.input, reading=reading) if stitched is None else stitched.scenes
     scenes = whole if stitched is not None else first_scenes(whole, options.limit)
     coding = options.truth.over(plan.labels)
     truths = open_scene_labels(options.labels, whole, coding, options.limit) if options.labels else None
@@ -174,17 +175,13 @@ def prepare_tiled(options: Options, tile: str, overlap: float | None, writes: bo
 
 def _output(options: Options, scenes: Scenes, stitched: StitchedImages | None) -> tuple[Path, bool]:
     """Return where the masks go, checked, and whether what is there is replaced."""
-    if stitched is not None:
-        output = options.output or Path("submission.csv")
-        replaced = may_replace(output, options.resume, options.overwrite)
-        _check_masks(output, options, replaced)
-        check_names_of(output, stitched.ids, stitched.named, options.resume)
-        return output, replaced
-    output = options.output or Path("mask.png" if scenes.alone else "masks")
+    usual = "submission.csv" if stitched is not None else "mask.png" if scenes.alone else "masks"
+    output = options.output or Path(usual)
     replaced = may_replace(output, options.resume, options.overwrite)
-    _check_output(output, options, scenes, replaced)
+    masks = scenes if stitched is None else stitched
+    _check_output(output, options, scenes.alone, masks.size, replaced)
     options.files.check(output, options, replaced, alone=scenes.alone)
-    check_names_of(output, scenes.ids, scenes.named, options.resume)
+    check_names_of(output, masks.ids, masks.named, options.resume)
     return output, replaced
 
 
@@ -226,25 +223,18 @@ def _refuse_others(options: Options) -> None:
             raise PlanError(f"{option} does not work on tiles of a scene: leave out {option} or --tile")
 
 
-def _check_output(output: Path, options: Options, scenes: Scenes, replaced: bool) -> None:
-    if scenes.alone:
+def _check_output(output: Path, options: Options, alone: bool, size: tuple[int, int] | None, replaced: bool) -> None:
+    """Refuse an output that cannot take the mask of one scene, or masks of one size or (None) of several."""
+    if alone:
         check_output(output, replaced, allowed=(*ROW_FILES, *VECTOR_FORMS), told=ONE_SCENE)
         if form_of(output) in VECTOR_FORMS:
             check_vectors(output)
         if form_of(output) in (".tif", ".tiff"):
             require("rasterio", "geo", f"writing {output} needs rasterio", OutputError)
-    elif scenes.size is None:
+    elif size is None:
         check_output(output, replaced, allowed=(FOLDER,), told=SEVERAL_SIZES)
     else:
-        _check_masks(output, options, replaced)
-        return
-    check_sidecar(output, replaced)
-    check_not_read(output, "masks", {"--input": options.input, "--labels": options.labels})
-
-
-def _check_masks(output: Path, options: Options, replaced: bool) -> None:
-    """Refuse an output that cannot take masks of one size."""
-    check_output(output, replaced)
+        check_output(output, replaced)
     check_sidecar(output, replaced)
     check_not_read(output, "masks", {"--input": options.input, "--labels": options.labels})
 

@@ -17,6 +17,7 @@ ZOO = Path(__file__).parents[2] / "zoo"
 def test_every_member_has_its_file_and_its_run() -> None:
     plan = tomllib.loads((ZOO / "ensemble.toml").read_text("utf-8"))
     models = {name for member in plan["members"] for name in member.get("folds", [member.get("model")])}
+    assert "cleanup" not in plan, "the plan must predict without extras"
     # Beside the plan's nets lies the one that learned from them.
     assert models == {path.name for path in ZOO.glob("*.onnx")} - {"student.onnx"}
     for model in models:

@@ -24,7 +24,9 @@ import numpy as np
 from benchmarks.findings.place import Place
 from benchmarks.findings.systems import FOLDS, MIX, STUDENT, SYSTEMS, TEACHER, UNLABELLED, System
 
-COMMON = "--learning-rate 0.002 --ema 0.99 --patience 0"
+COMMON = "--learning-rate 0.002 --ema 0.99"
+# Epochs without a better score before a training stops; members and the student run all of theirs.
+PATIENCE = 15
 # Of a quick run.
 QUICK_PANORAMAS = 8
 # One candidate costs at most three folds of this; the first three are the losses alone.
@@ -51,6 +53,7 @@ def train(place: Place, system: System) -> None:
         words += ["--from", str(place.runs / f"{system.needs}.keras")]
     shared = [*shlex.split(COMMON), "--folds", FOLDS, "--data", place.data]
     shared += [] if system.member else ["--fold", 0]
+    shared += ["--patience", 0 if system.member or system is STUDENT else PATIENCE]
     shared += [] if place.groups is None else ["--groups", place.groups]
     shared += (
         ["--preset", "tiny", "--epochs", 1] if place.quick else [*("--preset", place.preset, "--epochs", system.epochs)]

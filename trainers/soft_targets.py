@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import zipfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from engine.runs.image_run import run_job
 from engine.runs.options import Options
 from engine.runs.plan import read_plan, write_plan
 from engine.runs.provenance import plan_hash
+from engine.runs.scene_job import TiledJob, prepare_tiled
+from engine.runs.scene_run import run_tiled
 from engine.utils.console import say
 from trainers.data import TASK_KEY, check_npz
 from trainers.files import replacing
@@ -43,7 +45,8 @@ def write_soft_targets(
     """Let an ensemble predict images and write its probabilities as soft targets.
 
     They are those of ``engine ensemble --scores`` in float16: of the fused scores, 0 for suppressed classes. A killed
-    run goes on where it was; a file that the same ensemble made of the same images is kept.
+    run goes on where it was; a file that the same ensemble made of the same images is kept. Where the plan puts
+    overlapping images together (``[input] stitch``), they are predicted as the pictures that they make.
 
     Args:
         plan: the teacher, an ``ensemble.toml``.
@@ -66,10 +69,10 @@ def write_soft_targets(
     resume, files = masks.exists() or left_over(masks) is not None, EvidenceFiles(scores=scores)
     options = Options(plan=plan, input=images, output=masks, files=files, resume=resume, out_of_fold=out_of_fold)
     with _folder(out.parent):
-        job = (
-            prepare(options) if fold is None else _of_fold(options, plan, fold, out.with_name(f"{out.stem}.plan.toml"))
+        work = (
+            _Work.of(options) if fold is None else _of_fold(options, plan, fold, out.with_name(f"{out.stem}.plan.toml"))
         )
-    digest, count = plan_hash(job.ensemble), len(job.images)
+    job, digest, count = work.job, work.teacher, work.count
     made_from = {TEACHER: digest, IMAGES_KEY: job.input_sha256}
     if out.exists():
         if _made_from(out) == made_from:
@@ -77,9 +80,7 @@ def write_soft_targets(
             return digest, count
         if not overwrite:
             raise OutputError(f"{out}: of another teacher or other images; give --overwrite to replace it")
-    how = make_ready(job.ensemble, job.images, RuntimeOptions())
-    run_job(job, how.batch_size, how.workers, overwrite=False)
-    pixels = np.concatenate([batch.pixels for batch in job.images.batches(_CHUNK)])
+    pixels = work.run()
     _write(
         out, _bytes(pixels, images), np.load(scores, mmap_mode="r", allow_pickle=False), job.ensemble.classes, made_from
     )
@@ -90,7 +91,53 @@ def write_soft_targets(
     return digest, count
 
 
-def _of_fold(options: Options, plan: Path, fold: int, path: Path) -> Job:
+@dataclass(frozen=True)
+class _Work:
+    """What the teacher predicts: images as they are, or put together where its plan says so.
+
+    Attributes:
+        job: the ensemble and its images; of those put together the first tile.
+        tiled: the pictures; None where images are predicted as they are.
+    """
+
+    job: Job
+    tiled: TiledJob | None = None
+
+    @classmethod
+    def of(cls, options: Options) -> _Work:
+        """Open and check everything."""
+        assert options.plan is not None
+        table = read_plan(options.plan).input
+        if not table.stitch:
+            return cls(prepare(options))
+        tiled = prepare_tiled(options, table.tile, None)
+        return cls(tiled.base, tiled)
+
+    @property
+    def teacher(self) -> str:
+        """Return what identifies the teacher: the hash of the ensemble, and how it sees the images."""
+        stitched = "" if self.tiled is None else f", stitched, tiles of {self.tiled.tiling.told}"
+        return f"{plan_hash(self.job.ensemble)}{stitched}"
+
+    @property
+    def count(self) -> int:
+        """Return the number of images."""
+        return len(self.job.images) if self.tiled is None else len(self.tiled.masks[0])
+
+    def run(self) -> NDArray[Any]:
+        """Predict all images and return their pixels, (N, H, W, C)."""
+        if self.tiled is None:
+            how = make_ready(self.job.ensemble, self.job.images, RuntimeOptions())
+            run_job(self.job, how.batch_size, how.workers, overwrite=False)
+            return np.concatenate([batch.pixels for batch in self.job.images.batches(_CHUNK)])
+        assert self.tiled.stitched is not None
+        how = make_ready(self.job.ensemble, None, RuntimeOptions())
+        tiles = self.tiled.needs.fitting_batch(how.batch_size, how.workers)
+        run_tiled(self.tiled, tiles, how.workers, overwrite=False)
+        return self.tiled.stitched.pixels
+
+
+def _of_fold(options: Options, plan: Path, fold: int, path: Path) -> _Work:
     """Return the run of the nets of one fold alone: none of them has seen a label of that fold.
 
     Raises:
@@ -105,15 +152,15 @@ def _of_fold(options: Options, plan: Path, fold: int, path: Path) -> Job:
         members.append(replace(member, model=member.folds[fold], folds=(), sha256=digest))
     write_plan(path, replace(read, members=tuple(members)))
     try:
-        job = prepare(replace(options, plan=path))
+        work = _Work.of(replace(options, plan=path))
     finally:
         path.unlink()
-    for net in job.ensemble.nets:
+    for net in work.job.ensemble.nets:
         if net.contract.notes.get("fold", fold) != fold:
             raise PlanError(
                 f"fold: {fold}; {net.path} is of fold {net.contract.notes['fold']}: list folds in their order"
             )
-    return job
+    return work
 
 
 @contextlib.contextmanager

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.fusion.evidence import Evidence, Shown
-from engine.outputs.maps import open_map_scenes
-from engine.outputs.scenes import SceneWriter
+from engine.outputs.maps import Maps, open_map_scenes, open_maps_writer
 from engine.runs.image_table import ImageTable, MeanEvidence
+from engine.runs.stitched import ImagesOfPictures
 from engine.sources.scene import Scene
 
 if TYPE_CHECKING:
@@ -56,10 +57,23 @@ def rows_of(
     return Shown(scores, doubt, unknown)
 
 
+class _MapRows(Protocol):
+    """Takes maps of scenes row by row."""
+
+    def begin(self, scene: Scene) -> None:
+        """Begin a scene."""
+
+    def write_rows(self, rows: NDArray[Any], /) -> None:
+        """Append values (rows, maps, width)."""
+
+    def end(self) -> None:
+        """Finish the scene."""
+
+
 class SceneEvidence:
     """Takes what is shown for the masks of scenes, one scene after the other."""
 
-    def __init__(self, evidence: Evidence, classes: int, maps: list[SceneWriter], table: ImageTable | None) -> None:
+    def __init__(self, evidence: Evidence, classes: int, maps: Sequence[_MapRows], table: ImageTable | None) -> None:
         """Take writers that are open.
 
         Args:
@@ -121,6 +135,18 @@ class SceneEvidence:
 
 
 @contextlib.contextmanager
+def _open(job: TiledJob, path: Path, maps: Maps, record: dict[str, Any]) -> Iterator[_MapRows]:
+    """Open the writer of some maps; leaving puts its file in place."""
+    images = job.stitched
+    if images is None:
+        with open_map_scenes(path, len(job.scenes.ids), maps, record) as scenes:
+            yield scenes
+        return
+    with open_maps_writer(path, images.ids, images.size, maps, record) as writer:
+        yield ImagesOfPictures(images, writer, maps.kind, (len(maps.names),))
+
+
+@contextlib.contextmanager
 def scene_evidence(job: TiledJob, record: dict[str, Any]) -> Iterator[SceneEvidence | None]:
     """Open the writers of all that is asked for beside masks; leaving puts their files in place."""
     files, ensemble, scenes = job.base.files, job.base.ensemble, job.scenes
@@ -129,7 +155,7 @@ def scene_evidence(job: TiledJob, record: dict[str, Any]) -> Iterator[SceneEvide
         return
     with contextlib.ExitStack() as stack:
         maps = [
-            stack.enter_context(open_map_scenes(path, len(scenes.ids), held, {**record, **held.record}))
+            stack.enter_context(_open(job, path, held, {**record, **held.record}))
             for path, held in files.maps(ensemble.classes).items()
         ]
         table = None

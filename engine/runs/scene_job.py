@@ -180,7 +180,7 @@ def _output(options: Options, scenes: Scenes, stitched: StitchedImages | None) -
     replaced = may_replace(output, options.resume, options.overwrite)
     masks = scenes if stitched is None else stitched
     _check_output(output, options, scenes.alone, masks.size, replaced)
-    options.files.check(output, options, replaced, alone=scenes.alone)
+    options.files.check(output, options, replaced, alone=None if stitched is not None else scenes.alone)
     check_names_of(output, masks.ids, masks.named, options.resume)
     return output, replaced
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from engine.errors import InputError, PlanError
 from engine.outputs.base import MaskWriter
@@ -78,34 +79,55 @@ class StitchedImages:
 
 
 class ImagesOfPictures:
-    """Takes the masks of pictures, and hands the images' own, cut out of these, to a writer."""
+    """Takes the rows of pictures, and hands the images' own, cut out of these, to a writer."""
 
-    def __init__(self, images: StitchedImages, writer: MaskWriter) -> None:
-        """Take the writer; it is opened and closed elsewhere."""
+    def __init__(
+        self,
+        images: StitchedImages,
+        writer: MaskWriter,
+        kind: DTypeLike = np.uint8,
+        planes: tuple[int, ...] = (),
+    ) -> None:
+        """Take the writer; it is opened and closed elsewhere.
+
+        Args:
+            images: those of the pictures.
+            writer: takes what belongs to the images, in their order.
+            kind: dtype of a value.
+            planes: (maps,) where a row holds several maps of its pixels; empty where it holds their labels.
+
+        Raises:
+            InputError: too little memory for the values of all images.
+        """
         self._images, self._writer = images, writer
-        self._masks = np.empty((len(images.ids), *images.size), np.uint8)
-        self._parts: list[NDArray[np.uint8]] = []
+        shape = (len(images.ids), *planes, *images.size)
+        needed = math.prod(shape) * np.dtype(kind).itemsize
+        if planes and needed > memory_bound():
+            raise InputError(refusal(f"the maps of {images.name}, put together by --stitch,", "take", needed))
+        self._values = np.empty(shape, kind)
+        self._parts: list[NDArray[Any]] = []
         self._picture = self._ended = 0
 
     def begin(self, scene: Scene) -> None:
-        """Begin a picture's mask."""
+        """Begin a picture."""
         self._picture = int(scene.id)
 
-    def write_rows(self, labels: NDArray[np.uint8]) -> None:
-        """Append uint8 (rows, width) labels."""
-        self._parts.append(labels)
+    def write_rows(self, rows: NDArray[Any]) -> None:
+        """Append labels (rows, width), or values (rows, maps, width)."""
+        self._parts.append(rows)
 
     def end(self) -> None:
-        """Cut out the masks of the picture's images; write all of them, in order, after the last picture."""
+        """Cut out what belongs to the picture's images; write that of all images, in order, after the last picture."""
         placement, whole = self._images.placement, np.concatenate(self._parts)
+        whole = whole.swapaxes(0, 1) if whole.ndim == 3 else whole
         for index in placement.images[self._picture]:
-            self._masks[index] = whole[placement.part(int(index))]
+            self._values[index] = whole[..., *placement.part(int(index))]
         self._parts, self._ended = [], self._ended + 1
         if self._ended < len(placement.images):
             return
-        for start in range(0, len(self._masks), PART):
-            masks = self._masks[start : start + PART]
-            self._writer.write(self._images.ids[start : start + PART], masks.reshape(len(masks), -1))
+        for start in range(0, len(self._values), PART):
+            values = self._values[start : start + PART]
+            self._writer.write(self._images.ids[start : start + PART], values.reshape(len(values), -1))
 
 
 def stitched_images(options: Options, reading: Reading) -> StitchedImages:
@@ -140,13 +162,10 @@ def _all_pixels(source: Source) -> NDArray[Any]:
 
 
 def _refuse_others(options: Options) -> None:
-    files = options.files
     refused = {
         "--labels": bool(options.labels),
         "--align": options.align,
-        "--scores": files.scores is not None,
-        "--doubt": files.doubt is not None,
-        "--per-image": files.per_image is not None,
+        "--per-image": options.files.per_image is not None,
     }
     for option, given in refused.items():
         if given:

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
+from PIL import Image
 
 from engine import Ensemble
+from engine.cli import app as engine_app
 from engine.errors import InputError, OutputError, PlanError
 from engine.metrics import VOID
 from engine.models.folds import tile_keys
@@ -228,6 +230,31 @@ def test_the_nets_of_one_fold_are_a_teacher_that_saw_none_of_its_labels(place: P
         assert refused.code == 2
         assert words in refused.err
         assert not (place / "other.npz").exists()
+
+
+def test_a_teacher_whose_plan_puts_images_together_sees_whole_pictures(place: Path, call: Call) -> None:
+    picture = np.random.default_rng(3).integers(0, 250, (32, 48), np.uint8)
+    cut = np.stack([picture[row : row + 16, col : col + 24] for row in (0, 8, 16) for col in (0, 12, 24)])
+    np.save(place / "cut.npy", cut)
+    plan = place / "stitched.toml"
+    plan.write_text((place / "teacher.toml").read_text() + '[input]\ntile = "16x24"\nstitch = true\n')
+    asked = ("--plan", plan, "--images", place / "cut.npy", "--fold", 1)
+    done = call(app, "pseudo-label", "--soft", *asked, "--out", place / "soft.npz")
+    assert done.code == 0, done.err
+    assert "9 images make 1 picture" in done.err
+    Image.fromarray(picture).save(place / "picture.png")
+    (place / "one.toml").write_text('strategy = "mean-prob"\nsuppress = []\n[[members]]\nmodel = "pan-fold1.onnx"\n')
+    given = ("--plan", place / "one.toml", "--tile", "16x24")
+    more = ("--input", place / "picture.png", "--output", place / "mask.npy", "--scores", place / "whole.npy")
+    found = call(engine_app, "ensemble", *given, *more)
+    assert found.code == 0, found.err
+    whole = np.load(place / "whole.npy").reshape(5, 32, 48)
+    with np.load(place / "soft.npz") as soft:
+        np.testing.assert_array_equal(soft["images"], cut)
+        want = [whole[:, row : row + 16, col : col + 24] for row in (0, 8, 16) for col in (0, 12, 24)]
+        np.testing.assert_array_equal(soft["scores"], np.stack(want))
+        assert str(soft["teacher"]).endswith(", stitched, tiles of 16x24")
+    assert not list(place.glob("soft.*.*"))
 
 
 def test_soft_targets_of_another_teacher_are_kept(place: Path) -> None:

@@ -58,6 +58,25 @@ def test_masks_are_cut_out_of_the_pictures_mask(engine: Engine, folder: Path) ->
     assert len(np.unique(masks)) > 2
 
 
+def test_scores_and_doubt_are_cut_out_of_the_pictures_maps(engine: Engine, folder: Path) -> None:
+    models = ("--models", folder / "a.onnx", "--models", folder / "b.onnx", "--tile", "16x32")
+    maps = ("--scores", folder / "scores.npy", "--doubt", folder / "doubt.npy", "--scores-type", "float32")
+    whole = engine("ensemble", *models, *maps, "--input", folder / "picture.png", "--output", folder / "whole.npy")
+    assert whole.code == 0, whole.err
+    scores, doubt = np.load(folder / "scores.npy"), np.load(folder / "doubt.npy")
+    own = ("--stitch", "--input", folder / "tiles.npz", "--output", folder / "masks.npz", "--overwrite")
+    found = engine("ensemble", *models, *maps, *own)
+    assert found.code == 0, found.err
+    tiles, doubts = np.load(folder / "scores.npy"), np.load(folder / "doubt.npy")
+    assert (tiles.shape, tiles.dtype) == ((21, scores.shape[0], *TILE), np.float32)
+    assert (doubts.shape, doubts.dtype) == ((21, *TILE), np.uint8)
+    np.testing.assert_array_equal(tiles.argmax(axis=1), np.load(folder / "masks.npz")["masks"])
+    for index, (row, column) in enumerate(np.load(folder / "corners.npy")):
+        if row >= 0:
+            np.testing.assert_array_equal(tiles[index], scores[:, row : row + 8, column : column + 16])
+            np.testing.assert_array_equal(doubts[index], doubt[row : row + 8, column : column + 16])
+
+
 def test_a_plan_states_it(engine: Engine, folder: Path) -> None:
     plan = folder / "ensemble.toml"
     plan.write_text('[input]\ntile = "16x32"\nstitch = true\n[[members]]\nmodel = "a.onnx"\n')
@@ -88,7 +107,8 @@ def test_images_without_overlap_are_told(engine: Engine, folder: Path) -> None:
     [
         (["--stitch"], "--stitch without --tile"),
         (["--tile", "16x32", "--stitch", "--labels", "tiles.npz"], "--labels does not work on images put together"),
-        (["--tile", "16x32", "--stitch", "--scores", "s.npz"], "--scores does not work on images put together"),
+        (["--tile", "16x32", "--stitch", "--per-image", "s.csv"], "--per-image does not work on images put together"),
+        (["--tile", "16x32", "--stitch", "--scores", "s.tif"], "cannot write .tif (s.tif)"),
         (["--tile", "16x32", "--stitch", "--on", "ray"], "--on ray does not put images together"),
         (["--tile", "16x32", "--stitch", "--limit", "-1"], "--limit -1"),
         (["--tile", "16x32", "--stitch", "--output", "mask.png"], "mask.png"),

@@ -110,6 +110,10 @@ def fit_folds(
     options: dict[str, Any],
     arch: Arch,
     out: Annotated[Path, typer.Option(help="Folder for ARCH-fold0.keras, ARCH-fold1.keras and so on.")],
+    start_from: Annotated[
+        Path | None,
+        typer.Option("--from", help="Start from the weights of this network, as in round1/pan-fold{fold}.keras."),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Train one network per fold into a folder: together they are one member of an ensemble.
@@ -117,13 +121,17 @@ def fit_folds(
     Each network states which tiles it was not trained on, so that engine select predicts every labelled tile by the
     one that did not see it. The command is resumable: a finished network of the same options and data is never
     retrained, and an unfinished one continues after its last epoch.
+
+    In --extra, --soft and --from the word {fold} stands for the number of the fold, from 0: so each network gets a file
+    of its own, such as soft targets of a teacher that did not see its fold either.
     """
     fixed = [name for name in ("fold", "train_all") if _given(context, name)]
     if fixed:
         named = fixed[0].replace("_", "-")
         raise PlanError(f"{named}: every fold is held out once; omit --{named}")
-    run = config_of(options, arch, out / f"{arch}-fold0.keras")
-    check_early(run, overwrite, resume=True)
+    run = config_of(options, arch, out / f"{arch}-fold0.keras", start_from=start_from)
+    for fold in range(run.folds):
+        check_early(run.of_fold(out, fold), overwrite, resume=True)
     import_backend()
     from trainers.cross_fit import fit_folds as fit_each
 

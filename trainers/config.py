@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -188,6 +188,16 @@ class FitConfig:
     def checkpoint(self) -> Path:
         """Path of the checkpoint that an unfinished run resumes from."""
         return self.beside("checkpoint.npz")
+
+    def of_fold(self, folder: Path, fold: int) -> FitConfig:
+        """Return the run of one fold of several, whose network goes into a folder.
+
+        In the paths of files that may be of the fold alone, ``{fold}`` stands for its number.
+        """
+        own: dict[str, Any] = {
+            name: getattr(self, name).replace("{fold}", str(fold)) for name in ("extra", "soft", "start_from")
+        }
+        return replace(self, fold=fold, out=str(folder / f"{self.arch}-fold{fold}.keras"), **own)
 
     @property
     def stem(self) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -23,7 +22,7 @@ def fit_folds(config: FitConfig, folder: Path, overwrite: bool = False) -> Itera
     ``overwrite`` is given, which starts an unfinished one again.
 
     Args:
-        config: the run of any one fold; ``out`` and ``fold`` are filled in for each.
+        config: the run of any one fold; ``out`` and ``fold`` are filled in for each, see :meth:`FitConfig.of_fold`.
         folder: where the networks go.
         overwrite: replace networks of other runs.
 
@@ -32,13 +31,10 @@ def fit_folds(config: FitConfig, folder: Path, overwrite: bool = False) -> Itera
     """
     if config.train_all:
         raise PlanError("train-all: no tiles would be held out by any fold; omit it")
-    config = prepared(replace(config, fold=0))
-    data = load_for(config)
+    runs = [prepared(config.of_fold(folder, fold)) for fold in range(config.folds)]
+    first = load_for(runs[0])
     # Too few groups for the folds are refused before anything is written.
-    split(config, data)
-    runs = [
-        replace(config, fold=fold, out=str(folder / f"{config.arch}-fold{fold}.keras")) for fold in range(config.folds)
-    ]
+    split(runs[0], first)
     waiting = [run for run in runs if not is_finished(run)]
     for run in waiting:
         # Records without a network are those of an interrupted run: only a network can be lost.
@@ -48,6 +44,6 @@ def fit_folds(config: FitConfig, folder: Path, overwrite: bool = False) -> Itera
             say(f"{run.out}: already finished (run {run.hash}), skipped")
             continue
         say(f"fold {run.fold + 1} of {run.folds}")
-        yield fit_dataset(run, data, resume=not overwrite)
+        yield fit_dataset(run, first if run.soft == runs[0].soft else load_for(run), resume=not overwrite)
         # The graphs of all folds in one process would add up.
         keras.utils.clear_session()

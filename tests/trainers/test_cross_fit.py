@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,38 @@ def test_each_tile_is_held_out_by_one_network(call: Call, tmp_path: Path) -> Non
     other = call(app, *options, "--seed", 1)
     assert (other.code, paths[0].read_bytes()) == (2, before)
     assert "unet-fold0.keras: already exists" in other.err
+
+
+def test_a_fold_takes_files_of_its_own(call: Call, tmp_path: Path) -> None:
+    data = tiles(9, size=(16, 16))
+    groups = np.arange(9) // 2
+    np.savez(
+        tmp_path / "d.npz",
+        images=data.images,
+        labels=data.labels,
+        groups=groups,
+        class_names=np.array(data.class_names),
+    )
+    shared = ("--data", tmp_path / "d.npz", "--folds", 2, "--preset", "tiny", "--option", "depth=1", "--epochs", 1)
+    assert call(app, "fit-folds", "unet", *shared, "--out", tmp_path / "one").code == 0
+    rng = np.random.default_rng(4)
+    for fold in range(2):
+        soft = rng.dirichlet(np.ones(5), (3 + fold, 16, 16)).transpose(0, 3, 1, 2).astype(np.float16)
+        more = tiles(3 + fold, size=(16, 16), seed=7 + fold)
+        names = {"class_names": np.array(data.class_names)}
+        np.savez(tmp_path / f"soft{fold}.npz", images=more.images, labels=more.labels, scores=soft, **names)
+    own = ("--extra", tmp_path / "soft{fold}.npz", "--from", tmp_path / "one" / "unet-fold{fold}.keras")
+    done = call(app, "fit-folds", "unet", *shared, *own, "--out", tmp_path / "two")
+    assert done.code == 0, done.err
+    for fold in range(2):
+        record = tomllib.loads((tmp_path / "two" / f"unet-fold{fold}.run.toml").read_text("utf-8"))["config"]
+        for name, file in (("extra", f"soft{fold}.npz"), ("start", f"one/unet-fold{fold}.keras")):
+            assert record[f"{name}_sha256"] == hashlib.sha256((tmp_path / file).read_bytes()).hexdigest()
+    (tmp_path / "soft1.npz").unlink()
+    refused = call(app, "fit-folds", "unet", *shared, *own, "--out", tmp_path / "three")
+    assert refused.code == 2
+    assert "soft1.npz: no such file" in refused.err
+    assert not (tmp_path / "three").exists()
 
 
 def test_a_copy_of_a_training_tile_was_seen() -> None:

@@ -26,6 +26,9 @@ def distil(
         Path | None,
         typer.Option(help="Folder for the teacher's probabilities, for several students. Default: NAME.teacher."),
     ] = None,
+    start_from: Annotated[
+        Path | None, typer.Option("--from", help="Start from the weights of this network of the same architecture.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a killed run after its last epoch.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -37,7 +40,7 @@ def distil(
     Example:
       trainers distil unet --teacher ensemble.toml --data cleaned.npz --unlabelled more.npz --out student.keras
     """
-    run = config_of(options, arch, out)
+    run = config_of(options, arch, out, start_from=start_from)
     check_early(run, overwrite, resume)
     from trainers.distil import taught
 

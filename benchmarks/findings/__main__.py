@@ -5,7 +5,8 @@
 
 One resumable command: a finished network is never retrained, an unfinished one continues after its last epoch, and
 `--only NAME` takes single ones. Validation is by panorama, the same fold for all; the members of the final ensemble are
-a network per fold, so that they are selected and scored on all panoramas. Needs the extras train, export and cleanup.
+a network per fold, so that they are selected and scored on all panoramas; in round two they go on with what those of
+round one say of images without labels. Needs the extras train, export and cleanup.
 About five to twenty minutes per network on two cores in the preset `small`; `--quick` trains tiny networks for one
 epoch on a few panoramas, to check that everything runs.
 """
@@ -21,8 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.findings.out_of_fold import write_teacher
 from benchmarks.findings.place import Place
-from benchmarks.findings.systems import FOLDS, MIX, STUDENT, SYSTEMS, TEACHER, UNLABELLED, System
+from benchmarks.findings.systems import FIRST, FOLDS, MIX, SOFT, STUDENT, SYSTEMS, TEACHER, UNLABELLED, System
 
 COMMON = "--learning-rate 0.002 --ema 0.99"
 # Epochs without a better score before a training stops; members and the student run all of theirs.
@@ -46,7 +48,9 @@ def train(place: Place, system: System) -> None:
     """Train one system, unless its network exists."""
     if trained(place, system):
         return
-    words = [fill(word, place) for word in shlex.split(system.arguments)]
+    if system.member and system.first:
+        write_soft_targets(place)
+    words = [fill(word, place, system) for word in shlex.split(system.arguments)]
     several = len(place.networks(system)) > 1
     out = place.runs / system.name if several else place.networks(system)[0]
     if system.needs:
@@ -59,7 +63,9 @@ def train(place: Place, system: System) -> None:
         ["--preset", "tiny", "--epochs", 1] if place.quick else [*("--preset", place.preset, "--epochs", system.epochs)]
     )
     checkpoint = list(place.runs.glob(f"{system.name}.checkpoint*"))
-    call("trainers", *words, *shared, *(["--resume"] if checkpoint and not several else []), "--out", out)
+    # What a system says of itself counts: it comes last.
+    more = ["--resume"] if checkpoint and not several else []
+    call("trainers", words[0], *shared, *words[1:], *more, "--out", out)
 
 
 def trained(place: Place, system: System) -> bool:
@@ -67,15 +73,32 @@ def trained(place: Place, system: System) -> bool:
     return all(path.exists() for path in place.networks(system))
 
 
-def fill(word: str, place: Place) -> str:
+def write_soft_targets(place: Place) -> None:
+    """Let the networks of round one say what they see on images without labels: of each fold by itself."""
+    teacher = write_teacher(place, [system for system in SYSTEMS if system.member and not system.first])
+    for fold in range(FOLDS):
+        asked = ("--soft", "--fold", fold, "--plan", teacher, "--images", unlabelled(place))
+        call("trainers", "pseudo-label", *asked, "--out", place.soft(fold))
+
+
+def unlabelled(place: Place) -> str:
+    """Return the images without labels, as the engine reads them."""
+    return f"{place.original}:test_set" if place.unlabelled is None else str(place.unlabelled)
+
+
+def fill(word: str, place: Place, system: System) -> str:
     """Replace a name in braces with what was found on the way."""
     if word == MIX:
         return best_mix(place)
+    if word == SOFT:
+        return str(place.soft("{fold}"))
+    if word == FIRST:
+        first = next(one for one in SYSTEMS if one.name == system.first)
+        name = str(place.networks(first)[0])
+        return name.replace("-fold0", "-fold{fold}") if system.member else name
     if word == TEACHER:
         return str(place.plan)
-    if word == UNLABELLED:
-        return f"{place.original}:test_set" if place.unlabelled is None else str(place.unlabelled)
-    return word
+    return unlabelled(place) if word == UNLABELLED else word
 
 
 def best_mix(place: Place) -> str:
@@ -175,12 +198,12 @@ def main() -> None:
 
 def finish(place: Place, systems: Sequence[System], given: argparse.Namespace) -> None:
     """Select, score, and on request build the final ensemble, its student and a submission."""
-    from benchmarks.findings.out_of_fold import select_members
+    from benchmarks.findings.out_of_fold import final_members, select_members
     from benchmarks.findings.scores import write_results
     from benchmarks.findings.zoo import build_zoo, submit
 
     exported = [system for system in systems if all(path.exists() for path in place.onnx_files(system))]
-    members = [system for system in exported if system.member]
+    members = final_members(exported)
     found = select_members(place, members) if len(members) > 1 else {}
     student = STUDENT if found and given.zoo is not None else None
     if student is not None and not given.no_training:

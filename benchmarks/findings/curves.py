@@ -11,19 +11,26 @@ from benchmarks.findings.place import Place
 from benchmarks.findings.systems import System
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-INK, GREY, COLOURS = "#333333", "#999999", ("#0072b2", "#d55e00")
+INK, GREY, COLOURS = "#333333", "#999999", ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+
+
+def history(network: Path) -> list[dict[str, str]]:
+    """Return a row for each epoch that a network was trained for."""
+    with network.with_suffix("").with_suffix(".history.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
 
 
 def draw_curves(place: Place, members: Sequence[System], path: Path) -> None:
     """Draw the validation score of every epoch, a line a fold, from the histories of the runs."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
-    axes = figure.subplots(1, len(members), sharey=True, squeeze=False)[0]
+    columns = min(len(members), 2)
+    lines = -(-len(members) // columns)
+    figure = Figure(figsize=(8, 0.6 + 2.8 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
     for axis, system, colour in zip(axes, members, COLOURS, strict=False):
         for network in place.networks(system):
-            with network.with_suffix("").with_suffix(".history.csv").open(newline="", encoding="utf-8") as stream:
-                rows = list(csv.DictReader(stream))
+            rows = history(network)
             epochs, scores = [int(row["epoch"]) for row in rows], [float(row["suppressed"]) for row in rows]
             axis.plot(epochs, scores, color=colour, linewidth=1, alpha=0.8)
             fold = network.stem.rpartition("fold")[2]
@@ -31,7 +38,7 @@ def draw_curves(place: Place, members: Sequence[System], path: Path) -> None:
         axis.set_title(system.title, fontsize=9, color=INK)
         axis.set_xlabel("epoch")
         axis.grid(color="#eeeeee")
-    axes[0].set_ylabel("MIoU of the fold held out")
+    figure.supylabel("MIoU of the fold held out", fontsize=9, color=INK)
     _save(figure, path)
 
 

@@ -64,15 +64,29 @@ class Labelled:
 
         return load(self.place.data).labels
 
+    def masks(self, plan: Path) -> NDArray[np.uint8]:
+        """Return a plan's masks, predicted out of fold, uint8 (N, H, W)."""
+        return masks_of(plan, self.images, "--out-of-fold")
+
     def counts(self, plan: Path) -> GroupedCounts:
         """Return the counts by panorama of a plan's masks, predicted out of fold."""
-        masks = plan.with_suffix(".masks.npz")
-        out = ("--output", str(masks), "--overwrite")
-        engine("ensemble", "--plan", str(plan), "--out-of-fold", "--input", self.images, *out)
-        with np.load(masks, allow_pickle=False) as file:
-            matrices = confusion_matrices(self.truth, file["masks"], CLASSES)
-        masks.unlink()
-        return GroupedCounts.of(matrices, np.unique(np.load(self.groups), return_inverse=True)[1], 0)
+        return counts_of(self.masks(plan), self.truth, np.load(self.groups))
+
+
+def masks_of(plan: Path, images: str, *more: str) -> NDArray[np.uint8]:
+    """Return the masks that a plan predicts, uint8 (N, H, W)."""
+    masks = plan.with_suffix(".masks.npz")
+    engine("ensemble", "--plan", str(plan), "--input", images, *more, "--output", str(masks), "--overwrite")
+    with np.load(masks, allow_pickle=False) as file:
+        found: NDArray[np.uint8] = file["masks"]
+    masks.unlink()
+    return found
+
+
+def counts_of(masks: NDArray[np.uint8], truth: NDArray[np.uint8], groups: NDArray[Any]) -> GroupedCounts:
+    """Return the counts by group of masks (N, H, W) against true ones; ``groups`` are those of the tiles, (N,)."""
+    matrices = confusion_matrices(truth, masks, CLASSES)
+    return GroupedCounts.of(matrices, np.unique(groups, return_inverse=True)[1], 0)
 
 
 def engine(*words: str) -> str:
@@ -81,6 +95,18 @@ def engine(*words: str) -> str:
     if done.returncode:
         sys.exit(f"engine {words[0]} failed with exit code {done.returncode}")
     return done.stdout
+
+
+def final_members(systems: Sequence[System]) -> list[System]:
+    """Return the members that the ensemble is selected from: of two rounds the second."""
+    replaced = {system.first for system in systems if system.member}
+    return [system for system in systems if system.member and system.name not in replaced]
+
+
+def write_teacher(place: Place, members: Sequence[System]) -> Path:
+    """Write the plan of the members that round two learns from: their mean, nothing of it chosen on labels."""
+    mean = Plan(tuple(_member(place, system) for system in members), strategy="mean-prob", views=("horizontal",))
+    return _write(place.plan.with_name("teacher.toml"), _stitched(mean))
 
 
 def select_members(place: Place, members: Sequence[System]) -> dict[str, Found]:
@@ -94,9 +120,10 @@ def select_members(place: Place, members: Sequence[System]) -> dict[str, Found]:
     found = {}
     for flips in FLIPS:
         words = ("--plan", str(pool), "--input", labelled.images, "--labels", str(place.data))
-        more = ("--groups", str(labelled.groups), "--flips", flips, "--bags", "10", "--json", "--overwrite")
+        # Clean-up needs a further package, and what is installed by default must predict with the plan.
+        more = ("--groups", str(labelled.groups), "--flips", flips, "--bags", "10", "--no-clean-up")
         out = pool.with_name(f"{flips}.toml")
-        found[flips] = json.loads(engine("select", *words, *more, "--out", str(out)))
+        found[flips] = json.loads(engine("select", *words, *more, "--json", "--overwrite", "--out", str(out)))
     best = pool.with_name(f"{best_flips(found)}.toml")
     lines = [line[2:] for line in best.read_text("utf-8").splitlines() if line.startswith("# ")]
     plan = replace(read_plan(best), input=STITCHED)
@@ -114,8 +141,13 @@ def chosen(found: Found) -> Row:
     return next(level for level in found["levels"] if level["chosen"])
 
 
-def ablation(place: Place, members: Sequence[System]) -> list[Row]:
-    """Return what each step gains, out of fold; ``over`` is the number of the row that a gain is over."""
+def ablation(place: Place, systems: Sequence[System]) -> list[Row]:
+    """Return what each step gains, out of fold; ``over`` is the number of the row that a gain is over.
+
+    Args:
+        place: where the networks are.
+        systems: those that are exported.
+    """
     labelled = Labelled.of(place)
     rows: list[Row] = []
     counts: list[GroupedCounts] = []
@@ -125,16 +157,17 @@ def ablation(place: Place, members: Sequence[System]) -> list[Row]:
         rows.append(_row(title, counts[-1], None if over is None else counts[over], over))
         return len(rows) - 1
 
-    alone = [Plan((_member(place, system),)) for system in members]
-    for system, plan in zip(members, alone, strict=True):
-        add(system.title, plan, None)
-    best = max(range(len(members)), key=lambda index: rows[index]["score"])
-    best_stitched = add(
-        f"{members[best].title}, flips, stitched", _stitched(replace(alone[best], views=("horizontal",))), best
-    )
+    alone: dict[str, int] = {}
+    for system in (one for one in systems if one.member):
+        plan = Plan((_member(place, system),))
+        alone[system.name] = add(system.title, plan, alone.get(system.first))
+    members = final_members(systems)
+    best = max(members, key=lambda one: rows[alone[one.name]]["score"])
+    plan = Plan((_member(place, best),), views=("horizontal",))
+    best_stitched = add(f"{best.title}, flips, stitched", _stitched(plan), alone[best.name])
     mean = Plan(tuple(_member(place, system) for system in members), strategy="mean-prob")
     flipped = replace(mean, views=("horizontal",))
-    both = add("mean of probabilities of all", mean, best)
+    both = add("mean of probabilities of all of the last round", mean, alone[best.name])
     with_flips = add("+ flips", flipped, both)
     stitched = add("+ stitched", _stitched(flipped), with_flips)
     final = add("the final ensemble, as selected", read_plan(place.plan), stitched)

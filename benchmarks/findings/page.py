@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.findings.student import student_table
 from benchmarks.findings.systems import KEEP, SYSTEMS
 from benchmarks.table import STANDING, rows
 
@@ -153,6 +154,7 @@ TABLES: Mapping[str, Callable[[Store], str]] = {
     "background": background,
     "ensembles": ensembles,
     "final": steps_table,
+    "student": lambda store: student_table(store.get("student", [])),
 }
 
 

@@ -45,6 +45,10 @@ class Place:
             sys.exit(f"no network in {self.runs} is trained yet: omit --only, or train one first")
         return found[0]
 
+    def soft(self, fold: int | str) -> Path:
+        """Return what the networks of a fold of round one say of images without labels."""
+        return self.runs / "soft" / f"fold{fold}.npz"
+
     def networks(self, system: System) -> list[Path]:
         """Return the Keras archives of a system: one, or those of its folds or classes."""
         if system.is_set:

@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.findings.curves import DOCS, draw_curves, draw_steps
-from benchmarks.findings.out_of_fold import Found, Labelled, ablation
-from benchmarks.findings.page import steps_table, write_findings
+from benchmarks.findings.curves import DOCS, draw_curves, draw_steps, history
+from benchmarks.findings.out_of_fold import Found, Labelled, ablation, final_members
+from benchmarks.findings.page import write_findings
 from benchmarks.findings.place import Place
+from benchmarks.findings.student import student_rows
 from benchmarks.findings.systems import STUDENT, SYSTEMS, System
+from benchmarks.findings.tables import CONVENTIONS, write_table
 from benchmarks.findings.zoo import runs_of
-from benchmarks.table import RESULTS, STANDING, rows, write
+from benchmarks.table import RESULTS, STANDING
 from engine.bootstrap import GroupedCounts, interval, paired_difference
 from engine.fusion.compiling import compile_ahead, not_compiled
 from engine.fusion.decoding import Decoding
@@ -35,12 +37,7 @@ from engine.sources.open import open_source
 from engine.utils.threads import available_cores
 
 STORE = RESULTS / "systems.json"
-CONVENTIONS = ("keras-ignore", "labelled")
 Row = dict[str, Any]
-NOTE = """Validation tiles of one fold by panorama, never trained on. `raw` and `suppressed` are MIoU under
-`keras-ignore`, IoU of the classes is that of the suppressed masks under `labelled`. The report's scores are of its own
-test set, not of these tiles. Training times are as they came: several networks were trained side by side.
-"""
 
 
 def write_results(place: Place, systems: Sequence[System], found: Mapping[str, Found]) -> None:
@@ -52,7 +49,7 @@ def write_results(place: Place, systems: Sequence[System], found: Mapping[str, F
         found: the output of `engine select` for the members, by flips; empty if there was nothing to select from.
     """
     store = json.loads(STORE.read_text()) if STORE.exists() and not place.quick else {}
-    store = {"systems": {}, "ensembles": {}, "report": {}, "selections": {}, "steps": []} | store
+    store = {"systems": {}, "ensembles": {}, "report": {}, "selections": {}, "steps": [], "student": []} | store
     compile_ahead(not_compiled(STRATEGIES))
     # Rows of systems that are no more would be shown nowhere.
     known = {system.name for system in (*SYSTEMS, STUDENT)}
@@ -69,11 +66,13 @@ def write_results(place: Place, systems: Sequence[System], found: Mapping[str, F
         best = max(report, key=lambda one: own[one.name])
         files = [[place.onnx(one)] for one in report]
         store["report"] = dict(score_ensembles(files, shared, best.name, counts[best.name]))
-    members = [one for one in systems if one.member]
+    members = final_members(systems)
     if found:
         store["selections"] = {f"selected, flips {flips}": told for flips, told in found.items()}
         store["ensembles"] = dict(score_members(place, members))
-        store["steps"] = ablation(place, members)
+        store["steps"] = ablation(place, systems)
+        if STUDENT in systems:
+            store["student"] = student_rows(place)
     target = place.runs / "systems.json" if place.quick else STORE
     target.write_text(json.dumps(store, indent=1) + "\n")
     if not place.quick:
@@ -82,7 +81,7 @@ def write_results(place: Place, systems: Sequence[System], found: Mapping[str, F
             write_findings(store)
     pictures = place.runs if place.quick or RESULTS != STANDING else DOCS
     if found:
-        draw_curves(place, members, pictures / "curves.png")
+        draw_curves(place, [one for one in systems if one.member], pictures / "curves.png")
         draw_steps(store["steps"], pictures / "steps.png")
 
 
@@ -131,6 +130,9 @@ def score_system(place: Place, system: System, shared: Scored) -> tuple[Row, Gro
         "parameters": sum(result["parameters"] for result in results),
         "training_seconds": round(sum(result["seconds"] for result in results), 1),
         "epochs": runs[0]["config"]["epochs"],
+        "epochs_run": len(history(place.networks(system)[0])),
+        "best_epoch": results[0]["best_epoch"],
+        "seed": runs[0]["config"]["seed"],
         "preset": runs[0]["config"]["preset"],
         "run": results[0]["run"],
         "backend": results[0]["backend"],
@@ -199,69 +201,3 @@ def scores(matrices: np.ndarray[Any, np.dtype[np.int64]]) -> Row:
     told: Row = {convention: round(mean_iou(total, convention, 0), 4) for convention in CONVENTIONS}
     told["iou"] = [round(float(value), 4) for value in class_iou(total, "labelled", 0)[1:]]
     return told
-
-
-def write_table(store: Row) -> None:
-    """Write `results/systems.md` from the stored rows."""
-    header = ["system", "notebook", "report", "raw", "suppressed", "labelled raw", "labelled suppressed"]
-    header += ["soil", "bedrock", "sand", "big rock", "parameters", "epochs", "training, min", "images/s"]
-    lines: list[list[object]] = []
-    missing = []
-    for system in (*SYSTEMS, STUDENT):
-        row = store["systems"].get(system.name)
-        if row is None:
-            missing.append(system.title)
-            continue
-        kaggle = "-" if system.kaggle is None else f"{system.kaggle:.4g}"
-        lines.append(
-            [
-                *(system.title, system.notebook or "-", kaggle, *_cells(row)),
-                *(f"{row['parameters']:,}", row["epochs"], f"{row['training_seconds'] / 60:.1f}"),
-                f"{row['images_per_second']:.0f}",
-            ]
-        )
-    text = NOTE
-    if missing:
-        text += "\nNot trained yet: " + "; ".join(missing) + ".\n"
-    header_two = ["strategy", *header[3:11], "interval", "over best single", "images/s"]
-    chosen = [
-        [
-            name,
-            next(level["name"] for level in found["levels"] if level["chosen"]),
-            *(_ends(found[key]) for key in ("gain_over_best_single", "gain_over_plain_mean")),
-            _ends(next(level["cross_fitted"] for level in found["levels"] if level["chosen"])),
-        ]
-        for name, found in store["selections"].items()
-    ]
-    write(
-        *("systems", "The systems of the report, trained here", "python -m benchmarks.findings"),
-        ["keras", "tensorflow", "onnxruntime-gpu"],
-        *(text, rows(header, lines), "## Steps to the final ensemble, out of fold\n", steps_table(store)),
-        "## Strategies over the members of the final ensemble, out of fold\n",
-        *(rows(header_two, _fused(store["ensembles"])), "## Ensembles of the report's systems\n"),
-        *(rows(header_two, _fused(store["report"])), "## Selected of the members, cross-fitted over panoramas\n"),
-        rows(["", "level", "over best single", "over plain mean", "score"], chosen),
-    )
-
-
-def _fused(found: Row) -> list[list[object]]:
-    return [
-        [name, *_cells(row), row["interval"], _gain(row["gain"]), f"{row['images_per_second']:.0f}"]
-        for name, row in found.items()
-    ]
-
-
-def _cells(row: Row) -> list[str]:
-    raw, own = row["scores"]["raw"], row["scores"]["suppressed"]
-    return [
-        *(f"{score[name]:.4f}" for name in CONVENTIONS for score in (raw, own)),
-        *(f"{value:.3f}" for value in own["iou"]),
-    ]
-
-
-def _gain(gain: Sequence[float]) -> str:
-    return f"{gain[0]:+.4f} [{gain[1]:+.4f}, {gain[2]:+.4f}]"
-
-
-def _ends(found: Row) -> str:
-    return f"{found['score']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"

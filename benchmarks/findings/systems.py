@@ -24,7 +24,8 @@ class System:
         arguments: of `trainers`, the command first.
         epochs: most epochs; all but members stop early, see ``PATIENCE`` of :mod:`benchmarks.findings`.
         needs: a system that is trained before it.
-        member: whether it is a member of the final ensemble: a network per fold.
+        member: whether it is a candidate for the final ensemble: a network per fold.
+        first: the member of round one that it starts from, and whose place in the ensemble it takes.
     """
 
     name: str
@@ -35,6 +36,7 @@ class System:
     epochs: int = 60
     needs: str = ""
     member: bool = False
+    first: str = ""
 
     @property
     def is_set(self) -> bool:
@@ -52,13 +54,20 @@ def _report(name: str, title: str, notebook: str, kaggle: float | None, argument
     return System(name, title, notebook, kaggle, f"{arguments} {KEEP}", needs=needs)
 
 
-def _folded(name: str, title: str, arguments: str, epochs: int) -> System:
-    return System(name, title, "", None, arguments, epochs, member=True)
+def _folded(name: str, title: str, arguments: str, epochs: int, first: str = "") -> System:
+    return System(name, title, "", None, arguments, epochs, member=True, first=first)
 
 
 #: The mix of losses that cross-validation finds is put in the place of ``MIX``, the plan that the student learns from
 #: in that of ``TEACHER``, and images without labels in that of ``UNLABELLED``.
 MIX, TEACHER, UNLABELLED = "{mix}", "{teacher}", "{unlabelled}"
+#: Of round two: the network of the same fold of round one, and what all of these say of images without labels.
+FIRST, SOFT = "{first}", "{soft}"
+_ROUND_TWO = f"--from {FIRST} --extra {SOFT} --soft-weight 0.5 --learning-rate 0.001"
+_PAN = "pan --dropout 0.1 --loss dice+0.5*focal --augment mirror+jitter+translate+cutout"
+_RESIDUAL = (
+    "residual_attention_unet --loss cross-entropy+dice --augment mirror+jitter+translate+cutout --oversample 0.3"
+)
 #: Networks of a member of the final ensemble, each trained without one fold.
 FOLDS = 5
 
@@ -112,23 +121,20 @@ SYSTEMS = (
         *("unet-left-out", "U-Net, flips, background excluded from the loss", "", None),
         "fit unet --augment flips",
     ),
+    _folded("pan-zoo", "PAN, five folds", f"fit-folds {_PAN}", 30),
+    _folded("residual-zoo", "residual attention U-Net, five folds", f"fit-folds {_RESIDUAL}", 30),
+    _folded("pan-soft", "PAN, five folds, round two", f"fit-folds {_PAN} {_ROUND_TWO}", 8, "pan-zoo"),
     _folded(
-        *("pan-zoo", "PAN, five folds"),
-        "fit-folds pan --dropout 0.1 --loss dice+0.5*focal --augment mirror+jitter+translate+cutout",
-        30,
-    ),
-    _folded(
-        *("residual-zoo", "residual attention U-Net, five folds"),
-        "fit-folds residual_attention_unet --loss cross-entropy+dice --augment mirror+jitter+translate+cutout "
-        "--oversample 0.3",
-        30,
+        *("residual-soft", "residual attention U-Net, five folds, round two", f"fit-folds {_RESIDUAL} {_ROUND_TWO}"),
+        *(8, "residual-zoo"),
     ),
 )
 
-#: The small network that learns from the final ensemble; ``TEACHER`` and ``UNLABELLED`` are filled in.
+#: The one network that learns from the final ensemble; ``TEACHER``, ``UNLABELLED`` and ``FIRST`` are filled in.
 STUDENT = System(
-    *("student", "U-Net of 16 maps, distilled", "", None),
-    f"distil unet --option filters=16 --teacher {TEACHER} --unlabelled {UNLABELLED} --loss cross-entropy "
-    "--augment mirror+jitter+translate --soft-weight 0.8",
-    15,
+    *("student", "PAN, distilled from the final ensemble", "", None),
+    f"distil {_PAN} --teacher {TEACHER} --unlabelled {UNLABELLED} --from {FIRST} --soft-weight 0.5 "
+    "--learning-rate 0.001",
+    epochs=8,
+    first="pan-soft",
 )

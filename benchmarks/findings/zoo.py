@@ -19,7 +19,6 @@ from engine.runs.plan import read_plan, write_plan
 from engine.runs.plan_member import PlannedMember
 
 PLAN = "ensemble.toml"
-LEFT_OUT = "The clean-up of regions that was selected is left out here: it needs the extra cleanup."
 #: Size limit in the repository.
 MOST_BYTES = 24_000_000
 
@@ -44,11 +43,7 @@ def build_zoo(place: Place, members: Sequence[System], found: Mapping[str, Found
         _put(place, STUDENT, target)
     moved = tuple(replace(member, folds=_inside(member, target)) for member in plan.members)
     lines = [line[2:] for line in place.plan.read_text("utf-8").splitlines() if line.startswith("# ")]
-    if plan.cleanup or plan.min_region:
-        lines.append(LEFT_OUT)
-    # What is installed by default must predict with it; clean-up needs one more package and gains next to nothing.
-    bare = replace(plan, members=moved, cleanup={}, min_region=None)
-    write_plan(target / PLAN, bare, "\n".join(lines).replace(f"{place.runs}/", ""))
+    write_plan(target / PLAN, replace(plan, members=moved), "\n".join(lines).replace(f"{place.runs}/", ""))
     size = sum(path.stat().st_size for path in target.iterdir())
     if size > MOST_BYTES:
         sys.exit(f"{target} holds {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:.0f}: quantize the members")

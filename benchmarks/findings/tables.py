@@ -1,0 +1,97 @@
+"""The full table of the report's systems and of the final ensemble, `results/systems.md`, from the stored rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.findings.page import steps_table
+from benchmarks.findings.student import student_table
+from benchmarks.findings.systems import STUDENT, SYSTEMS
+from benchmarks.table import rows, write
+
+CONVENTIONS = ("keras-ignore", "labelled")
+Row = Mapping[str, Any]
+NOTE = """Validation tiles of one fold by panorama, never trained on. `raw` and `suppressed` are MIoU under
+`keras-ignore`, IoU of the classes is that of the suppressed masks under `labelled`. The report's scores are of its own
+test set, not of these tiles. Training times are as they came: several networks were trained side by side.
+"""
+
+
+def write_table(store: Row) -> None:
+    """Write `results/systems.md` from the stored rows."""
+    header = ["system", "notebook", "report", "raw", "suppressed", "labelled raw", "labelled suppressed"]
+    header += [
+        "soil",
+        "bedrock",
+        "sand",
+        "big rock",
+        "parameters",
+        "epochs",
+        "best",
+        "seed",
+        "training, min",
+        "images/s",
+    ]
+    lines: list[list[object]] = []
+    missing = []
+    for system in (*SYSTEMS, STUDENT):
+        row = store["systems"].get(system.name)
+        if row is None:
+            missing.append(system.title)
+            continue
+        kaggle = "-" if system.kaggle is None else f"{system.kaggle:.4g}"
+        lines.append(
+            [
+                *(system.title, system.notebook or "-", kaggle, *_cells(row)),
+                *(f"{row['parameters']:,}", f"{row.get('epochs_run', row['epochs'])} of {row['epochs']}"),
+                *(row.get("best_epoch", "-"), row.get("seed", 0), f"{row['training_seconds'] / 60:.1f}"),
+                f"{row['images_per_second']:.0f}",
+            ]
+        )
+    text = NOTE
+    if missing:
+        text += "\nNot trained yet: " + "; ".join(missing) + ".\n"
+    header_two = ["strategy", *header[3:11], "interval", "over best single", "images/s"]
+    chosen = [
+        [
+            name,
+            next(level["name"] for level in found["levels"] if level["chosen"]),
+            *(_ends(found[key]) for key in ("gain_over_best_single", "gain_over_plain_mean")),
+            _ends(next(level["cross_fitted"] for level in found["levels"] if level["chosen"])),
+        ]
+        for name, found in store["selections"].items()
+    ]
+    write(
+        *("systems", "The systems of the report, trained here", "python -m benchmarks.findings"),
+        ["keras", "tensorflow", "onnxruntime-gpu"],
+        *(text, rows(header, lines), "## Steps to the final ensemble, out of fold\n", steps_table(store)),
+        *("## The student, on the fold it was trained without, tiles stitched\n", student_table(store["student"])),
+        "## Strategies over the members of the final ensemble, out of fold\n",
+        *(rows(header_two, _fused(store["ensembles"])), "## Ensembles of the report's systems\n"),
+        *(rows(header_two, _fused(store["report"])), "## Selected of the members, cross-fitted over panoramas\n"),
+        rows(["", "level", "over best single", "over plain mean", "score"], chosen),
+    )
+
+
+def _fused(found: Row) -> list[list[object]]:
+    return [
+        [name, *_cells(row), row["interval"], _gain(row["gain"]), f"{row['images_per_second']:.0f}"]
+        for name, row in found.items()
+    ]
+
+
+def _cells(row: Row) -> list[str]:
+    raw, own = row["scores"]["raw"], row["scores"]["suppressed"]
+    return [
+        *(f"{score[name]:.4f}" for name in CONVENTIONS for score in (raw, own)),
+        *(f"{value:.3f}" for value in own["iou"]),
+    ]
+
+
+def _gain(gain: Sequence[float]) -> str:
+    return f"{gain[0]:+.4f} [{gain[1]:+.4f}, {gain[2]:+.4f}]"
+
+
+def _ends(found: Row) -> str:
+    return f"{found['score']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"

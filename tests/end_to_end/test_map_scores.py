@@ -14,6 +14,7 @@ from tests.engine.sources.test_georeference import noise, write_tiff
 from tests.helpers.world import World
 
 rasterio = pytest.importorskip("rasterio", reason="GeoTIFFs need the extra geo")
+warp = pytest.importorskip("rasterio.warp", reason="GeoTIFFs need the extra geo")
 metrics = pytest.importorskip("sklearn.metrics")
 Engine = Callable[..., Result]
 SIZE = (64, 96)
@@ -102,7 +103,7 @@ def test_truth_that_lies_elsewhere_is_warped(colours: bool, world: World, tmp_pa
         labels = mask.read(1)
     other = {"crs": "EPSG:32634", "transform": rasterio.transform.from_origin(27000, 5018000, 7, 7)}
     with rasterio.open(source) as scene:
-        west, _, _, north = rasterio.warp.transform_bounds(UTM, other["crs"], *scene.bounds)
+        west, _, _, north = warp.transform_bounds(UTM, other["crs"], *scene.bounds)
     other["transform"] = rasterio.transform.from_origin(west + 100, north - 50, 7, 7)
     truth = np.random.default_rng(3).integers(0, 5, (110, 120)).astype("u1")
     stored = COLOURS[truth].transpose(2, 0, 1) if colours else truth[None]

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/findings.md, between their marks, from the stored scores of benchmarks.findings.
+"""Writes the tables of docs/findings.md and README.md, between their marks, from the scores of benchmarks.findings.
 
 python -m benchmarks.findings.page             # writes them
 python -m benchmarks.findings.page --check     # exit code 1 if the page shows anything else
@@ -20,7 +20,7 @@ from benchmarks.table import STANDING, rows
 
 MODULE = "benchmarks.findings.page"
 STORE = STANDING / "systems.json"
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "findings.md"
+ROOT = Path(__file__).resolve().parents[2]
 Store = Mapping[str, Any]
 #: The report's steps, each from one system to another, both scored raw as in the report.
 STEPS = (
@@ -49,30 +49,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.check:
         write_findings(store)
         return 0
-    text = PAGE.read_text("utf-8")
-    stale = [name for name, table in TABLES.items() if _shown(text, name)[0] != table(store)]
+    wrong = [
+        f"{page.name}: the table {name} differs from {STORE.name}: run python -m {MODULE}"
+        for page, names in PAGES.items()
+        for name in names
+        if _shown(page, page.read_text("utf-8"), name)[0] != TABLES[name](store)
+    ]
     empty = [name for name, table in TABLES.items() if len(table(store).splitlines()) < 3]
-    wrong = [f"{PAGE.name}: the table {name} differs from {STORE.name}: run python -m {MODULE}" for name in stale]
     wrong += [f"{STORE.name}: no row for the table {name}" for name in empty]
-    print("\n".join(wrong) or f"{PAGE.name} is up to date")
+    print("\n".join(wrong) or f"{', '.join(page.name for page in PAGES)}: up to date")
     return int(bool(wrong))
 
 
 def write_findings(store: Store) -> None:
-    """Put the tables into the page; exit if a mark is missing. Systems without a row are left out."""
-    text = PAGE.read_text("utf-8")
-    for name, table in TABLES.items():
-        _, start, end = _shown(text, name)
-        text = text[:start] + table(store) + text[end:]
-    PAGE.write_text(text, "utf-8")
+    """Put the tables into the pages; exit if a mark is missing. Systems without a row are left out."""
+    for page, names in PAGES.items():
+        text = page.read_text("utf-8")
+        for name in names:
+            _, start, end = _shown(page, text, name)
+            text = text[:start] + TABLES[name](store) + text[end:]
+        page.write_text(text, "utf-8")
 
 
-def _shown(text: str, name: str) -> tuple[str, int, int]:
-    """Return the table between its marks, and where it starts and ends."""
+def _shown(page: Path, text: str, name: str) -> tuple[str, int, int]:
+    """Return the table of a page's text between its marks, and where it starts and ends."""
     mark = f"<!-- {name}: written by python -m benchmarks.findings -->\n"
     found = re.search(f"(?<={mark}).*?(?=<!-- end)", text, re.DOTALL)
     if not found:
-        raise SystemExit(f"{PAGE} lacks the marks of the table {name}")
+        raise SystemExit(f"{page} lacks the marks of the table {name}")
     return found[0], found.start(), found.end()
 
 
@@ -155,6 +159,12 @@ TABLES: Mapping[str, Callable[[Store], str]] = {
     "ensembles": ensembles,
     "final": steps_table,
     "student": lambda store: student_table(store.get("student", [])),
+}
+
+
+PAGES: Mapping[Path, Sequence[str]] = {
+    ROOT / "docs" / "findings.md": tuple(TABLES),
+    ROOT / "README.md": ("student",),
 }
 
 

@@ -5,10 +5,9 @@
 
 One resumable command: a finished network is never retrained, an unfinished one continues after its last epoch, and
 `--only NAME` takes single ones. Validation is by panorama, the same fold for all; the members of the final ensemble are
-a network per fold, so that they are selected and scored on all panoramas; in round two they go on with what those of
-round one say of images without labels. Needs the extras train, export and cleanup.
-About five to twenty minutes per network on two cores in the preset `small`; `--quick` trains tiny networks for one
-epoch on a few panoramas, to check that everything runs.
+a network per fold, so that they are selected and scored on all panoramas; a student learns from them. Needs the extras
+train and export. About five to twenty minutes per network on two cores in the preset `small`; `--quick` trains tiny
+networks for one epoch on a few panoramas, to check that everything runs.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ import numpy as np
 
 from benchmarks.findings.out_of_fold import write_teacher
 from benchmarks.findings.place import Place
-from benchmarks.findings.systems import FIRST, FOLDS, MIX, SOFT, STUDENT, SYSTEMS, TEACHER, UNLABELLED, System
+from benchmarks.findings.systems import FIRST, FOLDS, LABELLED, MIX, SOFT, SYSTEMS, System
 
 COMMON = "--learning-rate 0.002 --ema 0.99"
-# Epochs without a better score before a training stops; members and the student run all of theirs.
+# Epochs without a better score before a training stops; what is trained by folds runs all of its.
 PATIENCE = 15
 # Of a quick run.
 QUICK_PANORAMAS = 8
@@ -48,7 +47,7 @@ def train(place: Place, system: System) -> None:
     """Train one system, unless its network exists."""
     if trained(place, system):
         return
-    if system.member and system.first:
+    if system.first:
         write_soft_targets(place)
     words = [fill(word, place, system) for word in shlex.split(system.arguments)]
     several = len(place.networks(system)) > 1
@@ -56,8 +55,7 @@ def train(place: Place, system: System) -> None:
     if system.needs:
         words += ["--from", str(place.runs / f"{system.needs}.keras")]
     shared = [*shlex.split(COMMON), "--folds", FOLDS, "--data", place.data]
-    shared += [] if system.member else ["--fold", 0]
-    shared += ["--patience", 0 if system.member or system is STUDENT else PATIENCE]
+    shared += ["--patience", 0] if system.role else ["--fold", 0, "--patience", PATIENCE]
     shared += [] if place.groups is None else ["--groups", place.groups]
     shared += (
         ["--preset", "tiny", "--epochs", 1] if place.quick else [*("--preset", place.preset, "--epochs", system.epochs)]
@@ -74,31 +72,26 @@ def trained(place: Place, system: System) -> bool:
 
 
 def write_soft_targets(place: Place) -> None:
-    """Let the networks of round one say what they see on images without labels: of each fold by itself."""
-    teacher = write_teacher(place, [system for system in SYSTEMS if system.member and not system.first])
+    """Let the members say what they see: on images without labels of each fold by itself, on tiles out of fold."""
+    from trainers.soft_targets import images_of
+    from trainers.soft_targets import write_soft_targets as write
+
+    teacher = write_teacher(place, [system for system in SYSTEMS if system.member])
+    more = f"{place.original}:test_set" if place.unlabelled is None else str(place.unlabelled)
     for fold in range(FOLDS):
-        asked = ("--soft", "--fold", fold, "--plan", teacher, "--images", unlabelled(place))
+        asked = ("--soft", "--fold", fold, "--plan", teacher, "--images", more)
         call("trainers", "pseudo-label", *asked, "--out", place.soft(fold))
-
-
-def unlabelled(place: Place) -> str:
-    """Return the images without labels, as the engine reads them."""
-    return f"{place.original}:test_set" if place.unlabelled is None else str(place.unlabelled)
+    write(teacher, images_of(place.data), place.soft_labelled, labelled=True)
 
 
 def fill(word: str, place: Place, system: System) -> str:
     """Replace a name in braces with what was found on the way."""
     if word == MIX:
         return best_mix(place)
-    if word == SOFT:
-        return str(place.soft("{fold}"))
     if word == FIRST:
         first = next(one for one in SYSTEMS if one.name == system.first)
-        name = str(place.networks(first)[0])
-        return name.replace("-fold0", "-fold{fold}") if system.member else name
-    if word == TEACHER:
-        return str(place.plan)
-    return unlabelled(place) if word == UNLABELLED else word
+        return str(place.networks(first)[0]).replace("-fold0", "-fold{fold}")
+    return {SOFT: str(place.soft("{fold}")), LABELLED: str(place.soft_labelled)}.get(word, word)
 
 
 def best_mix(place: Place) -> str:
@@ -169,7 +162,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="mars_for_students.npz")
     parser.add_argument("--groups", type=Path, help="panorama of each training tile (npz); default: a random split")
     parser.add_argument(
-        "--unlabelled", type=Path, help="unlabelled images for the student (npz); default: the test images"
+        "--unlabelled", type=Path, help="images without labels for the student (npz); default: the test images"
     )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for networks and results")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="train only this one; repeatable")
@@ -198,23 +191,18 @@ def main() -> None:
 
 def finish(place: Place, systems: Sequence[System], given: argparse.Namespace) -> None:
     """Select, score, and on request build the final ensemble, its student and a submission."""
-    from benchmarks.findings.out_of_fold import final_members, select_members
+    from benchmarks.findings.out_of_fold import select_members
     from benchmarks.findings.scores import write_results
     from benchmarks.findings.zoo import build_zoo, submit
 
     exported = [system for system in systems if all(path.exists() for path in place.onnx_files(system))]
-    members = final_members(exported)
+    members = [system for system in exported if system.member]
     found = select_members(place, members) if len(members) > 1 else {}
-    student = STUDENT if found and given.zoo is not None else None
-    if student is not None and not given.no_training:
-        train(place, student)
-    if student is not None and trained(place, student):
-        export(place, student)
-        exported.append(student)
     write_results(place, exported, found)
     if given.zoo is None or not found:
         return
-    plan = build_zoo(place, members, found, given.zoo)
+    students = [system for system in exported if system.role == "student"]
+    plan = build_zoo(place, members, students, found, given.zoo)
     if given.submission is not None:
         submit(plan, given.data, given.submission)
 

@@ -64,29 +64,15 @@ class Labelled:
 
         return load(self.place.data).labels
 
-    def masks(self, plan: Path) -> NDArray[np.uint8]:
-        """Return a plan's masks, predicted out of fold, uint8 (N, H, W)."""
-        return masks_of(plan, self.images, "--out-of-fold")
-
     def counts(self, plan: Path) -> GroupedCounts:
         """Return the counts by panorama of a plan's masks, predicted out of fold."""
-        return counts_of(self.masks(plan), self.truth, np.load(self.groups))
-
-
-def masks_of(plan: Path, images: str, *more: str) -> NDArray[np.uint8]:
-    """Return the masks that a plan predicts, uint8 (N, H, W)."""
-    masks = plan.with_suffix(".masks.npz")
-    engine("ensemble", "--plan", str(plan), "--input", images, *more, "--output", str(masks), "--overwrite")
-    with np.load(masks, allow_pickle=False) as file:
-        found: NDArray[np.uint8] = file["masks"]
-    masks.unlink()
-    return found
-
-
-def counts_of(masks: NDArray[np.uint8], truth: NDArray[np.uint8], groups: NDArray[Any]) -> GroupedCounts:
-    """Return the counts by group of masks (N, H, W) against true ones; ``groups`` are those of the tiles, (N,)."""
-    matrices = confusion_matrices(truth, masks, CLASSES)
-    return GroupedCounts.of(matrices, np.unique(groups, return_inverse=True)[1], 0)
+        masks = plan.with_suffix(".masks.npz")
+        out = ("--output", str(masks), "--overwrite")
+        engine("ensemble", "--plan", str(plan), "--out-of-fold", "--input", self.images, *out)
+        with np.load(masks, allow_pickle=False) as file:
+            matrices = confusion_matrices(self.truth, file["masks"], CLASSES)
+        masks.unlink()
+        return GroupedCounts.of(matrices, np.unique(np.load(self.groups), return_inverse=True)[1], 0)
 
 
 def engine(*words: str) -> str:
@@ -97,16 +83,9 @@ def engine(*words: str) -> str:
     return done.stdout
 
 
-def final_members(systems: Sequence[System]) -> list[System]:
-    """Return the members that the ensemble is selected from: of two rounds the second."""
-    replaced = {system.first for system in systems if system.member}
-    return [system for system in systems if system.member and system.name not in replaced]
-
-
 def write_teacher(place: Place, members: Sequence[System]) -> Path:
-    """Write the plan of the members that round two learns from: their mean, nothing of it chosen on labels."""
-    mean = Plan(tuple(_member(place, system) for system in members), strategy="mean-prob", views=("horizontal",))
-    return _write(place.plan.with_name("teacher.toml"), _stitched(mean))
+    """Write the plan that others learn from: the members' mean, nothing of it chosen on labels."""
+    return _write(place.plan.with_name("teacher.toml"), _mean(place, members))
 
 
 def select_members(place: Place, members: Sequence[System]) -> dict[str, Found]:
@@ -116,7 +95,7 @@ def select_members(place: Place, members: Sequence[System]) -> dict[str, Found]:
         The output of `engine select`, by flips.
     """
     labelled = Labelled.of(place)
-    pool = _write(place.plan.parent / "pool.toml", Plan(tuple(_member(place, system) for system in members)))
+    pool = _write(place.plan.parent / "pool.toml", Plan(tuple(member_of(place, system) for system in members)))
     found = {}
     for flips in FLIPS:
         words = ("--plan", str(pool), "--input", labelled.images, "--labels", str(place.data))
@@ -157,20 +136,22 @@ def ablation(place: Place, systems: Sequence[System]) -> list[Row]:
         rows.append(_row(title, counts[-1], None if over is None else counts[over], over))
         return len(rows) - 1
 
+    members = [system for system in systems if system.member]
     alone: dict[str, int] = {}
-    for system in (one for one in systems if one.member):
-        plan = Plan((_member(place, system),))
-        alone[system.name] = add(system.title, plan, alone.get(system.first))
-    members = final_members(systems)
+    for system in (one for one in systems if one.role in ("member", "trial")):
+        alone[system.name] = add(system.title, Plan((member_of(place, system),)), alone.get(system.first))
     best = max(members, key=lambda one: rows[alone[one.name]]["score"])
-    plan = Plan((_member(place, best),), views=("horizontal",))
-    best_stitched = add(f"{best.title}, flips, stitched", _stitched(plan), alone[best.name])
-    mean = Plan(tuple(_member(place, system) for system in members), strategy="mean-prob")
-    flipped = replace(mean, views=("horizontal",))
-    both = add("mean of probabilities of all of the last round", mean, alone[best.name])
+    best_stitched = add(f"{best.title}, flips, stitched", _mean(place, [best]), alone[best.name])
+    stitched = _mean(place, members)
+    flipped = replace(stitched, input=InputTable())
+    both = add("mean of probabilities of the members", replace(flipped, views=()), alone[best.name])
     with_flips = add("+ flips", flipped, both)
-    stitched = add("+ stitched", _stitched(flipped), with_flips)
-    final = add("the final ensemble, as selected", read_plan(place.plan), stitched)
+    all_stitched = add("+ stitched", stitched, with_flips)
+    for trial in (one for one in systems if one.role == "trial"):
+        changed = [trial if one.name == trial.first else one for one in members]
+        first = next(one for one in members if one.name == trial.first)
+        add(f"the same, {trial.title} in place of {first.title}", _mean(place, changed), all_stitched)
+    final = add("the final ensemble, as selected", read_plan(place.plan), all_stitched)
     title = "the final ensemble against its best member, both with flips and stitched"
     rows.append(_row(title, counts[final], counts[best_stitched], best_stitched))
     return rows
@@ -185,12 +166,15 @@ def _row(title: str, counts: GroupedCounts, before: GroupedCounts | None, over: 
     return row
 
 
-def _member(place: Place, system: System) -> PlannedMember:
+def member_of(place: Place, system: System) -> PlannedMember:
+    """Return the member that the networks of a system's folds are."""
     return PlannedMember("", folds=tuple(map(str, map(Path.absolute, place.onnx_files(system)))))
 
 
-def _stitched(plan: Plan) -> Plan:
-    return replace(plan, input=STITCHED)
+def _mean(place: Place, systems: Sequence[System]) -> Plan:
+    """Return the mean of some members, with flips, on stitched tiles."""
+    members = tuple(member_of(place, system) for system in systems)
+    return Plan(members, strategy="mean-prob", views=("horizontal",), input=STITCHED)
 
 
 def _write(path: Path, plan: Plan) -> Path:

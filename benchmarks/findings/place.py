@@ -46,23 +46,28 @@ class Place:
         return found[0]
 
     def soft(self, fold: int | str) -> Path:
-        """Return what the networks of a fold of round one say of images without labels."""
+        """Return what the members' networks of a fold say of images without labels."""
         return self.runs / "soft" / f"fold{fold}.npz"
+
+    @property
+    def soft_labelled(self) -> Path:
+        """Return what the members say of labelled tiles, each by the networks that were trained without it."""
+        return self.runs / "soft" / "labelled.npz"
 
     def networks(self, system: System) -> list[Path]:
         """Return the Keras archives of a system: one, or those of its folds or classes."""
         if system.is_set:
             return [self.runs / system.name / f"k{number}.keras" for number in range(5)]
-        if system.member:
+        if system.role:
             return [self.runs / system.name / f"{system.arch}-fold{fold}.keras" for fold in range(FOLDS)]
         return [self.runs / f"{system.name}.keras"]
 
     def onnx(self, system: System) -> Path:
-        """Return the exported file of a system; of a member that of the fold whose tiles all systems are scored on."""
+        """Return the exported file of a system; of folds that of the one whose tiles all systems are scored on."""
         return self.onnx_files(system)[0]
 
     def onnx_files(self, system: System) -> list[Path]:
-        """Return the exported files of a system: those of a member's folds, or one."""
-        if not system.member:
+        """Return the exported files of a system: those of its folds, or one."""
+        if not system.role:
             return [self.runs / f"{system.name}.onnx"]
         return [self.runs / "pool" / f"{system.name}-fold{fold}.onnx" for fold in range(FOLDS)]

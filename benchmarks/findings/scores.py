@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.findings.curves import DOCS, draw_curves, draw_steps, history
-from benchmarks.findings.out_of_fold import Found, Labelled, ablation, final_members
+from benchmarks.findings.out_of_fold import Found, Labelled, ablation
 from benchmarks.findings.page import write_findings
 from benchmarks.findings.place import Place
 from benchmarks.findings.student import student_rows
-from benchmarks.findings.systems import STUDENT, SYSTEMS, System
+from benchmarks.findings.systems import SYSTEMS, System
 from benchmarks.findings.tables import CONVENTIONS, write_table
 from benchmarks.findings.zoo import runs_of
 from benchmarks.table import RESULTS, STANDING
@@ -52,7 +52,7 @@ def write_results(place: Place, systems: Sequence[System], found: Mapping[str, F
     store = {"systems": {}, "ensembles": {}, "report": {}, "selections": {}, "steps": [], "student": []} | store
     compile_ahead(not_compiled(STRATEGIES))
     # Rows of systems that are no more would be shown nowhere.
-    known = {system.name for system in (*SYSTEMS, STUDENT)}
+    known = {system.name for system in SYSTEMS}
     store["systems"] = {name: row for name, row in store["systems"].items() if name in known}
     counts, own = {}, {}
     shared = Scored.validation(place)
@@ -66,13 +66,13 @@ def write_results(place: Place, systems: Sequence[System], found: Mapping[str, F
         best = max(report, key=lambda one: own[one.name])
         files = [[place.onnx(one)] for one in report]
         store["report"] = dict(score_ensembles(files, shared, best.name, counts[best.name]))
-    members = final_members(systems)
+    members = [one for one in systems if one.member]
     if found:
         store["selections"] = {f"selected, flips {flips}": told for flips, told in found.items()}
         store["ensembles"] = dict(score_members(place, members))
         store["steps"] = ablation(place, systems)
-        if STUDENT in systems:
-            store["student"] = student_rows(place)
+        for student in (one for one in systems if one.role == "student"):
+            store["student"] = student_rows(place, student)
     target = place.runs / "systems.json" if place.quick else STORE
     target.write_text(json.dumps(store, indent=1) + "\n")
     if not place.quick:
@@ -81,7 +81,7 @@ def write_results(place: Place, systems: Sequence[System], found: Mapping[str, F
             write_findings(store)
     pictures = place.runs if place.quick or RESULTS != STANDING else DOCS
     if found:
-        draw_curves(place, [one for one in systems if one.member], pictures / "curves.png")
+        draw_curves(place, [one for one in systems if one.role], pictures / "curves.png")
         draw_steps(store["steps"], pictures / "steps.png")
 
 
@@ -117,13 +117,13 @@ def score_members(place: Place, members: Sequence[System]) -> Iterator[tuple[str
 
 
 def score_system(place: Place, system: System, shared: Scored) -> tuple[Row, GroupedCounts]:
-    """Return a system's row (of a member that of one fold's network), and its suppressed counts by panorama."""
+    """Return a system's row (of folds that of one network), and its suppressed counts by panorama."""
     ensemble = Ensemble.open([place.onnx(system)])
     raw, suppressed = Variant("mean-logit", Decoding()), ensemble.variant
     matrices, rates = count(shared, ensemble, [raw, suppressed])
     found = {"raw": matrices[raw], "suppressed": matrices[suppressed]}
     runs = runs_of(place, system)
-    if system.member:
+    if system.role:
         runs = runs[:1]
     results = [run["result"] for run in runs]
     row = {

@@ -24,8 +24,9 @@ class System:
         arguments: of `trainers`, the command first.
         epochs: most epochs; all but members stop early, see ``PATIENCE`` of :mod:`benchmarks.findings`.
         needs: a system that is trained before it.
-        member: whether it is a candidate for the final ensemble: a network per fold.
-        first: the member of round one that it starts from, and whose place in the ensemble it takes.
+        role: ``member`` of the final ensemble, ``trial`` beside a member, ``student`` of all; each is a network per
+            fold. Empty for a system of the report.
+        first: the member that a trial or the student starts from.
     """
 
     name: str
@@ -35,8 +36,13 @@ class System:
     arguments: str
     epochs: int = 60
     needs: str = ""
-    member: bool = False
+    role: str = ""
     first: str = ""
+
+    @property
+    def member(self) -> bool:
+        """Return whether it is a member of the final ensemble."""
+        return self.role == "member"
 
     @property
     def is_set(self) -> bool:
@@ -54,21 +60,21 @@ def _report(name: str, title: str, notebook: str, kaggle: float | None, argument
     return System(name, title, notebook, kaggle, f"{arguments} {KEEP}", needs=needs)
 
 
-def _folded(name: str, title: str, arguments: str, epochs: int, first: str = "") -> System:
-    return System(name, title, "", None, arguments, epochs, member=True, first=first)
+def _folded(name: str, title: str, arguments: str, epochs: int, role: str = "member", first: str = "") -> System:
+    return System(name, title, "", None, f"fit-folds {arguments}", epochs, role=role, first=first)
 
 
-#: The mix of losses that cross-validation finds is put in the place of ``MIX``, the plan that the student learns from
-#: in that of ``TEACHER``, and images without labels in that of ``UNLABELLED``.
-MIX, TEACHER, UNLABELLED = "{mix}", "{teacher}", "{unlabelled}"
-#: Of round two: the network of the same fold of round one, and what all of these say of images without labels.
-FIRST, SOFT = "{first}", "{soft}"
-_ROUND_TWO = f"--from {FIRST} --extra {SOFT} --soft-weight 0.5 --learning-rate 0.001"
+#: The mix of losses that cross-validation finds is put in the place of ``MIX``.
+MIX = "{mix}"
+#: What starts from a member: its network of the same fold, what the members of that fold say of images without labels,
+#: and what those that did not see them say of labelled tiles.
+FIRST, SOFT, LABELLED = "{first}", "{soft}", "{labelled}"
 _PAN = "pan --dropout 0.1 --loss dice+0.5*focal --augment mirror+jitter+translate+cutout"
 _RESIDUAL = (
     "residual_attention_unet --loss cross-entropy+dice --augment mirror+jitter+translate+cutout --oversample 0.3"
 )
-#: Networks of a member of the final ensemble, each trained without one fold.
+_SECOND = f"{_PAN} --from {FIRST} --extra {SOFT} --soft-weight 0.5 --learning-rate 0.001"
+#: Networks of what is trained by folds, each without one.
 FOLDS = 5
 
 SYSTEMS = (
@@ -121,20 +127,8 @@ SYSTEMS = (
         *("unet-left-out", "U-Net, flips, background excluded from the loss", "", None),
         "fit unet --augment flips",
     ),
-    _folded("pan-zoo", "PAN, five folds", f"fit-folds {_PAN}", 30),
-    _folded("residual-zoo", "residual attention U-Net, five folds", f"fit-folds {_RESIDUAL}", 30),
-    _folded("pan-soft", "PAN, five folds, round two", f"fit-folds {_PAN} {_ROUND_TWO}", 8, "pan-zoo"),
-    _folded(
-        *("residual-soft", "residual attention U-Net, five folds, round two", f"fit-folds {_RESIDUAL} {_ROUND_TWO}"),
-        *(8, "residual-zoo"),
-    ),
-)
-
-#: The one network that learns from the final ensemble; ``TEACHER``, ``UNLABELLED`` and ``FIRST`` are filled in.
-STUDENT = System(
-    *("student", "PAN, distilled from the final ensemble", "", None),
-    f"distil {_PAN} --teacher {TEACHER} --unlabelled {UNLABELLED} --from {FIRST} --soft-weight 0.5 "
-    "--learning-rate 0.001",
-    epochs=8,
-    first="pan-soft",
+    _folded("pan-zoo", "PAN, five folds", _PAN, 30),
+    _folded("residual-zoo", "residual attention U-Net, five folds", _RESIDUAL, 30),
+    _folded("pan-soft", "PAN, five folds, soft pseudo-labels", _SECOND, 8, "trial", "pan-zoo"),
+    _folded("student", "PAN, distilled, five folds", f"{_SECOND} --soft {LABELLED}", 8, "student", "pan-zoo"),
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.findings.page import steps_table
 from benchmarks.findings.student import student_table
-from benchmarks.findings.systems import STUDENT, SYSTEMS
+from benchmarks.findings.systems import SYSTEMS
 from benchmarks.table import rows, write
 
 CONVENTIONS = ("keras-ignore", "labelled")
@@ -35,7 +35,7 @@ def write_table(store: Row) -> None:
     ]
     lines: list[list[object]] = []
     missing = []
-    for system in (*SYSTEMS, STUDENT):
+    for system in SYSTEMS:
         row = store["systems"].get(system.name)
         if row is None:
             missing.append(system.title)
@@ -66,7 +66,7 @@ def write_table(store: Row) -> None:
         *("systems", "The systems of the report, trained here", "python -m benchmarks.findings"),
         ["keras", "tensorflow", "onnxruntime-gpu"],
         *(text, rows(header, lines), "## Steps to the final ensemble, out of fold\n", steps_table(store)),
-        *("## The student, on the fold it was trained without, tiles stitched\n", student_table(store["student"])),
+        *("## The student, out of fold, tiles stitched\n", student_table(store["student"])),
         "## Strategies over the members of the final ensemble, out of fold\n",
         *(rows(header_two, _fused(store["ensembles"])), "## Ensembles of the report's systems\n"),
         *(rows(header_two, _fused(store["report"])), "## Selected of the members, cross-fitted over panoramas\n"),

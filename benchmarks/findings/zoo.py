@@ -14,21 +14,25 @@ from typing import Any
 
 from benchmarks.findings.out_of_fold import Found, best_flips, chosen
 from benchmarks.findings.place import Place
-from benchmarks.findings.systems import STUDENT, System
+from benchmarks.findings.student import VIEWS, write_student
+from benchmarks.findings.systems import System
 from engine.runs.plan import read_plan, write_plan
 from engine.runs.plan_member import PlannedMember
 
-PLAN = "ensemble.toml"
+PLAN, STUDENT_PLAN = "ensemble.toml", "student.toml"
 #: Size limit in the repository.
 MOST_BYTES = 24_000_000
 
 
-def build_zoo(place: Place, members: Sequence[System], found: Mapping[str, Found], target: Path) -> Path:
-    """Write the final ensemble and return its plan.
+def build_zoo(
+    place: Place, members: Sequence[System], students: Sequence[System], found: Mapping[str, Found], target: Path
+) -> Path:
+    """Write the final ensemble and return its plan; beside it a student and a plan of it alone.
 
     Args:
         place: where the networks are.
         members: the systems that were selected from.
+        students: what learned from them; of its folds the first is taken.
         found: what :func:`benchmarks.findings.out_of_fold.select_members` returned.
         target: folder to make; its contents are replaced.
     """
@@ -38,9 +42,12 @@ def build_zoo(place: Place, members: Sequence[System], found: Mapping[str, Found
     kept = {Path(name).name for member in plan.members for name in member.folds}
     for system in members:
         if {path.name for path in place.onnx_files(system)} & kept:
-            _put(place, system, target)
-    if place.onnx(STUDENT).exists():
-        _put(place, STUDENT, target)
+            for source, file in zip(place.networks(system), place.onnx_files(system), strict=True):
+                _put(source, file, target / file.name)
+    for student in students:
+        name = target / f"{student.name}.onnx"
+        _put(place.networks(student)[0], place.onnx(student), name)
+        write_student(target / STUDENT_PLAN, place, list(VIEWS.values())[-1], PlannedMember(str(name)))
     moved = tuple(replace(member, folds=_inside(member, target)) for member in plan.members)
     lines = [line[2:] for line in place.plan.read_text("utf-8").splitlines() if line.startswith("# ")]
     write_plan(target / PLAN, replace(plan, members=moved), "\n".join(lines).replace(f"{place.runs}/", ""))
@@ -57,12 +64,11 @@ def _inside(member: PlannedMember, folder: Path) -> tuple[str, ...]:
     return tuple(str(folder / Path(name).name) for name in member.folds)
 
 
-def _put(place: Place, system: System, target: Path) -> None:
-    """Copy the networks of a system and the records of their runs."""
-    for source, file in zip(place.networks(system), place.onnx_files(system), strict=True):
-        record = source.with_suffix("").with_suffix(".run.toml")
-        (target / f"{file.stem}.run.toml").write_text(without_folders(record.read_text("utf-8")), "utf-8")
-        shutil.copy(file, target)
+def _put(source: Path, file: Path, target: Path) -> None:
+    """Copy a network and the record of its run."""
+    record = source.with_suffix("").with_suffix(".run.toml")
+    target.with_suffix(".run.toml").write_text(without_folders(record.read_text("utf-8")), "utf-8")
+    shutil.copy(file, target)
 
 
 def runs_of(place: Place, system: System) -> list[dict[str, Any]]:

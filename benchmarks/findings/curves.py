@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,12 @@ def history(network: Path) -> list[dict[str, str]]:
     """Return a row for each epoch that a network was trained for."""
     with network.with_suffix("").with_suffix(".history.csv").open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
+
+
+def seconds_of(network: Path) -> float:
+    """Return how long a network was trained: the median epoch's time for each of them, so that no pause counts."""
+    seconds = [float(row["seconds"]) for row in history(network)]
+    return statistics.median(seconds) * len(seconds)
 
 
 def draw_curves(place: Place, members: Sequence[System], path: Path) -> None:

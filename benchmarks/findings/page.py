@@ -102,9 +102,12 @@ def suppression(store: Store) -> str:
             continue
         raw, own = (_score(store, system.name, state) for state in ("raw", "suppressed"))
         four = _score(store, system.name, "raw", "labelled")
-        lines.append([system.title, *(f"{value:.4f}" for value in (raw, own)), *_changes(raw, four, own)])
+        row = store["systems"][system.name]
+        epochs = row.get("epochs_run", row["epochs"])
+        lines.append([system.title, epochs, *(f"{value:.4f}" for value in (raw, own)), *_changes(raw, four, own)])
     header = [
         "network",
+        "epochs",
         "raw",
         "suppressed",
         "gain",

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.findings.curves import DOCS, draw_curves, draw_steps, history
+from benchmarks.findings.curves import DOCS, draw_curves, draw_steps, history, seconds_of
 from benchmarks.findings.out_of_fold import Found, Labelled, ablation
 from benchmarks.findings.page import write_findings
 from benchmarks.findings.place import Place
@@ -128,7 +128,7 @@ def score_system(place: Place, system: System, shared: Scored) -> tuple[Row, Gro
     results = [run["result"] for run in runs]
     row = {
         "parameters": sum(result["parameters"] for result in results),
-        "training_seconds": round(sum(result["seconds"] for result in results), 1),
+        "training_seconds": round(sum(map(seconds_of, place.networks(system)[: len(runs)])), 1),
         "epochs": runs[0]["config"]["epochs"],
         "epochs_run": len(history(place.networks(system)[0])),
         "best_epoch": results[0]["best_epoch"],

@@ -14,7 +14,8 @@ CONVENTIONS = ("keras-ignore", "labelled")
 Row = Mapping[str, Any]
 NOTE = """Validation tiles of one fold by panorama, never trained on. `raw` and `suppressed` are MIoU under
 `keras-ignore`, IoU of the classes is that of the suppressed masks under `labelled`. The report's scores are of its own
-test set, not of these tiles. Training times are as they came: several networks were trained side by side.
+test set, not of these tiles. Training times are the median epoch's for each epoch; several networks were trained side
+by side. Epochs: run, and at most; the best is the one that was kept.
 """
 
 

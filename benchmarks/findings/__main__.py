@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.findings.out_of_fold import write_teacher
 from benchmarks.findings.place import Place
-from benchmarks.findings.systems import FIRST, FOLDS, LABELLED, MIX, SOFT, SYSTEMS, System
+from benchmarks.findings.systems import FIRST, FOLDS, LABELLED, MIX, SOFT, STUDENT, SYSTEMS, System
 
 COMMON = "--learning-rate 0.002 --ema 0.99"
 # Epochs without a better score before a training stops; what is trained by folds runs all of its.
@@ -55,7 +55,7 @@ def train(place: Place, system: System) -> None:
     if system.needs:
         words += ["--from", str(place.runs / f"{system.needs}.keras")]
     shared = [*shlex.split(COMMON), "--folds", FOLDS, "--data", place.data]
-    shared += ["--patience", 0] if system.role else ["--fold", 0, "--patience", PATIENCE]
+    shared += ["--patience", 0] if system.folded else ["--fold", 0, "--patience", PATIENCE]
     shared += [] if place.groups is None else ["--groups", place.groups]
     shared += (
         ["--preset", "tiny", "--epochs", 1] if place.quick else [*("--preset", place.preset, "--epochs", system.epochs)]
@@ -72,11 +72,11 @@ def trained(place: Place, system: System) -> bool:
 
 
 def write_soft_targets(place: Place) -> None:
-    """Let the members say what they see: on images without labels of each fold by itself, on tiles out of fold."""
+    """Let those that teach say what they see: on images without labels of each fold by itself, on tiles out of fold."""
     from trainers.soft_targets import images_of
     from trainers.soft_targets import write_soft_targets as write
 
-    teacher = write_teacher(place, [system for system in SYSTEMS if system.member])
+    teacher = write_teacher(place, [system for system in SYSTEMS if system.teaches])
     more = f"{place.original}:test_set" if place.unlabelled is None else str(place.unlabelled)
     for fold in range(FOLDS):
         asked = ("--soft", "--fold", fold, "--plan", teacher, "--images", more)
@@ -201,7 +201,7 @@ def finish(place: Place, systems: Sequence[System], given: argparse.Namespace) -
     write_results(place, exported, found)
     if given.zoo is None or not found:
         return
-    students = [system for system in exported if system.role == "student"]
+    students = [system for system in exported if system.name == STUDENT]
     plan = build_zoo(place, members, students, found, given.zoo)
     if given.submission is not None:
         submit(plan, given.data, given.submission)

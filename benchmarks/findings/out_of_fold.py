@@ -136,24 +136,27 @@ def ablation(place: Place, systems: Sequence[System]) -> list[Row]:
         rows.append(_row(title, counts[-1], None if over is None else counts[over], over))
         return len(rows) - 1
 
-    members = [system for system in systems if system.member]
     alone: dict[str, int] = {}
-    for system in (one for one in systems if one.role in ("member", "trial")):
+    for system in (one for one in systems if one.folded):
         alone[system.name] = add(system.title, Plan((member_of(place, system),)), alone.get(system.first))
-    best = max(members, key=lambda one: rows[alone[one.name]]["score"])
-    best_stitched = add(f"{best.title}, flips, stitched", _mean(place, [best]), alone[best.name])
-    stitched = _mean(place, members)
+    teachers = [system for system in systems if system.teaches]
+    stitched = _mean(place, teachers)
     flipped = replace(stitched, input=InputTable())
-    both = add("mean of probabilities of the members", replace(flipped, views=()), alone[best.name])
+    best = max((alone[system.name] for system in teachers), key=lambda row: rows[row]["score"])
+    both = add("mean of probabilities of the two", replace(flipped, views=()), best)
     with_flips = add("+ flips", flipped, both)
-    all_stitched = add("+ stitched", stitched, with_flips)
-    for trial in (one for one in systems if one.role == "trial"):
-        changed = [trial if one.name == trial.first else one for one in members]
-        first = next(one for one in members if one.name == trial.first)
-        add(f"the same, {trial.title} in place of {first.title}", _mean(place, changed), all_stitched)
-    final = add("the final ensemble, as selected", read_plan(place.plan), all_stitched)
+    fused = {"": add("+ stitched", stitched, with_flips)}
+    for later in (system for system in systems if system.first):
+        changed = [later if one.name == later.first else one for one in teachers]
+        told = next(one.title for one in teachers if one.name == later.first)
+        fused[later.name] = add(f"the same, {later.title} in place of {told}", _mean(place, changed), fused[""])
+    members = [system for system in systems if system.member]
+    over = next((fused[system.name] for system in members if system.name in fused), fused[""])
+    final = add("the final ensemble, as selected", read_plan(place.plan), over)
+    strongest = max(members, key=lambda one: rows[alone[one.name]]["score"])
+    one = add(f"{strongest.title}, flips, stitched", _mean(place, [strongest]), alone[strongest.name])
     title = "the final ensemble against its best member, both with flips and stitched"
-    rows.append(_row(title, counts[final], counts[best_stitched], best_stitched))
+    rows.append(_row(title, counts[final], counts[one], one))
     return rows
 
 

@@ -58,7 +58,7 @@ class Place:
         """Return the Keras archives of a system: one, or those of its folds or classes."""
         if system.is_set:
             return [self.runs / system.name / f"k{number}.keras" for number in range(5)]
-        if system.role:
+        if system.folded:
             return [self.runs / system.name / f"{system.arch}-fold{fold}.keras" for fold in range(FOLDS)]
         return [self.runs / f"{system.name}.keras"]
 
@@ -68,6 +68,6 @@ class Place:
 
     def onnx_files(self, system: System) -> list[Path]:
         """Return the exported files of a system: those of its folds, or one."""
-        if not system.role:
+        if not system.folded:
             return [self.runs / f"{system.name}.onnx"]
         return [self.runs / "pool" / f"{system.name}-fold{fold}.onnx" for fold in range(FOLDS)]

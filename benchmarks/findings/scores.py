@@ -20,7 +20,7 @@ from benchmarks.findings.out_of_fold import Found, Labelled, ablation
 from benchmarks.findings.page import write_findings
 from benchmarks.findings.place import Place
 from benchmarks.findings.student import student_rows
-from benchmarks.findings.systems import SYSTEMS, System
+from benchmarks.findings.systems import STUDENT, SYSTEMS, System
 from benchmarks.findings.tables import CONVENTIONS, write_table
 from benchmarks.findings.zoo import runs_of
 from benchmarks.table import RESULTS, STANDING
@@ -71,7 +71,7 @@ def write_results(place: Place, systems: Sequence[System], found: Mapping[str, F
         store["selections"] = {f"selected, flips {flips}": told for flips, told in found.items()}
         store["ensembles"] = dict(score_members(place, members))
         store["steps"] = ablation(place, systems)
-        for student in (one for one in systems if one.role == "student"):
+        for student in (one for one in systems if one.name == STUDENT):
             store["student"] = student_rows(place, student)
     target = place.runs / "systems.json" if place.quick else STORE
     target.write_text(json.dumps(store, indent=1) + "\n")
@@ -81,7 +81,7 @@ def write_results(place: Place, systems: Sequence[System], found: Mapping[str, F
             write_findings(store)
     pictures = place.runs if place.quick or RESULTS != STANDING else DOCS
     if found:
-        draw_curves(place, [one for one in systems if one.role], pictures / "curves.png")
+        draw_curves(place, [one for one in systems if one.folded], pictures / "curves.png")
         draw_steps(store["steps"], pictures / "steps.png")
 
 
@@ -123,7 +123,7 @@ def score_system(place: Place, system: System, shared: Scored) -> tuple[Row, Gro
     matrices, rates = count(shared, ensemble, [raw, suppressed])
     found = {"raw": matrices[raw], "suppressed": matrices[suppressed]}
     runs = runs_of(place, system)
-    if system.role:
+    if system.folded:
         runs = runs[:1]
     results = [run["result"] for run in runs]
     row = {

@@ -24,9 +24,8 @@ class System:
         arguments: of `trainers`, the command first.
         epochs: most epochs; all but members stop early, see ``PATIENCE`` of :mod:`benchmarks.findings`.
         needs: a system that is trained before it.
-        role: ``member`` of the final ensemble, ``trial`` beside a member, ``student`` of all; each is a network per
-            fold. Empty for a system of the report.
-        first: the member that a trial or the student starts from.
+        folded: whether it is a network per fold, as a member of an ensemble is; not those of the report.
+        first: the system whose networks it starts from, fold by fold.
     """
 
     name: str
@@ -36,13 +35,18 @@ class System:
     arguments: str
     epochs: int = 60
     needs: str = ""
-    role: str = ""
+    folded: bool = False
     first: str = ""
+
+    @property
+    def teaches(self) -> bool:
+        """Return whether trials and the student learn from it."""
+        return self.folded and not self.first
 
     @property
     def member(self) -> bool:
         """Return whether it is a member of the final ensemble."""
-        return self.role == "member"
+        return self.name in MEMBERS
 
     @property
     def is_set(self) -> bool:
@@ -60,14 +64,16 @@ def _report(name: str, title: str, notebook: str, kaggle: float | None, argument
     return System(name, title, notebook, kaggle, f"{arguments} {KEEP}", needs=needs)
 
 
-def _folded(name: str, title: str, arguments: str, epochs: int, role: str = "member", first: str = "") -> System:
-    return System(name, title, "", None, f"fit-folds {arguments}", epochs, role=role, first=first)
+def _folded(name: str, title: str, arguments: str, epochs: int, first: str = "") -> System:
+    return System(name, title, "", None, f"fit-folds {arguments}", epochs, folded=True, first=first)
 
 
+#: The members of the final ensemble, and the one network beside it that learned from others.
+MEMBERS, STUDENT = ("pan-zoo", "residual-zoo"), "student"
 #: The mix of losses that cross-validation finds is put in the place of ``MIX``.
 MIX = "{mix}"
-#: What starts from a member: its network of the same fold, what the members of that fold say of images without labels,
-#: and what those that did not see them say of labelled tiles.
+#: What starts from another: its network of the same fold, what those that teach say of images without labels, each
+#: fold by itself, and what they say of labelled tiles that they did not see.
 FIRST, SOFT, LABELLED = "{first}", "{soft}", "{labelled}"
 _PAN = "pan --dropout 0.1 --loss dice+0.5*focal --augment mirror+jitter+translate+cutout"
 _RESIDUAL = (
@@ -129,6 +135,6 @@ SYSTEMS = (
     ),
     _folded("pan-zoo", "PAN, five folds", _PAN, 30),
     _folded("residual-zoo", "residual attention U-Net, five folds", _RESIDUAL, 30),
-    _folded("pan-soft", "PAN, five folds, soft pseudo-labels", _SECOND, 8, "trial", "pan-zoo"),
-    _folded("student", "PAN, distilled, five folds", f"{_SECOND} --soft {LABELLED}", 8, "student", "pan-zoo"),
+    _folded("pan-soft", "PAN, five folds, soft pseudo-labels", _SECOND, 8, "pan-zoo"),
+    _folded(STUDENT, "PAN, distilled, five folds", f"{_SECOND} --soft {LABELLED}", 8, "pan-zoo"),
 )

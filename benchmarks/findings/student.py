@@ -21,7 +21,7 @@ from engine.runs.plan_member import PlannedMember
 
 ROUNDS = 3
 #: Of the student: few enough to be several times as fast as the ensemble.
-VIEWS = {"": (), ", flips": ("horizontal",), ", flips and shifts": ("horizontal", "shift:4:4")}
+VIEWS: dict[str, tuple[str, ...]] = {"": (), ", flips": ("horizontal",)}
 
 
 def student_rows(place: Place, student: System) -> list[Row]:

@@ -47,7 +47,7 @@ def test_a_changed_figure_is_noticed(page: str, process: Callable[..., Result], 
 def test_findings_have_their_tables() -> None:
     page = (ROOT / "docs" / "findings.md").read_text("utf-8")
     tables = re.findall(r"<!-- (\w+): written by python -m benchmarks.findings -->\n(.*?)<!-- end", page, re.DOTALL)
-    assert sorted(name for name, _ in tables) == ["background", "ensembles", "final", "steps", "suppression"]
+    assert sorted(name for name, _ in tables) == ["background", "ensembles", "final", "steps", "student", "suppression"]
     assert all(len(table.splitlines()) > 2 for _, table in tables)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 # `python -m benchmarks --quick` writes its rougher tables to a separate folder.
 STANDING = Path(__file__).resolve().parent / "results"
@@ -67,3 +68,13 @@ def rows(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
     """Return a Markdown table; numbers are aligned to the right."""
     ruler = ["---" if index == 0 else "---:" for index in range(len(header))]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in [header, ruler, *lines]) + "\n"
+
+
+def held_cell(row: Mapping[str, Any]) -> str:
+    """Return a score with its interval, from the ``score``, ``low`` and ``high`` of a row."""
+    return f"{row['score']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
+
+
+def gain_cell(gain: Sequence[float]) -> str:
+    """Return a difference with its interval, from (value, low, high)."""
+    return f"{gain[0]:+.4f} [{gain[1]:+.4f}, {gain[2]:+.4f}]"

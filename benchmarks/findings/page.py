@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.findings.student import student_table
 from benchmarks.findings.systems import KEEP, SYSTEMS
-from benchmarks.table import STANDING, rows
+from benchmarks.table import STANDING, gain_cell, held_cell, rows
 
 MODULE = "benchmarks.findings.page"
 STORE = STANDING / "systems.json"
@@ -135,11 +135,10 @@ def ensembles(store: Store) -> str:
     lines = []
     for title, kind in (("the report's systems", "report"), ("members of the final ensemble", "ensembles")):
         for name, row in store[kind].items():
-            gain, low, high = row["gain"]
             lines.append(
                 [
                     *(title, name, len(row["members"]), f"{row['scores']['raw']['keras-ignore']:.4f}"),
-                    *(f"{row['scores']['suppressed']['keras-ignore']:.4f}", f"{gain:+.4f} [{low:+.4f}, {high:+.4f}]"),
+                    *(f"{row['scores']['suppressed']['keras-ignore']:.4f}", gain_cell(row["gain"])),
                 ]
             )
     return rows(["pool", "strategy", "networks", "raw", "suppressed", "gain over best single"], lines)
@@ -149,9 +148,9 @@ def steps_table(store: Store) -> str:
     """Return what each step to the final ensemble gains, on all panoramas, out of fold."""
     lines = []
     for number, row in enumerate(store.get("steps", []), 1):
-        gain = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*row["gain"]) if "gain" in row else ""
+        gain = gain_cell(row["gain"]) if "gain" in row else ""
         over = row["over"] + 1 if "over" in row else ""
-        lines.append([number, row["title"], f"{row['score']:.4f} [{row['low']:.4f}, {row['high']:.4f}]", gain, over])
+        lines.append([number, row["title"], held_cell(row), gain, over])
     return rows(["", "step", "MIoU", "gain", "over row"], lines)
 
 

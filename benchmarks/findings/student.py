@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.findings.out_of_fold import METRIC, STITCHED, Labelled, Row, engine, member_of
 from benchmarks.findings.place import Place
 from benchmarks.findings.systems import System
-from benchmarks.table import rows
+from benchmarks.table import gain_cell, held_cell, rows
 from engine.bootstrap import GroupedCounts, interval, paired_difference
 from engine.models.views import named_views
 from engine.runs.plan import Plan, read_plan, write_plan
@@ -47,7 +47,7 @@ def student_rows(place: Place, student: System) -> list[Row]:
     for (title, (plan, shipped)), rate in zip(plans.items(), rates, strict=True):
         counts = labelled.counts(plan)
         held = interval(counts, METRIC)
-        row: Row = {"title": title, "runs": runs_of(shipped), "images_per_second": round(rate, 1)}
+        row: Row = {"title": title, "runs": passes_of(shipped), "images_per_second": round(rate, 1)}
         row |= {"score": round(held.value, 4), "low": round(held.low, 4), "high": round(held.high, 4)}
         if teacher is not None:
             gain = paired_difference(counts, teacher, METRIC)
@@ -65,7 +65,7 @@ def write_student(path: Path, place: Place, views: tuple[str, ...], member: Plan
     return path
 
 
-def runs_of(plan: Path) -> int:
+def passes_of(plan: Path) -> int:
     """Return how often an image goes through a network."""
     read = read_plan(plan)
     networks = sum(max(len(member.folds), 1) for member in read.members)
@@ -76,10 +76,9 @@ def student_table(found: Sequence[Row]) -> str:
     """Return the rows as a table."""
     lines = []
     for row in found:
-        gain = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*row["gain"]) if "gain" in row else ""
+        gain = gain_cell(row["gain"]) if "gain" in row else ""
         faster = f"{row['faster']:.1f}" if "faster" in row else ""
-        held = f"{row['score']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
-        lines.append([row["title"], row["runs"], held, gain, f"{row['images_per_second']:.0f}", faster])
+        lines.append([row["title"], row["runs"], held_cell(row), gain, f"{row['images_per_second']:.0f}", faster])
     header = ["", "runs of a network", "MIoU", "over the ensemble", "images/s", "times the ensemble's"]
     return rows(header, lines)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.findings.page import steps_table
 from benchmarks.findings.student import student_table
 from benchmarks.findings.systems import SYSTEMS
-from benchmarks.table import rows, write
+from benchmarks.table import gain_cell, held_cell, rows, write
 
 CONVENTIONS = ("keras-ignore", "labelled")
 Row = Mapping[str, Any]
@@ -58,8 +58,8 @@ def write_table(store: Row) -> None:
         [
             name,
             next(level["name"] for level in found["levels"] if level["chosen"]),
-            *(_ends(found[key]) for key in ("gain_over_best_single", "gain_over_plain_mean")),
-            _ends(next(level["cross_fitted"] for level in found["levels"] if level["chosen"])),
+            *(held_cell(found[key]) for key in ("gain_over_best_single", "gain_over_plain_mean")),
+            held_cell(next(level["cross_fitted"] for level in found["levels"] if level["chosen"])),
         ]
         for name, found in store["selections"].items()
     ]
@@ -77,7 +77,7 @@ def write_table(store: Row) -> None:
 
 def _fused(found: Row) -> list[list[object]]:
     return [
-        [name, *_cells(row), row["interval"], _gain(row["gain"]), f"{row['images_per_second']:.0f}"]
+        [name, *_cells(row), row["interval"], gain_cell(row["gain"]), f"{row['images_per_second']:.0f}"]
         for name, row in found.items()
     ]
 
@@ -88,11 +88,3 @@ def _cells(row: Row) -> list[str]:
         *(f"{score[name]:.4f}" for name in CONVENTIONS for score in (raw, own)),
         *(f"{value:.3f}" for value in own["iou"]),
     ]
-
-
-def _gain(gain: Sequence[float]) -> str:
-    return f"{gain[0]:+.4f} [{gain[1]:+.4f}, {gain[2]:+.4f}]"
-
-
-def _ends(found: Row) -> str:
-    return f"{found['score']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
@@ -205,6 +206,18 @@ def test_a_student_learns_from_its_teacher(place: Path, call: Call) -> None:
     assert more.code == 0, more.err
     assert "already finished" in more.err
     assert {path: path.stat().st_mtime_ns for path in targets.iterdir()} == before
+
+
+def test_a_student_goes_on_from_the_weights_of_a_network(place: Path, call: Call) -> None:
+    shared = ("--data", place / "d.npz", "--folds", 3, "--preset", "tiny", "--option", "depth=1", "--epochs", 1)
+    shared += ("--class-names", "background,soil,bedrock,sand,big rock")
+    done = call(app, "fit", "unet", *shared, "--out", place / "first.keras")
+    assert done.code == 0, done.err
+    asked = ("distil", "unet", *shared, "--teacher", place / "teacher.toml", "--out", place / "student.keras")
+    done = call(app, *asked, "--from", place / "first.keras")
+    assert done.code == 0, done.err
+    record = tomllib.loads((place / "student.run.toml").read_text("utf-8"))["config"]
+    assert record["start_sha256"] == hashlib.sha256((place / "first.keras").read_bytes()).hexdigest()
 
 
 def test_the_nets_of_one_fold_are_a_teacher_that_saw_none_of_its_labels(place: Path, call: Call) -> None:

@@ -1,8 +1,8 @@
 """`engine bench` of this tree and of an older commit, in turns: the pipeline and its share of the nets' own limit.
 
-``python -m benchmarks.bench_pipeline [--against 7da9fc7] [--rounds 7]`` writes benchmarks/results/pipeline.md. Every
-measurement is a process of its own, of one tree after the other; the older one is checked out beside it for the time
-of the run. Four nets of the zoo on generated scenes.
+``python -m benchmarks.bench_pipeline [--against 7da9fc7] [--rounds 7] [--nets A.onnx B.onnx]`` writes
+benchmarks/results/pipeline.md. Every measurement is a process of its own, of one tree after the other; the older one is
+checked out beside it for the time of the run. On generated scenes: four nets of the zoo, or those of ``--nets``.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ WAYS = {
     "OpenVINO float32": ("--runtime", "openvino"),
     "OpenVINO bf16": ("--runtime", "openvino", "--precision", "bf16"),
 }
+# Rounds within a process: its very first one is slower than the others.
+TURNS = 3
 # Least share of the limit, and least ratio to the older commit; what the project asks of itself.
 BARS = {"ONNX Runtime float32": (0.97, 1.15), "OpenVINO bf16": (0.92, 1.25)}
 
@@ -37,7 +39,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--only", nargs="*", default=[""], help="only ways whose name holds one of these texts")
+    parser.add_argument("--nets", nargs="+", type=Path, default=FOUR, help="files instead of four nets of the zoo")
     options = parser.parse_args()
+    nets = [net.resolve() for net in options.nets]
     ways = [way for way in WAYS if any(text.lower() in way.lower() for text in options.only)]
     ways = [way for way in ways if "OpenVINO" not in way or find_spec("openvino") is not None]
     taken: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -46,20 +50,25 @@ def main() -> None:
             for way in ways:
                 for name, tree in ((options.against, older), ("now", ROOT)):
                     # The first round compiles and fills caches.
-                    found = bench(tree, Path(place), WAYS[way], 32 if number == 0 else options.images)
+                    found = bench(tree, Path(place), nets, WAYS[way], 32 if number == 0 else options.images)
                     if number:
                         taken.setdefault((way, name), []).append(found)
                     told = f"{found['images_per_second']:.0f}/s, share {found['share_of_limit']:.3f}"
                     print(number, way, name, told, flush=True)
-    section = table(taken, ways, options.against, options.images, options.rounds)
+    told = (
+        f"{', '.join(net.stem for net in nets)}; {options.images} images, {options.rounds} processes of each in turns, "
+        f"{TURNS} rounds in each; medians (ratios of pairs, least and greatest behind). The limit is 1 over the sum of "
+        "1 / images/s of each net alone at its best layout, in the same run.\n"
+    )
+    section = f"{told}\n{table(taken, ways, options.against)}"
     packages = ("numpy", "numba", "onnxruntime-gpu", "openvino")
     print(write("pipeline", "The pipeline against its limit", "python -m benchmarks.bench_pipeline", packages, section))
 
 
-def bench(tree: Path, place: Path, way: tuple[str, ...], images: int) -> dict[str, Any]:
+def bench(tree: Path, place: Path, nets: list[Path], way: tuple[str, ...], images: int) -> dict[str, Any]:
     """Return what ``engine bench`` of a tree says."""
-    nets = [part for net in FOUR for part in ("-m", str(net))]
-    arguments = ["bench", *nets, *way, "--images", str(images), "--rounds", "1", "--json"]
+    given = [part for net in nets for part in ("-m", str(net))]
+    arguments = ["bench", *given, *way, "--images", str(images), "--rounds", str(TURNS), "--json"]
     command = [sys.executable, "-m", "engine.cli", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(tree)}
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
@@ -68,9 +77,7 @@ def bench(tree: Path, place: Path, way: tuple[str, ...], images: int) -> dict[st
     return dict(json.loads(done.stdout))
 
 
-def table(
-    taken: dict[tuple[str, str], list[dict[str, Any]]], ways: list[str], older: str, images: int, rounds: int
-) -> str:
+def table(taken: dict[tuple[str, str], list[dict[str, Any]]], ways: list[str], older: str) -> str:
     """Return the table, with what misses its bar."""
     lines = []
     for way in ways:
@@ -89,12 +96,7 @@ def table(
             )
         )
     head = ("way", f"images/s, {older}", "images/s, now", "ratio", f"share, {older}", "share, now")
-    told = (
-        f"{', '.join(net.stem for net in FOUR)}; {images} images, {rounds} rounds in turns, medians (ratios of pairs, "
-        "least and greatest "
-        "behind). The limit is 1 over the sum of 1 / images/s of each net alone at its best layout, in the same run.\n"
-    )
-    return f"{told}\n{rows(head, lines)}"
+    return rows(head, lines)
 
 
 def missed(value: float, bar: float) -> str:

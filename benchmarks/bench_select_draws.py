@@ -1,18 +1,21 @@
 """`engine select` against the best row of `engine compare`, on drawn sets of 21 classes where that is hard.
 
-``python -m benchmarks.bench_select_draws [--draws 10]`` writes benchmarks/results/select_draws.md. Each set has forty
-tiles of overlapping boxes, on which classes are rare, and two small nets: random convolutions, the last layer fitted by
-ridge regression. Both commands score every tile by what was fitted without it, on the same folds.
+``python -m benchmarks.bench_select_draws [--draws 10] [--against 7da9fc7]`` writes benchmarks/results/select_draws.md;
+the older commit selects on the same sets. Each has forty tiles of overlapping boxes, on which classes are rare, and two
+small nets: random convolutions, the last layer fitted by ridge regression. Both commands score every tile by what was
+fitted without it, on the same folds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -21,32 +24,42 @@ import onnx
 from numpy.lib.stride_tricks import sliding_window_view
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.older import BASELINE, ROOT, checkout
 from benchmarks.table import rows, write
 
 CLASSES, SIZE, COUNT, MAPS = 21, (64, 128), 40, 16
 NETS = {"small": (3, 1), "wide": (5, 2)}
 MEAN, STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-FACTS = ("--normalize", "imagenet")
+FACTS = ("--scale", str(1 / 255), "--mean", ",".join(map(str, MEAN)), "--std", ",".join(map(str, STD)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--first", type=int, default=0, help="number of the first draw")
+    parser.add_argument("--against", default=BASELINE, metavar="REV", help="the older commit; default: %(default)s")
     parser.add_argument("--folder", type=Path, help="folders 0, 1, ... of other sets: val.npz, small.onnx, wide.onnx")
     options = parser.parse_args()
-    lines = []
-    for number in range(options.first, options.first + options.draws):
-        with tempfile.TemporaryDirectory() as temporary:
-            place = options.folder / str(number) if options.folder else Path(temporary)
-            if not options.folder:
-                draw_set(place, number)
-            lines.append(line(number, place))
-            print(*lines[-1], flush=True)
+    lines, ratios = [], []
+    with checkout(options.against) as older:
+        for number in range(options.first, options.first + options.draws):
+            with tempfile.TemporaryDirectory() as temporary:
+                place = options.folder / str(number) if options.folder else Path(temporary)
+                if not options.folder:
+                    draw_set(place, number)
+                cells, ratio = line(number, place, older)
+                lines.append(cells)
+                ratios.append(ratio)
+                print(*cells, flush=True)
     below = sum("below" in str(cell) for row in lines for cell in row)
     head = ("draw", "best single member", "compare, best row", "its score", "select, cross-fitted", "difference",
-            "plan on its own tiles", "candidates/s")  # fmt: skip
-    told = f"{len(lines)} sets of {COUNT} tiles of {SIZE[0]}x{SIZE[1]}, {CLASSES} classes; {below} figures are below.\n"
+            "plan on its own tiles", f"select, {options.against}", "candidates/s", f"candidates/s, {options.against}",
+            "ratio")  # fmt: skip
+    told = (
+        f"{len(lines)} sets of {COUNT} tiles of {SIZE[0]}x{SIZE[1]}, {CLASSES} classes; {below} figures are below what "
+        f"they must reach. Candidates per second of the whole command, start and nets included: {median(ratios):.1f} "
+        "times the older commit's, the median of the sets.\n"
+    )
     packages = ("numpy", "numba", "onnxruntime-gpu")
     title, own = "Selection against every row of a comparison", "python -m benchmarks.bench_select_draws"
     print(write("select_draws", title, own, packages, f"{told}\n{rows(head, lines)}"))
@@ -93,31 +106,38 @@ def net(path: Path, images: np.ndarray, labels: np.ndarray, kernel: int, draw: n
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
 
-def command(place: Path, *arguments: str) -> dict[str, Any]:
-    """Run a command of the engine in a folder; return its JSON."""
+def command(tree: Path, place: Path, *arguments: str) -> dict[str, Any]:
+    """Run a command of a tree's engine in a folder; return its JSON."""
     nets = [part for name in NETS for part in ("-m", f"{name}.onnx")]
     data = ("-i", "val.npz:images", "--labels", "val.npz:labels")
     line = [sys.executable, "-m", "engine.cli", arguments[0], *nets, *data, *FACTS, *arguments[1:], "--json"]
-    done = subprocess.run(line, cwd=place, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    done = subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
     return dict(json.loads(done.stdout))
 
 
-def line(number: int, place: Path) -> list[object]:
-    """Return the row of one set."""
-    compared = command(place, "compare", "--out", "run.npz", "--overwrite")
+def selection(tree: Path, place: Path) -> tuple[dict[str, Any], float]:
+    """Return what ``engine select`` of a tree says, and its candidates per second."""
     began = perf_counter()
-    selected = command(place, "select", "--out", "plan.toml", "--overwrite")
-    seconds = perf_counter() - began
+    selected = command(tree, place, "select", "--out", "plan.toml", "--overwrite")
+    return selected, selected["candidates"] / (perf_counter() - began)
+
+
+def line(number: int, place: Path, older: Path) -> tuple[list[object], float]:
+    """Return the row of one set, and how many times the older commit's candidates per second there are."""
+    compared = command(ROOT, place, "compare", "--out", "run.npz", "--overwrite")
+    before, old_rate = selection(older, place)
+    selected, rate = selection(ROOT, place)
     metric = compared["metric"]
     best = max(compared["rows"], key=lambda row: row["scores"][metric]["value"])
     single = max(row["scores"][metric]["value"] for row in compared["rows"] if row["member"] >= 0)
-    chosen = next(level for level in selected["levels"] if level["chosen"])
+    chosen, earlier = (next(level for level in told["levels"] if level["chosen"]) for told in (selected, before))
     alone = next(level for level in selected["levels"] if level["name"] == "best single member")
     value, score = best["scores"][metric]["value"], chosen["cross_fitted"]["score"]
     own, least = chosen["same_images"], alone["same_images"]
-    return [
+    cells: list[object] = [
         number,
         f"{single:.4f}",
         f"{best['name']}, {best['state']}",
@@ -125,8 +145,12 @@ def line(number: int, place: Path) -> list[object]:
         f"{score:.4f}" + (" below" if score < value else ""),
         f"{score - value:+.4f}",
         f"{own:.4f}" + (" below" if own < least else ""),
-        f"{selected['candidates'] / seconds:,.0f}",
+        f"{earlier['cross_fitted']['score']:.4f}",
+        f"{rate:,.0f}",
+        f"{old_rate:,.0f}",
+        f"{rate / old_rate:.1f}",
     ]
+    return cells, rate / old_rate
 
 
 if __name__ == "__main__":

@@ -154,15 +154,15 @@ class Torch(Plain):
 
 
 class OpenVino(Plain):
-    """OpenVINO's asynchronous queue with the throughput hint."""
+    """OpenVINO's asynchronous queue with the throughput hint; with ``ending``, on the files NAME + ending."""
 
-    def __init__(self, precision: str) -> None:
-        self.precision = precision
+    def __init__(self, precision: str, ending: str = "") -> None:
+        self.precision, self.ending = precision, ending
 
     def open(self, folder: Path, name: str) -> Any:
         import openvino
 
-        return openvino.Core().read_model(folder / f"{name}.onnx")
+        return openvino.Core().read_model(folder / f"{name}{self.ending}.onnx")
 
     def at(self, net: Any, size: int) -> Runner:
         import openvino
@@ -198,4 +198,5 @@ CONTENDERS: dict[str, Callable[[], Any]] = {
     "PyTorch + NumPy": Torch,
     "OpenVINO async float32 + NumPy": lambda: OpenVino("f32"),
     "OpenVINO async bf16 + NumPy": lambda: OpenVino("bf16"),
+    "OpenVINO async int8 + NumPy": lambda: OpenVino("f32", "_int8"),
 }

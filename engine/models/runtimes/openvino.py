@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from engine.models.runtimes.base import Runtime, padded
 from engine.utils.optional import require
 
 HINTS = {"float32": "f32", "bf16": "bf16", "int8": "f32"}
+# Up to this many bytes of a file's weights are held once per thread.
+MOST_HELD = 2**29
 
 
 def load_openvino() -> Any:
@@ -44,8 +47,10 @@ class OpenVinoSession:
     """A file in OpenVINO; attributes as :class:`engine.models.runtimes.base.Session`.
 
     The graph is compiled for a fixed shape the first time a batch of that shape comes; a smaller batch is filled up.
-    Each call takes an infer request that is free, of which there are never more than calls at once, and each request is
-    one stream of one core: measured as fast as the asynchronous queue, and it keeps a batch and its fusion together.
+    Each call takes an infer request that is free, of which there are never more than calls at once. Each request is a
+    compiled graph of its own and runs in the thread that asks. With a stream per request OpenVINO hands the work to a
+    thread of its own, which often starts on the core where another one computes: a tenth slower with two workers. Nets
+    too large to hold that often are compiled once, with streams.
     """
 
     runtime = "openvino"
@@ -70,6 +75,7 @@ class OpenVinoSession:
             self._model = _core().read_model(path)
         except RuntimeError as error:
             raise _refusal(path, error) from None
+        self._in_place = self._streams * _weights(self._model) <= MOST_HELD
         self._image = self._model.inputs[0]
         self.input_name: str = self._image.get_any_name()
         self.constants: dict[str, NDArray[Any]] = {}
@@ -77,6 +83,7 @@ class OpenVinoSession:
         self.feed(self.input_name)
         self._tensor = openvino.Tensor
         self._lock = threading.Lock()
+        # By shape: what several requests share, and requests that are free.
         self._compiled: dict[tuple[int, ...], Any] = {}
         self._idle: dict[tuple[int, ...], list[Any]] = {}
         self._busy: set[Any] = set()
@@ -124,28 +131,42 @@ class OpenVinoSession:
 
     def _shape_for(self, wanted: tuple[int, ...]) -> tuple[int, ...]:
         """Return the smallest compiled shape that holds a batch, or the batch's own."""
-        fitting = [held for held in list(self._compiled) if held[1:] == wanted[1:] and held[0] >= wanted[0]]
+        fitting = [held for held in list(self._idle) if held[1:] == wanted[1:] and held[0] >= wanted[0]]
         return min(fitting, default=tuple(wanted))
 
     def _take(self, shape: tuple[int, ...]) -> Any:
         """Return a free infer request of a shape, compiled and made where there is none."""
         with self._lock:
-            if shape not in self._compiled:
-                self._compiled[shape], self._idle[shape] = self._compile(shape), []
-            idle = self._idle[shape]
-            request = idle.pop() if idle else self._compiled[shape].create_infer_request()
+            idle = self._idle.setdefault(shape, [])
+            request = idle.pop() if idle else None
+        if request is None:
+            request = self._compiled_for(shape).create_infer_request()
+        with self._lock:
             self._busy.add(request)
         return request
 
-    def _compile(self, shape: tuple[int, ...]) -> Any:
+    def _compiled_for(self, shape: tuple[int, ...]) -> Any:
+        """Return a compiled graph: a new one, or the one of all requests of the shape."""
+        with self._lock:
+            if shape in self._compiled:
+                return self._compiled[shape]
+            model = self._model.clone()
+            if not self._in_place:
+                self._compiled[shape] = self._compile(model, shape)
+                return self._compiled[shape]
+        # Outside the lock: every thread compiles its own at the same time.
+        return self._compile(model, shape)
+
+    def _compile(self, model: Any, shape: tuple[int, ...]) -> Any:
+        # Without streams the calling thread computes.
+        streams, threads = (0, 1) if self._in_place else (self._streams, self._streams)
         settings = {
             "INFERENCE_PRECISION_HINT": HINTS[self.precision],
-            "NUM_STREAMS": str(self._streams),
-            "INFERENCE_NUM_THREADS": str(self._streams),
+            "NUM_STREAMS": str(streams),
+            "INFERENCE_NUM_THREADS": str(threads),
             "ENABLE_CPU_PINNING": "NO",
         }
         try:
-            model = self._model.clone()
             model.reshape({self.input_name: list(shape)})
             return _core().compile_model(model, "CPU", settings)
         except RuntimeError as error:
@@ -169,6 +190,12 @@ def _precisions() -> tuple[str, ...]:
 
 # 16 images at a time were measured a tenth faster than 4.
 RUNTIME = Runtime(open=OpenVinoSession, part=16, precisions=_precisions, automatic=installed)
+
+
+def _weights(model: Any) -> int:
+    """Return the bytes of all constants of a model."""
+    held = [node.output(0) for node in model.get_ops() if node.get_type_name() == "Constant"]
+    return sum(prod(port.get_shape()) * port.get_element_type().size for port in held)
 
 
 def _refusal(path: Path, error: BaseException) -> ModelError:

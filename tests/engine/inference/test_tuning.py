@@ -63,15 +63,21 @@ def test_every_runtime_gives_the_same_labels(runtime, world, tmp_path):
     assert runtime in how.told[0]
 
 
-def test_openvino_makes_no_more_requests_than_calls_at_once(tmp_path, world):
+@pytest.mark.parametrize("held", [2**29, 0])
+def test_openvino_makes_no_more_requests_than_calls_at_once(tmp_path, world, monkeypatch, held):
     pytest.importorskip("openvino")
+    from engine.models.runtimes import openvino
     from engine.models.runtimes.openvino import OpenVinoSession
 
+    monkeypatch.setattr(openvino, "MOST_HELD", held)
     session = OpenVinoSession(save_member(tmp_path / "net.onnx"), streams=2)
     ensemble = Ensemble.open(tmp_path / "net.onnx")
     ensemble.use(0, Execution((session,), 2))
+    want = Ensemble.open(tmp_path / "net.onnx").predict(world.images)
     for _ in range(4):  # each with threads of its own
-        ensemble.predict(world.images, batch_size=2, workers=2)
+        assert (ensemble.predict(world.images, batch_size=2, workers=2) == want).mean() > 0.999
+    # A net too large to be held once per thread is compiled once, for all of them.
+    assert len(session._compiled) == (0 if held else 1)
     assert sum(map(len, session._idle.values())) <= 2
     assert not session._busy
     session.stop()

@@ -22,6 +22,8 @@ MODULE = "benchmarks.findings.page"
 STORE = STANDING / "systems.json"
 ROOT = Path(__file__).resolve().parents[2]
 Store = Mapping[str, Any]
+# Networks are compared if one had at most this many times the epochs of the other.
+ALIKE = 2
 #: The report's steps, each from one system to another, both scored raw as in the report.
 STEPS = (
     ("U-Net++ for U-Net", "unet", "upp"),
@@ -84,13 +86,31 @@ def steps(store: Store) -> str:
     """Return the gain of each step, in the report and here."""
     kaggle = {system.name: system.kaggle for system in SYSTEMS}
     lines = []
-    for title, before, after in STEPS:
-        if before in store["systems"] and after in store["systems"]:
-            there = [kaggle[before], kaggle[after]]
+    for title, *names in STEPS:
+        pair = _alike(store, names)
+        if pair:
+            there = [kaggle[name] for name in names]
             told = "-" if None in there else f"{there[1] - there[0]:+.3f}"  # type: ignore[operator]
-            here = [_score(store, name, state) for state in ("raw", "suppressed") for name in (before, after)]
-            lines.append([title, told, f"{here[1] - here[0]:+.3f}", f"{here[3] - here[2]:+.3f}"])
-    return rows(["step", "in the report", "here, raw", "here, suppressed"], lines)
+            gains = [
+                after["scores"][state]["keras-ignore"] - before["scores"][state]["keras-ignore"]
+                for before, after in [pair]
+                for state in ("raw", "suppressed")
+            ]
+            lines.append(
+                [title, told, *(f"{gain:+.3f}" for gain in gains), ", ".join(str(row["epochs"]) for row in pair)]
+            )
+    return rows(["step", "in the report", "here, raw", "here, suppressed", "epochs at most"], lines)
+
+
+def _alike(store: Store, names: Sequence[str]) -> list[Mapping[str, Any]]:
+    """Return the rows of systems that had about as many epochs each: the longest trainings, else earlier ones."""
+    now = [store["systems"][name] for name in names if name in store["systems"]]
+    earlier = [store.get("short", {}).get(name, store["systems"].get(name)) for name in names]
+    for pair in (now, [row for row in earlier if row is not None]):
+        epochs = [row["epochs"] for row in pair]
+        if len(pair) == len(names) and max(epochs) <= ALIKE * min(epochs):
+            return pair
+    return []
 
 
 def suppression(store: Store) -> str:

@@ -49,20 +49,27 @@ def write_results(place: Place, systems: Sequence[System], found: Mapping[str, F
         found: the output of `engine select` for the members, by flips; empty if there was nothing to select from.
     """
     store = json.loads(STORE.read_text()) if STORE.exists() and not place.quick else {}
-    store = {"systems": {}, "ensembles": {}, "report": {}, "selections": {}, "steps": [], "student": []} | store
+    empty = {"systems": {}, "short": {}, "ensembles": {}, "report": {}, "selections": {}, "steps": [], "student": []}
+    store = empty | store
     compile_ahead(not_compiled(STRATEGIES))
     # Rows of systems that are no more would be shown nowhere.
     known = {system.name for system in SYSTEMS}
-    store["systems"] = {name: row for name, row in store["systems"].items() if name in known}
+    for part in ("systems", "short"):
+        store[part] = {name: row for name, row in store[part].items() if name in known}
     counts, own = {}, {}
     shared = Scored.validation(place)
     for system in systems:
         row, counts[system.name] = score_system(place, system, shared)
+        before = store["systems"].get(system.name, row)
+        if before["epochs"] < row["epochs"]:
+            # Steps are between networks of like epochs, so a row is kept until all have had more.
+            store["short"][system.name] = before
         store["systems"][system.name] = row
         own[system.name] = row["scores"]["suppressed"]["keras-ignore"]
         print(f"{system.name}: {own[system.name]:.4f}", flush=True)
     report = [one for one in systems if one.notebook]
-    if len(report) > 1:
+    # Some of them alone do not take the place of all.
+    if len(report) > 1 and len(report) >= max((len(row["members"]) for row in store["report"].values()), default=0):
         best = max(report, key=lambda one: own[one.name])
         files = [[place.onnx(one)] for one in report]
         store["report"] = dict(score_ensembles(files, shared, best.name, counts[best.name]))

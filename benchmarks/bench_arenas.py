@@ -8,6 +8,7 @@ four nets of the zoo on 16 images, 4 at a time, as a worker of the engine does.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import resource
 import subprocess
@@ -24,12 +25,15 @@ from benchmarks.table import rows, write
 from benchmarks.zoo_nets import FOUR
 
 BATCH, PART, THREADS = 16, 4, 2
+# Names of mallopt in glibc, and values: memory up to the most that it allows is kept when it is freed.
+KEEP = {-3: 32 << 20, -1: 1 << 30}
 SETTINGS = {
     "no arena": {},
+    "no arena, memory kept by malloc": {"kept": True},
     "one per session": {"enable_cpu_mem_arena": True},
     "one per session, no memory pattern": {"enable_cpu_mem_arena": True, "enable_mem_pattern": False},
-    "one for all": {"shared": True},
-    "one for all, no memory pattern (the engine's)": {"shared": True, "enable_mem_pattern": False},
+    "one for all (the engine's)": {"shared": True},
+    "one for all, no memory pattern": {"shared": True, "enable_mem_pattern": False},
     "one for all, no memory pattern, shrunk after each run": {
         "shared": True, "enable_mem_pattern": False, "shrunk": True
     },
@@ -67,8 +71,9 @@ def table(taken: dict[str, list[tuple[float, float]]]) -> str:
         rates = [rate for rate, _ in found]
         ratio = median(rate / other for rate, other in zip(rates, base, strict=True))
         peak = max(peak for _, peak in found)
-        lines.append((name, f"{median(rates):,.1f}", f"{ratio:.2f}", f"{peak:,.0f}"))
-    head = ("arena", "images/s", "against no arena", "peak MB")
+        spread = f"{min(rates):,.1f} to {max(rates):,.1f}"
+        lines.append((name, f"{median(rates):,.1f}", spread, f"{ratio:.2f}", f"{peak:,.0f}"))
+    head = ("arena", "images/s", "least and greatest", "against no arena", "peak MB")
     told = f"{len(files())} nets, {len(base)} rounds in turns, medians; peak memory of the process.\n"
     return f"{told}\n{rows(head, lines)}"
 
@@ -84,6 +89,10 @@ def measured(setting: dict[str, bool], seconds: float) -> tuple[float, float]:
 
     from engine.models.runtimes.arena import USE_ARENA, register_arena
 
+    if setting.get("kept"):
+        own = ctypes.CDLL(None)
+        if not all(own.mallopt(name, value) for name, value in KEEP.items()):
+            raise SystemExit("mallopt refuses: this malloc is not that of glibc")
     onnxruntime.set_default_logger_severity(4)
     run = onnxruntime.RunOptions()
     if setting.get("shrunk"):

@@ -6,7 +6,7 @@
 # compiled model of its own. (With streams, requests do run side by side, but in threads that OpenVINO owns.)
 #
 # Seen with openvino 2026.4.1, numpy 2.4.6, Python 3.11, two cores, on 2026-11-29, runs a second, both threads together:
-#   one thread 100 %, two threads with one compiled model 97 %, two threads with a compiled model each 198 %
+#   one thread 100 %, two threads with one compiled model 104 %, two threads with a compiled model each 200 %
 set -euo pipefail
 
 folder=$(mktemp -d)

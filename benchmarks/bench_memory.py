@@ -8,17 +8,13 @@ a process of its own on generated scenes, repeated, in an .npy file; its peak is
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.bench_pipeline import WAYS
-from benchmarks.older import ROOT
+from benchmarks.bench_pipeline import installed_ways
+from benchmarks.bench_scene_memory import peak_of
 from benchmarks.table import rows, write
 from benchmarks.zoo_nets import FOUR
 from engine.utils.memory import in_words
@@ -43,17 +39,9 @@ def peak(nets: list[Path], images: Path, way: tuple[str, ...]) -> int:
     """Return the peak memory of a run in bytes."""
     output = images.with_suffix(".csv")
     given = [part for net in nets for part in ("-m", str(net))]
-    command = [sys.executable, "-m", "engine.cli", "ensemble", *given, "-i", str(images), "-o", str(output), *way]
-    command += ["--provider", "cpu", "--overwrite"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    told = process.stderr.read().decode()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)}: {told}")
+    found = peak_of([*given, "-i", str(images), "-o", str(output), *way, "--provider", "cpu", "--overwrite"])
     output.unlink()
-    return usage.ru_maxrss * 1024
+    return found
 
 
 def main() -> None:
@@ -64,13 +52,12 @@ def main() -> None:
     options = parser.parse_args()
     nets = [net.resolve() for net in options.nets]
     few, many = (count // 10 if options.quick else count for count in (FEW, MANY))
-    ways = {name: way for name, way in WAYS.items() if "OpenVINO" not in name or find_spec("openvino") is not None}
     found = []
     with tempfile.TemporaryDirectory() as name:
         small, large = Path(name) / "few.npy", Path(name) / "many.npy"
         save_images(small, few)
         save_images(large, many)
-        for way, arguments in ways.items():
+        for way, arguments in installed_ways().items():
             less, more = peak(nets, small, arguments), peak(nets, large, arguments)
             mark = f", above the bar of {BAR}" if more > BAR * less else ""
             found.append((way, in_words(less), in_words(more), f"{more / less:.2f}{mark}"))

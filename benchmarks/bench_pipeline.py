@@ -42,8 +42,7 @@ def main() -> None:
     parser.add_argument("--nets", nargs="+", type=Path, default=FOUR, help="files instead of four nets of the zoo")
     options = parser.parse_args()
     nets = [net.resolve() for net in options.nets]
-    ways = [way for way in WAYS if any(text.lower() in way.lower() for text in options.only)]
-    ways = [way for way in ways if "OpenVINO" not in way or find_spec("openvino") is not None]
+    ways = [way for way in installed_ways() if any(text.lower() in way.lower() for text in options.only)]
     taken: dict[tuple[str, str], list[dict[str, Any]]] = {}
     with checkout(options.against) as older, tempfile.TemporaryDirectory() as place:
         for number in range(options.rounds + 1):
@@ -63,6 +62,11 @@ def main() -> None:
     section = f"{told}\n{table(taken, ways, options.against)}"
     packages = ("numpy", "numba", "onnxruntime-gpu", "openvino")
     print(write("pipeline", "The pipeline against its limit", "python -m benchmarks.bench_pipeline", packages, section))
+
+
+def installed_ways() -> dict[str, tuple[str, ...]]:
+    """Return the ways to run that this environment has, by name: their options."""
+    return {name: way for name, way in WAYS.items() if "OpenVINO" not in name or find_spec("openvino") is not None}
 
 
 def bench(tree: Path, place: Path, nets: list[Path], way: tuple[str, ...], images: int) -> dict[str, Any]:

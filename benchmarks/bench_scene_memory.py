@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,16 +108,25 @@ def peak(case: Case, size: tuple[int, int], folder: Path) -> int:
     scene, output = folder / f"scene{case.form}", folder / f"mask{'.tif' if case.form == '.tif' else '.npy'}"
     save_scene(scene, size, case.channels)
     layout = ["--image-layout", "HWC"] if case.form == ".npy" and case.channels > 1 else []
-    command = [sys.executable, "-m", "engine.cli", "ensemble", "-m", str(folder / "nets"), "-i", str(scene)]
-    command += ["-o", str(output), "--tile", f"{case.tile}x{case.tile}", "--overlap", str(case.overlap), "--overwrite"]
-    command += ["--workers", str(case.workers), "--provider", "cpu", *layout]
+    arguments = ["-m", str(folder / "nets"), "-i", str(scene), "-o", str(output), "--overwrite"]
+    arguments += ["--tile", f"{case.tile}x{case.tile}", "--overlap", str(case.overlap)]
+    return peak_of([*arguments, "--workers", str(case.workers), "--provider", "cpu", *layout])
+
+
+def peak_of(arguments: Sequence[str]) -> int:
+    """Return the peak memory of `engine ensemble` with these arguments, in bytes.
+
+    Raises:
+        SystemExit: it fails.
+    """
+    command = [sys.executable, "-m", "engine.cli", "ensemble", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
     told = process.stderr.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit(f"{case}: {told}")
+        raise SystemExit(f"{' '.join(command)}: {told}")
     return usage.ru_maxrss * 1024
 
 

@@ -91,14 +91,9 @@ def steps(store: Store) -> str:
         if pair:
             there = [kaggle[name] for name in names]
             told = "-" if None in there else f"{there[1] - there[0]:+.3f}"  # type: ignore[operator]
-            gains = [
-                after["scores"][state]["keras-ignore"] - before["scores"][state]["keras-ignore"]
-                for before, after in [pair]
-                for state in ("raw", "suppressed")
-            ]
-            lines.append(
-                [title, told, *(f"{gain:+.3f}" for gain in gains), ", ".join(str(row["epochs"]) for row in pair)]
-            )
+            before, after = ([row["scores"][state]["keras-ignore"] for state in ("raw", "suppressed")] for row in pair)
+            gains = [f"{new - old:+.3f}" for old, new in zip(before, after, strict=True)]
+            lines.append([title, told, *gains, ", ".join(str(row["epochs"]) for row in pair)])
     return rows(["step", "in the report", "here, raw", "here, suppressed", "epochs at most"], lines)
 
 

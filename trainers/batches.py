@@ -17,6 +17,10 @@ from trainers.data import Dataset
 from trainers.distances import signed_distances
 from trainers.sampling import distinct, order_of
 
+#: Threads that prepare batches ahead. With one, Keras leaves that to a pipeline of TensorFlow that tunes itself, and which
+#: waits for its next look at itself when an epoch ends: after 5.1, 10.2 or 20.5 s.
+WORKERS = 2
+
 
 class Batches(keras.utils.PyDataset):
     """The training tiles of one epoch: chosen, shuffled and augmented by seed and epoch, scaled as the contract says.
@@ -40,7 +44,7 @@ class Batches(keras.utils.PyDataset):
         rare: RarePixels | None = None,
         distances: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(workers=WORKERS)
         self.data, self.config, self.epoch, self.distances = data, config, epoch, distances
         self.rare = rare
         if rare is None and config.paste > 0:

@@ -17,6 +17,7 @@ from trainers.losses import make_loss
 from trainers.losses.base import Heads, PixelLoss, Target
 from trainers.losses.distillation import Distillation
 from trainers.models import architecture, build_model
+from trainers.normalisation import with_fused_normalisation
 from trainers.optimizer import make_optimizer
 from trainers.options import parsed_options
 from trainers.transfer import take_weights
@@ -29,7 +30,7 @@ class Learner:
     """A network and its compiled training twin.
 
     Attributes:
-        model: the network with its one output; its layers are those of ``trained``.
+        model: the network with its one output; its layers are those of ``trained``, not all of them stock.
         trained: a compiled twin with the training-only heads, so that the network itself is saved without
             optimizer and loss.
         loss: the loss of one head.
@@ -56,7 +57,8 @@ def make_learner(config: FitConfig, shape: tuple[int, int, int], target: Target,
         model = build(config, shape, target.classes)
         if config.start_from:
             take_weights(model, Path(config.start_from))
-        freeze(model, config, frozen=True)
+        model = with_fused_normalisation(model)
+        freeze(model, config)
         heads = heads_of(config, model, target.maps)
         output = model.output
         if heads:
@@ -72,11 +74,8 @@ def make_learner(config: FitConfig, shape: tuple[int, int, int], target: Target,
 
 
 def finished(config: FitConfig, learner: Learner, weights: Weights, shape: tuple[int, int, int]) -> keras.Model:
-    """Return the network to save, with the best weights, computing in float32 whatever the training precision."""
-    model = learner.model
-    if config.precision != "float32":
-        model = build(config, shape, learner.loss.target.classes)
-    freeze(model, config, frozen=False)
+    """Return the network to save: stock layers with the best weights, in float32 whatever the training precision."""
+    model = build(config, shape, learner.loss.target.classes)
     model.set_weights(weights)
     return model
 
@@ -99,12 +98,12 @@ def heads_of(config: FitConfig, model: keras.Model, maps: int) -> list[keras.Ker
     return found.heads(model, maps) if wanted and found.heads is not None else []
 
 
-def freeze(model: keras.Model, config: FitConfig, frozen: bool) -> None:
-    """Freeze the first part of a cascade while the second is trained, or unfreeze it."""
+def freeze(model: keras.Model, config: FitConfig) -> None:
+    """Freeze the first part of a cascade while the second is trained."""
     prefix = architecture(config.arch).first
     for layer in model.layers:
         if prefix and config.stage == "second" and layer.name.startswith(prefix):
-            layer.trainable = not frozen
+            layer.trainable = False
 
 
 @contextmanager

@@ -61,6 +61,7 @@ def train(place: Place, system: System) -> None:
         ["--preset", "tiny", "--epochs", 1] if place.quick else [*("--preset", place.preset, "--epochs", system.epochs)]
     )
     checkpoint = list(place.runs.glob(f"{system.name}.checkpoint*"))
+    shared += [] if system.folded else ["--precision", place.precision]
     # What a system says of itself counts: it comes last.
     more = ["--resume"] if checkpoint and not several else []
     call("trainers", words[0], *shared, *words[1:], *more, "--out", out)
@@ -168,6 +169,11 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="train only this one; repeatable")
     parser.add_argument("--no-training", action="store_true", help="score and tabulate the existing networks")
     parser.add_argument("--preset", default="small", help="size of the networks")
+    parser.add_argument(
+        *("--precision",),
+        default="float32",
+        help="mixed_bfloat16 trains the report's systems with it, where a CPU has it",
+    )
     parser.add_argument("--zoo", type=Path, help="put the final ensemble into this folder, with its plan and student")
     parser.add_argument("--submission", type=Path, help="also predict the test images of --data with it (.csv)")
     parser.add_argument("--quick", action="store_true", help="tiny networks, to check that everything runs")
@@ -178,7 +184,9 @@ def main() -> None:
         parser.error(f"--only {unknown[0]}: choose from {', '.join(known)}")
     given.runs.mkdir(parents=True, exist_ok=True)
     cleaned = clean(given.data, given.runs, given.groups, given.quick)
-    place = Place(given.runs, cleaned, given.groups, given.unlabelled, given.data, given.quick, given.preset)
+    place = Place(
+        given.runs, cleaned, given.groups, given.unlabelled, given.data, given.quick, given.preset, given.precision
+    )
     for system in known.values():
         if not given.no_training and (not given.only or system.name in given.only):
             if system.needs and not trained(place, known[system.needs]):

@@ -21,6 +21,7 @@ class Place:
         original: the data with the outliers in it.
         quick: tiny networks, one epoch, few tiles.
         preset: size of the networks.
+        precision: what single networks are trained in; folds are trained in float32.
     """
 
     runs: Path
@@ -30,6 +31,7 @@ class Place:
     original: Path
     quick: bool
     preset: str
+    precision: str = "float32"
 
     @property
     def plan(self) -> Path:

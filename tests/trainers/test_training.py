@@ -100,7 +100,8 @@ def test_mixed_precision_trains_and_saves_a_float32_network(precision: str) -> N
 
 def saved(tmp_path: Path, config: FitConfig, learner: Learner, name: str = "first.keras") -> Path:
     data = tiles(2, size=SHAPE[:2])
-    save_network(tmp_path / name, learner.model, contract_of(config, data, {}))
+    model = finished(config, learner, learner.model.get_weights(), SHAPE)
+    save_network(tmp_path / name, model, contract_of(config, data, {}))
     return tmp_path / name
 
 

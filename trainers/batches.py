@@ -17,8 +17,9 @@ from trainers.data import Dataset
 from trainers.distances import signed_distances
 from trainers.sampling import distinct, order_of
 
-#: Threads that prepare batches ahead. With one, Keras leaves that to a pipeline of TensorFlow that tunes itself, and which
-#: waits for its next look at itself when an epoch ends: after 5.1, 10.2 or 20.5 s.
+#: Threads that prepare batches ahead, where Keras lets them. With one, Keras on TensorFlow leaves that to a pipeline
+#: that tunes itself, and which waits for its next look at itself when an epoch ends: after 5.1, 10.2 or 20.5 s. With
+#: two, Keras 3.15 on other backends trains a new network on some batches twice and on others never.
 WORKERS = 2
 
 
@@ -44,7 +45,7 @@ class Batches(keras.utils.PyDataset):
         rare: RarePixels | None = None,
         distances: bool = False,
     ) -> None:
-        super().__init__(workers=WORKERS)
+        super().__init__(workers=WORKERS if keras.backend.backend() == "tensorflow" else 1)
         self.data, self.config, self.epoch, self.distances = data, config, epoch, distances
         self.rare = rare
         if rare is None and config.paste > 0:
@@ -63,15 +64,22 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, step: int) -> tuple[NDArray[np.float32], NDArray[np.int32] | NDArray[np.float32]]:
         """Return images float32 (B, H, W, C) and labels int32 (B, H, W), or with distances float32 (B, H, W, 1 + C)."""
+        images, targets = self.pixels(step)
+        if targets.dtype == np.uint8:
+            return scaled(images), targets.astype(np.int32)
+        return scaled(images), targets.astype(np.float32, copy=False)
+
+    def pixels(self, step: int) -> tuple[Batch, Batch | NDArray[np.float32]]:
+        """Return the images of a step before they are scaled, uint8, and its labels, uint8 unless distances follow."""
         if self.ready is None:
             images, labels = self._augmented(step)
         else:
             span = slice(step * self.config.batch_size, (step + 1) * self.config.batch_size)
             images, labels = self.ready[0][span], self.ready[1][span]
         if not self.distances:
-            return scaled(images), labels.astype(np.int32)
+            return images, labels
         maps = signed_distances(labels, len(self.data.class_names), self.config.class_id)
-        return scaled(images), np.concatenate([labels[..., None].astype(np.float32), maps], axis=-1)
+        return images, np.concatenate([labels[..., None].astype(np.float32), maps], axis=-1)
 
     def _augmented(self, step: int) -> tuple[Batch, Batch]:
         config = self.config

@@ -17,6 +17,7 @@ from engine.utils.console import say
 from trainers import checkpoint, swa
 from trainers.augment.paste import RarePixels
 from trainers.batches import Batches
+from trainers.compiled import EpochRun, epoch_of
 from trainers.config import FitConfig
 from trainers.data import Dataset
 from trainers.learner import Learner
@@ -96,6 +97,7 @@ def train(
     state = checkpoint.load(config, learner.trained) if resume else None
     if state is not None:
         say(f"resumed after epoch {len(state.history)} of {config.epochs}")
+    run = epoch_of(learner.trained)
     history = list(state.history) if state is not None else []
     rare = RarePixels.of(training, config.ignored_class) if config.paste > 0 else None
     with Progress(config.epochs, steps_of(config, training), Path(config.out).stem) as progress:
@@ -105,7 +107,7 @@ def train(
                 break
             kind = Batches if training.soft is None else SoftBatches
             batches = kind(training, config, number, rare, learner.loss.needs_distances)
-            epoch, raw = _one_epoch(config, learner, batches, held_out, progress)
+            epoch, raw = _one_epoch(config, learner, run, batches, held_out, progress)
             history.append(epoch)
             progress.line(_line(epoch, config))
             if (
@@ -151,19 +153,16 @@ def _averaged(
 
 
 def _one_epoch(
-    config: FitConfig, learner: Learner, batches: Batches, held_out: Dataset | None, bar: Progress
+    config: FitConfig, learner: Learner, run: EpochRun, batches: Batches, held_out: Dataset | None, bar: Progress
 ) -> tuple[Epoch, _RawWeights]:
     """Train for one epoch and score the network, with its averaged weights if the run keeps an average."""
     started = time.perf_counter()
     number, raw_weights = batches.epoch, _RawWeights()
     calls: list[Any] = [bar, raw_weights] if config.ema > 0 else [bar]
-    done = learner.trained.fit(
-        batches, initial_epoch=number, epochs=number + 1, shuffle=False, verbose=0, callbacks=calls
-    )
+    loss = run(batches, calls)
     if config.ema > 0:
         raw_weights.part()
     speed = batches.tiles / (time.perf_counter() - started)
-    loss = float(done.history["loss"][-1])
     if not math.isfinite(loss):
         raise ModelError(f"the training loss became {loss} in epoch {number + 1}; lower --learning-rate")
     raw = suppressed = math.nan

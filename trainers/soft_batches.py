@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainers.augment import augment, policy_rng
+from trainers.augment.base import Batch
 from trainers.batches import Batches
 
 #: Marks a pixel of a tile; what comes from outside it, or was cut out, has the class that fills in its place.
@@ -20,12 +21,12 @@ class SoftBatches(Batches):
     The data must have soft targets; nothing is pasted and no tile repeated.
     """
 
-    def __getitem__(self, step: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return images float32 (B, H, W, C) and targets float32 (B, H, W, 1 + classes).
+    def pixels(self, step: int) -> tuple[Batch, NDArray[np.float32]]:
+        """Return images uint8 (B, H, W, C) and targets float32 (B, H, W, 1 + classes).
 
         With distances there are as many more maps between the class numbers and the soft targets.
         """
-        images, labels = super().__getitem__(step)
+        images, labels = super().pixels(step)
         hard = labels[..., None] if labels.ndim == 3 else labels
         return images, np.concatenate([hard.astype(np.float32), self._soft(step)], axis=-1)
 

@@ -8,12 +8,18 @@ from numpy.typing import NDArray
 
 from trainers import scores
 from trainers.batches import scaled
+from trainers.compiled import on_accelerator
 from trainers.config import FitConfig
 from trainers.data import Dataset
 
+#: Tiles of a prediction where a call costs more than its tiles do.
+LARGE = 256
+
 
 def predict(model: keras.Model, data: Dataset, batch_size: int = 32) -> NDArray[np.float32]:
-    """Return the logits float32 (N, H, W, maps) of a dataset."""
+    """Return the logits float32 (N, H, W, maps) of a dataset, in batches of this size, or larger ones on a GPU."""
+    if on_accelerator():
+        batch_size = max(batch_size, LARGE)
     parts = [
         keras.ops.convert_to_numpy(model.predict_on_batch(scaled(data.images[start : start + batch_size])))
         for start in range(0, len(data), batch_size)

@@ -12,7 +12,7 @@ Tiles are generated; their content does not change the time.
 
 `--against REV` runs whole commands `trainers fit` of both trees in alternating rounds, each with a seed of its own.
 Where others use the machine, compare the processor seconds: images/s are those of a machine with nothing else to do.
-`--options` gives this tree further options of `fit`, such as `--options="--precision mixed_bfloat16"`.
+`--options` adds a line: this tree with further options of `fit`, such as `--options="--precision mixed_bfloat16"`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from benchmarks.trainers_against import (
     SCORE_SEEDS,
     Subject,
     alternating,
-    score_row,
-    speed_row,
+    score_rows,
+    speed_rows,
 )
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -50,6 +50,7 @@ def measure(arch: str, preset: str, epochs: int) -> tuple[int, float]:
     import numpy as np
 
     from trainers.batches import Batches
+    from trainers.compiled import epoch_of
     from trainers.config import FitConfig
     from trainers.data import Dataset
     from trainers.learner import make_learner
@@ -64,11 +65,12 @@ def measure(arch: str, preset: str, epochs: int) -> tuple[int, float]:
     class_id = 1 if ARCHITECTURES[arch].specialist else None
     config = FitConfig(arch=arch, data="none", out="none.keras", preset=preset, batch_size=BATCH, class_id=class_id)
     learner = make_learner(config, (*SIZE, 1), Target(CLASSES, 0, class_id), steps=STEPS[preset])
+    run = epoch_of(learner.trained)
     speeds = []
     for epoch in range(1 + epochs):
         batches = Batches(data, config, epoch)
         began = time.perf_counter()
-        learner.trained.fit(batches, verbose=0, shuffle=False)
+        run(batches, ())
         speeds.append(count / (time.perf_counter() - began))
     parameters = int(learner.model.count_params())
     keras.utils.clear_session()
@@ -96,32 +98,29 @@ def compare(given: argparse.Namespace, wanted: list[str], preset: str) -> None:
         data = given.data or generated(Path(folder), 48 if given.quick else 600)
         common = ["--preset", preset, "--data", str(Path(data).absolute()), "--patience", "0"]
         common += ["--groups", str(Path(given.groups).absolute())] if given.groups else []
-        subjects = (Subject(given.against, older), Subject("this tree", ROOT, tuple(shlex.split(given.options))))
-        labels = (subjects[0].label, subjects[1].label)
+        subjects = [Subject(given.against, older), Subject("this tree", ROOT)]
+        if given.options:
+            subjects.append(Subject(f"this tree, `{given.options}`", ROOT, tuple(shlex.split(given.options))))
+        special = {arch: ["--class-id", "1"] if arch == "one_class" else [] for arch in wanted}
         for arch in wanted:
-            special = ["--class-id", "1"] if arch == "one_class" else []
-            short = ["--epochs", str(given.epochs), "--max-tiles", "600", *special]
-            speeds.append(speed_row(arch, labels, alternating(subjects, arch, [*common, *short], given.rounds)))
-            if given.scores:
-                long = [*common, "--epochs", str(SCORE_EPOCHS), *special]
-                scores.append(score_row(arch, labels, alternating(subjects, arch, long, len(SCORE_SEEDS))))
-    with_options = f" {given.options}" if given.options else ""
+            short = [*common, "--epochs", str(given.epochs), *special[arch]]
+            speeds += speed_rows(arch, alternating(subjects, arch, short, given.rounds))
+        for arch in wanted if given.scores else ():
+            long = [*common, "--epochs", str(SCORE_EPOCHS), *special[arch]]
+            scores += score_rows(arch, alternating(subjects, arch, long, len(SCORE_SEEDS)))
     told = (
-        f"`trainers fit ARCHITECTURE --preset {preset}`{with_options} of this tree beside commit {given.against}:\n"
-        f"whole commands of {given.epochs} epochs on at most 600 tiles, {given.rounds} alternating rounds, medians.\n"
-        "Processor seconds are of the whole command, with start, validation and records; ratios above 1 say that this\n"
-        "tree is faster.\n"
+        f"`trainers fit ARCHITECTURE --preset {preset}` of this tree beside commit {given.against}: whole commands of\n"
+        f"{given.epochs} epochs on all tiles, {given.rounds} alternating rounds, medians; images/s are of an epoch\n"
+        "after the first. Processor seconds are of the whole command, with start, validation and records; ratios\n"
+        f"above 1 say that a line is faster than {given.against}.\n"
     )
-    columns = ("images/s", "processor s", "MiB")
-    head = ["architecture"]
-    for column in columns:
-        head += [f"{column}, {labels[0]}", f"{column}, {labels[1]}", *(["ratio"] if column != "MiB" else [])]
+    head = ["architecture", "tree", "images/s", "ratio", "processor s", "ratio", "MiB"]
     sections = [told, rows(head, speeds)]
     if scores:
         seeds = f"seeds {', '.join(map(str, SCORE_SEEDS))}"
         sections += [
             f"Validation scores (ignored class suppressed), best of {SCORE_EPOCHS} epochs on all tiles, {seeds}.\n",
-            rows(["architecture", *labels, *(f"mean, {label}" for label in labels), "difference"], scores),
+            rows(["architecture", "tree", "scores", "mean", "difference"], scores),
         ]
     if given.quick:
         print("\n".join(sections))
@@ -153,7 +152,7 @@ def main() -> None:
     parser.add_argument("--data", default="", help="training file (npz) for --against; generated tiles by default")
     parser.add_argument("--groups", default="", help="groups of its tiles")
     parser.add_argument("--scores", action="store_true", help="compare validation scores as well; needs --data")
-    parser.add_argument("--options", default="", help="further options of `fit` for this tree")
+    parser.add_argument("--options", default="", help="one more line: this tree with these options of `fit`")
     options = parser.parse_args()
     if options.scores and not (options.against and options.data):
         parser.error("--scores: the scores of generated tiles say nothing; give --against and --data")

@@ -85,24 +85,31 @@ def alternating(subjects: Sequence[Subject], arch: str, options: Sequence[str], 
     return found
 
 
-def speed_row(arch: str, labels: tuple[str, str], runs: dict[str, list[Run]]) -> list[str]:
-    """Return a line of the table: medians of both subjects, and how many times as fast the second one is."""
+def speed_rows(arch: str, runs: dict[str, list[Run]]) -> list[list[str]]:
+    """Return a line per subject: medians, and how many times as fast as the first subject it is."""
 
     def median(label: str, name: str) -> float:
         return statistics.median(getattr(run, name) for run in runs[label])
 
-    cells = [arch]
-    for name, digits in (("images_per_s", 1), ("processor", 1), ("memory", 0)):
-        cells += [f"{median(label, name):.{digits}f}" for label in labels]
-        if name != "memory":
-            before, now = (median(label, name) for label in labels)
-            cells.append(f"{now / before if name == 'images_per_s' else before / now:.2f}")
-    return cells
+    first, lines = next(iter(runs)), []
+    for label in runs:
+        speed, processor = (median(label, name) for name in ("images_per_s", "processor"))
+        faster, cheaper = speed / median(first, "images_per_s"), median(first, "processor") / processor
+        memory = median(label, "memory")
+        lines.append(
+            [arch, label, f"{speed:.1f}", f"{faster:.2f}", f"{processor:.1f}", f"{cheaper:.2f}", f"{memory:.0f}"]
+        )
+    return lines
 
 
-def score_row(arch: str, labels: tuple[str, str], runs: dict[str, list[Run]]) -> list[str]:
-    """Return a line of the table: the scores of each seed, their means and the difference."""
-    scores = [[run.score for run in runs[label]] for label in labels]
-    means = [statistics.fmean(each) for each in scores]
-    listed = [", ".join(f"{score:.4f}" for score in each) for each in scores]
-    return [arch, *listed, *(f"{mean:.4f}" for mean in means), f"{means[1] - means[0]:+.4f}"]
+def score_rows(arch: str, runs: dict[str, list[Run]]) -> list[list[str]]:
+    """Return a line per subject: the scores of each seed, their mean, and its difference from the first subject's."""
+    means = {label: statistics.fmean(run.score for run in each) for label, each in runs.items()}
+    first = next(iter(means))
+    return [
+        [
+            *(arch, label, ", ".join(f"{run.score:.4f}" for run in each)),
+            *(f"{means[label]:.4f}", f"{means[label] - means[first]:+.4f}"),
+        ]
+        for label, each in runs.items()
+    ]

@@ -2,7 +2,7 @@
 
 Keras calls its compiled step once a batch, and after each call the host hands a few hundred arrays over again; a small
 network's step takes less than that. Here a chunk of batches goes to the device as uint8 while the chunk before it is
-computed, and ``jax.lax.scan`` runs Keras' own step over it. Batches, steps and results are those of ``Model.fit``.
+computed, and one loop of XLA runs Keras' own step over it. Batches, steps and results are those of ``Model.fit``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from trainers.contract import SCALE
 CHUNK = 32
 
 EpochRun = Callable[[Batches, Sequence[keras.callbacks.Callback]], float]
-Stack = tuple[np.ndarray, np.ndarray]
 
 
 def epoch_of(trained: keras.Model) -> EpochRun:
@@ -63,7 +62,7 @@ class CompiledSteps:
         import jax
 
         self.trained = trained
-        self._steps = jax.jit(self._scan)
+        self._steps = jax.jit(self._loop)
 
     def __call__(self, batches: Batches, calls: Sequence[keras.callbacks.Callback]) -> float:
         """Train for one epoch; the state returns to the network's variables at its end.
@@ -81,19 +80,22 @@ class CompiledSteps:
         listening.on_epoch_begin(batches.epoch)
         groups = self._variables()
         state = tuple([variable.value for variable in group] for group in groups)
-        loss, done = float("nan"), 0
-        for images, targets in _ahead(batches):
-            state, losses = self._steps(state, images, targets)
-            listening.on_train_batch_end(done - 1 if done else 0)
-            done, loss = done + len(images), losses
+        before, steps = None, 0
+        for images, targets, count in _ahead(batches):
+            state, loss = self._steps(state, images, targets, count)
+            if before is not None:
+                # One call waits behind the one that is computed, so that a large epoch does not fill the device.
+                before.block_until_ready()
+                listening.on_train_batch_end(steps - 1)
+            before, steps = loss, steps + count
         for group, values in zip(groups, state, strict=True):
             for variable, value in zip(group, values, strict=True):
                 variable.assign(value)
-        listening.on_train_batch_end(done - 1)
+        listening.on_train_batch_end(len(batches) - 1)
         # As in Keras: what is told of the end still sees the raw weights, before their average replaces them.
         listening.on_epoch_end(batches.epoch)
         trained.optimizer.finalize_variable_values(trained.trainable_weights)
-        return float(np.asarray(loss)[-1])
+        return float(loss)
 
     def _variables(self) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
         trained = self.trained
@@ -104,31 +106,38 @@ class CompiledSteps:
             trained.metrics_variables,
         )
 
-    def _scan(self, state: Any, images: Any, targets: Any) -> tuple[Any, Any]:
-        """Run the steps of a chunk, images (K, B, H, W, C) and targets (K, B, H, W, ...); return the running losses."""
+    def _loop(self, state: Any, images: Any, targets: Any, count: int) -> tuple[Any, Any]:
+        """Run the first ``count`` steps of images (K, B, H, W, C) and targets (K, B, H, W, ...).
+
+        Returns:
+            The state, and the mean loss of the epoch so far.
+        """
         import jax
         from jax import numpy as jnp
 
-        def step(state: Any, batch: tuple[Any, Any]) -> tuple[Any, Any]:
-            pixels, target = batch
+        def step(index: Any, carried: tuple[Any, Any]) -> tuple[Any, Any]:
+            pixels = images[index].astype(jnp.float32) * np.float32(SCALE)
+            target = targets[index]
             labels = target.astype(jnp.int32) if target.dtype == jnp.uint8 else target
-            logs, state = self.trained.train_step(state, (pixels.astype(jnp.float32) * np.float32(SCALE), labels))
-            return state, logs["loss"]
+            logs, after = self.trained.train_step(carried[0], (pixels, labels))
+            return after, logs["loss"]
 
-        return jax.lax.scan(step, state, (images, targets))
+        return jax.lax.fori_loop(0, count, step, (state, jnp.float32(0)))
 
 
-def _ahead(batches: Batches) -> Iterator[Stack]:
-    """Yield chunks of batches of one size, each prepared and on its way to the device while the one before is used."""
+def _ahead(batches: Batches) -> Iterator[tuple[Any, Any, int]]:
+    """Yield chunks of batches of one size, on the device, and how many there are; made while those before are used.
+
+    All have room for :data:`CHUNK` batches, so that a call is compiled once for each size of a batch.
+    """
     import jax
 
     with ThreadPoolExecutor(WORKERS) as threads, ThreadPoolExecutor(1) as other:
 
-        def prepared(steps: range) -> list[Stack]:
+        def prepared(steps: range) -> list[tuple[Any, Any, int]]:
             found = list(threads.map(batches.pixels, steps))
-            sizes = groupby(found, key=lambda pair: len(pair[0]))
-            stacks = [[np.stack(arrays) for arrays in zip(*same, strict=True)] for _, same in sizes]
-            return [tuple(jax.device_put(stack)) for stack in stacks]
+            chunks = [list(same) for _, same in groupby(found, key=lambda pair: len(pair[0]))]
+            return [(*jax.device_put(_stacked(chunk)), len(chunk)) for chunk in chunks]
 
         spans = [range(start, min(start + CHUNK, len(batches))) for start in range(0, len(batches), CHUNK)]
         coming = other.submit(prepared, spans[0])
@@ -137,3 +146,12 @@ def _ahead(batches: Batches) -> Iterator[Stack]:
             if following is not None:
                 coming = other.submit(prepared, following)
             yield from ready
+
+
+def _stacked(chunk: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, ...]:
+    stacks = []
+    for arrays in zip(*chunk, strict=True):
+        stack = np.zeros((CHUNK, *arrays[0].shape), arrays[0].dtype)
+        stack[: len(arrays)] = arrays
+        stacks.append(stack)
+    return tuple(stacks)

@@ -103,6 +103,9 @@ def _run(
     patience: Annotated[
         int, _option(help="Stop after this many epochs without improvement; 0: never.", panel=TRAINING, min=0)
     ] = 10,
+    validate_every: Annotated[
+        int, _option(help="Validate every n-th epoch, and the last; only those can be the best.", panel=TRAINING, min=1)
+    ] = 1,
     seed: Annotated[int, _option(help="Seed for weights, order, folds and augmentation.", panel=TRAINING, min=0)] = 0,
     loss: Annotated[
         str,
@@ -220,7 +223,7 @@ def config_of(
 _SAME = (
     *("preset", "epochs", "batch_size", "learning_rate", "weight_decay", "warmup_epochs", "patience", "seed", "loss"),
     *("dropout", "folds", "fold", "train_all", "max_tiles", "deep_supervision", "precision", "ema", "repeat"),
-    *("oversample", "paste", "soft_weight", "temperature", "swa", "balance"),
+    *("oversample", "paste", "soft_weight", "temperature", "swa", "balance", "validate_every"),
 )
 
 

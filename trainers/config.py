@@ -40,6 +40,7 @@ class FitConfig:
         weight_decay: decoupled weight decay of AdamW.
         warmup_epochs: epochs of linear warm-up before the cosine; a fraction is allowed.
         patience: epochs without improvement before training stops; 0 means never.
+        validate_every: epochs from one validation to the next; the last epoch is always validated.
         seed: seed of weights, order, folds and augmentation.
         loss: the loss, or a weighted sum of losses, as in :mod:`trainers.losses`.
         ignore_background: exclude pixels of the ignored class from the loss.
@@ -90,6 +91,7 @@ class FitConfig:
     weight_decay: float = 1e-3
     warmup_epochs: float = 1.0
     patience: int = 10
+    validate_every: int = 1
     seed: int = 0
     loss: str = "cross-entropy"
     ignore_background: bool = True
@@ -133,7 +135,7 @@ class FitConfig:
             PlanError: naming the option, its value and what is allowed.
         """
         at_least = {"epochs": 1, "batch_size": 1, "patience": 0, "seed": 0, "folds": 2, "fold": 0, "max_tiles": 0}
-        at_least |= {"repeat": 1, "swa": 0}
+        at_least |= {"repeat": 1, "swa": 0, "validate_every": 1}
         for name, least in at_least.items():
             value = getattr(self, name)
             _require(_is_int(value) and value >= least, name, value, f"an integer of at least {least} is required")

@@ -113,6 +113,7 @@ def train(
             if (
                 state is None
                 or held_out is None
+                or math.isnan(state.best.raw)
                 or monitored_score(config, epoch) > monitored_score(config, state.best)
             ):
                 kept = (state.average, state.averaged) if state is not None else ([], 0)
@@ -166,7 +167,8 @@ def _one_epoch(
     if not math.isfinite(loss):
         raise ModelError(f"the training loss became {loss} in epoch {number + 1}; lower --learning-rate")
     raw = suppressed = math.nan
-    if held_out is not None:
+    due = (number + 1) % config.validate_every == 0 or number + 1 == config.epochs
+    if held_out is not None and due:
         raw, suppressed = evaluate(config, predict(learner.model, held_out, config.batch_size), held_out)
     rate = float(keras.ops.convert_to_numpy(learner.trained.optimizer.learning_rate))
     seconds = time.perf_counter() - started
@@ -184,7 +186,8 @@ def _lost_patience(config: FitConfig, best: Epoch, history: list[Epoch]) -> bool
         config.swa == 0
         and config.patience > 0
         and history[-1].epoch - best.epoch >= config.patience
-        and not math.isnan(best.raw)
+        # An epoch that was not validated cannot have failed to improve.
+        and not math.isnan(history[-1].raw)
     )
 
 

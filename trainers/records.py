@@ -114,7 +114,7 @@ def draw_history(path: Path, history: Sequence[Epoch], best: int, title: str) ->
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    scored = not np.isnan(history[0].suppressed)
+    scored = not all(np.isnan(epoch.suppressed) for epoch in history)
     figure = Figure(figsize=(10 if scored else 5.5, 4), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11)
@@ -125,8 +125,8 @@ def draw_history(path: Path, history: Sequence[Epoch], best: int, title: str) ->
     if scored:
         # Dashed over solid: both stay visible where they agree.
         for name, colour, style in (("raw", "#c0562f", "-"), ("suppressed", "#1f6f8b", "--")):
-            values = [getattr(epoch, name) for epoch in history]
-            panels[1].plot(epochs, values, marker=".", color=colour, linestyle=style, label=name)
+            values = [(epoch.epoch, getattr(epoch, name)) for epoch in history if not np.isnan(epoch.suppressed)]
+            panels[1].plot(*zip(*values, strict=True), marker=".", color=colour, linestyle=style, label=name)
         panels[1].axvline(best, color="#999999", linestyle=":", linewidth=1, label=f"best epoch ({best})")
         panels[1].set_ylabel("validation score")
         panels[1].legend(frameon=False)

@@ -22,7 +22,7 @@ import pytest
 from engine.errors import InputError, ModelError, OutputError, PlanError
 from tests.conftest import Result
 from tests.trainers.conftest import tiles
-from trainers import checkpoint
+from trainers import checkpoint, loop, records
 from trainers.batches import Batches, scaled
 from trainers.cli import app
 from trainers.config import FitConfig
@@ -242,6 +242,25 @@ def test_a_resumed_run_that_had_lost_patience_stops_at_once(tmp_path: Path) -> N
     checkpoint.save(config, learner.trained, checkpoint.State(history, history[0], learner.model.get_weights()))
     done = train(config, learner, data, data, resume=True)
     assert (done.history, done.best) == (history, history[0])
+
+
+@pytest.mark.parametrize(
+    ("patience", "scores", "validated", "best"),
+    [(0, [0.3, 0.5, 0.4], [2, 4, 5], 4), (1, [0.5, 0.3], [2, 4], 2), (0, [0.1, 0.2, 0.3], [2, 4, 5], 5)],
+)
+def test_only_every_nth_epoch_and_the_last_are_validated(
+    patience: int, scores: list[float], validated: list[int], best: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, out=str(tmp_path / "n.keras"), epochs=5, patience=patience, validate_every=2)
+    given = iter(scores)
+    monkeypatch.setattr(loop, "evaluate", lambda *_: (0.0, next(given)))
+    learner, data = learner_of(config), tiles(4, size=SHAPE[:2])
+    done = train(config, learner, data, data)
+    assert [epoch.epoch for epoch in done.history if not np.isnan(epoch.suppressed)] == validated
+    assert done.best.epoch == best
+    assert next(given, None) is None
+    records.draw_history(tmp_path / "history.png", done.history, best, "every second epoch")
+    assert (tmp_path / "history.png").stat().st_size > 1000
 
 
 def losses_of(path: Path) -> list[float]:

@@ -141,6 +141,7 @@ def score_system(place: Place, system: System, shared: Scored) -> tuple[Row, Gro
         "best_epoch": results[0]["best_epoch"],
         "seed": runs[0]["config"]["seed"],
         "preset": runs[0]["config"]["preset"],
+        "precision": runs[0]["config"]["precision"],
         "run": results[0]["run"],
         "backend": results[0]["backend"],
         "images_per_second": round(rates[suppressed], 1),

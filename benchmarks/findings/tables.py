@@ -31,6 +31,7 @@ def write_table(store: Row) -> None:
         "epochs",
         "best",
         "seed",
+        "trained in",
         "training, min",
         "images/s",
     ]
@@ -46,8 +47,8 @@ def write_table(store: Row) -> None:
             [
                 *(system.title, system.notebook or "-", kaggle, *_cells(row)),
                 *(f"{row['parameters']:,}", f"{row.get('epochs_run', row['epochs'])} of {row['epochs']}"),
-                *(row.get("best_epoch", "-"), row.get("seed", 0), f"{row['training_seconds'] / 60:.1f}"),
-                f"{row['images_per_second']:.0f}",
+                *(row.get("best_epoch", "-"), row.get("seed", 0), row.get("precision", "float32")),
+                *(f"{row['training_seconds'] / 60:.1f}", f"{row['images_per_second']:.0f}"),
             ]
         )
     text = NOTE

@@ -21,7 +21,7 @@ BALANCES = ("tiles", "groups")
 #: Fields that only locate files and do not affect the weights; the data enter the hash by content.
 PLACES = frozenset({"data", "groups", "out", "extra", "start_from", "soft"})
 #: Fields that are younger than the first runs: they enter the hash where they say something.
-LATER = frozenset({"soft_weight", "temperature", "teacher", "soft_sha256", "swa", "balance"})
+LATER = frozenset({"soft_weight", "temperature", "teacher", "soft_sha256", "swa", "balance", "validate_every"})
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def test_a_killed_run_ends_with_the_same_average(tmp_path: Path, monkeypatch: py
     learner = make_learner(config, (16, 16, 1), Target(5), 1)
     began = learner.model.get_weights()
 
-    def epoch(run: FitConfig, learner: Learner, batches: Batches, *_: object) -> tuple[Epoch, None]:
+    def epoch(run: FitConfig, learner: Learner, how: object, batches: Batches, *_: object) -> tuple[Epoch, None]:
         number = batches.epoch + 1
         if number == stop:
             raise KeyboardInterrupt

@@ -60,8 +60,8 @@ def train(place: Place, system: System) -> None:
     shared += (
         ["--preset", "tiny", "--epochs", 1] if place.quick else [*("--preset", place.preset, "--epochs", system.epochs)]
     )
-    checkpoint = list(place.runs.glob(f"{system.name}.checkpoint*"))
     shared += [] if system.folded else ["--precision", place.precision]
+    checkpoint = list(place.runs.glob(f"{system.name}.checkpoint*"))
     # What a system says of itself counts: it comes last.
     more = ["--resume"] if checkpoint and not several else []
     call("trainers", words[0], *shared, *words[1:], *more, "--out", out)
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--no-training", action="store_true", help="score and tabulate the existing networks")
     parser.add_argument("--preset", default="small", help="size of the networks")
     parser.add_argument(
-        *("--precision",),
+        "--precision",
         default="float32",
         help="mixed_bfloat16 trains the report's systems with it, where a CPU has it",
     )

@@ -15,14 +15,12 @@ SCRIPT = """
 import json, sys
 from dataclasses import replace
 import keras, numpy as np
+import trainers.loop
 from tests.trainers.conftest import tiles
 from trainers import compiled
 from trainers.config import FitConfig
 from trainers.learner import make_learner
-from trainers.loop import train
 from trainers.losses.base import Target
-from trainers.batches import Batches
-from trainers.soft_batches import SoftBatches
 
 compiled.CHUNK = 3
 loss, ema, soft = sys.argv[1], float(sys.argv[2]), sys.argv[3] == "soft"
@@ -37,9 +35,8 @@ for name, kind in (("fit", compiled._Fit), ("compiled", compiled.CompiledSteps))
     keras.utils.clear_session()
     keras.utils.set_random_seed(3)
     learner = make_learner(config, (16, 32, 1), Target(5, soft=soft), steps=8)
-    import trainers.loop
     trainers.loop.epoch_of = kind
-    done = train(config, learner, data, data.take(np.arange(6)))
+    done = trainers.loop.train(config, learner, data, data.take(np.arange(6)))
     found[name] = {
         "losses": [epoch.loss for epoch in done.history],
         "scores": [epoch.raw for epoch in done.history],
